@@ -1,0 +1,127 @@
+"""JPEG frames: their size read from the header, decoding, encoding.
+
+The one place that knows the JPEG library. Imports `errors` alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import simplejpeg
+
+from gqn_data.errors import CorruptFrame
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DECODER = f"simplejpeg {simplejpeg.__version__}"
+
+# ITU-T T.81, table B.1: markers that start a frame; C4, C8 and CC are tables and extensions.
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_START_OF_IMAGE = b"\xff\xd8"
+_END_OF_IMAGE = b"\xff\xd9"
+
+
+def header_of(jpeg: bytes | bytearray | memoryview) -> tuple[int, int, int]:
+    """The height and width in pixels, and the length in bytes of the header through the frame segment.
+
+    Walks the segments of ITU-T T.81 annex B up to the start of frame; nothing is decoded.
+
+    Raises:
+        CorruptFrame: the bytes are no JPEG of three colour components.
+    """
+    if bytes(jpeg[:2]) != _START_OF_IMAGE:
+        raise CorruptFrame(f"not a JPEG: begins with {bytes(jpeg[:4]).hex()}, expected ffd8")
+    at, end = 2, len(jpeg)
+    while at + 4 <= end:
+        if jpeg[at] != 0xFF:
+            raise CorruptFrame(f"not a JPEG: a marker was expected at byte {at}")
+        marker = jpeg[at + 1]
+        if marker == 0xFF:  # any number of fill bytes may stand before a marker
+            at += 1
+            continue
+        length = jpeg[at + 2] << 8 | jpeg[at + 3]
+        if marker in _START_OF_FRAME:
+            if at + 10 > end:
+                break
+            height, width = jpeg[at + 5] << 8 | jpeg[at + 6], jpeg[at + 7] << 8 | jpeg[at + 8]
+            components = jpeg[at + 9]
+            if components != 3:
+                raise CorruptFrame(f"a JPEG of {components} colour components, expected 3")
+            return height, width, at + 2 + length
+        if length < 2:
+            break
+        at += 2 + length
+    raise CorruptFrame(f"a JPEG cut short: no frame header in its {end} bytes")
+
+
+class FrameChecker:
+    """Tells whether JPEG bytes are a whole frame of one size, at the cost of one comparison.
+
+    The frames of a set are written by one encoder, so their headers through the frame segment are equal to the
+    byte. A header that was walked once and found good is remembered; the next frame needs only begin alike.
+
+    Args:
+        height: expected height in pixels.
+        width: expected width in pixels.
+    """
+
+    _REMEMBERED = 16
+
+    def __init__(self, height: int, width: int) -> None:
+        self.height = height
+        self.width = width
+        self._good: tuple[bytes, ...] = ()
+
+    def check(self, jpeg: bytes) -> None:
+        """Returns where the frame is good.
+
+        Raises:
+            CorruptFrame: not a JPEG, cut short, or of another size.
+        """
+        if not jpeg.startswith(self._good) or not self._good:
+            height, width, length = header_of(jpeg)
+            if (height, width) != (self.height, self.width):
+                raise CorruptFrame(
+                    f"a frame of {width}x{height} pixels, expected {self.width}x{self.height}"
+                )
+            self._good = (bytes(jpeg[:length]), *self._good[: self._REMEMBERED - 1])
+        if not jpeg.endswith(_END_OF_IMAGE):
+            raise CorruptFrame("a JPEG cut short: its end marker is missing")
+
+
+def decode(jpeg: bytes | bytearray | memoryview) -> NDArray[np.uint8]:
+    """The pixels of one frame: uint8 (height, width, 3), RGB.
+
+    Raises:
+        CorruptFrame: the bytes cannot be decoded.
+    """
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(jpeg, "RGB"))
+    except ValueError as error:
+        raise CorruptFrame(f"the JPEG cannot be decoded: {error}") from error
+
+
+def decode_into(jpeg: bytes | bytearray | memoryview, out: NDArray[np.uint8]) -> None:
+    """Decodes one frame straight into `out`: uint8 (height, width, 3), contiguous.
+
+    Raises:
+        CorruptFrame: the bytes cannot be decoded, or the frame has not the size of `out`.
+    """
+    try:
+        decoded = simplejpeg.decode_jpeg(jpeg, "RGB", buffer=out)
+    except ValueError as error:
+        raise CorruptFrame(f"the JPEG cannot be decoded: {error}") from error
+    if decoded.shape != out.shape:
+        raise CorruptFrame(f"a frame of shape {decoded.shape}, expected {out.shape}")
+
+
+def encode(frame: NDArray[np.uint8], quality: int) -> bytes:
+    """The JPEG bytes of one frame: baseline, 4:2:0, as DeepMind's are.
+
+    Args:
+        frame: uint8 (height, width, 3), RGB.
+        quality: 1 to 100.
+    """
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality, "RGB", "420"))

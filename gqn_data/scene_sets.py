@@ -1,0 +1,206 @@
+"""The catalogue: what is known of each scene set. A scene set is one row of `SCENE_SETS`.
+
+Facts only; nothing here touches a disk. Counts are what DeepMind's reader and README announce and are called
+*expected*: every other module counts what it finds. Imports `errors` alone.
+
+Sources: the public reader (google-deepmind/gqn-datasets, data_reader.py) for files, frame sizes and views;
+the paper (Eslami et al., Science 360, 2018, supplement) for the largest number of context views; the
+bucket's listing, as reported by users, for scenes and bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from gqn_data.errors import OptionError, UnknownSceneSet
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+# The five raw numbers of a camera, in DeepMind's order; angles in radians, positions in units of the set.
+CAMERA_FIELDS = ("x", "y", "z", "yaw", "pitch")
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitFacts:
+    """What is expected of one split.
+
+    Attributes:
+        files: number of source files in the bucket.
+        runs: pairs (files, scenes per file), in file order; the files sum to `files`.
+        settled: false where the sources disagree about the number of scenes.
+    """
+
+    files: int
+    runs: tuple[tuple[int, int], ...]
+    settled: bool = True
+
+    @property
+    def scenes(self) -> int:
+        """The expected number of scenes of the split."""
+        return sum(files * scenes for files, scenes in self.runs)
+
+    def scenes_in_file(self, number: int) -> int:
+        """The expected number of scenes in source file `number`, which counts from 1."""
+        last = 0
+        for files, scenes in self.runs:
+            last += files
+            if number <= last:
+                return scenes
+        raise OptionError(f"source file {number} is out of range; the split has files 1 to {self.files}")
+
+    def file_name(self, number: int) -> str:
+        """DeepMind's name of source file `number` (from 1): `0001-of-2160.tfrecord`."""
+        if not 1 <= number <= self.files:
+            raise OptionError(f"source file {number} is out of range; the split has files 1 to {self.files}")
+        width = len(str(self.files))
+        return f"{number:0{width}d}-of-{self.files}.tfrecord"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneSet:
+    """One row of the catalogue.
+
+    Attributes:
+        name: DeepMind's name.
+        aliases: the short names that users type.
+        frame_size: height and width of a frame in pixels.
+        views: views in a scene.
+        context_views: the largest number of context views in the paper.
+        raw_bytes: size of all source files, in bytes.
+        train: facts of the training split.
+        test: facts of the test split.
+        camera_fields: the names of the numbers of one camera.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    frame_size: int
+    views: int
+    context_views: int
+    raw_bytes: int
+    train: SplitFacts
+    test: SplitFacts
+    camera_fields: tuple[str, ...] = CAMERA_FIELDS
+
+    def split(self, name: Split) -> SplitFacts:
+        """The facts of the split of that name."""
+        return self.train if name == "train" else self.test
+
+
+def _even(files: int, scenes: int, *, settled: bool = True) -> SplitFacts:
+    return SplitFacts(files=files, runs=((files, scenes),), settled=settled)
+
+
+# The first 500 training files of both Shepard-Metzler sets hold 20 scenes each; they are whole.
+_SHEPARD_METZLER_TRAIN = SplitFacts(files=900, runs=((500, 20), (400, 2000)))
+
+SCENE_SETS: dict[str, SceneSet] = {
+    row.name: row
+    for row in (
+        SceneSet(
+            name="jaco",
+            aliases=("j",),
+            frame_size=64,
+            views=11,
+            context_views=7,
+            raw_bytes=199 * _GIB,
+            train=_even(3600, 2000),
+            test=_even(400, 2000),
+        ),
+        SceneSet(
+            name="mazes",
+            aliases=("maze", "m"),
+            frame_size=84,
+            views=300,
+            context_views=20,
+            raw_bytes=136 * _GIB,
+            train=_even(1080, 100),
+            test=_even(120, 100),
+        ),
+        SceneSet(
+            name="rooms_free_camera_no_object_rotations",
+            aliases=("rooms_free_camera", "rooms_free", "rfc"),
+            frame_size=64,
+            views=10,
+            context_views=5,
+            raw_bytes=256 * _GIB,
+            train=_even(2160, 5000),
+            test=_even(240, 5000),
+        ),
+        SceneSet(
+            name="rooms_free_camera_with_object_rotations",
+            aliases=("rooms_free_camera_object_rotations", "rooms_free_rotations", "rfcr"),
+            frame_size=128,
+            views=10,
+            context_views=5,
+            raw_bytes=599 * _GIB,
+            train=_even(2034, 5000),
+            test=_even(226, 5000, settled=False),  # 0.63 M and 1.13 M are both reported
+        ),
+        SceneSet(
+            name="rooms_ring_camera",
+            aliases=("rooms_ring", "rrc"),
+            frame_size=64,
+            views=10,
+            context_views=5,
+            raw_bytes=251 * _GIB,
+            train=_even(2160, 5000),
+            test=_even(240, 5000),
+        ),
+        SceneSet(
+            name="shepard_metzler_5_parts",
+            aliases=("shepard_metzler_5", "sm5"),
+            frame_size=64,
+            views=15,
+            context_views=14,
+            raw_bytes=21 * _GIB,
+            train=_SHEPARD_METZLER_TRAIN,
+            test=_even(100, 2000),
+        ),
+        SceneSet(
+            name="shepard_metzler_7_parts",
+            aliases=("shepard_metzler_7", "sm7"),
+            frame_size=64,
+            views=15,
+            context_views=14,
+            raw_bytes=24 * _GIB,
+            # 806.4 k is reported as well for this one
+            train=SplitFacts(files=900, runs=_SHEPARD_METZLER_TRAIN.runs, settled=False),
+            test=_even(100, 2000),
+        ),
+    )
+}
+
+_BY_ANY_NAME = {name: row for row in SCENE_SETS.values() for name in (row.name, *row.aliases)}
+
+_SOURCE_NAME = re.compile(r"(\d+)-of-(\d+)\.tfrecord")
+
+
+def find_scene_set(name: str) -> SceneSet:
+    """The row of that name or alias; hyphens count as underscores, case does not count.
+
+    Raises:
+        UnknownSceneSet: no row has that name; the message offers the nearest one.
+    """
+    row = _BY_ANY_NAME.get(name.strip().lower().replace("-", "_"))
+    if row is None:
+        raise UnknownSceneSet("scene set", name, _BY_ANY_NAME)
+    return row
+
+
+def source_file_number(name: str) -> int | None:
+    """The number (from 1) of a source file by its exact name, or None for any other file.
+
+    `.DS_Store`, `._0001-of-2160.tfrecord`, half-downloaded and temporary files are no source files.
+    """
+    match = _SOURCE_NAME.fullmatch(name)
+    if match is None:
+        return None
+    number, of = match.groups()
+    right_width = len(number) == len(of)
+    return int(number) if right_width and 1 <= int(number) <= int(of) else None

@@ -1,0 +1,136 @@
+"""Files: written whole or not at all, named without surprise, checksummed.
+
+Everything that the project writes goes through here: to a temporary name, flushed to the disk, then renamed.
+Imports `errors` alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from gqn_data.errors import DestinationError, NoSpace
+
+try:
+    import fcntl
+except ImportError:  # Windows has no fcntl; two runs at once are then not noticed
+    fcntl = None  # type: ignore[assignment]
+
+_TEMPORARY = ".partial"
+_BLOCK = 1 << 20
+
+
+def data_root(given: str | os.PathLike[str] | None = None) -> Path:
+    """The data root: the one given, else `$GQN_DATA`, else `./data`."""
+    return Path(given or os.environ.get("GQN_DATA") or "data")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears under its name when the block ends, whole and on the disk; else not at all.
+
+    Raises:
+        NoSpace: the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + _TEMPORARY)
+    try:
+        with temporary.open("wb", buffering=_BLOCK) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(
+                f"{path}: the disk is full; nothing under a final name is half-written. "
+                "Make room and run the same command again"
+            ) from error
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in `folder` last through a power cut, where the system allows it."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON, atomically, in a form that two runs give alike."""
+    with writing(path) as file:
+        file.write(json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False).encode() + b"\n")
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what a killed run left under temporary names below `folder`."""
+    for path in folder.rglob("*" + _TEMPORARY):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal; bounded memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def need_room(folder: Path, wanted: int) -> None:
+    """Returns where the disk of `folder` has room for `wanted` bytes.
+
+    Raises:
+        NoSpace: it has less; the message tells both figures.
+    """
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if wanted > free:
+        raise NoSpace(
+            f"{folder}: {human_bytes(wanted)} would be written and {human_bytes(free)} are free; "
+            "make room, or write elsewhere with --out, or fewer scenes with --limit"
+        )
+
+
+def human_bytes(count: float) -> str:
+    """A number of bytes as people read it: `1.5 GB` (powers of 1000, as disks are sold)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process; the system lets go of it even when the process is killed.
+
+    Raises:
+        DestinationError: another process is writing there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".lock"
+    with lock.open("ab") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise DestinationError(
+                    f"{folder}: another run is writing there; wait for it, or write elsewhere with --out"
+                ) from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)

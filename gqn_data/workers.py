@@ -1,0 +1,79 @@
+"""Worker processes: started afresh, gone with their parent, in any number with the same result.
+
+Imports nothing of the project.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from multiprocessing import connection
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def pool(workers: int) -> Iterator[Executor | None]:
+    """An executor of that many processes; None for fewer than two: the caller does the work itself.
+
+    The processes are spawned, not forked: a forked child inherits locks in whatever state they are in.
+    When the block ends early, what has not begun is dropped and what runs is waited for.
+    """
+    if workers < 2:
+        yield None
+        return
+    executor = ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+    )
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches the whole process group; the parent decides what to do about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    # A worker of a killed parent would wait for work for ever, and could write after a rerun has begun.
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def map_in_order(
+    executor: Executor | None, function: Callable[[T], R], tasks: Iterable[T], ahead: int
+) -> Iterator[R]:
+    """The result of `function` for each task, in the order of the tasks.
+
+    At most `ahead` tasks are under way or waiting to be taken, so memory does not grow with their number.
+    """
+    if executor is None:
+        yield from map(function, tasks)
+        return
+    waiting: deque[Future[R]] = deque()
+    for task in tasks:
+        waiting.append(executor.submit(function, task))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
