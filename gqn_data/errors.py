@@ -96,3 +96,19 @@ class NoSpace(GQNError):
 
 class OptionError(GQNError):
     """A value that no run could use; found against possible."""
+
+
+class CheckpointError(GQNError):
+    """A run or a checkpoint that is absent, damaged, or belongs to something else."""
+
+
+class LossNotFinite(GQNError):
+    """A training whose loss is no longer a number."""
+
+
+class RunMismatch(GQNError):
+    """A dataset that does not fit the run."""
+
+
+class TrainingStopped(GQNError):
+    """A training that was asked to end, and saved what it had."""
