@@ -23,10 +23,15 @@ class UnknownName(GQNError):
     """A name that is not in its table; the message offers the nearest valid one."""
 
     def __init__(self, kind: str, name: str, valid: Iterable[str]) -> None:
-        names = sorted(valid)
+        self.arguments = (kind, name, tuple(sorted(valid)))
+        names = self.arguments[2]
         near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(names)}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
+
+    def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, tuple[str, ...]]]:
+        # Exceptions cross process borders by pickling their arguments, not their message.
+        return type(self), self.arguments
 
 
 class UnknownSceneSet(UnknownName):

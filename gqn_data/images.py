@@ -74,20 +74,18 @@ class FrameChecker:
         self.width = width
         self._good: tuple[bytes, ...] = ()
 
-    def check(self, jpeg: bytes) -> None:
-        """Returns where the frame is good.
+    def check(self, data: bytes, start: int, stop: int) -> None:
+        """Returns where `data[start:stop]` is a good frame.
 
         Raises:
             CorruptFrame: not a JPEG, cut short, or of another size.
         """
-        if not jpeg.startswith(self._good) or not self._good:
-            height, width, length = header_of(jpeg)
+        if not data.startswith(self._good, start) or not self._good:
+            height, width, length = header_of(memoryview(data)[start:stop])
             if (height, width) != (self.height, self.width):
-                raise CorruptFrame(
-                    f"a frame of {width}x{height} pixels, expected {self.width}x{self.height}"
-                )
-            self._good = (bytes(jpeg[:length]), *self._good[: self._REMEMBERED - 1])
-        if not jpeg.endswith(_END_OF_IMAGE):
+                raise CorruptFrame(f"a frame of {width}x{height} pixels, expected {self.width}x{self.height}")
+            self._good = (data[start : start + length], *self._good[: self._REMEMBERED - 1])
+        if data[stop - 2 : stop] != _END_OF_IMAGE:
             raise CorruptFrame("a JPEG cut short: its end marker is missing")
 
 

@@ -12,9 +12,11 @@ import hashlib
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from gqn_data.errors import DestinationError, NoSpace
 
@@ -113,6 +115,66 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+class ChecksummedFile:
+    """Writes to a file that `writing` opened, and computes its SHA-256 on the way, in a thread of its own.
+
+    Hashing and writing let go of the interpreter, so they run beside whatever makes the bytes.
+
+    Args:
+        file: open for writing.
+    """
+
+    _BLOCK = 4 << 20
+    _PENDING = 2
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._block = bytearray()
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: deque[Future[None]] = deque()
+        self.position = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Appends a copy of `data`."""
+        self._block += data
+        self.position += len(data)
+        if len(self._block) >= self._BLOCK:
+            self._hand_over(self._block)
+            self._block = bytearray()
+
+    def write_owned(self, data: memoryview) -> None:
+        """Appends `data`, which the caller does not touch again."""
+        if self._block:
+            self._hand_over(self._block)
+            self._block = bytearray()
+        self.position += data.nbytes
+        self._hand_over(data)
+
+    def _hand_over(self, block: bytearray | memoryview) -> None:
+        while len(self._pending) >= self._PENDING:
+            self._pending.popleft().result()
+        self._pending.append(self._thread.submit(self._put, block))
+
+    def _put(self, block: bytearray | memoryview) -> None:
+        self._digest.update(block)
+        self._file.write(block)
+
+    def finish(self) -> str:
+        """Waits for all that was written; the SHA-256 of it in hexadecimal."""
+        self._hand_over(self._block)
+        self._block = bytearray()
+        while self._pending:
+            self._pending.popleft().result()
+        return self._digest.hexdigest()
+
+
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
     """Holds `folder` for this process; the system lets go of it even when the process is killed.
@@ -122,15 +184,23 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / ".lock"
-    with lock.open("ab") as file:
-        if fcntl is not None:
+    while True:
+        with lock.open("ab") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    raise DestinationError(
+                        f"{folder}: another run is writing there; wait for it, or write elsewhere with --out"
+                    ) from error
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise DestinationError(
-                    f"{folder}: another run is writing there; wait for it, or write elsewhere with --out"
-                ) from error
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+                same = lock.stat().st_ino == os.fstat(file.fileno()).st_ino
+            except FileNotFoundError:
+                same = False
+            if not same:
+                continue  # the run before removed its lock between our opening and our locking it
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return

@@ -1,0 +1,13 @@
+"""The containers, one file each: writer and reader side by side. A container is a line of `FORMATS`."""
+
+from __future__ import annotations
+
+from gqn_data.formats import numpy_shards, tfrecord_files, webdataset_tars, zarr_shards
+from gqn_data.formats.contract import Format
+
+FORMATS: dict[str, Format] = {
+    module.FORMAT.name: module.FORMAT for module in (zarr_shards, numpy_shards, webdataset_tars, tfrecord_files)
+}
+
+# What `convert` writes; TFRecords are read in place.
+WRITABLE = ("zarr", "numpy", "webdataset")

@@ -1,0 +1,88 @@
+"""What a container is to the rest of the project: how a shard is written, finished, and opened again.
+
+A format is a module of this folder that offers these functions, and a line in `formats.FORMATS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gqn_data.layout import SceneLayout
+from gqn_data.manifest import Encoding, FileRow, FramesRow, Manifest, ShardRow
+from gqn_data.scene import Scene
+from gqn_data.scene_sets import Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlace:
+    """Which shard of which dataset.
+
+    Attributes:
+        folder: of the dataset.
+        split: the split.
+        number: of the shard in the split, from 0.
+        first_scene: the number in the split of its first scene.
+        scenes: scenes in it.
+        scenes_per_shard: of every shard but the last.
+        frames: how frames are kept.
+        layout: what every scene looks like.
+        index_folder: where indexes lie, if not in `folder` (source files that may not be written beside).
+    """
+
+    folder: Path
+    split: Split
+    number: int
+    first_scene: int
+    scenes: int
+    scenes_per_shard: int
+    frames: FramesRow
+    layout: SceneLayout
+    index_folder: Path | None = None
+
+
+class OpenShard(Protocol):
+    """A shard to read scenes from; scenes are numbered from 0 in the shard."""
+
+    def cameras(self, scene: int) -> NDArray[np.float32]:
+        """The raw cameras of one scene: (views, camera numbers)."""
+
+    def all_cameras(self) -> NDArray[np.float32]:
+        """The raw cameras of all scenes: (scenes, views, camera numbers)."""
+
+    def scene(self, scene: int) -> Scene:
+        """One scene; frames as they are kept, JPEG bytes or pixels."""
+
+    def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> None:
+        """Fills `out`, (len(views), height, width, 3), with the frames of those views."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A container.
+
+    Attributes:
+        name: as in `--format` and in the manifest.
+        encodings: how it can keep frames, the usual way first.
+        write_shard: writes one shard, whole or not at all, from its scenes in order; runs in any process.
+        finish: writes the metadata of all splits, when all shards are there; returns the files by split.
+        open_shard: opens a shard of the manifest's.
+        stored_bytes: bytes for (scenes, encoded bytes of them, layout, encoding).
+    """
+
+    name: str
+    encodings: tuple[Encoding, ...]
+    write_shard: Callable[[ShardPlace, Iterable[Scene]], ShardRow]
+    finish: Callable[[Path, Manifest], dict[Split, tuple[FileRow, ...]]]
+    open_shard: Callable[[ShardPlace, ShardRow], OpenShard]
+    stored_bytes: Callable[[int, int, SceneLayout, Encoding], int]
+
+
+def no_metadata(folder: Path, manifest: Manifest) -> dict[Split, tuple[FileRow, ...]]:  # noqa: ARG001
+    """`finish` of a container whose shards are all there is."""
+    return {}

@@ -1,0 +1,74 @@
+"""numpy: `<split>/frames-00000.npy` and `<split>/cameras-00000.npy`, decoded and memory-mappable.
+
+Frames are uint8 (scene, view, height, width, 3), cameras float32 (scene, view, camera number). The fastest
+container on a local disk, at six times the bytes of the JPEGs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from gqn_data import storage
+from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
+from gqn_data.formats.shards import PixelShard, fill_pixels
+from gqn_data.layout import SceneLayout
+from gqn_data.manifest import Encoding, FileRow, ShardRow
+from gqn_data.reading import RangedFile, npy_header, npy_rows
+from gqn_data.scene import Scene
+
+_BLOCK_BYTES = 4 << 20
+
+
+def _names(place: ShardPlace) -> tuple[str, str]:
+    return tuple(f"{place.split}/{part}-{place.number:05d}.npy" for part in ("frames", "cameras"))  # type: ignore[return-value]
+
+
+def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
+    frames_name, cameras_name = _names(place)
+    layout = place.layout
+    cameras = np.zeros((place.scenes, *layout.cameras_shape), np.float32)
+    in_block = max(1, _BLOCK_BYTES // (layout.views * layout.frame_bytes))
+    with storage.writing(place.folder / frames_name) as file, storage.ChecksummedFile(file) as out:
+        out.write(npy_header(np.dtype(np.uint8), (place.scenes, *layout.frames_shape)))
+        block = np.empty((in_block, *layout.frames_shape), np.uint8)
+        filled = 0
+        for number, scene in enumerate(scenes):
+            cameras[number] = scene.cameras
+            fill_pixels(scene, block[filled])
+            filled += 1
+            if filled == in_block:
+                out.write_owned(memoryview(block).cast("B"))
+                block = np.empty_like(block)
+                filled = 0
+        out.write(memoryview(block[:filled]).cast("B") if filled else b"")
+        frames = FileRow(name=frames_name, sha256=out.finish(), bytes=out.position)
+    with storage.writing(place.folder / cameras_name) as file, storage.ChecksummedFile(file) as out:
+        out.write(npy_header(cameras.dtype, cameras.shape))
+        out.write(memoryview(cameras).cast("B"))
+        rows = (frames, FileRow(name=cameras_name, sha256=out.finish(), bytes=out.position))
+    return ShardRow(scenes=place.scenes, files=rows)
+
+
+def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
+    frames, cameras = (RangedFile(place.folder / file.name, file.bytes) for file in row.files)
+    layout = place.layout
+    return PixelShard(
+        npy_rows(frames, np.dtype(np.uint8), layout.frames_shape, row.scenes),
+        npy_rows(cameras, np.dtype("<f4"), layout.cameras_shape, row.scenes),
+    )
+
+
+def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Encoding) -> int:  # noqa: ARG001
+    return scenes * (layout.views * layout.frame_bytes + 4 * int(np.prod(layout.cameras_shape)))
+
+
+FORMAT = Format(
+    name="numpy",
+    encodings=("raw",),
+    write_shard=_write_shard,
+    finish=no_metadata,
+    open_shard=_open_shard,
+    stored_bytes=_stored_bytes,
+)

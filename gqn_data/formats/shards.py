@@ -1,0 +1,189 @@
+"""The two kinds of shards that all containers come down to: JPEG bytes at known places, and pixels.
+
+Both read ranges and keep nothing; what they are asked for is all they touch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gqn_data import images
+from gqn_data.errors import CorruptFrame, ShardChecksumError
+from gqn_data.layout import SceneLayout
+from gqn_data.reading import RangedFile, Rows
+from gqn_data.scene import Scene
+
+# One read of up to so many bytes costs less than a read for each view (measured: docs/decisions.md).
+_ONE_READ = 1 << 16
+
+
+def index_dtype(layout: SceneLayout) -> np.dtype[np.void]:
+    """One row of an index: where a scene lies in its file, and its cameras.
+
+    `record` and `size` span the whole record (or sample) in bytes, `offset` and `length` the JPEG of each view.
+    """
+    views = layout.views
+    return np.dtype(
+        [
+            ("record", "<u8"),
+            ("size", "<u8"),
+            ("offset", "<u8", (views,)),
+            ("length", "<u4", (views,)),
+            ("cameras", "<f4", layout.cameras_shape),
+        ]
+    )
+
+
+class EncodedShard(ABC):
+    """A shard that keeps JPEG bytes in one file.
+
+    Args:
+        file: the file.
+        layout: what every scene looks like.
+    """
+
+    def __init__(self, file: RangedFile, layout: SceneLayout) -> None:
+        self.file = file
+        self.layout = layout
+
+    @abstractmethod
+    def extents(self, scene: int) -> tuple[list[int], list[int]]:
+        """Where the JPEG of each view begins in the file, and its length in bytes."""
+
+    @abstractmethod
+    def cameras(self, scene: int) -> NDArray[np.float32]:
+        """The raw cameras of one scene: (views, camera numbers)."""
+
+    @abstractmethod
+    def all_cameras(self) -> NDArray[np.float32]:
+        """The raw cameras of all scenes: (scenes, views, camera numbers)."""
+
+    def scene(self, scene: int) -> Scene:
+        """One scene, its JPEG bytes as they are kept."""
+        offsets, lengths = self.extents(scene)
+        return Scene(self.cameras(scene), encoded=self._read(scene, offsets, lengths))
+
+    def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> None:
+        """Fills `out`, (len(views), height, width, 3), with the frames of those views.
+
+        Raises:
+            ShardChecksumError: a frame cannot be read or decoded; the message tells file, scene and view.
+        """
+        offsets, lengths = self.extents(scene)
+        frames = self._read(scene, [offsets[view] for view in views], [lengths[view] for view in views])
+        for position, frame in enumerate(frames):
+            try:
+                images.decode_into(frame, out[position])
+            except CorruptFrame as error:
+                raise ShardChecksumError(
+                    f"{self.file.path}: scene {scene} of the file, view {views[position]}, "
+                    f"at byte {offsets[views[position]]}: {error}; run gqn-data verify on the dataset"
+                ) from error
+
+    def _read(self, scene: int, offsets: list[int], lengths: list[int]) -> list[memoryview]:
+        if not offsets:
+            return []
+        first = min(offsets)
+        last = max(offset + length for offset, length in zip(offsets, lengths))
+        if last > self.file.size:
+            raise ShardChecksumError(
+                f"{self.file.path}: scene {scene} of the file would end at byte {last} of {self.file.size}; "
+                "its index is damaged or not its own: run gqn-data verify on the dataset"
+            )
+        if last - first <= max(_ONE_READ, 2 * sum(lengths)):
+            block = memoryview(self.file.read(first, last - first))
+            return [
+                block[offset - first : offset - first + length] for offset, length in zip(offsets, lengths)
+            ]
+        return [memoryview(self.file.read(offset, length)) for offset, length in zip(offsets, lengths)]
+
+
+class IndexedShard(EncodedShard):
+    """A file of JPEG bytes with an index beside it: a TFRecord, a tar.
+
+    Args:
+        file: the file.
+        index: rows of `index_dtype`.
+        layout: what every scene looks like.
+    """
+
+    def __init__(self, file: RangedFile, index: Rows, layout: SceneLayout) -> None:
+        super().__init__(file, layout)
+        self.index = index
+
+    def extents(self, scene: int) -> tuple[list[int], list[int]]:  # noqa: D102
+        row = self.index[scene]
+        return row["offset"].tolist(), row["length"].tolist()
+
+    def cameras(self, scene: int) -> NDArray[np.float32]:  # noqa: D102
+        cameras: NDArray[np.float32] = self.index[scene]["cameras"]
+        return cameras
+
+    def all_cameras(self) -> NDArray[np.float32]:  # noqa: D102
+        return np.ascontiguousarray(self.index.all()["cameras"])
+
+
+class PixelShard:
+    """A shard that keeps decoded frames, scene after scene, in one file.
+
+    Args:
+        frames: uint8 rows (views, height, width, 3).
+        cameras: float32 rows (views, camera numbers).
+    """
+
+    def __init__(self, frames: Rows, cameras: Rows) -> None:
+        self._frames = frames
+        self._cameras = cameras
+
+    def cameras(self, scene: int) -> NDArray[np.float32]:
+        """The raw cameras of one scene: (views, camera numbers)."""
+        return self._cameras[scene].astype(np.float32, copy=False)
+
+    def all_cameras(self) -> NDArray[np.float32]:
+        """The raw cameras of all scenes: (scenes, views, camera numbers)."""
+        return self._cameras.all().astype(np.float32, copy=False)
+
+    def scene(self, scene: int) -> Scene:
+        """One scene, all its pixels read."""
+        return Scene(self.cameras(scene), pixels=self._frames[scene].astype(np.uint8, copy=False))
+
+    def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> None:
+        """Fills `out`, (len(views), height, width, 3), with the frames of those views."""
+        frames = self._frames
+        start = frames.start + scene * frames.row_bytes
+        view_bytes = frames.row_bytes // frames.shape[0]
+        for position, view in enumerate(views):
+            frames.file.read_into(start + view * view_bytes, out[position])
+
+
+def encoded_frames(scene: Scene, quality: int | None) -> Sequence[bytes | bytearray | memoryview]:
+    """The JPEG bytes of a scene's views: its own where it has them, else encoded at `quality`.
+
+    Raises:
+        CorruptFrame: the scene holds pixels and no quality was asked for.
+    """
+    if scene.encoded is not None:
+        return scene.encoded
+    if quality is None:
+        raise CorruptFrame("the source holds pixels; to write JPEG, say --jpeg-quality")
+    return [images.encode(frame, quality) for frame in scene.frames]
+
+
+def fill_pixels(scene: Scene, out: NDArray[np.uint8]) -> None:
+    """Fills `out`, (views, height, width, 3), with all frames of a scene.
+
+    Raises:
+        CorruptFrame: a frame cannot be decoded.
+    """
+    if scene.encoded is None:
+        out[...] = scene.frames
+        return
+    for view, frame in enumerate(scene.encoded):
+        try:
+            images.decode_into(frame, out[view])
+        except CorruptFrame as error:
+            raise CorruptFrame(f"view {view}: {error}") from error

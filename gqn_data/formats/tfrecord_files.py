@@ -1,0 +1,70 @@
+"""tfrecord: DeepMind's own files, trainable in place by an index beside each.
+
+Nothing is written here but the index: TFRecords are made by the renderer, or fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from gqn_data.errors import CorruptRecord, OptionError
+from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
+from gqn_data.formats.shards import IndexedShard, index_dtype
+from gqn_data.layout import SceneLayout
+from gqn_data.manifest import Encoding, ShardRow
+from gqn_data.reading import RangedFile, npy_rows
+from gqn_data.scene import Scene
+from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, masked_crc
+
+
+class TFRecordShard(IndexedShard):
+    """A TFRecord with its index."""
+
+    def scene(self, scene: int) -> Scene:
+        """One scene, the checksum of its record checked again: the file may have changed since it was indexed.
+
+        Raises:
+            CorruptRecord: the record's bytes do not match their checksum.
+        """
+        row = self.index[scene]
+        record, size = int(row["record"]), int(row["size"])
+        data = memoryview(self.file.read(record, size))
+        payload, footer = data[HEADER_BYTES:-FOOTER_BYTES], data[-FOOTER_BYTES:]
+        found, expected = masked_crc(payload), int.from_bytes(footer, "little")
+        if found != expected:
+            reason = f"checksum of the payload is {found:08x}, the file says {expected:08x}"
+            raise CorruptRecord(self.file.path, scene, record, reason)
+        offsets, lengths = (row["offset"] - row["record"]).tolist(), row["length"].tolist()
+        encoded = [data[offset : offset + length] for offset, length in zip(offsets, lengths)]
+        return Scene(row["cameras"], encoded=encoded)
+
+
+def index_name(source_name: str) -> str:
+    """The name of the index of a source file: `0001-of-2160.index.npy`."""
+    return Path(source_name).with_suffix(".index.npy").as_posix()
+
+
+def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
+    source_row, index_row = row.files
+    source = RangedFile(place.folder / source_row.name, source_row.bytes)
+    index = RangedFile((place.index_folder or place.folder) / index_row.name, index_row.bytes)
+    return TFRecordShard(source, npy_rows(index, index_dtype(place.layout), (), row.scenes), place.layout)
+
+
+def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
+    raise OptionError(f"{place.folder}: datasets are not converted to TFRecords; choose zarr, numpy or webdataset")
+
+
+def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Encoding) -> int:  # noqa: ARG001
+    return scenes * index_dtype(layout).itemsize
+
+
+FORMAT = Format(
+    name="tfrecord",
+    encodings=("jpeg",),
+    write_shard=_write_shard,
+    finish=no_metadata,
+    open_shard=_open_shard,
+    stored_bytes=_stored_bytes,
+)

@@ -1,0 +1,73 @@
+"""The Zarr codec `imagecodecs_jpeg`, for where the public package of that name is not installed.
+
+`zarr` finds it through the entry point in pyproject.toml, so any program that opens a dataset can read its
+frames. Where the public package is installed this module *is* its codec, so the two never compete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from zarr.abc.codec import ArrayBytesCodec
+
+from gqn_data import images
+
+if TYPE_CHECKING:
+    from zarr.core.array_spec import ArraySpec
+    from zarr.core.buffer import Buffer, NDBuffer
+
+_NAME = "imagecodecs_jpeg"
+_DEFAULT_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class _OwnJpegCodec(ArrayBytesCodec):
+    """One JPEG of three colours a chunk, decoded and encoded with our JPEG library.
+
+    Attributes:
+        configuration: as the metadata has it; handed on unchanged. `level` is the quality for encoding.
+    """
+
+    is_fixed_size = False
+    configuration: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The codec of a metadata entry."""
+        return cls(dict(data.get("configuration") or {}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The metadata entry of the codec."""
+        if self.configuration:
+            return {"name": _NAME, "configuration": self.configuration}
+        return {"name": _NAME}
+
+    def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        pixels = images.decode(chunk_bytes.to_bytes()).reshape(chunk_spec.shape)
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels)
+
+    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
+
+    def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
+        pixels = np.asarray(chunk_array.as_numpy_array(), np.uint8)
+        quality = int(self.configuration.get("level") or _DEFAULT_QUALITY)
+        encoded = images.encode(pixels.reshape(pixels.shape[-3:]), quality)
+        return chunk_spec.prototype.buffer.from_bytes(encoded)
+
+    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
+        return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """Not known before encoding; zarr asks it of codecs of a fixed size alone."""
+        raise TypeError(f"{_NAME} has no fixed size")
+
+
+JpegCodec: type[ArrayBytesCodec]
+try:
+    from imagecodecs.zarr import Jpeg as JpegCodec
+except ImportError:
+    JpegCodec = _OwnJpegCodec

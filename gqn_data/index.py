@@ -1,0 +1,239 @@
+"""Indexes of source files: where every frame lies, found in one pass that checks every record.
+
+`index_raw_folder` makes a raw folder trainable in place; `convert` uses the same pass, with the indexes in its
+own work folder. Imports `formats`, `manifest`, `sources`, `tfrecords`, `workers`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from gqn_data import storage
+from gqn_data.errors import CorruptRecord, SourceMissing
+from gqn_data.formats.shards import index_dtype
+from gqn_data.formats.tfrecord_files import index_name
+from gqn_data.layout import SceneLayout
+from gqn_data.manifest import (
+    CamerasRow,
+    FileRow,
+    FramesRow,
+    Manifest,
+    ShardRow,
+    SkippedRecord,
+    SourceRow,
+    SplitRow,
+    parse_source,
+)
+from gqn_data.progress import bar
+from gqn_data.reading import npy_header
+from gqn_data.scene_sets import Split
+from gqn_data.sources import RawFolder, SourceFile
+from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, SceneScanner, read_records, report
+from gqn_data.version import TOOL
+from gqn_data.workers import map_in_order, pool
+
+OnCorrupt = Literal["fail", "skip"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexedFile:
+    """What one pass over a source file gave."""
+
+    source: SourceRow
+    index: FileRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    file: SourceFile
+    layout: SceneLayout
+    index_folder: Path
+    on_corrupt: OnCorrupt
+
+
+def index_file(task: _Task) -> IndexedFile:
+    """Reads a source file once, checking every record, and writes its index.
+
+    A second call returns at once what the first one found, as long as the file has not changed.
+
+    Raises:
+        CorruptRecord: a record cannot be trusted, and corrupt ones are not skipped.
+    """
+    name = index_name(task.file.name)
+    memo = task.index_folder / (name + ".json")
+    stat = task.file.path.stat()
+    seen = {
+        "bytes": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "layout": [*task.layout.frames_shape, *task.layout.camera_fields],
+        "on_corrupt": task.on_corrupt,
+        "tool": TOOL,
+    }
+    known = _remembered(memo, seen)
+    if known is not None:
+        return known
+    skipped: list[SkippedRecord] = []
+
+    def skip(fault: CorruptRecord) -> None:
+        skipped.append(SkippedRecord(record=fault.record, offset=fault.offset, reason=fault.reason))
+
+    on_fault = skip if task.on_corrupt == "skip" else None
+    index = np.zeros(256, index_dtype(task.layout))
+    scanner = SceneScanner(task.layout)
+    scenes = 0
+    for record in read_records(task.file.path, on_fault):
+        try:
+            scene = scanner.scan(record, task.file.path)
+        except CorruptRecord as fault:
+            report(fault, on_fault)
+            continue
+        if scenes == len(index):
+            index = np.concatenate([index, np.zeros_like(index)])
+        start = record.offset + HEADER_BYTES
+        row = index[scenes]
+        row["record"] = record.offset
+        row["size"] = HEADER_BYTES + len(record.payload) + FOOTER_BYTES
+        row["offset"] = scene.offsets
+        row["offset"] += start
+        row["length"] = scene.lengths
+        row["cameras"] = scene.cameras
+        scenes += 1
+    with storage.writing(task.index_folder / name) as file, storage.ChecksummedFile(file) as out:
+        out.write(npy_header(index.dtype, (scenes,)))
+        out.write(index[:scenes].tobytes())
+        index_row = FileRow(name=name, sha256=out.finish(), bytes=out.position)
+    found = IndexedFile(
+        source=SourceRow(
+            name=task.file.name,
+            bytes=stat.st_size,
+            scenes=scenes,
+            expected_scenes=task.file.expected_scenes,
+            skipped=tuple(skipped),
+        ),
+        index=index_row,
+    )
+    storage.write_json(memo, {**seen, **dataclasses.asdict(found)})
+    return found
+
+
+def _remembered(memo: Path, seen: dict[str, object]) -> IndexedFile | None:
+    try:
+        value = json.loads(memo.read_bytes())
+        if any(value.get(key) != expected for key, expected in seen.items()):
+            return None
+        found = IndexedFile(source=parse_source(value["source"]), index=FileRow(**value["index"]))
+        path = memo.with_suffix("")
+        return found if path.stat().st_size == found.index.bytes else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # not there, or not ours: look at the file again
+
+
+def index_source_files(
+    raw: RawFolder,
+    index_folder: Path,
+    *,
+    splits: tuple[Split, ...] | None = None,
+    limit: int | None = None,
+    on_corrupt: OnCorrupt = "fail",
+    workers: int = 1,
+) -> Manifest:
+    """Indexes the source files of a raw folder; returns the manifest of them, read in place.
+
+    Args:
+        raw: the folder.
+        index_folder: where the indexes go, below `train/` and `test/`.
+        splits: which splits; None for all that are there.
+        limit: at most so many scenes of each split; files beyond are not read.
+        on_corrupt: `fail`, or `skip` corrupt records and note them.
+        workers: processes.
+
+    Raises:
+        CorruptRecord: a record cannot be trusted, and corrupt ones are not skipped.
+        SourceMissing: a split has no scenes at all.
+    """
+    layout = raw.layout
+    rows: dict[Split, SplitRow] = {}
+    with pool(workers) as executor:
+        for split, files in raw.files.items():
+            if splits is not None and split not in splits:
+                continue
+            tasks = (
+                _Task(file=file, layout=layout, index_folder=index_folder, on_corrupt=on_corrupt) for file in files
+            )
+            found = map_in_order(executor, index_file, tasks, 2 * workers)
+            rows[split] = _split_row(raw, split, _until(limit, found, files, split), limit)
+    if not rows:
+        raise SourceMissing(f"{raw.folder}: no source files of the split {' or '.join(splits or ())}")
+    return Manifest(
+        scene_set=raw.scene_set.name,
+        format="tfrecord",
+        frames=FramesRow(encoding="jpeg", views=layout.views, height=layout.height, width=layout.width),
+        cameras=CamerasRow(fields=layout.camera_fields),
+        origin=raw.origin,
+        splits=rows,
+        limit=limit,
+        tool=TOOL,
+    )
+
+
+def _until(
+    limit: int | None, found: Iterator[IndexedFile], files: tuple[SourceFile, ...], split: Split
+) -> list[IndexedFile]:
+    """The results up to the file in which the last scene within the limit lies."""
+    kept = []
+    scenes = 0
+    with bar(sum(file.bytes for file in files), "B", f"checking {split}", unit_scale=True) as progress:
+        for result in found:
+            kept.append(result)
+            scenes += result.source.scenes
+            progress.update(result.source.bytes)
+            if limit is not None and scenes >= limit:
+                break
+    return kept
+
+
+def _split_row(raw: RawFolder, split: Split, found: list[IndexedFile], limit: int | None) -> SplitRow:
+    shards = tuple(
+        ShardRow(
+            scenes=row.source.scenes,
+            files=(FileRow(name=row.source.name, bytes=row.source.bytes, sha256=None), row.index),
+        )
+        for row in found
+        if row.source.scenes
+    )
+    total = sum(shard.scenes for shard in shards)
+    if not total:
+        raise SourceMissing(
+            f"{raw.folder / split}: {len(found)} source files and not one good scene in them; fetch them again"
+        )
+    facts = raw.scene_set.split(split)
+    return SplitRow(
+        scenes=total,
+        scenes_per_shard=0,
+        expected_scenes=facts.scenes,
+        expected_files=facts.files,
+        shards=shards,
+        sources=tuple(row.source for row in found),
+    )
+
+
+def index_raw_folder(raw: RawFolder, *, on_corrupt: OnCorrupt = "fail", workers: int = 1) -> Manifest:
+    """Makes a raw folder trainable in place: an index beside each source file, and the manifest last.
+
+    Files that did not change since the last run are not read again.
+
+    Raises:
+        CorruptRecord: a record cannot be trusted, and corrupt ones are not skipped.
+    """
+    with storage.sole_writer(raw.folder):
+        storage.remove_temporaries(raw.folder)
+        manifest = index_source_files(raw, raw.folder, on_corrupt=on_corrupt, workers=workers)
+        manifest.write(raw.folder)
+    return manifest

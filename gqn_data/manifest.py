@@ -1,0 +1,300 @@
+"""The manifest: what makes shards a dataset. Written last; nothing is a dataset without one.
+
+Paths in it are relative and stay inside the dataset; nothing in it depends on time, host or number of workers.
+What a file says is checked before it is believed. Imports `errors`, `layout`, `origin`, `scene_sets`, `storage`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
+
+from gqn_data import storage
+from gqn_data.errors import GQNError, ManifestError
+from gqn_data.layout import SceneLayout
+from gqn_data.origin import Origin
+from gqn_data.scene_sets import SCENE_SETS, SPLITS, Split
+
+SCHEMA = 1
+MANIFEST_FILE = "manifest.json"
+CHECKSUM_FILE = "SHA256SUMS"
+
+# How frames lie in a container: the JPEG bytes of the source, or pixels.
+Encoding = Literal["jpeg", "raw"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRow:
+    """One file of a dataset.
+
+    Attributes:
+        name: its path from the dataset's folder, with forward slashes.
+        bytes: its size.
+        sha256: in hexadecimal; None for source files, whose records carry checksums of their own.
+    """
+
+    name: str
+    bytes: int
+    sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRow:
+    """One shard: its scenes, and the files that hold them, in the order that its format fixes."""
+
+    scenes: int
+    files: tuple[FileRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedRecord:
+    """A record that was left out, and why."""
+
+    record: int
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRow:
+    """One source file: scenes found in it beside the scenes expected."""
+
+    name: str
+    bytes: int
+    scenes: int
+    expected_scenes: int
+    skipped: tuple[SkippedRecord, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRow:
+    """One split of a dataset.
+
+    Attributes:
+        scenes: scenes in all shards.
+        scenes_per_shard: of every shard but the last; 0 where shards differ (source files in place).
+        expected_scenes: what the catalogue announces for the whole set.
+        expected_files: source files of the whole set.
+        shards: in order; scene s of the split is the s-th scene of all shards.
+        sources: the source files in order.
+        files: other files of the split, such as a container's metadata.
+    """
+
+    scenes: int
+    scenes_per_shard: int
+    expected_scenes: int
+    expected_files: int
+    shards: tuple[ShardRow, ...]
+    sources: tuple[SourceRow, ...]
+    files: tuple[FileRow, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramesRow:
+    """How frames are kept."""
+
+    encoding: Encoding
+    views: int
+    height: int
+    width: int
+    decoder: str | None = None
+    jpeg_quality: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CamerasRow:
+    """How cameras are kept: float32, the raw numbers; angles in radians, positions in units of the set."""
+
+    fields: tuple[str, ...]
+    dtype: str = "float32"
+    angles: str = "radians"
+    pose: tuple[str, ...] = ("x", "y", "z", "sin yaw", "cos yaw", "sin pitch", "cos pitch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All that is said of a dataset."""
+
+    scene_set: str
+    format: str
+    frames: FramesRow
+    cameras: CamerasRow
+    origin: Origin
+    splits: dict[Split, SplitRow]
+    limit: int | None = None
+    tool: str = ""
+    schema: int = field(default=SCHEMA)
+
+    @property
+    def layout(self) -> SceneLayout:
+        """What every scene looks like."""
+        frames = self.frames
+        return SceneLayout(
+            views=frames.views,
+            height=frames.height,
+            width=frames.width,
+            camera_fields=self.cameras.fields,
+            because="the manifest says so",
+        )
+
+    def fingerprint(self, split: Split) -> str:
+        """Tells scenes apart, not containers: equal for all containers of the same scenes in the same order."""
+        row = self.splits[split]
+        identity = {
+            "scene_set": self.scene_set,
+            "origin": self.origin.to_json(),
+            "split": split,
+            "scenes": row.scenes,
+            "layout": [self.frames.views, self.frames.height, self.frames.width, *self.cameras.fields],
+            "sources": [dataclasses.asdict(source) for source in row.sources],
+        }
+        text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def all_files(self) -> list[FileRow]:
+        """Every file of the dataset but the manifest and the checksums, in order."""
+        return [
+            row
+            for split in self.splits.values()
+            for row in (*(file for shard in split.shards for file in shard.files), *split.files)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as JSON; `schema` first."""
+        value = dataclasses.asdict(self)
+        value["origin"] = self.origin.to_json()
+        return {"schema": value.pop("schema"), "tool": value.pop("tool"), **value}
+
+    def write(self, folder: Path) -> None:
+        """Writes `SHA256SUMS`, then `manifest.json`: from here on the folder is a dataset."""
+        with storage.writing(folder / CHECKSUM_FILE) as file:
+            for row in self.all_files():
+                if row.sha256 is not None:
+                    file.write(f"{row.sha256}  {row.name}\n".encode())
+        storage.write_json(folder / MANIFEST_FILE, self.to_json())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a dataset's folder, checked.
+
+    Raises:
+        ManifestError: absent, not JSON, of another schema, or saying what cannot be.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ManifestError(
+            f"{folder}: no {MANIFEST_FILE}, so no dataset: a conversion that did not end, perhaps; run it again"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path}: not JSON ({error}); copy or convert the dataset again") from error
+    if not isinstance(value, dict):
+        raise ManifestError(f"{path}: expected a table, found {type(value).__name__}")
+    schema = value.get("schema")
+    if schema != SCHEMA:
+        raise ManifestError(
+            f"{path}: schema {schema!r}, expected {SCHEMA}: written by another version ({value.get('tool', '?')}); "
+            "install that version, or convert again"
+        )
+    try:
+        manifest = _parse(value, path)
+    except GQNError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ManifestError(
+            f"{path}: not a manifest ({type(error).__name__}: {error}); copy or convert the dataset again"
+        ) from error
+    _check(manifest, path)
+    return manifest
+
+
+def _parse(value: dict[str, Any], path: Path) -> Manifest:
+    return Manifest(
+        scene_set=value["scene_set"],
+        format=value["format"],
+        frames=FramesRow(**value["frames"]),
+        cameras=CamerasRow(
+            **{key: tuple(item) if isinstance(item, list) else item for key, item in value["cameras"].items()}
+        ),
+        origin=Origin.from_json(value["origin"], path),
+        splits={name: _parse_split(row) for name, row in value["splits"].items()},
+        limit=value["limit"],
+        tool=value["tool"],
+    )
+
+
+def parse_shard(value: dict[str, Any]) -> ShardRow:
+    """The shard row that `dataclasses.asdict` gave.
+
+    Raises:
+        KeyError, TypeError: it is none.
+    """
+    return ShardRow(scenes=value["scenes"], files=tuple(FileRow(**row) for row in value["files"]))
+
+
+def parse_source(value: dict[str, Any]) -> SourceRow:
+    """The source row that `dataclasses.asdict` gave.
+
+    Raises:
+        KeyError, TypeError: it is none.
+    """
+    skipped = tuple(SkippedRecord(**row) for row in value["skipped"])
+    return SourceRow(**{**value, "skipped": skipped})
+
+
+def _parse_split(value: dict[str, Any]) -> SplitRow:
+    return SplitRow(
+        scenes=value["scenes"],
+        scenes_per_shard=value["scenes_per_shard"],
+        expected_scenes=value["expected_scenes"],
+        expected_files=value["expected_files"],
+        shards=tuple(parse_shard(row) for row in value["shards"]),
+        sources=tuple(parse_source(row) for row in value["sources"]),
+        files=tuple(FileRow(**row) for row in value["files"]),
+    )
+
+
+def _check(manifest: Manifest, path: Path) -> None:
+    """Raises where the manifest says what cannot be: no count, name or path of a file is taken on trust."""
+
+    def need(good: bool, found: str) -> None:
+        if not good:
+            raise ManifestError(f"{path}: {found}; copy or convert the dataset again")
+
+    frames = manifest.frames
+    need(manifest.scene_set in SCENE_SETS, f"scene set {manifest.scene_set!r} is not in the catalogue")
+    need(frames.encoding in get_args(Encoding), f"frames are {frames.encoding!r}, expected jpeg or raw")
+    for name, number in (("views", frames.views), ("height", frames.height), ("width", frames.width)):
+        need(_count(number) and 1 <= number <= 1 << 16, f"{name} is {number!r}")
+    fields = manifest.cameras.fields
+    need(0 < len(fields) <= 64 and all(isinstance(name, str) for name in fields), f"camera fields are {fields!r}")
+    need(manifest.cameras.dtype == "float32", f"cameras are {manifest.cameras.dtype!r}, expected float32")
+    need(bool(manifest.splits), "no splits")
+    for name, split in manifest.splits.items():
+        need(name in SPLITS, f"split {name!r} is neither train nor test")
+        need(_count(split.scenes) and _count(split.scenes_per_shard), f"scenes of {name} are {split.scenes!r}")
+        for shard in split.shards:
+            need(_count(shard.scenes) and shard.scenes > 0, f"a shard of {shard.scenes!r} scenes")
+            need(bool(shard.files), "a shard without files")
+        total = sum(shard.scenes for shard in split.shards)
+        need(total == split.scenes, f"{name} has {split.scenes} scenes, its shards {total}")
+        if split.scenes_per_shard and split.shards:
+            sizes = {shard.scenes for shard in split.shards[:-1]}
+            need(sizes <= {split.scenes_per_shard}, f"shards of {name} hold {sizes} scenes")
+            need(split.shards[-1].scenes <= split.scenes_per_shard, f"the last shard of {name} is too large")
+    for row in manifest.all_files():
+        pure = PurePosixPath(row.name)
+        inside = not pure.is_absolute() and ".." not in pure.parts and "\\" not in row.name and row.name == str(pure)
+        need(inside and row.name not in ("", "."), f"file {row.name!r} lies outside the dataset")
+        need(_count(row.bytes), f"file {row.name!r} of {row.bytes!r} bytes")
+        known = row.sha256 is None or (len(row.sha256) == 64 and set(row.sha256) <= set("0123456789abcdef"))
+        need(known, f"file {row.name!r} has checksum {row.sha256!r}")
+
+
+def _count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,203 @@
+"""Ranged reads: any number of files, a bounded number of them open.
+
+A read names its offset and its length, so the same plan serves local files and, later, object stores. Local
+files are read with `pread`: no shared position, so threads and forked workers may read at once; no mapping, so
+memory stays flat and a file that was cut short is an error here and not a signal. Imports `errors` alone.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gqn_data.errors import ShardChecksumError
+
+_MOST_OPEN = 256  # of the 1024 that systems commonly allow a process
+
+
+class _Handle:
+    """An open file; closed when nobody uses it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        self.size = os.fstat(self.number).st_size
+
+    def __del__(self) -> None:
+        number = getattr(self, "number", None)
+        if number is not None:
+            os.close(number)
+
+
+_open_handles: OrderedDict[Path, _Handle] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _handle(path: Path) -> _Handle:
+    with _lock:
+        handle = _open_handles.get(path)
+        if handle is None:
+            handle = _open_handles[path] = _Handle(path)
+            while len(_open_handles) > _MOST_OPEN:
+                _open_handles.popitem(last=False)  # whoever reads from it now still holds it
+        else:
+            _open_handles.move_to_end(path)
+        return handle
+
+
+def forget(path: Path) -> None:
+    """Closes `path` here, because it is about to be replaced."""
+    with _lock:
+        _open_handles.pop(path, None)
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603  a lock held by another thread at the fork would stay held for ever
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class RangedFile:
+    """A file to read ranges of.
+
+    Args:
+        path: the file.
+        size: the bytes it must have (from the manifest); None to take what it has.
+
+    Raises:
+        ShardChecksumError: on the first read, where the file is absent or has another size.
+    """
+
+    def __init__(self, path: Path, size: int | None = None) -> None:
+        self.path = path
+        self._expected = size
+
+    def __reduce__(self) -> tuple[type[RangedFile], tuple[Path, int | None]]:
+        return type(self), (self.path, self._expected)
+
+    def _open(self) -> _Handle:
+        try:
+            handle = _handle(self.path)
+        except FileNotFoundError as error:
+            raise ShardChecksumError(
+                f"{self.path}: listed in the manifest and absent; convert or copy the dataset again"
+            ) from error
+        if self._expected is not None and handle.size != self._expected:
+            forget(self.path)
+            raise ShardChecksumError(
+                f"{self.path}: {handle.size} bytes, the manifest says {self._expected}; "
+                "convert, index or copy it again"
+            )
+        return handle
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        return self._open().size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset` on.
+
+        Raises:
+            ShardChecksumError: the file does not hold that range.
+        """
+        handle = self._open()
+        if offset + length > handle.size:
+            raise self._outside(offset, length, handle.size)
+        data = os.pread(handle.number, length, offset)
+        while len(data) < length:  # the system may give less than asked for, 2 GiB at the most
+            more = os.pread(handle.number, length - len(data), offset + len(data))
+            if not more:
+                raise self._outside(offset, length, offset + len(data))
+            data += more
+        return data
+
+    def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
+        """Fills the contiguous array `out` with the bytes from `offset` on.
+
+        Raises:
+            ShardChecksumError: the file does not hold that range.
+        """
+        handle = self._open()
+        length = out.nbytes
+        if offset + length > handle.size:
+            raise self._outside(offset, length, handle.size)
+        done = os.preadv(handle.number, [memoryview(out)], offset)
+        if done < length:
+            out.reshape(-1)[done:] = np.frombuffer(self.read(offset + done, length - done), np.uint8)
+
+    def _outside(self, offset: int, length: int, size: int) -> ShardChecksumError:
+        return ShardChecksumError(
+            f"{self.path}: {length} bytes at {offset} were asked for, the file has {size}; "
+            "it is cut short or its index is not its own: run gqn-data verify on the dataset"
+        )
+
+
+class Rows:
+    """A table of equal rows in a file, read row by row.
+
+    Args:
+        file: where they are.
+        start: the byte at which the first row begins.
+        dtype: of one element of a row.
+        shape: of one row.
+        count: number of rows.
+    """
+
+    def __init__(self, file: RangedFile, start: int, dtype: np.dtype, shape: tuple[int, ...], count: int) -> None:  # type: ignore[type-arg]
+        self.file = file
+        self.start = start
+        self.dtype = dtype
+        self.shape = shape
+        self.count = count
+        self.row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+
+    def __getitem__(self, row: int) -> NDArray[np.generic]:
+        """One row, read-only."""
+        data = self.file.read(self.start + row * self.row_bytes, self.row_bytes)
+        return np.frombuffer(data, self.dtype).reshape(self.shape)
+
+    def all(self) -> NDArray[np.generic]:
+        """All rows: (count, *shape), read-only."""
+        data = self.file.read(self.start, self.count * self.row_bytes)
+        return np.frombuffer(data, self.dtype).reshape(self.count, *self.shape)
+
+
+def npy_rows(file: RangedFile, dtype: np.dtype, shape: tuple[int, ...], count: int) -> Rows:  # type: ignore[type-arg]
+    """The rows of a `.npy` file, whose header must say what is expected of it.
+
+    Raises:
+        ShardChecksumError: the header says something else, or the file has another size.
+    """
+    head = file.read(0, min(file.size, 10))
+    length = int.from_bytes(head[8:10], "little")
+    expected = npy_header(dtype, (count, *shape))
+    found = file.read(0, min(file.size, 10 + length))
+    if found != expected:
+        raise ShardChecksumError(
+            f"{file.path}: its header is not that of {dtype} ({count}, {', '.join(map(str, shape))}); "
+            "it was not written by this version for this dataset: convert or index again"
+        )
+    rows = Rows(file, len(expected), dtype, shape, count)
+    if file.size != len(expected) + count * rows.row_bytes:
+        raise ShardChecksumError(
+            f"{file.path}: {file.size} bytes, expected {len(expected) + count * rows.row_bytes}; convert again"
+        )
+    return rows
+
+
+def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:  # type: ignore[type-arg]
+    """The header of a `.npy` file (numpy's format 1.0) of that type and shape."""
+    import io
+
+    head = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(head, description)
+    return head.getvalue()

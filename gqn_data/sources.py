@@ -1,0 +1,149 @@
+"""Raw folders: the source files of a scene set, found by their exact names, and the set that a path stands for.
+
+Imports `errors`, `layout`, `origin`, `scene_sets`, `storage`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gqn_data import storage
+from gqn_data.errors import SourceMissing, UnknownSceneSet
+from gqn_data.layout import SceneLayout, layout_of
+from gqn_data.manifest import MANIFEST_FILE
+from gqn_data.origin import Origin, read_origin
+from gqn_data.scene_sets import SPLITS, SceneSet, Split, find_scene_set
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """One source file that is there.
+
+    Attributes:
+        path: of the file.
+        name: from the raw folder, with forward slashes: `train/0001-of-2160.tfrecord`.
+        bytes: its size.
+        expected_scenes: what the catalogue announces for it.
+    """
+
+    path: Path
+    name: str
+    bytes: int
+    expected_scenes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawFolder:
+    """A folder of source files.
+
+    Attributes:
+        folder: holds `train/` and `test/`.
+        scene_set: the set that it holds.
+        origin: where its scenes come from.
+        files: the source files that are there, by split, in source order.
+    """
+
+    folder: Path
+    scene_set: SceneSet
+    origin: Origin
+    files: dict[Split, tuple[SourceFile, ...]]
+
+    @property
+    def layout(self) -> SceneLayout:
+        """What every scene should look like."""
+        return layout_of(self.scene_set, self.origin)
+
+
+def open_raw_folder(folder: Path, scene_set: SceneSet) -> RawFolder:
+    """The source files below `folder`, by DeepMind's exact names; anything else there is left alone.
+
+    Raises:
+        SourceMissing: there is no such folder, or no source file of the set in it.
+    """
+    if not folder.is_dir():
+        raise SourceMissing(
+            f"{folder}: no such folder; make scenes with: gqn-data render {scene_set.name} --scenes 1000, "
+            "or give the path of a folder of TFRecords"
+        )
+    files: dict[Split, tuple[SourceFile, ...]] = {}
+    for split in SPLITS:
+        facts = scene_set.split(split)
+        numbers = {facts.file_name(number): number for number in range(1, facts.files + 1)}
+        found = []
+        for path in sorted((folder / split).glob("*.tfrecord")):
+            if path.name in numbers and path.is_file():
+                found.append(
+                    SourceFile(
+                        path=path,
+                        name=f"{split}/{path.name}",
+                        bytes=path.stat().st_size,
+                        expected_scenes=facts.scenes_in_file(numbers[path.name]),
+                    )
+                )
+        if found:
+            files[split] = tuple(found)
+    if not files:
+        raise SourceMissing(f"{folder}: {_nothing_found(folder, scene_set)}")
+    return RawFolder(folder=folder, scene_set=scene_set, origin=read_origin(folder), files=files)
+
+
+def _nothing_found(folder: Path, scene_set: SceneSet) -> str:
+    wanted = f"train/{scene_set.train.file_name(1)}"
+    others = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tfrecord"))
+    if any(path.name in SPLITS for path in (folder, *folder.parents[:0])) and others:
+        return f"holds one split; give the folder above it: {folder.parent}"
+    if others:
+        return (
+            f"no source file of {scene_set.name} (named like {wanted}), but {len(others)} other TFRecords, "
+            f"{others[0]} first; name the right set with --set"
+        )
+    return f"no source files; expected files named like {wanted} below it"
+
+
+def set_of(path: Path, given: str | None) -> SceneSet:
+    """The scene set of a path: the one given, else the one that the folder's name tells.
+
+    Raises:
+        UnknownSceneSet: the name given is unknown, or the folder's name tells nothing.
+    """
+    if given is not None:
+        return find_scene_set(given)
+    name = path.resolve().name
+    try:
+        return find_scene_set(name)
+    except UnknownSceneSet as error:
+        raise SourceMissing(
+            f"{path}: the folder's name {name!r} tells no scene set; name it with --set ({error})"
+        ) from error
+
+
+def locate(source: str, root: Path, given: str | None) -> tuple[Path, SceneSet]:
+    """The folder and the set that a user means by a name or a path.
+
+    Args:
+        source: a path, or the name or alias of a set, which stands for its raw folder under the data root.
+        root: the data root.
+        given: what `--set` said.
+
+    Raises:
+        SourceMissing: a path that is not there, or whose set cannot be told.
+        UnknownSceneSet: neither a path nor a name.
+    """
+    path = Path(source)
+    if path.exists() or os.sep in source or given is not None:
+        if not path.exists():
+            raise SourceMissing(f"{path}: no such file or folder")
+        if (path / MANIFEST_FILE).exists() and given is None:
+            from gqn_data.manifest import read_manifest
+
+            return path, find_scene_set(read_manifest(path).scene_set)
+        return path, set_of(path, given)
+    scene_set = find_scene_set(source)
+    return root / "raw" / scene_set.name, scene_set
+
+
+def converted_folder(root: Path, format_name: str, scene_set: SceneSet) -> Path:
+    """Where a converted set lies below a data root."""
+    return storage.data_root(root) / format_name / scene_set.name

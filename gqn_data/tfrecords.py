@@ -1,0 +1,419 @@
+"""TFRecord files of scenes: framing, the wire scan of one record, and the writer.
+
+Reading is our own: both checksums of every record are checked, nothing a file says is believed before it is
+checked, memory is bounded by one record, and the bytes that come back are owned. What a record holds is found
+by scanning the protobuf wire format, so a frame is an (offset, length) in its file and is never copied to look at.
+Writing goes through the `Example` message and the checksum of the `tfrecord` package.
+
+Sources: framing, tensorflow/core/lib/io/record_writer.h; `Example` message, tensorflow/core/example/*.proto;
+wire format, protobuf.dev/programming-guides/encoding. Imports `errors`, `images`, `layout`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from gqn_data.errors import CorruptFrame, CorruptFraming, CorruptRecord
+from gqn_data.images import FrameChecker
+from gqn_data.layout import SceneLayout
+
+HEADER_BYTES = 12  # length as uint64, its masked checksum as uint32, both little-endian
+FOOTER_BYTES = 4  # masked checksum of the payload
+_BUFFER = 1 << 20
+
+_HEADER = struct.Struct("<QI")
+_UINT64 = struct.Struct("<Q")
+_UINT32 = struct.Struct("<I")
+
+# What users have in hand where a TFRecord should be, by the first bytes of the file.
+_FOREIGN = (
+    (b"\x1f\x8b", "compressed with gzip; unpack it first (DeepMind's files are not compressed)"),
+    (b"\x78\x01", "compressed with zlib; unpack it first (DeepMind's files are not compressed)"),
+    (b"\x78\x9c", "compressed with zlib; unpack it first (DeepMind's files are not compressed)"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first (DeepMind's files are not compressed)"),
+    (b"PK\x03\x04", "a zip archive, not a TFRecord"),
+    (b"<", "a web page or XML, not a TFRecord: the answer of a failed download, perhaps"),
+    (b"version https://git-lfs", "a Git LFS pointer, not a TFRecord"),
+)
+
+
+class Record(NamedTuple):
+    """One record of a file.
+
+    Attributes:
+        number: from 0, in the file.
+        offset: where its header begins, in bytes.
+        payload: the serialized `Example`, its checksum checked; owned by the caller.
+    """
+
+    number: int
+    offset: int
+    payload: bytes
+
+
+class ScannedScene(NamedTuple):
+    """Where a record keeps its scene.
+
+    Attributes:
+        offsets: where each view's JPEG begins, in bytes from the start of the payload.
+        lengths: its length in bytes.
+        cameras: float32 (views, camera numbers).
+    """
+
+    offsets: list[int]
+    lengths: list[int]
+    cameras: NDArray[np.float32]
+
+
+def masked_crc(data: bytes | memoryview) -> int:
+    """The checksum of the framing: CRC-32C, rotated right by 15 bits, plus a constant (record_writer.h)."""
+    crc: int = crc32c.crc32c(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def read_records(path: Path, on_corrupt: Callable[[CorruptRecord], None] | None = None) -> Iterator[Record]:
+    """The records of a file in order, both checksums checked.
+
+    Args:
+        path: the file.
+        on_corrupt: called with what is wrong, instead of raising it; reading goes on with the next record,
+            or ends where the framing itself cannot be trusted any more.
+
+    Raises:
+        CorruptRecord: a payload does not match its checksum.
+        CorruptFraming: no TFRecord, compressed, or cut short.
+    """
+    size = path.stat().st_size
+    number = offset = 0
+    with path.open("rb", buffering=_BUFFER) as file:
+        while True:
+            header = file.read(HEADER_BYTES)
+            if not header and number:
+                return
+            fault = _framing_fault(header, size - offset, first=offset == 0)
+            if fault is not None:
+                report(CorruptFraming(path, number, offset, fault), on_corrupt)
+                return
+            length = _UINT64.unpack_from(header)[0]
+            payload = file.read(length)
+            footer = file.read(FOOTER_BYTES)
+            found, expected = masked_crc(payload), int.from_bytes(footer, "little")
+            if found == expected:
+                yield Record(number, offset, payload)
+            else:
+                reason = f"checksum of the payload is {found:08x}, the file says {expected:08x}"
+                report(CorruptRecord(path, number, offset, reason), on_corrupt)
+            number += 1
+            offset += HEADER_BYTES + length + FOOTER_BYTES
+
+
+def report(fault: CorruptRecord, on_corrupt: Callable[[CorruptRecord], None] | None) -> None:
+    """Hands a fault to whoever wants to go on, else raises it."""
+    if on_corrupt is None:
+        raise fault
+    on_corrupt(fault)
+
+
+def _framing_fault(header: bytes, left: int, *, first: bool) -> str | None:
+    """What is wrong with a record's header, given the bytes left in the file from its start on."""
+    if not header:
+        return "the file is empty"
+    if first:
+        for magic, reason in _FOREIGN:
+            if header.startswith(magic[:HEADER_BYTES]) and not _checksum_fits(header):
+                return reason
+    if len(header) < HEADER_BYTES:
+        return f"the file ends inside a record's header: {len(header)} bytes, expected {HEADER_BYTES}"
+    if not _checksum_fits(header):
+        length, expected = _HEADER.unpack(header)
+        found = masked_crc(header[:8])
+        what = "not a TFRecord, or damaged" if first else "damaged"
+        return f"{what}: checksum of the length {length} is {found:08x}, the file says {expected:08x}"
+    length = _UINT64.unpack_from(header)[0]
+    needed = HEADER_BYTES + length + FOOTER_BYTES
+    if needed > left:
+        return f"the file ends inside the record: {left} bytes left, expected {needed}"
+    return None
+
+
+def _checksum_fits(header: bytes) -> bool:
+    return len(header) == HEADER_BYTES and masked_crc(header[:8]) == _UINT32.unpack_from(header, 8)[0]
+
+
+def count_records(path: Path) -> int:
+    """The number of records in a file, by its framing alone; payloads are not read.
+
+    Raises:
+        CorruptFraming: no TFRecord, compressed, or cut short.
+    """
+    size = path.stat().st_size
+    number = offset = 0
+    with path.open("rb", buffering=0) as file:
+        while offset < size or number == 0:
+            header = file.read(HEADER_BYTES)
+            fault = _framing_fault(header, size - offset, first=offset == 0)
+            if fault is not None:
+                raise CorruptFraming(path, number, offset, fault)
+            offset += HEADER_BYTES + _UINT64.unpack_from(header)[0] + FOOTER_BYTES
+            file.seek(offset)
+            number += 1
+    return number
+
+
+class WireError(Exception):
+    """Bytes that are no protobuf message, with the byte at which that shows."""
+
+    def __init__(self, at: int, reason: str) -> None:
+        self.at = at
+        super().__init__(reason)
+
+
+class SceneScanner:
+    """Finds the frames and the cameras of a scene in a serialized `Example`.
+
+    Accepts all that protobuf allows: features and fields in any order, packed and unpacked floats, repeated and
+    unknown fields, extra features. The last entry of a map wins, repeated messages merge, as the protobuf
+    specification has it.
+
+    Args:
+        layout: what a scene of the set looks like; anything else is refused.
+    """
+
+    def __init__(self, layout: SceneLayout) -> None:
+        self.layout = layout
+        self._frames = FrameChecker(layout.height, layout.width)
+        self._numbers = layout.views * len(layout.camera_fields)
+
+    def scan(self, record: Record, path: Path) -> ScannedScene:
+        """Where the frames of the record lie, and its cameras.
+
+        Raises:
+            CorruptRecord: it is no `Example`, or no scene of the layout.
+        """
+        payload = record.payload
+        start = record.offset + HEADER_BYTES
+        try:
+            features = _features(payload)
+            offsets, lengths = _byte_values(payload, features, b"frames")
+            numbers = _float_values(payload, features, b"cameras")
+        except WireError as error:
+            raise CorruptRecord(path, record.number, start + error.at, str(error)) from error
+        except IndexError as error:
+            reason = "not a whole Example message: it ends inside a field"
+            raise CorruptRecord(path, record.number, start + len(payload), reason) from error
+        layout = self.layout
+        if len(offsets) != layout.views:
+            reason = f"{len(offsets)} views, expected {layout.views} ({layout.because})"
+            raise CorruptRecord(path, record.number, start, reason, "name the right set with --set")
+        if len(numbers) != self._numbers:
+            reason = (
+                f"{len(numbers)} camera numbers, expected {self._numbers}: "
+                f"{layout.views} views of {', '.join(layout.camera_fields)}"
+            )
+            raise CorruptRecord(path, record.number, start, reason, "name the right set with --set")
+        check = self._frames.check
+        view = 0
+        try:
+            for view, offset in enumerate(offsets):  # noqa: B007  the handler below tells the view
+                check(payload, offset, offset + lengths[view])
+        except CorruptFrame as error:
+            at = start + offsets[view]
+            raise CorruptRecord(path, record.number, at, f"view {view}: {error}", layout.remedy) from error
+        return ScannedScene(offsets, lengths, numbers.reshape(layout.views, -1))
+
+
+# A span of the payload: (start, stop).
+_Span = tuple[int, int]
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The varint at `at` and the byte after it."""
+    byte = data[at]
+    if byte < 0x80:
+        return byte, at + 1
+    value, shift, begin = byte & 0x7F, 7, at
+    while True:
+        at += 1
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, at + 1
+        shift += 7
+        if shift > 63:
+            raise WireError(begin, "not an Example message: a varint of more than ten bytes")
+
+
+def _fields(data: bytes, span: _Span) -> Iterator[tuple[int, int, int, int]]:
+    """The fields of a message: (field number, wire type, start, stop of the value)."""
+    at, end = span
+    while at < end:
+        begin = at
+        tag, at = _varint(data, at)
+        kind = tag & 7
+        start = at
+        if kind == 2:
+            length, start = _varint(data, at)
+            at = start + length
+        elif kind == 5:
+            at += 4
+        elif kind == 1:
+            at += 8
+        elif kind == 0:
+            _, at = _varint(data, at)
+        elif kind == 3:
+            at = _end_of_group(data, at, end, tag >> 3)
+        else:
+            raise WireError(begin, f"not an Example message: wire type {kind} at the start of a field")
+        if at > end:
+            raise WireError(begin, f"a field of {at - start} bytes, {end - start} left in its message")
+        if tag >> 3 == 0:
+            raise WireError(begin, "not an Example message: field number 0")
+        yield tag >> 3, kind, start, at
+
+
+def _end_of_group(data: bytes, at: int, end: int, number: int) -> int:
+    """The byte after a group (a deprecated kind of field, skipped like any unknown one)."""
+    open_groups = [number]
+    while open_groups:
+        if at >= end:
+            raise WireError(at, "not an Example message: a group without an end")
+        tag, at = _varint(data, at)
+        kind = tag & 7
+        if kind == 3:
+            open_groups.append(tag >> 3)
+        elif kind == 4:
+            if open_groups.pop() != tag >> 3:
+                raise WireError(at, "not an Example message: a group ends under another number")
+        elif kind == 2:
+            length, at = _varint(data, at)
+            at += length
+        elif kind in (0, 1, 5):
+            at = _varint(data, at)[1] if kind == 0 else at + (8 if kind == 1 else 4)
+        else:
+            raise WireError(at, f"not an Example message: wire type {kind} inside a group")
+    return at
+
+
+def _features(data: bytes) -> dict[bytes, list[_Span]]:
+    """The features of an `Example` by name: the spans of their `Feature` messages (more than one merge)."""
+    found: dict[bytes, list[_Span]] = {}
+    for number, kind, start, stop in _fields(data, (0, len(data))):
+        if number != 1 or kind != 2:
+            continue
+        for entry, entry_kind, entry_start, entry_stop in _fields(data, (start, stop)):
+            if entry != 1 or entry_kind != 2:
+                continue
+            name, values = b"", []
+            for part, part_kind, begin, end in _fields(data, (entry_start, entry_stop)):
+                if part == 1 and part_kind == 2:
+                    name = data[begin:end]
+                elif part == 2 and part_kind == 2:
+                    values.append((begin, end))
+            found[name] = values
+    return found
+
+
+def _lists(data: bytes, features: dict[bytes, list[_Span]], name: bytes, wanted: int) -> list[_Span]:
+    """The spans of the list messages of one feature, of kind `wanted` (1 bytes, 2 floats, 3 integers)."""
+    if name not in features:
+        names = ", ".join(sorted(key.decode("utf-8", "replace") for key in features)) or "none"
+        raise WireError(0, f"no feature {name.decode()!r} in the record; its features: {names}")
+    kept: list[_Span] = []
+    kept_kind = wanted
+    for span in features[name]:
+        for number, kind, start, stop in _fields(data, span):
+            if number in (1, 2, 3) and kind == 2:
+                if number != kept_kind:  # the lists are a oneof: another kind replaces what came before
+                    kept = []
+                kept_kind = number
+                kept.append((start, stop))
+    if kept_kind != wanted:
+        kinds = {1: "bytes", 2: "floats", 3: "integers"}
+        reason = f"feature {name.decode()!r} holds {kinds[kept_kind]}, expected {kinds[wanted]}"
+        raise WireError(features[name][0][0], reason)
+    return kept
+
+
+def _byte_values(
+    data: bytes, features: dict[bytes, list[_Span]], name: bytes
+) -> tuple[list[int], list[int]]:
+    """The offsets and lengths of the values of a bytes feature."""
+    offsets: list[int] = []
+    lengths: list[int] = []
+    for at, end in _lists(data, features, name, 1):
+        here = at
+        while here < end:
+            # Nearly every field is a value whose length takes one to three bytes: no call for those.
+            if data[here] != 0x0A:
+                for number, kind, start, stop in _fields(data, (here, end)):
+                    if number == 1 and kind == 2:
+                        offsets.append(start)
+                        lengths.append(stop - start)
+                break
+            length = data[here + 1]
+            if length < 0x80:
+                start = here + 2
+            elif data[here + 2] < 0x80:
+                length = length & 0x7F | data[here + 2] << 7
+                start = here + 3
+            else:
+                length, start = _varint(data, here + 1)
+            here = start + length
+            if here > end:
+                raise WireError(start, f"a frame of {length} bytes, {end - start} left in its list")
+            offsets.append(start)
+            lengths.append(length)
+    return offsets, lengths
+
+
+def _float_values(data: bytes, features: dict[bytes, list[_Span]], name: bytes) -> NDArray[np.float32]:
+    """The values of a float feature, packed or not."""
+    parts: list[bytes] = []
+    for span in _lists(data, features, name, 2):
+        for number, kind, start, stop in _fields(data, span):
+            if number == 1 and kind in (2, 5):
+                if (stop - start) % 4:
+                    raise WireError(start, f"packed floats in {stop - start} bytes, expected a multiple of 4")
+                parts.append(data[start:stop])
+    return np.frombuffer(b"".join(parts), dtype="<f4")
+
+
+def serialize_example(frames: Sequence[bytes], cameras: NDArray[np.float32]) -> bytes:
+    """A scene as a serialized `Example` in DeepMind's schema; the same scene gives the same bytes.
+
+    Args:
+        frames: JPEG bytes of each view.
+        cameras: float32 (views, camera numbers).
+    """
+    from tfrecord import example_pb2
+
+    example = example_pb2.Example()
+    feature = example.features.feature
+    feature["frames"].bytes_list.value.extend(bytes(frame) for frame in frames)
+    feature["cameras"].float_list.value.extend(np.asarray(cameras, np.float32).ravel().tolist())
+    return bytes(example.SerializeToString(deterministic=True))  # a map has no order of its own
+
+
+class RecordWriter:
+    """Frames payloads into a binary file that the caller opened.
+
+    Args:
+        file: open for writing, at the place where the next record is to begin.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, payload: bytes) -> None:
+        """Appends one record."""
+        length = _UINT64.pack(len(payload))
+        self._file.write(length + _UINT32.pack(masked_crc(length)))
+        self._file.write(payload)
+        self._file.write(_UINT32.pack(masked_crc(payload)))
