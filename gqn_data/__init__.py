@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gqn_data.version import VERSION as __version__
+from gqn_data.version import VERSION
 
 if TYPE_CHECKING:
     from gqn_data.dataset import Dataset
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gqn_data.scene import Scene
     from gqn_data.scene_sets import SCENE_SETS, find_scene_set
 
+__version__ = VERSION
 __all__ = ["SCENE_SETS", "Dataset", "Scene", "__version__", "find_scene_set", "open"]
 
 _HOMES = {

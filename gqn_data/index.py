@@ -35,7 +35,7 @@ from gqn_data.progress import bar
 from gqn_data.reading import npy_header
 from gqn_data.scene_sets import Split
 from gqn_data.sources import RawFolder, SourceFile
-from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, SceneScanner, read_records, report
+from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, SceneScanner, count_records, read_records, report
 from gqn_data.version import TOOL
 from gqn_data.workers import map_in_order, pool
 
@@ -51,21 +51,33 @@ class IndexedFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Task:
+class IndexTask:
+    """One source file to look through.
+
+    Attributes:
+        file: the source file.
+        layout: what every scene should look like.
+        index_folder: where its index goes; None to count records by their framing and write nothing.
+        on_corrupt: what to do with records that cannot be trusted.
+    """
+
     file: SourceFile
     layout: SceneLayout
-    index_folder: Path
+    index_folder: Path | None
     on_corrupt: OnCorrupt
 
 
-def index_file(task: _Task) -> IndexedFile:
+def index_file(task: IndexTask) -> IndexedFile:
     """Reads a source file once, checking every record, and writes its index.
 
+    Without an index folder the records are counted by their framing, and none is read.
     A second call returns at once what the first one found, as long as the file has not changed.
 
     Raises:
         CorruptRecord: a record cannot be trusted, and corrupt ones are not skipped.
     """
+    if task.index_folder is None:
+        return _count_file(task)
     name = index_name(task.file.name)
     memo = task.index_folder / (name + ".json")
     stat = task.file.path.stat()
@@ -123,6 +135,16 @@ def index_file(task: _Task) -> IndexedFile:
     return found
 
 
+def _count_file(task: IndexTask) -> IndexedFile:
+    scenes = count_records(task.file.path)
+    return IndexedFile(
+        source=SourceRow(
+            name=task.file.name, bytes=task.file.bytes, scenes=scenes, expected_scenes=task.file.expected_scenes
+        ),
+        index=FileRow(name=index_name(task.file.name), bytes=0, sha256=None),
+    )
+
+
 def _remembered(memo: Path, seen: dict[str, object]) -> IndexedFile | None:
     try:
         value = json.loads(memo.read_bytes())
@@ -137,7 +159,7 @@ def _remembered(memo: Path, seen: dict[str, object]) -> IndexedFile | None:
 
 def index_source_files(
     raw: RawFolder,
-    index_folder: Path,
+    index_folder: Path | None,
     *,
     splits: tuple[Split, ...] | None = None,
     limit: int | None = None,
@@ -148,7 +170,7 @@ def index_source_files(
 
     Args:
         raw: the folder.
-        index_folder: where the indexes go, below `train/` and `test/`.
+        index_folder: where the indexes go, below `train/` and `test/`; None to count records only.
         splits: which splits; None for all that are there.
         limit: at most so many scenes of each split; files beyond are not read.
         on_corrupt: `fail`, or `skip` corrupt records and note them.
@@ -165,10 +187,10 @@ def index_source_files(
             if splits is not None and split not in splits:
                 continue
             tasks = (
-                _Task(file=file, layout=layout, index_folder=index_folder, on_corrupt=on_corrupt) for file in files
+                IndexTask(file=file, layout=layout, index_folder=index_folder, on_corrupt=on_corrupt) for file in files
             )
             found = map_in_order(executor, index_file, tasks, 2 * workers)
-            rows[split] = _split_row(raw, split, _until(limit, found, files, split), limit)
+            rows[split] = _split_row(raw, split, _until(limit, found, files, split))
     if not rows:
         raise SourceMissing(f"{raw.folder}: no source files of the split {' or '.join(splits or ())}")
     return Manifest(
@@ -199,7 +221,7 @@ def _until(
     return kept
 
 
-def _split_row(raw: RawFolder, split: Split, found: list[IndexedFile], limit: int | None) -> SplitRow:
+def _split_row(raw: RawFolder, split: Split, found: list[IndexedFile]) -> SplitRow:
     shards = tuple(
         ShardRow(
             scenes=row.source.scenes,

@@ -66,6 +66,4 @@ def layout_of(scene_set: SceneSet, origin: Origin) -> SceneLayout:
         because = f"source.json says {views} views of {size}x{size}"
         if not (isinstance(size, int) and isinstance(views, int) and size > 0 and views > 0):
             raise OriginError(f"source.json: expected a frame size and a number of views; found {size!r}, {views!r}")
-    return SceneLayout(
-        views=views, height=size, width=size, camera_fields=scene_set.camera_fields, because=because
-    )
+    return SceneLayout(views=views, height=size, width=size, camera_fields=scene_set.camera_fields, because=because)

@@ -7,10 +7,12 @@ memory stays flat and a file that was cut short is an error here and not a signa
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,8 +94,7 @@ class RangedFile:
         if self._expected is not None and handle.size != self._expected:
             forget(self.path)
             raise ShardChecksumError(
-                f"{self.path}: {handle.size} bytes, the manifest says {self._expected}; "
-                "convert, index or copy it again"
+                f"{self.path}: {handle.size} bytes, the manifest says {self._expected}; convert, index or copy it again"
             )
         return handle
 
@@ -129,7 +130,7 @@ class RangedFile:
         length = out.nbytes
         if offset + length > handle.size:
             raise self._outside(offset, length, handle.size)
-        done = os.preadv(handle.number, [memoryview(out)], offset)
+        done = os.preadv(handle.number, [out.data], offset)
         if done < length:
             out.reshape(-1)[done:] = np.frombuffer(self.read(offset + done, length - done), np.uint8)
 
@@ -151,7 +152,7 @@ class Rows:
         count: number of rows.
     """
 
-    def __init__(self, file: RangedFile, start: int, dtype: np.dtype, shape: tuple[int, ...], count: int) -> None:  # type: ignore[type-arg]
+    def __init__(self, file: RangedFile, start: int, dtype: np.dtype[Any], shape: tuple[int, ...], count: int) -> None:
         self.file = file
         self.start = start
         self.dtype = dtype
@@ -159,18 +160,18 @@ class Rows:
         self.count = count
         self.row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
 
-    def __getitem__(self, row: int) -> NDArray[np.generic]:
+    def __getitem__(self, row: int) -> NDArray[Any]:
         """One row, read-only."""
         data = self.file.read(self.start + row * self.row_bytes, self.row_bytes)
         return np.frombuffer(data, self.dtype).reshape(self.shape)
 
-    def all(self) -> NDArray[np.generic]:
+    def all(self) -> NDArray[Any]:
         """All rows: (count, *shape), read-only."""
         data = self.file.read(self.start, self.count * self.row_bytes)
         return np.frombuffer(data, self.dtype).reshape(self.count, *self.shape)
 
 
-def npy_rows(file: RangedFile, dtype: np.dtype, shape: tuple[int, ...], count: int) -> Rows:  # type: ignore[type-arg]
+def npy_rows(file: RangedFile, dtype: np.dtype[Any], shape: tuple[int, ...], count: int) -> Rows:
     """The rows of a `.npy` file, whose header must say what is expected of it.
 
     Raises:
@@ -193,10 +194,8 @@ def npy_rows(file: RangedFile, dtype: np.dtype, shape: tuple[int, ...], count: i
     return rows
 
 
-def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:  # type: ignore[type-arg]
+def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """The header of a `.npy` file (numpy's format 1.0) of that type and shape."""
-    import io
-
     head = io.BytesIO()
     description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(head, description)

@@ -71,17 +71,16 @@ def open_raw_folder(folder: Path, scene_set: SceneSet) -> RawFolder:
     for split in SPLITS:
         facts = scene_set.split(split)
         numbers = {facts.file_name(number): number for number in range(1, facts.files + 1)}
-        found = []
-        for path in sorted((folder / split).glob("*.tfrecord")):
-            if path.name in numbers and path.is_file():
-                found.append(
-                    SourceFile(
-                        path=path,
-                        name=f"{split}/{path.name}",
-                        bytes=path.stat().st_size,
-                        expected_scenes=facts.scenes_in_file(numbers[path.name]),
-                    )
-                )
+        found = [
+            SourceFile(
+                path=path,
+                name=f"{split}/{path.name}",
+                bytes=path.stat().st_size,
+                expected_scenes=facts.scenes_in_file(numbers[path.name]),
+            )
+            for path in sorted((folder / split).glob("*.tfrecord"))
+            if path.name in numbers and path.is_file()
+        ]
         if found:
             files[split] = tuple(found)
     if not files:
@@ -92,7 +91,7 @@ def open_raw_folder(folder: Path, scene_set: SceneSet) -> RawFolder:
 def _nothing_found(folder: Path, scene_set: SceneSet) -> str:
     wanted = f"train/{scene_set.train.file_name(1)}"
     others = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tfrecord"))
-    if any(path.name in SPLITS for path in (folder, *folder.parents[:0])) and others:
+    if folder.name in SPLITS and others:
         return f"holds one split; give the folder above it: {folder.parent}"
     if others:
         return (

@@ -221,7 +221,7 @@ class SceneScanner:
         check = self._frames.check
         view = 0
         try:
-            for view, offset in enumerate(offsets):  # noqa: B007  the handler below tells the view
+            for view, offset in enumerate(offsets):
                 check(payload, offset, offset + lengths[view])
         except CorruptFrame as error:
             at = start + offsets[view]
@@ -341,9 +341,7 @@ def _lists(data: bytes, features: dict[bytes, list[_Span]], name: bytes, wanted:
     return kept
 
 
-def _byte_values(
-    data: bytes, features: dict[bytes, list[_Span]], name: bytes
-) -> tuple[list[int], list[int]]:
+def _byte_values(data: bytes, features: dict[bytes, list[_Span]], name: bytes) -> tuple[list[int], list[int]]:
     """The offsets and lengths of the values of a bytes feature."""
     offsets: list[int] = []
     lengths: list[int] = []

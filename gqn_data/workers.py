@@ -37,9 +37,7 @@ def pool(workers: int) -> Iterator[Executor | None]:
     if workers < 2:
         yield None
         return
-    executor = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-    )
+    executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
         yield executor
     finally:
@@ -60,9 +58,7 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def map_in_order(
-    executor: Executor | None, function: Callable[[T], R], tasks: Iterable[T], ahead: int
-) -> Iterator[R]:
+def map_in_order(executor: Executor | None, function: Callable[[T], R], tasks: Iterable[T], ahead: int) -> Iterator[R]:
     """The result of `function` for each task, in the order of the tasks.
 
     At most `ahead` tasks are under way or waiting to be taken, so memory does not grow with their number.

@@ -69,6 +69,7 @@ class Format:
     Attributes:
         name: as in `--format` and in the manifest.
         encodings: how it can keep frames, the usual way first.
+        names: the files of a shard, from the dataset's folder.
         write_shard: writes one shard, whole or not at all, from its scenes in order; runs in any process.
         finish: writes the metadata of all splits, when all shards are there; returns the files by split.
         open_shard: opens a shard of the manifest's.
@@ -77,6 +78,7 @@ class Format:
 
     name: str
     encodings: tuple[Encoding, ...]
+    names: Callable[[ShardPlace], tuple[str, ...]]
     write_shard: Callable[[ShardPlace, Iterable[Scene]], ShardRow]
     finish: Callable[[Path, Manifest], dict[Split, tuple[FileRow, ...]]]
     open_shard: Callable[[ShardPlace, ShardRow], OpenShard]

@@ -22,7 +22,7 @@ _BLOCK_BYTES = 4 << 20
 
 
 def _names(place: ShardPlace) -> tuple[str, str]:
-    return tuple(f"{place.split}/{part}-{place.number:05d}.npy" for part in ("frames", "cameras"))  # type: ignore[return-value]
+    return f"{place.split}/frames-{place.number:05d}.npy", f"{place.split}/cameras-{place.number:05d}.npy"
 
 
 def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
@@ -39,14 +39,14 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
             fill_pixels(scene, block[filled])
             filled += 1
             if filled == in_block:
-                out.write_owned(memoryview(block).cast("B"))
+                out.write_owned(block.data.cast("B"))
                 block = np.empty_like(block)
                 filled = 0
-        out.write(memoryview(block[:filled]).cast("B") if filled else b"")
+        out.write(block[:filled].tobytes())
         frames = FileRow(name=frames_name, sha256=out.finish(), bytes=out.position)
     with storage.writing(place.folder / cameras_name) as file, storage.ChecksummedFile(file) as out:
         out.write(npy_header(cameras.dtype, cameras.shape))
-        out.write(memoryview(cameras).cast("B"))
+        out.write(cameras.data.cast("B"))
         rows = (frames, FileRow(name=cameras_name, sha256=out.finish(), bytes=out.position))
     return ShardRow(scenes=place.scenes, files=rows)
 
@@ -67,6 +67,7 @@ def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Enco
 FORMAT = Format(
     name="numpy",
     encodings=("raw",),
+    names=_names,
     write_shard=_write_shard,
     finish=no_metadata,
     open_shard=_open_shard,

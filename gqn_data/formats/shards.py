@@ -96,9 +96,7 @@ class EncodedShard(ABC):
             )
         if last - first <= max(_ONE_READ, 2 * sum(lengths)):
             block = memoryview(self.file.read(first, last - first))
-            return [
-                block[offset - first : offset - first + length] for offset, length in zip(offsets, lengths)
-            ]
+            return [block[offset - first : offset - first + length] for offset, length in zip(offsets, lengths)]
         return [memoryview(self.file.read(offset, length)) for offset, length in zip(offsets, lengths)]
 
 

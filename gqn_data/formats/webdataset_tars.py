@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gqn_data import storage
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
@@ -20,11 +21,19 @@ from gqn_data.formats.shards import IndexedShard, encoded_frames, index_dtype
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, ShardRow
 from gqn_data.reading import RangedFile, npy_header, npy_rows
-from gqn_data.scene import Scene
+from gqn_data.scene import Encoded, Scene
 
 _BLOCK = 512
 _RECORD = 20 * _BLOCK  # tars end on a whole record, as tar and tarfile write them
 _KEY_DIGITS = 10
+
+# The fields of a USTAR header before the size, between size and checksum, and behind the checksum.
+_MODE_AND_OWNER = b"\x00".join((b"0000644", b"0000000", b"0000000", b""))
+_NO_TIME = b"00000000000\x00"
+_KIND = b"0" + bytes(100)  # a regular file, no link
+_DEVICE = b"\x00".join((b"0000000", b"0000000", b""))
+_AFTER = _KIND + b"ustar\x00" + b"00" + bytes(64) + _DEVICE + bytes(155 + 12)
+_SUM_AFTER = sum(_AFTER)
 
 
 def _names(place: ShardPlace) -> tuple[str, str]:
@@ -34,10 +43,9 @@ def _names(place: ShardPlace) -> tuple[str, str]:
 
 def _header(name: bytes, size: int) -> bytes:
     """The USTAR header of a file of that name and size: mode 0644, owner and time zero."""
-    fields = name.ljust(100, b"\0") + b"0000644\0" b"0000000\0" b"0000000\0" + b"%011o\0" % size + b"00000000000\0"
-    rest = b"0".ljust(101, b"\0") + b"ustar\x0000" + bytes(64) + b"0000000\0" b"0000000\0" + bytes(167)
-    checksum = sum(fields) + sum(rest) + 8 * ord(" ")
-    return fields + b"%06o\0 " % checksum + rest
+    before = name.ljust(100, b"\x00") + _MODE_AND_OWNER + b"%011o\x00" % size + _NO_TIME
+    checksum = sum(before) + _SUM_AFTER + 8 * ord(" ")
+    return before + b"%06o\x00 " % checksum + _AFTER
 
 
 def _padding(size: int) -> bytes:
@@ -55,7 +63,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
         for number, scene in enumerate(scenes):
             key = b"%0*d" % (_KEY_DIGITS, place.first_scene + number)
             cameras = camera_header + scene.cameras.astype("<f4").tobytes()
-            parts = [_header(key + b".cameras.npy", len(cameras)), cameras, _padding(len(cameras))]
+            parts: list[Encoded] = [_header(key + b".cameras.npy", len(cameras)), cameras, _padding(len(cameras))]
             start = at = out.position
             at += sum(map(len, parts))
             offsets, lengths = [], []
@@ -73,7 +81,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
     return ShardRow(scenes=place.scenes, files=(tar, write_index(place, index_name, index)))
 
 
-def write_index(place: ShardPlace, name: str, index: np.ndarray) -> FileRow:  # type: ignore[type-arg]
+def write_index(place: ShardPlace, name: str, index: NDArray[np.void]) -> FileRow:
     """Writes the rows of an index as `.npy`, below the dataset's folder; returns its row of the manifest."""
     with storage.writing(place.folder / name) as file, storage.ChecksummedFile(file) as out:
         out.write(npy_header(index.dtype, index.shape))
@@ -96,6 +104,7 @@ def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Enco
 FORMAT = Format(
     name="webdataset",
     encodings=("jpeg",),
+    names=_names,
     write_shard=_write_shard,
     finish=no_metadata,
     open_shard=_open_shard,

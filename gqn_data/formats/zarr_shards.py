@@ -78,7 +78,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
         out.write(int(crc32c.crc32c(extents)).to_bytes(_CHECKSUM_BYTES, "little"))
         rows = [FileRow(name=frames_name, sha256=out.finish(), bytes=out.position)]
     with storage.writing(place.folder / cameras_name) as file, storage.ChecksummedFile(file) as out:
-        out.write(memoryview(cameras).cast("B"))
+        out.write(cameras.data.cast("B"))
         rows.append(FileRow(name=cameras_name, sha256=out.finish(), bytes=out.position))
     return ShardRow(scenes=place.scenes, files=tuple(rows))
 
@@ -102,7 +102,7 @@ def _write_metadata(folder: Path, split: Split, manifest: Manifest) -> tuple[Fil
     from gqn_data.formats.zarr_jpeg_codec import JpegCodec
 
     row, layout, encoding = manifest.splits[split], manifest.layout, manifest.frames.encoding
-    attributes = {
+    attributes: dict[str, Any] = {
         "scene_set": manifest.scene_set,
         "split": split,
         "origin": manifest.origin.kind,
@@ -143,9 +143,7 @@ def _write_metadata(folder: Path, split: Split, manifest: Manifest) -> tuple[Fil
         attributes={"camera_fields": list(manifest.cameras.fields), "angles": manifest.cameras.angles},
     )
     return tuple(
-        FileRow(
-            name=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=storage.sha256_of(path)
-        )
+        FileRow(name=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=storage.sha256_of(path))
         for path in paths
     )
 
@@ -226,6 +224,7 @@ def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Enco
 FORMAT = Format(
     name="zarr",
     encodings=("jpeg", "raw"),
+    names=_names,
     write_shard=_write_shard,
     finish=_finish,
     open_shard=_open_shard,

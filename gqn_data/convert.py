@@ -1,0 +1,373 @@
+"""Conversion: a raw folder, or any dataset, into another container.
+
+Source files are indexed (every record checked), the shards are planned from the counts that were found, workers
+write whole shards, the manifest comes last. A run can be cut off at any moment; the same command then goes on
+where it was, and ends with the same bytes. Imports `dataset`, `formats`, `index`, `manifest`, `plan`, `sources`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from gqn_data import reading, storage
+from gqn_data.dataset import Dataset
+from gqn_data.errors import CorruptFrame, DestinationError, ShardChecksumError, SourceMissing
+from gqn_data.formats import FORMATS
+from gqn_data.formats.contract import ShardPlace
+from gqn_data.index import index_source_files
+from gqn_data.manifest import (
+    CHECKSUM_FILE,
+    MANIFEST_FILE,
+    FileRow,
+    Manifest,
+    ShardRow,
+    SourceRow,
+    parse_shard,
+    read_manifest,
+)
+from gqn_data.plan import Options, Plan, Source, identity, limited, make_plan
+from gqn_data.progress import bar
+from gqn_data.scene import Scene
+from gqn_data.scene_sets import SceneSet, Split
+from gqn_data.sources import RawFolder, converted_folder, open_raw_folder
+from gqn_data.workers import map_in_order, pool
+
+_WORK = ".work"
+_PLAN_FILE = "plan.json"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What became of one container.
+
+    Attributes:
+        folder: of the dataset.
+        manifest: what it says.
+        written: shards that this run wrote.
+        kept: shards that were there already.
+        seconds: that this run took for writing.
+    """
+
+    folder: Path
+    manifest: Manifest
+    written: int
+    kept: int
+    seconds: float
+
+
+def convert(
+    folder: Path, scene_set: SceneSet, root: Path, options: Options, say: Say = lambda _: None
+) -> list[Conversion]:
+    """Converts a raw folder or a dataset into the containers asked for, below the data root.
+
+    Args:
+        folder: a raw folder, or the folder of a dataset.
+        scene_set: the set that it holds.
+        root: the data root for what is written: `<root>/<format>/<set>/`.
+        options: how.
+        say: told what is about to be done, a line at a time.
+
+    Raises:
+        GQNError: any fault of the source, of the destination or of the disk; nothing whole is lost by it.
+    """
+    work = root / _WORK / scene_set.name
+    destinations = {name: converted_folder(root, name, scene_set) for name in options.formats}
+    for destination in destinations.values():
+        if destination.resolve() == folder.resolve():
+            raise DestinationError(f"{folder}: would be converted into itself; write elsewhere with --out")
+    if not folder.is_dir():
+        open_raw_folder(folder, scene_set)  # says what is missing, before anything is made
+    done: dict[str, Conversion] = {}
+    with storage.sole_writer(work):
+        for name, destination in destinations.items():
+            whole = None if options.overwrite else _already_whole(folder, scene_set, name, destination, options)
+            if whole is not None:
+                say(f"{name}: {destination} is whole already; nothing to do")
+                done[name] = whole
+        if len(done) < len(destinations):
+            source = _open_source(folder, scene_set, work / "index", options)
+            for name, destination in destinations.items():
+                if name not in done:
+                    plan = make_plan(source, name, destination, options)
+                    done[name] = _write(plan, source, work / name, options, say)
+        shutil.rmtree(work / "index", ignore_errors=True)
+    with contextlib.suppress(OSError):  # not empty: another set is being converted, or this one in part
+        work.rmdir()
+        work.parent.rmdir()
+    return [done[name] for name in options.formats]
+
+
+def plan_only(folder: Path, scene_set: SceneSet, root: Path, options: Options) -> list[Plan]:
+    """What `convert` would write, with nothing written; raw files are counted by their framing alone.
+
+    Raises:
+        GQNError: the source cannot be read at all, or not converted that way.
+    """
+    source = _open_source(folder, scene_set, None, options)
+    return [make_plan(source, name, converted_folder(root, name, scene_set), options) for name in options.formats]
+
+
+def _open_source(folder: Path, scene_set: SceneSet, index_folder: Path | None, options: Options) -> Source:
+    """The source, indexed into `index_folder` where it is raw and not indexed in place."""
+    if (folder / MANIFEST_FILE).exists():
+        manifest = read_manifest(folder)
+        if manifest.format != "tfrecord" or _index_fits(open_raw_folder(folder, scene_set), manifest):
+            return Source(folder=folder, manifest=limited(manifest, options))
+    manifest = index_source_files(
+        open_raw_folder(folder, scene_set),
+        index_folder,
+        splits=options.splits,
+        limit=options.limit,
+        on_corrupt=options.on_corrupt,
+        workers=options.processes,
+    )
+    return Source(folder=folder, manifest=limited(manifest, options), index_folder=index_folder)
+
+
+def _index_fits(raw: RawFolder, manifest: Manifest) -> bool:
+    """Whether the source files that are there are those that were indexed in place."""
+    there = [(file.name, file.bytes) for files in raw.files.values() for file in files]
+    indexed = [(row.name, row.bytes) for split in manifest.splits.values() for row in split.sources]
+    return there == indexed
+
+
+def _already_whole(
+    folder: Path, scene_set: SceneSet, format_name: str, destination: Path, options: Options
+) -> Conversion | None:
+    """The conversion that this command would give, where it is there and whole; None where there is work to do.
+
+    Raises:
+        DestinationError: the destination holds another dataset.
+    """
+    if not (destination / MANIFEST_FILE).exists():
+        return None
+    try:
+        manifest = read_manifest(destination)
+        source = _source_as_noted(folder, scene_set, manifest, options)
+    except SourceMissing:
+        raise
+    except Exception as error:
+        raise DestinationError(f"{destination}: holds a dataset that cannot be used ({error}); {_REPLACE}") from error
+    if source is None or identity(make_plan(source, format_name, destination, options).manifest) != identity(manifest):
+        raise DestinationError(
+            f"{destination}: holds a dataset of other source files or options "
+            f"({_scenes(manifest)} by {manifest.tool}); {_REPLACE}"
+        )
+    if any(not _there(destination, row) for row in manifest.all_files()):
+        return None  # what is missing is made again
+    shards = sum(len(split.shards) for split in manifest.splits.values())
+    return Conversion(folder=destination, manifest=manifest, written=0, kept=shards, seconds=0.0)
+
+
+_REPLACE = "replace it with --overwrite, or write elsewhere with --out"
+
+
+def _source_as_noted(folder: Path, scene_set: SceneSet, noted: Manifest, options: Options) -> Source | None:
+    """The source as a destination's manifest remembers it, if the source still is that; without reading it."""
+    if (folder / MANIFEST_FILE).exists():
+        manifest = read_manifest(folder)
+        if manifest.format != "tfrecord":
+            return Source(folder=folder, manifest=limited(manifest, options))
+    raw = open_raw_folder(folder, scene_set)
+    splits = {}
+    for name, split in noted.splits.items():
+        there = [(file.name, file.bytes) for file in raw.files.get(name, ())]
+        known = [(row.name, row.bytes) for row in split.sources]
+        if options.limit is not None:
+            there = there[: len(known)]
+        skipped = any(row.skipped for row in split.sources)
+        if there != known or (skipped and options.on_corrupt == "fail"):
+            return None
+        shards = tuple(_as_shard(row) for row in split.sources if row.scenes)
+        scenes = sum(shard.scenes for shard in shards)
+        splits[name] = dataclasses.replace(split, scenes=scenes, shards=shards, files=())
+    wanted = set(raw.files) if options.splits is None else set(raw.files) & set(options.splits)
+    if set(splits) != wanted:
+        return None
+    frames = dataclasses.replace(noted.frames, encoding="jpeg", decoder=None, jpeg_quality=None)
+    manifest = dataclasses.replace(noted, format="tfrecord", frames=frames, origin=raw.origin, splits=splits)
+    return Source(folder=folder, manifest=limited(dataclasses.replace(manifest, limit=None), options))
+
+
+def _as_shard(row: SourceRow) -> ShardRow:
+    return ShardRow(scenes=row.scenes, files=(FileRow(name=row.name, bytes=row.bytes, sha256=None),))
+
+
+def _there(folder: Path, row: FileRow) -> bool:
+    path = folder / row.name
+    return path.is_file() and path.stat().st_size == row.bytes
+
+
+def _scenes(manifest: Manifest) -> str:
+    return " + ".join(f"{row.scenes} {name}" for name, row in manifest.splits.items()) + " scenes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    source: Source
+    place: ShardPlace
+    format_name: str
+
+
+def _write(plan: Plan, source: Source, work: Path, options: Options, say: Say) -> Conversion:
+    """Writes what is missing of a planned dataset, the manifest last."""
+    started = time.monotonic()
+    name = plan.manifest.format
+    done = _done_before(plan, work, options)
+    missing = [place for place in plan.places if (place.split, place.number) not in done]
+    wanted = sum(plan.shard_bytes(place) for place in missing)
+    kept = f", {len(done)} of them there already" if done else ""
+    say(
+        f"{name}: {_scenes(plan.manifest)} in {len(plan.places)} shards{kept}; "
+        f"writing about {storage.human_bytes(wanted)} to {plan.folder}"
+    )
+    storage.need_room(plan.folder, wanted)
+    tasks = (_Task(source=source, place=place, format_name=name) for place in missing)
+    total = sum(place.scenes for place in plan.places)
+    workers = min(options.processes, max(1, len(missing)))
+    with (
+        pool(workers) as executor,
+        bar(total, "scene", name, initial=total - sum(place.scenes for place in missing)) as progress,
+    ):
+        for place, row in zip(missing, map_in_order(executor, _write_shard, tasks, 2 * workers)):
+            storage.write_json(_marker(work, place), dataclasses.asdict(row))
+            done[place.split, place.number] = row
+            progress.update(place.scenes)
+    manifest = _with_rows(plan, done)
+    manifest.write(plan.folder)
+    shutil.rmtree(work, ignore_errors=True)
+    seconds = time.monotonic() - started
+    return Conversion(
+        folder=plan.folder,
+        manifest=manifest,
+        written=len(missing),
+        kept=len(plan.places) - len(missing),
+        seconds=seconds,
+    )
+
+
+def _with_rows(plan: Plan, done: dict[tuple[Split, int], ShardRow]) -> Manifest:
+    """The whole manifest, when all shards are there; writes the container's own metadata."""
+    splits = {}
+    for name, split in plan.manifest.splits.items():
+        rows = tuple(done[name, place.number] for place in plan.places if place.split == name)
+        splits[name] = dataclasses.replace(split, shards=rows)
+    manifest = dataclasses.replace(plan.manifest, splits=splits)
+    files = plan.format.finish(plan.folder, manifest)
+    for name, split in splits.items():
+        splits[name] = dataclasses.replace(split, files=files.get(name, ()))
+    return dataclasses.replace(manifest, splits=splits)
+
+
+def _marker(work: Path, place: ShardPlace) -> Path:
+    return work / f"{place.split}-{place.number:06d}.json"
+
+
+def _done_before(plan: Plan, work: Path, options: Options) -> dict[tuple[Split, int], ShardRow]:
+    """The shards that an earlier run of the same plan wrote; what another plan left is removed."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    storage.remove_temporaries(plan.folder)
+    this = identity(plan.manifest)
+    done: dict[tuple[Split, int], ShardRow] = {}
+    if (plan.folder / MANIFEST_FILE).exists():
+        # Either it is to be replaced, or it is this very plan with files missing: no longer a whole dataset.
+        with contextlib.suppress(Exception):
+            manifest = read_manifest(plan.folder)
+            if options.overwrite:
+                for row in manifest.all_files():
+                    (plan.folder / row.name).unlink(missing_ok=True)
+            else:
+                for name, split in manifest.splits.items():
+                    done.update({(name, number): row for number, row in enumerate(split.shards)})
+        (plan.folder / MANIFEST_FILE).unlink()
+        (plan.folder / CHECKSUM_FILE).unlink(missing_ok=True)
+    noted = _read_plan(work / _PLAN_FILE)
+    if noted is not None and (noted.get("identity") != this or options.overwrite):
+        for name in noted.get("files", ()):
+            if not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts:
+                (plan.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(work)
+    elif noted is not None:
+        for place in plan.places:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                done[place.split, place.number] = parse_shard(json.loads(_marker(work, place).read_bytes()))
+    storage.write_json(work / _PLAN_FILE, {"identity": this, "files": plan.names()})
+    for row in done.values():
+        for file in row.files:
+            reading.forget(plan.folder / file.name)
+    places = {(place.split, place.number): place for place in plan.places}
+    done = {
+        key: row
+        for key, row in done.items()
+        if key in places and row.scenes == places[key].scenes and all(_there(plan.folder, file) for file in row.files)
+    }
+    for key, row in done.items():  # markers of what a damaged dataset still has, should this run be cut off too
+        storage.write_json(_marker(work, places[key]), dataclasses.asdict(row))
+    return done
+
+
+def _read_plan(path: Path) -> dict[str, object] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else {}
+
+
+def _write_shard(task: _Task) -> ShardRow:
+    """Writes one shard; runs in any process."""
+    place = task.place
+    dataset = Dataset(task.source.folder, task.source.manifest, place.split, task.source.index_folder)
+    at = place.first_scene
+
+    def scenes() -> Iterator[Scene]:
+        nonlocal at
+        shard_number = -1
+        for at in range(place.first_scene, place.first_scene + place.scenes):
+            number, within = dataset.locate(at)
+            if number != shard_number:
+                _check_files(dataset, number, task.source.index_folder)
+                shard_number, shard = number, dataset.shard(number)
+            yield shard.scene(within)
+
+    try:
+        return FORMATS[task.format_name].write_shard(place, scenes())
+    except CorruptFrame as error:
+        number, within = dataset.locate(at)
+        name = task.source.manifest.splits[place.split].shards[number].files[0].name
+        raise CorruptFrame(
+            f"{task.source.folder / name}: scene {within} of the file: {error}; fetch or convert that file again"
+        ) from error
+
+
+def _check_files(dataset: Dataset, number: int, index_folder: Path | None) -> None:
+    """Checks a source shard against its checksums before it is copied from.
+
+    Raises:
+        ShardChecksumError: it is not what was written.
+    """
+    if index_folder is not None:
+        return  # made by this very run; the records carry their own checksums
+    for row in dataset.manifest.splits[dataset.split].shards[number].files:
+        if row.sha256 is not None:
+            _check_file(dataset.folder / row.name, row.sha256)
+
+
+@lru_cache(maxsize=64)
+def _check_file(path: Path, sha256: str) -> None:
+    try:
+        found = storage.sha256_of(path)
+    except FileNotFoundError as error:
+        raise ShardChecksumError(f"{path}: listed in the manifest and absent; convert it again") from error
+    if found != sha256:
+        raise ShardChecksumError(f"{path}: SHA-256 is {found}, the manifest says {sha256}; convert it again")

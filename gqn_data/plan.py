@@ -1,0 +1,223 @@
+"""Plans: which scenes make which shard of a conversion, and what they take. Nothing is written here.
+
+A plan is a pure function of the source's counts and the options, so that every run of the same command makes
+the same shards. Imports `formats`, `manifest`, `sources`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gqn_data import images
+from gqn_data.errors import OptionError, UnknownName
+from gqn_data.formats import FORMATS, WRITABLE
+from gqn_data.formats.contract import Format, ShardPlace
+from gqn_data.manifest import Encoding, FramesRow, Manifest, SplitRow
+from gqn_data.scene_sets import SPLITS, Split
+from gqn_data.version import TOOL
+from gqn_data.workers import usable_cores
+
+SHARD_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to convert.
+
+    Attributes:
+        formats: containers to write, of `formats.WRITABLE`.
+        frames: `jpeg` or `raw`; None for the usual way of each container and source.
+        jpeg_quality: 1 to 100, to make JPEGs of decoded sources; None leaves them decoded.
+        splits: which splits; None for all that are there.
+        limit: at most so many scenes of each split.
+        on_corrupt: `fail`, or `skip` corrupt records, note them in the manifest, and go on.
+        overwrite: replace a dataset that is there.
+        shard_bytes: about so many bytes a shard.
+        workers: processes; None for one a core.
+
+    Raises:
+        UnknownName: a format that is not written.
+        OptionError: a number out of its range.
+    """
+
+    formats: tuple[str, ...] = ("zarr",)
+    frames: Encoding | None = None
+    jpeg_quality: int | None = None
+    splits: tuple[Split, ...] | None = None
+    limit: int | None = None
+    on_corrupt: Literal["fail", "skip"] = "fail"
+    overwrite: bool = False
+    shard_bytes: int = SHARD_BYTES
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.formats:
+            if name not in WRITABLE:
+                raise UnknownName("format", name, WRITABLE)
+        if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
+            raise OptionError(f"the JPEG quality is {self.jpeg_quality}, expected 1 to 100")
+        for what, value in (("limit", self.limit), ("size of a shard", self.shard_bytes), ("workers", self.workers)):
+            if value is not None and value < 1:
+                raise OptionError(f"the {what} is {value}, expected 1 or more")
+
+    @property
+    def processes(self) -> int:
+        """The number of worker processes."""
+        return self.workers or usable_cores()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What is converted.
+
+    Attributes:
+        folder: of the dataset, or the raw folder.
+        manifest: of its scenes, limited to those wanted; its shards are as they lie there.
+        index_folder: where the indexes of a raw folder lie, if not beside its files.
+    """
+
+    folder: Path
+    manifest: Manifest
+    index_folder: Path | None = None
+
+    @property
+    def stored_bytes(self) -> int:
+        """About what the wanted scenes take in the source."""
+        total = 0
+        for split in self.manifest.splits.values():
+            held = sum(shard.scenes for shard in split.shards)
+            stored = sum(shard.files[0].bytes for shard in split.shards)
+            total += stored * split.scenes // max(1, held)
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What one container of a conversion will hold.
+
+    Attributes:
+        folder: of the dataset to be.
+        manifest: all of it but the rows of shards and files.
+        places: every shard, in order.
+        stored_bytes: about what all shards take.
+    """
+
+    folder: Path
+    manifest: Manifest
+    places: tuple[ShardPlace, ...]
+    stored_bytes: int
+
+    @property
+    def format(self) -> Format:
+        """The container."""
+        return FORMATS[self.manifest.format]
+
+    def shard_bytes(self, place: ShardPlace) -> int:
+        """About what one shard takes."""
+        scenes = sum(split.scenes for split in self.manifest.splits.values())
+        return self.stored_bytes * place.scenes // max(1, scenes)
+
+    def names(self) -> list[str]:
+        """The files of all shards, from the dataset's folder."""
+        return [name for place in self.places for name in self.format.names(place)]
+
+
+def limited(manifest: Manifest, options: Options) -> Manifest:
+    """The manifest of the splits and the number of scenes asked for; its shards stay as they are.
+
+    Raises:
+        OptionError: none of the splits asked for is there.
+    """
+    wanted = options.splits or SPLITS
+    splits: dict[Split, SplitRow] = {}
+    for name, row in manifest.splits.items():
+        if name in wanted:
+            scenes = row.scenes if options.limit is None else min(row.scenes, options.limit)
+            splits[name] = dataclasses.replace(row, scenes=scenes)
+    if not splits:
+        raise OptionError(f"the source has no split {' or '.join(wanted)}, only {', '.join(manifest.splits)}")
+    limit = manifest.limit if options.limit is None else options.limit
+    return dataclasses.replace(manifest, splits=splits, limit=limit)
+
+
+def make_plan(source: Source, format_name: str, folder: Path, options: Options) -> Plan:
+    """The shards of one container.
+
+    Raises:
+        OptionError: the container cannot keep the frames in the way asked for.
+    """
+    kind = FORMATS[format_name]
+    wanted = source.manifest
+    frames = _target_frames(wanted.frames, kind, options)
+    layout = wanted.layout
+    scenes = sum(split.scenes for split in wanted.splits.values())
+    encoded = source.stored_bytes
+    if wanted.frames.encoding == "raw" and frames.encoding == "jpeg":
+        encoded //= 4  # JPEGs at quality 95 take about a sixth of the pixels; this much there is room for
+    stored = kind.stored_bytes(scenes, encoded, layout, frames.encoding)
+    per_shard = _round_down(options.shard_bytes * scenes // max(1, stored))
+    splits: dict[Split, SplitRow] = {}
+    places: list[ShardPlace] = []
+    for name, row in wanted.splits.items():
+        here = min(per_shard, row.scenes)
+        splits[name] = dataclasses.replace(row, scenes_per_shard=here, shards=(), files=())
+        places += [
+            ShardPlace(
+                folder=folder,
+                split=name,
+                number=number,
+                first_scene=first,
+                scenes=min(here, row.scenes - first),
+                scenes_per_shard=here,
+                frames=frames,
+                layout=layout,
+            )
+            for number, first in enumerate(range(0, row.scenes, here))
+        ]
+    manifest = dataclasses.replace(wanted, format=format_name, frames=frames, splits=splits, tool=TOOL)
+    return Plan(folder=folder, manifest=manifest, places=tuple(places), stored_bytes=stored)
+
+
+def identity(manifest: Manifest) -> dict[str, Any]:
+    """What makes two conversions the same: everything that the manifest says but the rows of files."""
+    value = manifest.to_json()
+    for split in value["splits"].values():
+        del split["shards"], split["files"]
+    return value
+
+
+def _round_down(scenes: int) -> int:
+    """The number with two leading digits kept: 11,873 scenes a shard become 11,000."""
+    unit = 10 ** max(0, len(str(scenes)) - 2)
+    return max(1, scenes // unit * unit)
+
+
+def _target_frames(have: FramesRow, kind: Format, options: Options) -> FramesRow:
+    """How a container will keep frames that a source has.
+
+    JPEG bytes stay JPEG bytes where the container keeps such; pixels become JPEG only when a quality is given.
+    """
+    if options.frames is not None:
+        encoding: Encoding = options.frames
+    elif kind.encodings == ("raw",) or (
+        have.encoding == "raw" and options.jpeg_quality is None and "raw" in kind.encodings
+    ):
+        encoding = "raw"
+    else:
+        encoding = "jpeg"
+    if encoding not in kind.encodings:
+        raise OptionError(f"{kind.name} keeps frames as {' or '.join(kind.encodings)}, not as {encoding}")
+    quality, decoder = have.jpeg_quality, have.decoder
+    if encoding == "raw" and have.encoding == "jpeg":
+        decoder = images.DECODER
+    if encoding == "jpeg" and have.encoding == "raw":
+        if options.jpeg_quality is None:
+            raise OptionError(
+                f"the source holds pixels and {kind.name} would keep them as JPEG: "
+                "say at what quality with --jpeg-quality, or choose another format"
+            )
+        quality = options.jpeg_quality
+    return dataclasses.replace(have, encoding=encoding, jpeg_quality=quality, decoder=decoder)
