@@ -1,0 +1,93 @@
+"""The scene sets that this project renders itself; `RENDERERS` names them.
+
+One file a family beside this one. Nothing here imports numba before a frame is wanted: the commands import this
+package to say which sets there are. Imports `errors` and `scene_sets`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from gqn_data.errors import UnknownName
+from gqn_data.scene_sets import Split, find_scene_set
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Goes up whenever a pixel or a camera of any set changes for the same seed; `source.json` carries it.
+RENDERER_VERSION = 1
+
+
+class RenderedScene(NamedTuple):
+    """One scene as a renderer makes it.
+
+    Attributes:
+        frames: uint8 (views, frame_size, frame_size, 3), RGB.
+        cameras: float32 (views, 5), the raw numbers of DeepMind's layout.
+    """
+
+    frames: NDArray[np.uint8]
+    cameras: NDArray[np.float32]
+
+
+class Renderer(Protocol):
+    """Makes scene `index` of a split of one set. It depends on nothing but its arguments."""
+
+    def __call__(
+        self, index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool
+    ) -> RenderedScene:
+        """The scene.
+
+        Args:
+            index: of the scene in its split, from 0.
+            seed: not negative.
+            split: train or test.
+            frame_size: height and width of a frame in pixels.
+            views: views of the scene.
+            supersample: casts 2x2 rays for a pixel instead of one.
+        """
+        ...
+
+
+def _rooms_ring_camera(
+    index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool
+) -> RenderedScene:
+    from gqn_data.render.rooms import render_ring_scene
+
+    return render_ring_scene(index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample)
+
+
+def _shepard_metzler(cubes: int) -> Renderer:
+    def render(index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool) -> RenderedScene:
+        from gqn_data.render.shepard_metzler import render_chain_scene
+
+        return render_chain_scene(
+            cubes, index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample
+        )
+
+    return render
+
+
+RENDERERS: dict[str, Renderer] = {
+    "rooms_ring_camera": _rooms_ring_camera,
+    "shepard_metzler_5_parts": _shepard_metzler(5),
+    "shepard_metzler_7_parts": _shepard_metzler(7),
+}
+
+
+def find_renderer(name: str) -> tuple[str, Renderer]:
+    """DeepMind's name of a set, and its renderer.
+
+    Args:
+        name: of the set, or an alias.
+
+    Raises:
+        UnknownSceneSet: no set has that name.
+        UnknownName: the set has no renderer.
+    """
+    scene_set = find_scene_set(name).name
+    renderer = RENDERERS.get(scene_set)
+    if renderer is None:
+        raise UnknownName("rendered scene set", scene_set, RENDERERS)
+    return scene_set, renderer

@@ -1,0 +1,260 @@
+"""The ray caster: solids, and a room about them if there is one, seen by cameras under one light.
+
+Hard shadows; supersampling by plain averaging. The world is right-handed, z up; yaw turns counter-clockwise as seen
+from above, so what is seen moves to the right in the picture when yaw grows; pitch is positive upwards. Everything
+is summed in a fixed order in float64. Imports `shapes`, `surfaces` and `compiled`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gqn_data.render.compiled import SOURCES, compiled, compiled_entry
+from gqn_data.render.shapes import CENTRE, COLOUR, MISSED, REACH, SIZES, TURN, Entry, Vector, enter
+from gqn_data.render.surfaces import (
+    FLOOR,
+    SKY,
+    SOLID,
+    WALL,
+    Light,
+    Room,
+    Textures,
+    enter_room,
+    place_on_floor,
+    place_on_wall,
+    spot_on_floor,
+    texel,
+)
+
+
+class Scene(NamedTuple):
+    """What the cameras see.
+
+    Attributes:
+        kinds: int64 (solids,), from `shapes.pack`.
+        rows: float64 (solids, shapes.COLUMNS), from `shapes.pack`.
+        light: the one light.
+        room: about the solids, or NO_ROOM.
+        textures: of the room, or NO_TEXTURES.
+    """
+
+    kinds: NDArray[np.int64]
+    rows: NDArray[np.float64]
+    light: Light
+    room: Room
+    textures: Textures
+
+
+class Lens(NamedTuple):
+    """How a camera makes its picture.
+
+    Attributes:
+        tangent: of half the field of view, which is as wide as high.
+        samples: rays along a side of a pixel.
+    """
+
+    tangent: float
+    samples: int
+
+
+class View(NamedTuple):
+    """The axes of a camera, unit vectors in world coordinates."""
+
+    forward: Vector
+    right: Vector
+    up: Vector
+
+
+@compiled
+def view_axes(yaw: float, pitch: float) -> View:
+    """The axes of a camera that looks along (cos yaw cos pitch, sin yaw cos pitch, sin pitch)."""
+    cos_yaw, sin_yaw, cos_pitch, sin_pitch = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
+    return View(
+        (cos_yaw * cos_pitch, sin_yaw * cos_pitch, sin_pitch),
+        (sin_yaw, -cos_yaw, 0.0),
+        (-cos_yaw * sin_pitch, -sin_yaw * sin_pitch, cos_pitch),
+    )
+
+
+@compiled
+def _dot(a: Vector, b: Vector) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+@compiled
+def _along(start: Vector, direction: Vector, t: float) -> Vector:
+    return start[0] + t * direction[0], start[1] + t * direction[1], start[2] + t * direction[2]
+
+
+@compiled
+def _from_centre(rows: NDArray[np.float64], i: int, point: Vector) -> Vector:
+    return point[0] - rows[i, CENTRE], point[1] - rows[i, CENTRE + 1], point[2] - rows[i, CENTRE + 2]
+
+
+@compiled
+def _to_local(rows: NDArray[np.float64], i: int, v: Vector) -> Vector:
+    k = TURN
+    return (
+        rows[i, k] * v[0] + rows[i, k + 1] * v[1] + rows[i, k + 2] * v[2],
+        rows[i, k + 3] * v[0] + rows[i, k + 4] * v[1] + rows[i, k + 5] * v[2],
+        rows[i, k + 6] * v[0] + rows[i, k + 7] * v[1] + rows[i, k + 8] * v[2],
+    )
+
+
+@compiled
+def _to_world(rows: NDArray[np.float64], i: int, v: Vector) -> Vector:
+    k = TURN
+    return (
+        rows[i, k] * v[0] + rows[i, k + 3] * v[1] + rows[i, k + 6] * v[2],
+        rows[i, k + 1] * v[0] + rows[i, k + 4] * v[1] + rows[i, k + 7] * v[2],
+        rows[i, k + 2] * v[0] + rows[i, k + 5] * v[1] + rows[i, k + 8] * v[2],
+    )
+
+
+@compiled
+def enter_solid(kinds: NDArray[np.int64], rows: NDArray[np.float64], i: int, o: Vector, d: Vector) -> Entry:
+    """Where a ray of the world enters solid `i`; the normal is in the solid's axes."""
+    away = _from_centre(rows, i, o)
+    # Most rays miss the sphere of the solid's reach, and that is the cheapest thing to know about them.
+    along = _dot(away, d)
+    if _dot(away, away) - along * along > rows[i, REACH] * rows[i, REACH]:
+        return MISSED, 0.0, 0.0, 0.0
+    sizes = (rows[i, SIZES], rows[i, SIZES + 1], rows[i, SIZES + 2])
+    return enter(kinds[i], _to_local(rows, i, away), _to_local(rows, i, d), sizes)
+
+
+@compiled
+def in_shadow(
+    kinds: NDArray[np.int64], rows: NDArray[np.float64], point: Vector, to_light: Vector, distance: float
+) -> bool:
+    """Whether a solid stands between a point and the light, `distance` away along the unit `to_light`."""
+    for i in range(kinds.shape[0]):  # noqa: SIM110  numba compiles no generators
+        if enter_solid(kinds, rows, i, point, to_light)[0] < distance:
+            return True
+    return False
+
+
+@compiled
+def covered_pixels(ahead: float, aside: float, reach: float, tangent: float, size: int) -> tuple[int, int]:
+    """The pixels [first, last) that a sphere can cover along one side of the picture.
+
+    Args:
+        ahead: of the camera, how far its centre is.
+        aside: to the right, or down.
+        reach: its radius.
+        tangent: of half the field of view.
+        size: pixels along the side.
+    """
+    distance = math.hypot(ahead, aside)
+    if distance <= reach:
+        return 0, size
+    middle, spread = math.atan2(aside, ahead), math.asin(reach / distance)
+    quarter = 0.5 * math.pi - 1e-3
+    if middle - spread >= quarter or middle + spread <= -quarter:
+        return 0, 0
+    low = math.tan(max(middle - spread, -quarter)) / tangent
+    high = math.tan(min(middle + spread, quarter)) / tangent
+    first, last = math.floor((low + 1.0) * 0.5 * size), math.ceil((high + 1.0) * 0.5 * size)
+    return int(min(max(first, 0.0), size)), int(min(max(last, 0.0), size))
+
+
+@compiled
+def _from_point_to(point: Vector, light: Light) -> tuple[Vector, float]:
+    away = (light.at[0] - point[0], light.at[1] - point[1], light.at[2] - point[2])
+    distance = math.sqrt(_dot(away, away))
+    return (away[0] / distance, away[1] / distance, away[2] / distance), distance
+
+
+def _build(sources: int) -> Callable[[Scene, NDArray[np.float64], Lens, NDArray[np.uint8]], None]:
+    # `sources` is in the closure, and so in the key under which numba keeps the machine code. All that touches
+    # arrays is in this one function: numba counts references at every border, which would double the time.
+    @compiled_entry
+    def cast_views(scene: Scene, cameras: NDArray[np.float64], lens: Lens, frames: NDArray[np.uint8]) -> None:
+        if sources < 0:
+            return
+        kinds, rows, light, room = scene.kinds, scene.rows, scene.light, scene.room
+        wall, floor, texels = scene.textures.wall, scene.textures.floor, scene.textures.texels
+        count, size, samples = kinds.shape[0], frames.shape[1], lens.samples
+        spans = np.empty((count, 4), dtype=np.int64)
+        hits = np.empty(count, dtype=np.int64)
+        step = 2.0 * lens.tangent / (size * samples)
+        share = 255.0 / (samples * samples)
+        for number in range(cameras.shape[0]):
+            o = (cameras[number, 0], cameras[number, 1], cameras[number, 2])
+            view = view_axes(cameras[number, 3], cameras[number, 4])
+            f, r, u = view.forward, view.right, view.up
+            for i in range(count):
+                back = _from_centre(rows, i, o)
+                ahead, aside, down, reach = -_dot(back, f), -_dot(back, r), _dot(back, u), rows[i, REACH]
+                spans[i, 0], spans[i, 1] = covered_pixels(ahead, aside, reach, lens.tangent, size)
+                spans[i, 2], spans[i, 3] = covered_pixels(ahead, down, reach, lens.tangent, size)
+            for pixel in range(size * size):
+                row, column = pixel // size, pixel % size
+                met = 0
+                for i in range(count):
+                    if spans[i, 0] <= column < spans[i, 1] and spans[i, 2] <= row < spans[i, 3]:
+                        hits[met] = i
+                        met += 1
+                red, green, blue = 0.0, 0.0, 0.0
+                for sample in range(samples * samples):
+                    right = (column * samples + sample % samples + 0.5) * step - lens.tangent
+                    down = (row * samples + sample // samples + 0.5) * step - lens.tangent
+                    length = math.sqrt(1.0 + right * right + down * down)
+                    d = (
+                        (f[0] + right * r[0] - down * u[0]) / length,
+                        (f[1] + right * r[1] - down * u[1]) / length,
+                        (f[2] + right * r[2] - down * u[2]) / length,
+                    )
+
+                    best, surface, solid, normal = MISSED, SKY, -1, (0.0, 0.0, 0.0)
+                    for k in range(met):
+                        t, nx, ny, nz = enter_solid(kinds, rows, hits[k], o, d)
+                        if t < best:
+                            best, surface, solid, normal = t, SOLID, hits[k], (nx, ny, nz)
+                    if room.half > 0.0:
+                        t, part, part_normal = enter_room(o, d, room)
+                        if t < best:
+                            best, surface, normal = t, part, part_normal
+                    if surface == SKY:
+                        red, green, blue = red + room.sky[0], green + room.sky[1], blue + room.sky[2]
+                        continue
+                    if surface == SOLID:
+                        normal = _to_world(rows, solid, normal)
+
+                    point = _along(o, d, best)
+                    to_light, distance = _from_point_to(point, light)
+                    lit = max(0.0, _dot(normal, to_light))
+                    # The point is lifted off its surface, or rounding would put it in its own shadow.
+                    if lit > 0.0 and in_shadow(kinds, rows, _along(point, normal, 1e-6), to_light, distance):
+                        lit = 0.0
+
+                    sheen = 0.0
+                    strength = light.ambient - light.fill * _dot(normal, d) + light.diffuse * lit
+                    if surface == FLOOR:
+                        strength = light.floor_ambient + (spot_on_floor(light, to_light) if lit > 0.0 else 0.0)
+                        place, covers = place_on_floor(room, point, best * step, -d[2])
+                        own = texel(floor, texels, place, covers)
+                    elif surface == WALL:
+                        place, covers = place_on_wall(room, point, normal, best * step)
+                        own = texel(wall, texels, place, covers)
+                    else:
+                        own = (rows[solid, COLOUR], rows[solid, COLOUR + 1], rows[solid, COLOUR + 2])
+                        sheen = light.sheen * lit
+                    red += min(1.0, own[0] * strength + sheen)
+                    green += min(1.0, own[1] * strength + sheen)
+                    blue += min(1.0, own[2] * strength + sheen)
+                frames[number, row, column, 0] = int(red * share + 0.5)
+                frames[number, row, column, 1] = int(green * share + 0.5)
+                frames[number, row, column, 2] = int(blue * share + 0.5)
+
+    return cast_views
+
+
+# cast_views(scene, cameras, lens, frames) fills `frames`, uint8 (views, size, size, 3).
+# cameras: float64 (views, 5): x, y, z, yaw, pitch, in world units and radians.
+cast_views = _build(SOURCES)

@@ -1,0 +1,271 @@
+"""The solids that a scene is made of, and where a ray enters each of them.
+
+A solid is a row of numbers, so that the ray caster needs no objects; `Solid` makes rows, `pack` stacks them. Every
+solid is convex and is hit from outside only. A new kind is a constant, a function `enter_...`, a line in
+`enter` and one in `_reach`. Imports `compiled` alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gqn_data.render.compiled import compiled
+
+SPHERE, BOX, CYLINDER, CAPSULE, CONE, ICOSAHEDRON = range(6)
+
+# Columns of a row: centre, turn from world to local axes (row by row), the kind's three sizes, reach, colour.
+CENTRE, TURN, SIZES, REACH, COLOUR, COLUMNS = 0, 3, 12, 15, 16, 19
+
+MISSED = math.inf
+
+Vector = tuple[float, float, float]
+# (t, normal): the distance to the point of entry, or MISSED, and the outward unit normal there, in local axes.
+Entry = tuple[float, float, float, float]
+
+_NO_ENTRY: Entry = (MISSED, 0.0, 0.0, 0.0)
+_EPSILON = 1e-12
+
+
+def _icosahedron_normals() -> NDArray[np.float64]:
+    """Ten of the twenty face normals, one of each opposite pair, of an icosahedron that stands on a vertex."""
+    high, wide = 1 / math.sqrt(5), 2 / math.sqrt(5)  # the upper ring of vertices, for circumradius 1
+    step = 2 * math.pi / 5
+    upper = [(wide * math.cos(k * step), wide * math.sin(k * step), high) for k in range(5)]
+    lower = [(wide * math.cos((k + 0.5) * step), wide * math.sin((k + 0.5) * step), -high) for k in range(5)]
+    faces = []
+    for k in range(5):
+        faces.append([(0.0, 0.0, 1.0), upper[k], upper[(k + 1) % 5]])
+        faces.append([upper[k], upper[(k + 1) % 5], lower[k]])
+    centres = np.array(faces).mean(axis=1)
+    return np.asarray(centres / np.linalg.norm(centres, axis=1, keepdims=True))
+
+
+ICOSAHEDRON_NORMALS = _icosahedron_normals()
+# Inradius over circumradius, from the regular icosahedron: phi^2 / (2 sqrt 3) over sqrt(phi sqrt 5) / 2.
+ICOSAHEDRON_INRADIUS = math.sqrt((5 + 2 * math.sqrt(5)) / 15)
+
+
+def _reach(kind: int, a: float, b: float, c: float) -> float:
+    if kind == BOX:
+        return math.sqrt(a * a + b * b + c * c)
+    if kind in (CYLINDER, CONE):
+        return math.hypot(a, b)
+    return a + b if kind == CAPSULE else a
+
+
+_UPRIGHT = np.eye(3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solid:
+    """One solid.
+
+    Attributes:
+        kind: one of the constants above.
+        centre: world coordinates of the centre of its extent.
+        sizes: sphere (radius,); box (half extents along x, y, z); cylinder and cone (radius, half height);
+            capsule (radius, half length of its axis); icosahedron (circumradius,). The axis is local z.
+        colour: red, green, blue in 0 to 1.
+        turn: (3, 3), its local axes as rows, in world coordinates.
+    """
+
+    kind: int
+    centre: Vector
+    sizes: tuple[float, ...]
+    colour: Vector
+    turn: NDArray[np.float64] = field(default_factory=lambda: _UPRIGHT)
+
+    @property
+    def reach(self) -> float:
+        """The radius of the sphere about the centre that holds all of the solid."""
+        a, b, c = (*self.sizes, 0.0, 0.0)[:3]
+        return _reach(self.kind, a, b, c)
+
+
+def pack(solids: Sequence[Solid]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The kinds (solids,) and the rows (solids, COLUMNS) of some solids, as the ray caster reads them."""
+    kinds = np.array([solid.kind for solid in solids], dtype=np.int64)
+    rows = np.zeros((len(solids), COLUMNS))
+    for row, solid in zip(rows, solids):
+        row[CENTRE:TURN] = solid.centre
+        row[TURN:SIZES] = solid.turn.ravel()
+        row[SIZES : SIZES + len(solid.sizes)] = solid.sizes
+        row[REACH] = solid.reach
+        row[COLOUR:COLUMNS] = solid.colour
+    return kinds, rows
+
+
+def turn_to(axis: Sequence[float]) -> NDArray[np.float64]:
+    """A turn (3, 3) whose local z is `axis`."""
+    z = np.asarray(axis, dtype=np.float64)
+    z = z / np.linalg.norm(z)
+    other = np.array([1.0, 0.0, 0.0]) if abs(z[0]) < 0.9 else np.array([0.0, 1.0, 0.0])
+    x = np.cross(other, z)
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(z, x), z])
+
+
+# What follows works in a solid's local axes: the ray starts at `o` and runs along the unit vector `d`.
+
+
+@compiled
+def enter_sphere(o: Vector, d: Vector, radius: float) -> Entry:
+    """Where the ray enters a sphere about the origin."""
+    (ox, oy, oz), (dx, dy, dz) = o, d
+    along = ox * dx + oy * dy + oz * dz
+    inside = along * along - (ox * ox + oy * oy + oz * oz - radius * radius)
+    if inside <= 0.0:
+        return _NO_ENTRY
+    t = -along - math.sqrt(inside)
+    if t <= 0.0:
+        return _NO_ENTRY
+    return t, (ox + t * dx) / radius, (oy + t * dy) / radius, (oz + t * dz) / radius
+
+
+@compiled
+def _slab(o: float, d: float, half: float) -> tuple[float, float]:
+    """The stretch of the ray between the planes at -half and half; empty (near > far) where it misses."""
+    if abs(d) < _EPSILON:
+        return (-MISSED, MISSED) if abs(o) <= half else (MISSED, -MISSED)
+    near, far = (-half - o) / d, (half - o) / d
+    return (near, far) if near < far else (far, near)
+
+
+@compiled
+def enter_box(o: Vector, d: Vector, half: Vector) -> Entry:
+    """Where the ray enters a box of half extents `half`."""
+    (ox, oy, oz), (dx, dy, dz) = o, d
+    near_x, far_x = _slab(ox, dx, half[0])
+    near_y, far_y = _slab(oy, dy, half[1])
+    near_z, far_z = _slab(oz, dz, half[2])
+    t = max(near_x, near_y, near_z)
+    if t <= 0.0 or t > min(far_x, far_y, far_z):
+        return _NO_ENTRY
+    if t == near_x:
+        return t, -math.copysign(1.0, dx), 0.0, 0.0
+    if t == near_y:
+        return t, 0.0, -math.copysign(1.0, dy), 0.0
+    return t, 0.0, 0.0, -math.copysign(1.0, dz)
+
+
+@compiled
+def enter_cylinder(o: Vector, d: Vector, radius: float, half: float) -> Entry:
+    """Where the ray enters a cylinder with flat ends at z = -half and half."""
+    (ox, oy, oz), (dx, dy, dz) = o, d
+    near, far = _slab(oz, dz, half)
+    a = dx * dx + dy * dy
+    c = ox * ox + oy * oy - radius * radius
+    side_near, side_far = -MISSED, MISSED
+    if a < _EPSILON:
+        if c > 0.0:
+            return _NO_ENTRY
+    else:
+        b = ox * dx + oy * dy
+        inside = b * b - a * c
+        if inside <= 0.0:
+            return _NO_ENTRY
+        root = math.sqrt(inside)
+        side_near, side_far = (-b - root) / a, (-b + root) / a
+    t = max(near, side_near)
+    if t <= 0.0 or t > min(far, side_far):
+        return _NO_ENTRY
+    if near > side_near:
+        return t, 0.0, 0.0, -math.copysign(1.0, dz)
+    return t, (ox + t * dx) / radius, (oy + t * dy) / radius, 0.0
+
+
+@compiled
+def enter_capsule(o: Vector, d: Vector, radius: float, half: float) -> Entry:
+    """Where the ray enters a capsule: all that is within `radius` of the axis from z = -half to half."""
+    (ox, oy, oz), (dx, dy, dz) = o, d
+    a = dx * dx + dy * dy
+    if a >= _EPSILON:
+        b = ox * dx + oy * dy
+        inside = b * b - a * (ox * ox + oy * oy - radius * radius)
+        if inside <= 0.0:
+            return _NO_ENTRY
+        t = (-b - math.sqrt(inside)) / a
+        z = oz + t * dz
+        if abs(z) <= half:
+            if t <= 0.0:
+                return _NO_ENTRY
+            return t, (ox + t * dx) / radius, (oy + t * dy) / radius, 0.0
+        end = math.copysign(half, z)
+    else:
+        end = -math.copysign(half, dz)
+    # The ray comes into the endless cylinder beyond this end, so it can only come in through its cap.
+    return enter_sphere((ox, oy, oz - end), d, radius)
+
+
+@compiled
+def enter_cone(o: Vector, d: Vector, radius: float, half: float) -> Entry:
+    """Where the ray enters a cone: base of that radius at z = -half, apex at z = half."""
+    (ox, oy, oz), (dx, dy, dz) = o, d
+    best, nx, ny, nz = _NO_ENTRY
+    if oz < -half and dz > 0.0:
+        t = (-half - oz) / dz
+        x, y = ox + t * dx, oy + t * dy
+        if x * x + y * y <= radius * radius:
+            return t, 0.0, 0.0, -1.0
+    slope = radius / (2.0 * half)
+    below = half - oz  # how far the apex is above the start; x^2 + y^2 = (slope below)^2 on the surface
+    a = dx * dx + dy * dy - slope * slope * dz * dz
+    b = ox * dx + oy * dy + slope * slope * below * dz
+    c = ox * ox + oy * oy - slope * slope * below * below
+    inside = b * b - a * c
+    if inside <= 0.0 or (c <= 0.0 and abs(oz) <= half):
+        return _NO_ENTRY
+    root = math.sqrt(inside)
+    for sign in (-1.0, 1.0):
+        t = (-b + sign * root) / a if abs(a) >= _EPSILON else -c / (2.0 * b)
+        z = oz + t * dz
+        if 0.0 < t < best and abs(z) <= half:
+            best = t
+            x, y = ox + t * dx, oy + t * dy
+            across = math.sqrt(x * x + y * y) + _EPSILON
+            scale = 1.0 / math.sqrt(1.0 + slope * slope)
+            nx, ny, nz = x / across * scale, y / across * scale, slope * scale
+    return best, nx, ny, nz
+
+
+@compiled
+def enter_icosahedron(o: Vector, d: Vector, radius: float) -> Entry:
+    """Where the ray enters a regular icosahedron of that circumradius, standing on a vertex."""
+    (ox, oy, oz), (dx, dy, dz) = o, d
+    half = radius * ICOSAHEDRON_INRADIUS
+    near, far, face, side = -MISSED, MISSED, 0, 1.0
+    for k in range(ICOSAHEDRON_NORMALS.shape[0]):
+        x, y, z = ICOSAHEDRON_NORMALS[k, 0], ICOSAHEDRON_NORMALS[k, 1], ICOSAHEDRON_NORMALS[k, 2]
+        down = x * dx + y * dy + z * dz
+        t_in, t_out = _slab(x * ox + y * oy + z * oz, down, half)
+        if t_in > near:
+            near, face, side = t_in, k, -math.copysign(1.0, down)
+        far = min(far, t_out)
+        if near > far:
+            return _NO_ENTRY
+    if near <= 0.0:
+        return _NO_ENTRY
+    normal = ICOSAHEDRON_NORMALS[face]
+    return near, side * normal[0], side * normal[1], side * normal[2]
+
+
+@compiled
+def enter(kind: int, o: Vector, d: Vector, sizes: Vector) -> Entry:
+    """Where the ray enters a solid of that kind and those sizes."""
+    a, b = sizes[0], sizes[1]
+    if kind == SPHERE:
+        return enter_sphere(o, d, a)
+    if kind == BOX:
+        return enter_box(o, d, sizes)
+    if kind == CYLINDER:
+        return enter_cylinder(o, d, a, b)
+    if kind == CAPSULE:
+        return enter_capsule(o, d, a, b)
+    if kind == CONE:
+        return enter_cone(o, d, a, b)
+    return enter_icosahedron(o, d, a)
