@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from gqn_data import reading, storage
+from gqn_data import storage
 from gqn_data.dataset import Dataset
 from gqn_data.errors import CorruptFrame, DestinationError, ShardChecksumError, SourceMissing
 from gqn_data.formats import FORMATS
@@ -284,8 +285,8 @@ def _done_before(plan: Plan, work: Path, options: Options) -> dict[tuple[Split, 
         with contextlib.suppress(Exception):
             manifest = read_manifest(plan.folder)
             if options.overwrite:
-                for row in manifest.all_files():
-                    (plan.folder / row.name).unlink(missing_ok=True)
+                for file in manifest.all_files():
+                    (plan.folder / file.name).unlink(missing_ok=True)
             else:
                 for name, split in manifest.splits.items():
                     done.update({(name, number): row for number, row in enumerate(split.shards)})
@@ -302,9 +303,6 @@ def _done_before(plan: Plan, work: Path, options: Options) -> dict[tuple[Split, 
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 done[place.split, place.number] = parse_shard(json.loads(_marker(work, place).read_bytes()))
     storage.write_json(work / _PLAN_FILE, {"identity": this, "files": plan.names()})
-    for row in done.values():
-        for file in row.files:
-            reading.forget(plan.folder / file.name)
     places = {(place.split, place.number): place for place in plan.places}
     done = {
         key: row
@@ -316,7 +314,7 @@ def _done_before(plan: Plan, work: Path, options: Options) -> dict[tuple[Split, 
     return done
 
 
-def _read_plan(path: Path) -> dict[str, object] | None:
+def _read_plan(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):

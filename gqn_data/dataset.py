@@ -111,10 +111,13 @@ class Dataset(Sequence[Scene]):
         shard, within = self.locate(scene)
         return self.shard(shard).cameras(within)
 
-    def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> None:
-        """Fills `out`, uint8 (len(views), height, width, 3), with the frames of those views of a scene."""
+    def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Fills `out`, uint8 (len(views), height, width, 3), with the frames of those views of a scene.
+
+        Returns all raw cameras of the scene: float32 (views, camera numbers).
+        """
         shard, within = self.locate(scene)
-        self.shard(shard).decode_into(within, views, out)
+        return self.shard(shard).decode_into(within, views, out)
 
     @cached_property
     def cameras(self) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import simplejpeg
 
-from gqn_data.errors import CorruptFrame
+from gqn_data.errors import CorruptFrame, OptionError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,3 +123,38 @@ def encode(frame: NDArray[np.uint8], quality: int) -> bytes:
         quality: 1 to 100.
     """
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality, "RGB", "420"))
+
+
+def resize_area(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Frames of another size, each new pixel the mean of the area that it covers: uint8 (..., size, size, 3).
+
+    Args:
+        frames: uint8 (..., height, width, 3), RGB.
+        size: new height and width in pixels, at most the old ones.
+
+    Raises:
+        OptionError: the new size is larger than the old one, or none.
+    """
+    height, width = frames.shape[-3:-1]
+    if not 1 <= size <= min(height, width):
+        raise OptionError(f"frames of {width}x{height} cannot be resized to {size}x{size} by area: expected less")
+    if size == height == width:
+        return frames
+    if height == width and height % size == 0 and (factor := height // size) <= 16:
+        total = np.zeros((*frames.shape[:-3], size, size, 3), np.uint16)
+        for row in range(factor):
+            for column in range(factor):
+                total += frames[..., row::factor, column::factor, :]
+        return np.asarray((total + factor * factor // 2) // (factor * factor), np.uint8)
+    rows, columns = _area_weights(height, size), _area_weights(width, size)
+    resized = np.einsum("ih,...hwc,jw->...ijc", rows, frames.astype(np.float32), columns, optimize=True)
+    return np.asarray(np.clip(np.floor(resized + 0.5), 0, 255), np.uint8)
+
+
+def _area_weights(old: int, new: int) -> NDArray[np.float32]:
+    """(new, old): the share of each new pixel that each old one covers; rows sum to one."""
+    edges = np.arange(new + 1) * (old / new)
+    pixels = np.arange(old)
+    low = np.maximum(edges[:-1, None], pixels)
+    high = np.minimum(edges[1:, None], pixels + 1)
+    return np.asarray(np.clip(high - low, 0, None) * (new / old), np.float32)

@@ -219,7 +219,10 @@ def _parse(value: dict[str, Any], path: Path) -> Manifest:
         format=value["format"],
         frames=FramesRow(**value["frames"]),
         cameras=CamerasRow(
-            **{key: tuple(item) if isinstance(item, list) else item for key, item in value["cameras"].items()}
+            fields=tuple(value["cameras"]["fields"]),
+            dtype=value["cameras"]["dtype"],
+            angles=value["cameras"]["angles"],
+            pose=tuple(value["cameras"]["pose"]),
         ),
         origin=Origin.from_json(value["origin"], path),
         splits={name: _parse_split(row) for name, row in value["splits"].items()},

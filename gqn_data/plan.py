@@ -191,7 +191,7 @@ def identity(manifest: Manifest) -> dict[str, Any]:
 
 def _round_down(scenes: int) -> int:
     """The number with two leading digits kept: 11,873 scenes a shard become 11,000."""
-    unit = 10 ** max(0, len(str(scenes)) - 2)
+    unit = int(10 ** max(0, len(str(scenes)) - 2))
     return max(1, scenes // unit * unit)
 
 
@@ -202,10 +202,10 @@ def _target_frames(have: FramesRow, kind: Format, options: Options) -> FramesRow
     """
     if options.frames is not None:
         encoding: Encoding = options.frames
-    elif kind.encodings == ("raw",) or (
-        have.encoding == "raw" and options.jpeg_quality is None and "raw" in kind.encodings
-    ):
+    elif kind.encodings == ("raw",):
         encoding = "raw"
+    elif have.encoding == "raw" and options.jpeg_quality is None:
+        encoding = kind.encodings[-1]
     else:
         encoding = "jpeg"
     if encoding not in kind.encodings:

@@ -35,26 +35,20 @@ class _Handle:
             os.close(number)
 
 
-_open_handles: OrderedDict[Path, _Handle] = OrderedDict()
+_open_handles: OrderedDict[RangedFile, _Handle] = OrderedDict()
 _lock = threading.Lock()
 
 
-def _handle(path: Path) -> _Handle:
+def _handle(file: RangedFile) -> _Handle:
     with _lock:
-        handle = _open_handles.get(path)
+        handle = _open_handles.get(file)
         if handle is None:
-            handle = _open_handles[path] = _Handle(path)
+            handle = _open_handles[file] = _Handle(file.path)
             while len(_open_handles) > _MOST_OPEN:
                 _open_handles.popitem(last=False)  # whoever reads from it now still holds it
         else:
-            _open_handles.move_to_end(path)
+            _open_handles.move_to_end(file)
         return handle
-
-
-def forget(path: Path) -> None:
-    """Closes `path` here, because it is about to be replaced."""
-    with _lock:
-        _open_handles.pop(path, None)
 
 
 def _after_fork() -> None:
@@ -86,13 +80,13 @@ class RangedFile:
 
     def _open(self) -> _Handle:
         try:
-            handle = _handle(self.path)
+            handle = _handle(self)
         except FileNotFoundError as error:
             raise ShardChecksumError(
                 f"{self.path}: listed in the manifest and absent; convert or copy the dataset again"
             ) from error
         if self._expected is not None and handle.size != self._expected:
-            forget(self.path)
+            _open_handles.pop(self, None)
             raise ShardChecksumError(
                 f"{self.path}: {handle.size} bytes, the manifest says {self._expected}; convert, index or copy it again"
             )

@@ -39,7 +39,8 @@ class Scene:
     def frame(self, view: int) -> NDArray[np.uint8]:
         """The frame of one view: uint8 (height, width, 3)."""
         if self.pixels is not None:
-            return self.pixels[view]
+            frame: NDArray[np.uint8] = self.pixels[view]
+            return frame
         assert self.encoded is not None  # noqa: S101  a scene has one or the other
         return images.decode(self.encoded[view])
 

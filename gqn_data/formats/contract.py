@@ -58,8 +58,11 @@ class OpenShard(Protocol):
     def scene(self, scene: int) -> Scene:
         """One scene; frames as they are kept, JPEG bytes or pixels."""
 
-    def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> None:
-        """Fills `out`, (len(views), height, width, 3), with the frames of those views."""
+    def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Fills `out`, (len(views), height, width, 3), with the frames of those views.
+
+        Returns all raw cameras of the scene, (views, camera numbers): they lie beside the frames' offsets.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,8 +51,8 @@ class EncodedShard(ABC):
         self.layout = layout
 
     @abstractmethod
-    def extents(self, scene: int) -> tuple[list[int], list[int]]:
-        """Where the JPEG of each view begins in the file, and its length in bytes."""
+    def describe(self, scene: int) -> tuple[list[int], list[int], NDArray[np.float32]]:
+        """Where the JPEG of each view begins in the file, its length in bytes, and the raw cameras."""
 
     @abstractmethod
     def cameras(self, scene: int) -> NDArray[np.float32]:
@@ -64,16 +64,16 @@ class EncodedShard(ABC):
 
     def scene(self, scene: int) -> Scene:
         """One scene, its JPEG bytes as they are kept."""
-        offsets, lengths = self.extents(scene)
-        return Scene(self.cameras(scene), encoded=self._read(scene, offsets, lengths))
+        offsets, lengths, cameras = self.describe(scene)
+        return Scene(cameras, encoded=self._read(scene, offsets, lengths))
 
-    def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> None:
-        """Fills `out`, (len(views), height, width, 3), with the frames of those views.
+    def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Fills `out`, (len(views), height, width, 3), with the frames of those views; returns all raw cameras.
 
         Raises:
             ShardChecksumError: a frame cannot be read or decoded; the message tells file, scene and view.
         """
-        offsets, lengths = self.extents(scene)
+        offsets, lengths, cameras = self.describe(scene)
         frames = self._read(scene, [offsets[view] for view in views], [lengths[view] for view in views])
         for position, frame in enumerate(frames):
             try:
@@ -83,6 +83,7 @@ class EncodedShard(ABC):
                     f"{self.file.path}: scene {scene} of the file, view {views[position]}, "
                     f"at byte {offsets[views[position]]}: {error}; run gqn-data verify on the dataset"
                 ) from error
+        return cameras
 
     def _read(self, scene: int, offsets: list[int], lengths: list[int]) -> list[memoryview]:
         if not offsets:
@@ -113,9 +114,9 @@ class IndexedShard(EncodedShard):
         super().__init__(file, layout)
         self.index = index
 
-    def extents(self, scene: int) -> tuple[list[int], list[int]]:  # noqa: D102
+    def describe(self, scene: int) -> tuple[list[int], list[int], NDArray[np.float32]]:  # noqa: D102
         row = self.index[scene]
-        return row["offset"].tolist(), row["length"].tolist()
+        return row["offset"].tolist(), row["length"].tolist(), row["cameras"]
 
     def cameras(self, scene: int) -> NDArray[np.float32]:  # noqa: D102
         cameras: NDArray[np.float32] = self.index[scene]["cameras"]
@@ -149,13 +150,14 @@ class PixelShard:
         """One scene, all its pixels read."""
         return Scene(self.cameras(scene), pixels=self._frames[scene].astype(np.uint8, copy=False))
 
-    def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> None:
-        """Fills `out`, (len(views), height, width, 3), with the frames of those views."""
+    def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Fills `out`, (len(views), height, width, 3), with the frames of those views; returns all raw cameras."""
         frames = self._frames
         start = frames.start + scene * frames.row_bytes
         view_bytes = frames.row_bytes // frames.shape[0]
         for position, view in enumerate(views):
             frames.file.read_into(start + view * view_bytes, out[position])
+        return self.cameras(scene)
 
 
 def encoded_frames(scene: Scene, quality: int | None) -> Sequence[bytes | bytearray | memoryview]:

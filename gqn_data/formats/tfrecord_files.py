@@ -52,7 +52,7 @@ def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
     return TFRecordShard(source, npy_rows(index, index_dtype(place.layout), (), row.scenes), place.layout)
 
 
-def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
+def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:  # noqa: ARG001
     raise OptionError(f"{place.folder}: datasets are not converted to TFRecords; choose zarr, numpy or webdataset")
 
 

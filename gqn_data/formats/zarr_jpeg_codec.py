@@ -61,13 +61,18 @@ class _OwnJpegCodec(ArrayBytesCodec):
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
         return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)
 
-    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:  # noqa: ARG002
         """Not known before encoding; zarr asks it of codecs of a fixed size alone."""
         raise TypeError(f"{_NAME} has no fixed size")
 
 
-JpegCodec: type[ArrayBytesCodec]
-try:
-    from imagecodecs.zarr import Jpeg as JpegCodec
-except ImportError:
-    JpegCodec = _OwnJpegCodec
+def _codec() -> type[ArrayBytesCodec]:
+    try:
+        from imagecodecs.zarr import Jpeg
+    except ImportError:
+        return _OwnJpegCodec
+    public: type[ArrayBytesCodec] = Jpeg
+    return public
+
+
+JpegCodec = _codec()

@@ -156,9 +156,9 @@ class _JpegShard(EncodedShard):
         self._index = index
         self._cameras = cameras
 
-    def extents(self, scene: int) -> tuple[list[int], list[int]]:
-        extents = self._index[scene].tolist()
-        return [offset for offset, _ in extents], [length for _, length in extents]
+    def describe(self, scene: int) -> tuple[list[int], list[int], NDArray[np.float32]]:
+        extents = self._index[scene]
+        return extents[:, 0].tolist(), extents[:, 1].tolist(), self.cameras(scene)
 
     def cameras(self, scene: int) -> NDArray[np.float32]:
         return self._cameras[scene].astype(np.float32, copy=False)
@@ -185,8 +185,9 @@ class _RawShard:
     def scene(self, scene: int) -> Scene:
         return Scene(self.cameras(scene), pixels=self._pixels(scene))
 
-    def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> None:
+    def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         np.take(self._pixels(scene), views, axis=0, out=out)
+        return self.cameras(scene)
 
     def _pixels(self, scene: int) -> NDArray[np.uint8]:
         offset, length = self._index[scene].tolist()

@@ -1,0 +1,70 @@
+"""Which views of a scene are context and which is the query: drawn anew for every scene and epoch.
+
+Each scene has its own number of context views and its own views; the query is never among the context.
+A pure function of (seed, epoch, scene), computed for a whole batch at once. Imports `order`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gqn_data.errors import OptionError
+from gqn_data.order import draw, key
+
+# Streams of numbers under one seed that must not depend on each other.
+_VIEWS_STREAM = 1
+_COUNT_STREAM = 2
+
+
+class ViewChoice(NamedTuple):
+    """The views of a batch of B scenes, K the largest number of context views.
+
+    Attributes:
+        views: int64 (B, 1 + K): the query, then the context; -1 beyond a scene's own number of context views.
+        context: int64 (B,): that number.
+    """
+
+    views: NDArray[np.int64]
+    context: NDArray[np.int64]
+
+
+def check_context(context: tuple[int, int], views: int) -> tuple[int, int]:
+    """The smallest and the largest number of context views, where a scene of that many views allows them.
+
+    Raises:
+        OptionError: it does not; the query is one view more.
+    """
+    low, high = context
+    if not 1 <= low <= high:
+        raise OptionError(f"context views {low} to {high}: expected 1 <= smallest <= largest")
+    if high >= views:
+        raise OptionError(
+            f"context views {low} to {high} and a query need {high + 1} views; a scene has {views}: "
+            f"ask for at most {views - 1}"
+        )
+    return low, high
+
+
+def choose_views(
+    scenes: NDArray[np.int64], *, views: int, context: tuple[int, int], seed: int, epoch: int
+) -> ViewChoice:
+    """The query and the context views of each scene.
+
+    Args:
+        scenes: int64 (B,), numbers of scenes in the split.
+        views: views in a scene.
+        context: the smallest and the largest number of context views, each as likely.
+        seed: of the run.
+        epoch: from 0.
+    """
+    low, high = context
+    counters = scenes[:, None] * views + np.arange(views)
+    ranks = draw(key(seed, epoch, _VIEWS_STREAM), counters)
+    chosen = np.argsort(ranks, axis=1, kind="stable")[:, : 1 + high]
+    spread = np.uint64(high - low + 1)
+    number = (low + draw(key(seed, epoch, _COUNT_STREAM), scenes) % spread).astype(np.int64)
+    chosen[np.arange(high + 1) > number[:, None]] = -1
+    return ViewChoice(chosen, number)
