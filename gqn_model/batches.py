@@ -1,0 +1,116 @@
+"""Batches for training and evaluating, from the loader of `gqn_data`, with what a run chose.
+
+The trainer needs no more of a source of batches than `Batches` says, so that a test can bring its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from gqn_data.errors import RunMismatch
+from gqn_model.config import Config
+
+if TYPE_CHECKING:
+    from gqn_data.loader import Batch, SceneLoader
+
+    from gqn_data.scene_sets import Split
+
+
+class Batches(Protocol):
+    """A stream of batches that knows its place; `gqn_data.loader.SceneLoader` is one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the dataset."""
+
+    @property
+    def scene_set(self) -> str:
+        """Name of the scene set."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches from the present place on."""
+
+    def state_dict(self) -> dict[str, int | str]:
+        """The place: what `load_state_dict` takes to go on behind the last batch given out."""
+
+    def load_state_dict(self, state: dict[str, int | str]) -> None:
+        """Goes to a place."""
+
+    def close(self) -> None:
+        """Ends the workers."""
+
+
+def training_batches(shards: str | Path, config: Config) -> tuple[SceneLoader, Config]:
+    """The endless stream of training batches, and the configuration with what the dataset settled.
+
+    Args:
+        shards: a dataset, or an indexed folder of TFRecords.
+        config: frame size and largest context may be open (0).
+
+    Raises:
+        RunMismatch: the frame size that the dataset has is none that the network can take.
+    """
+    from gqn_data.loader import SceneLoader
+
+    training = config.training
+    with_size = {"frame_size": config.model.frame_size} if config.model.frame_size else {}
+    context = (training.context_min, training.context_max) if training.context_max else None
+
+    def opened(context: tuple[int, int] | None) -> SceneLoader:
+        return SceneLoader(
+            shards,
+            batch_size=training.batch_size,
+            context=context,
+            seed=training.seed,
+            workers=training.workers,
+            **with_size,
+        )
+
+    loader = opened(context)
+    if context is None and training.context_min != loader.context[0]:
+        most = loader.context[1]
+        loader.close()
+        if training.context_min > most:
+            raise RunMismatch(f"{shards}: context_min is {training.context_min}; possible for this set: 1 to {most}")
+        loader = opened((training.context_min, most))
+    if loader.frame_size % 4:
+        raise RunMismatch(
+            f"{shards}: frames of {loader.frame_size} pixels; the network takes multiples of 4: give --frame-size"
+        )
+    settled = replace(
+        config,
+        model=replace(config.model, frame_size=loader.frame_size),
+        training=replace(training, context_min=loader.context[0], context_max=loader.context[1]),
+    )
+    return loader, settled
+
+
+def fixed_batches(
+    shards: str | Path, config: Config, *, split: Split, context: int, batch_size: int, seed: int
+) -> SceneLoader:
+    """One pass over a split in its own order: one query and `context` views a scene, the same every time.
+
+    Args:
+        shards: a dataset, or an indexed folder of TFRecords.
+        config: with the frame size settled.
+        split: train or test.
+        context: context views of every sample.
+        batch_size: scenes in a batch; the last may have fewer.
+        seed: of the choice of query and context.
+    """
+    from gqn_data.loader import SceneLoader
+
+    return SceneLoader(
+        shards,
+        split=split,
+        batch_size=batch_size,
+        context=(context, context),
+        shuffle=False,
+        epochs=1,
+        seed=seed,
+        frame_size=config.model.frame_size,
+        drop_last=False,
+    )

@@ -1,0 +1,65 @@
+"""Likelihood, divergence, the Gaussian floor and errors of pixels: closed forms, all in float32 or wider.
+
+At 6909 nats the spacing of bfloat16 is 32, so nothing here runs narrower, whatever the network computed in.
+
+Shapes: B samples, Z channels of a latent, h = w the side of the maps, H = W the side of a frame.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Gaussian(NamedTuple):
+    """A diagonal normal distribution over a latent; both (B, Z, h, w)."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """The value at `noise`, which is standard normal; the deviation is exp(log variance / 2)."""
+        return self.mean + torch.exp(0.5 * self.log_variance) * noise
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is where it is wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def kl_divergence(posterior: Gaussian, prior: Gaussian) -> Tensor:
+    """KL(posterior, prior) of each sample in nats, (B,), summed over the latent."""
+    mean, log_variance = wide(posterior.mean), wide(posterior.log_variance)
+    prior_mean, prior_log_variance = wide(prior.mean), wide(prior.log_variance)
+    ratio = log_variance - prior_log_variance
+    distance = (mean - prior_mean) ** 2 * torch.exp(-prior_log_variance)
+    return 0.5 * (torch.exp(ratio) - ratio - 1 + distance).sum((1, 2, 3))
+
+
+def log_likelihood(target: Tensor, mean: Tensor, sigma: float | Tensor) -> Tensor:
+    """The log of N(target; mean, sigma^2) of each sample in nats, (B,), summed over pixels and channels.
+
+    Args:
+        target: (B, 3, H, W) in [0, 1].
+        mean: (B, 3, H, W).
+        sigma: deviation of a pixel, in the same unit.
+    """
+    sigma = torch.as_tensor(sigma, dtype=wide(mean).dtype, device=mean.device)
+    squares = ((wide(target) - wide(mean)) ** 2).sum((1, 2, 3))
+    return -0.5 * squares / sigma**2 - mean[0].numel() * (torch.log(sigma) + 0.5 * math.log(2 * math.pi))
+
+
+def gaussian_floor(numbers: int, sigma: float) -> float:
+    """The least -log likelihood in nats of that many pixel channels, reached where every error is 0.
+
+    At sigma 0.7 it is 0.5623 nats a channel, 6909.1 for a frame of 64x64. Below sigma 0.399 it is negative.
+    """
+    return numbers * (math.log(sigma) + 0.5 * math.log(2 * math.pi))
+
+
+def psnr(squared_error: Tensor) -> Tensor:
+    """The peak signal-to-noise ratio in dB of mean squared errors of frames in [0, 1]; infinite at 0."""
+    return -10 * torch.log10(squared_error)

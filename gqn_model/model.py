@@ -1,0 +1,186 @@
+"""The generative query network: representation, the steps, and the evidence lower bound (ELBO).
+
+Follows Eslami et al., Science 360, 2018, supplement, sections 2 to 4. The sums are rearranged where the result is
+the same to the last digits (see `cores`); a plain version, written as the paper draws it, is the oracle in
+`tests/model/naive.py`. No training here, no files but in `GQN.from_run`.
+
+Shapes: B samples, K slots for context views, L steps, D channels of a state, Z channels of a latent, R channels of
+the representation, P = 7 numbers of a pose, H = W the side of a frame, h = w = H/4 the side of the maps.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from gqn_data.errors import OptionError
+from gqn_model.config import POSE_NUMBERS, ModelConfig
+from gqn_model.cores import Canvas, ConvLSTM, State
+from gqn_model.inputs import Context, Inputs
+from gqn_model.likelihood import Gaussian, kl_divergence, log_likelihood
+from gqn_model.representations import make_representation
+
+
+class Elbo(NamedTuple):
+    """The parts of the ELBO of a batch, in nats, float32 or wider.
+
+    Attributes:
+        log_likelihood: (B,), of the target given one posterior sample.
+        kl: (B, L), posterior from prior, at each step.
+        mean: (B, 3, H, W), the frame predicted from the posterior sample.
+    """
+
+    log_likelihood: Tensor
+    kl: Tensor
+    mean: Tensor
+
+    @property
+    def value(self) -> Tensor:
+        """The ELBO of each sample, (B,)."""
+        return self.log_likelihood - self.kl.sum(1)
+
+
+class GQN(nn.Module):
+    """The network.
+
+    Args:
+        config: its configuration, with the frame size settled.
+
+    Raises:
+        OptionError: the frame size is still open.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if not config.frame_size:
+            raise OptionError("frame_size is 0; possible here: multiples of 4 from 8, since no dataset tells it")
+        self.config = config
+        self.shared = config.shared_cores
+        cores = 1 if self.shared else config.core_steps
+        hidden, latent, kernel, r = config.hidden, config.latent, config.kernel, config.representation_channels
+        self.representation = make_representation(config.representation, r, config.frame_size)
+        self.generation = ConvLSTM(latent, POSE_NUMBERS + r, hidden, kernel, cores)
+        self.inference = ConvLSTM(hidden + config.canvas, 3 + POSE_NUMBERS + r, hidden, kernel, cores)
+        self.look = nn.Conv2d(3, 3, 4, 4)
+        self.canvas = Canvas(hidden, config.canvas, cores, shared=self.shared)
+        self.prior_head = nn.Conv2d(hidden, 2 * latent, kernel, padding=kernel // 2)
+        self.posterior_head = nn.Conv2d(hidden, 2 * latent, kernel, padding=kernel // 2)
+
+    @classmethod
+    def from_run(cls, run: str | Path, step: int | None = None) -> Self:
+        """The network of a run, on the CPU, ready to predict.
+
+        Args:
+            run: the folder that `gqn train` wrote.
+            step: of which checkpoint; None: of the newest.
+
+        Raises:
+            CheckpointError: the folder is no run, or the checkpoint is absent or damaged.
+        """
+        from gqn_model.checkpoints import load_checkpoint
+
+        checkpoint = load_checkpoint(Path(run), step)
+        model = cls(checkpoint.config.model)
+        model.load_state_dict(checkpoint.model)
+        return model.eval()
+
+    def represent(self, context: Context) -> Tensor:
+        """The representation of scenes: the sum of r over the views of each, (B, R, h, w) or (B, R, 1, 1)."""
+        batch, slots = context.mask.shape
+        r = self.representation(context.frames.flatten(0, 1), context.poses.flatten(0, 1))
+        r = r.view(batch, slots, *r.shape[1:])
+        return torch.where(context.mask[:, :, None, None, None], r, 0.0).sum(1)
+
+    def forward(self, inputs: Inputs, sigma: float | Tensor, noise: Tensor | None = None) -> Elbo:
+        """The ELBO with one posterior sample.
+
+        Args:
+            inputs: a batch.
+            sigma: deviation of a pixel, in units of a frame in [0, 1].
+            noise: standard normal (L, B, Z, h, w); None draws it.
+        """
+        static = self.read(inputs.context, inputs.query)
+        prepared_g = self.generation.prepare(static)
+        prepared_e = self.inference.prepare(torch.cat([self.look(inputs.target), static], 1))
+        weights = self.canvas.weights()
+        noise = self.noise(static) if noise is None else noise
+
+        generator: State | None = None
+        inferrer: State | None = None
+        canvas: Tensor | None = None
+        kls = []
+        for step in range(self.config.core_steps):
+            core = 0 if self.shared else step
+            prior = self._head(self.prior_head, generator, static)
+            seen = self.canvas.read(weights, core, canvas, static)
+            moving = [seen] if generator is None else [generator.hidden, seen]
+            inferrer = self.inference(core, inferrer, moving, prepared_e[core])
+            posterior = self._head(self.posterior_head, inferrer, static)
+            kls.append(kl_divergence(posterior, prior))
+            generator = self.generation(core, generator, [posterior.draw(noise[step])], prepared_g[core])
+            canvas = self.canvas.add(weights, core, canvas, generator.hidden)
+        assert canvas is not None  # noqa: S101  there is at least one step
+        mean = self.canvas.observe(canvas)
+        return Elbo(log_likelihood(inputs.target, mean, sigma), torch.stack(kls, 1), mean)
+
+    def predict(self, context: Context, query: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The mean of the frame at a query pose, from the prior: (B, 3, H, W).
+
+        Args:
+            context: the observed views.
+            query: (B, 7).
+            noise: standard normal (L, B, Z, h, w); None draws it, zeros take the mean of the prior at each step.
+        """
+        return self.generate(self.read(context, query), noise)
+
+    def generate(self, static: Tensor, noise: Tensor | None = None) -> Tensor:
+        """`predict` from what `read` gave, so that many samples share one reading of the context."""
+        prepared = self.generation.prepare(static)
+        weights = self.canvas.weights()
+        noise = self.noise(static) if noise is None else noise
+        state: State | None = None
+        canvas: Tensor | None = None
+        for step in range(self.config.core_steps):
+            core = 0 if self.shared else step
+            z = self._head(self.prior_head, state, static).draw(noise[step])
+            state = self.generation(core, state, [z], prepared[core])
+            canvas = self.canvas.add(weights, core, canvas, state.hidden)
+        assert canvas is not None  # noqa: S101  there is at least one step
+        return self.canvas.observe(canvas)
+
+    @torch.no_grad()
+    def sample(self, context: Context, query: Tensor, count: int, seed: int) -> Tensor:
+        """Predictions from the prior, (count, B, 3, H, W); torch's own generator is left as it is.
+
+        Args:
+            context: the observed views.
+            query: (B, 7).
+            count: how many for each sample of the batch.
+            seed: of the noise.
+        """
+        generator = torch.Generator(query.device).manual_seed(seed)
+        static = self.read(context, query)
+        return torch.stack([self.generate(static, self.noise(static, generator)) for _ in range(count)])
+
+    def read(self, context: Context, query: Tensor) -> Tensor:
+        """What every step reads alike: query pose and representation over the map, (B, P + R, h, w)."""
+        side = self.config.frame_size // 4
+        r = self.represent(context).expand(-1, -1, side, side)
+        return torch.cat([query[:, :, None, None].expand(-1, -1, side, side), r], 1)
+
+    def noise(self, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal noise for one sample of every latent, (L, B, Z, h, w); B and type of `like`."""
+        side, config = self.config.frame_size // 4, self.config
+        shape = (config.core_steps, len(like), config.latent, side, side)
+        return torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
+
+    def _head(self, head: nn.Conv2d, state: State | None, like: Tensor) -> Gaussian:
+        if state is None:  # the convolution of zeros is the bias
+            assert head.bias is not None  # noqa: S101  heads are made with one
+            both = head.bias[None, :, None, None].expand(len(like), -1, *like.shape[2:])
+        else:
+            both = head(state.hidden)
+        return Gaussian(*both.chunk(2, 1))

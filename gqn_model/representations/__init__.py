@@ -1,0 +1,39 @@
+"""The networks that read the context views: a file each, and a line in the dict.
+
+The dict names classes as text, so that the configuration and `--help` can list them without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Name -> "module:class". A class takes (channels, frame_size) and maps frames (N, 3, H, W) in [0, 1] and poses
+# (N, 7) to r: (N, channels, H/4, W/4), or (N, channels, 1, 1) where the network keeps no map.
+REPRESENTATIONS: dict[str, str] = {
+    "tower": "gqn_model.representations.tower:Tower",
+    "pool": "gqn_model.representations.pool:Pool",
+    "pyramid": "gqn_model.representations.pyramid:Pyramid",
+}
+
+
+def make_representation(name: str, channels: int, frame_size: int) -> nn.Module:
+    """A new representation network.
+
+    Args:
+        name: a name of `REPRESENTATIONS`.
+        channels: channels of r.
+        frame_size: height and width of a frame in pixels.
+    """
+    from torch import nn
+
+    module, _, attribute = REPRESENTATIONS[name].partition(":")
+    network: nn.Module = getattr(importlib.import_module(module), attribute)(channels, frame_size)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    return network
