@@ -6,4 +6,335 @@ Results go to stdout, progress and messages to stderr. Exit status: 0 done, 1 th
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
 import click
+
+from gqn_data.errors import GQNError, OptionError, UnknownName
+from gqn_data.scene_sets import SCENE_SETS, SPLITS
+from gqn_data.version import VERSION
+
+_FAILED, _USAGE, _INTERRUPTED = 1, 2, 130
+
+
+class Commands(click.Group):
+    """A group of commands that ends every fault of the user's data or options in one line and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except (OptionError, UnknownName) as error:
+            say(f"Error: {error}")
+            ctx.exit(_USAGE)
+        except GQNError as error:
+            say(f"Error: {error}")
+            ctx.exit(_FAILED)
+        except BrokenPipeError:
+            raise  # click's to handle: whoever read our output has seen enough
+        except OSError as error:
+            say(f"Error: {error.filename or 'the system'}: {error.strerror or error}")
+            ctx.exit(_FAILED)
+        except KeyboardInterrupt:
+            say("Interrupted. What is whole was kept; run the same command again to go on.")
+            ctx.exit(_INTERRUPTED)
+
+
+def say(line: str) -> None:
+    """One line to the user, on stderr."""
+    click.echo(line, err=True)
+
+
+def answer(value: Any, lines: list[str], *, as_json: bool) -> None:
+    """The result of a command, on stdout: as JSON, or as text."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
+
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+_root = click.option(
+    "--root", type=click.Path(path_type=Path), help="The data root.  [default: $GQN_DATA, else ./data]"
+)
+_set = click.option("--set", "set_name", help="The scene set, where the folder's name does not tell it.")
+_workers = click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: one a core]")
+_split = click.option("--split", type=click.Choice(SPLITS), help="One split only.  [default: both]")
+
+
+@click.group(cls=Commands, context_settings=_SETTINGS)
+@click.version_option(VERSION, prog_name="gqn-data")
+def gqn_data() -> None:
+    """Make, convert, check and look at GQN scene sets.
+
+    SET is a scene set's name or alias (see `gqn-data list`); PATH is the folder of a dataset, or a folder of
+    TFRecords with train/ and test/ in it.
+    """
+
+
+@gqn_data.command("list")
+@click.option("--names", is_flag=True, help="Only the names, one a line.")
+@_json
+def list_sets(names: bool, as_json: bool) -> None:
+    """List the scene sets: what is expected of each."""
+    from dataclasses import asdict
+
+    from gqn_data.storage import human_bytes
+
+    if names:
+        answer(list(SCENE_SETS), list(SCENE_SETS), as_json=as_json)
+        return
+    rows = [("set", "aliases", "frame", "views", "scenes (train + test)", "files", "TFRecords")]
+    for row in SCENE_SETS.values():
+        marks = ["" if facts.settled else "?" for facts in (row.train, row.test)]
+        rows.append(
+            (
+                row.name,
+                ", ".join(row.aliases),
+                f"{row.frame_size}x{row.frame_size}",
+                str(row.views),
+                f"{row.train.scenes:,}{marks[0]} + {row.test.scenes:,}{marks[1]}",
+                f"{row.train.files} + {row.test.files}",
+                human_bytes(row.raw_bytes),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    answer([asdict(row) for row in SCENE_SETS.values()], [*lines, "?: sources disagree"], as_json=as_json)
+
+
+@gqn_data.command()
+@click.argument("source", metavar="SET|PATH")
+@_set
+@_root
+@_json
+def info(source: str, set_name: str | None, root: Path | None, as_json: bool) -> None:
+    """Tell what a dataset or a folder of TFRecords is."""
+    from gqn_data.info import describe
+    from gqn_data.sources import locate
+    from gqn_data.storage import data_root
+
+    found = describe(*locate(source, data_root(root), set_name))
+    answer(found.manifest.to_json(), found.lines(), as_json=as_json)
+
+
+@gqn_data.command()
+@click.argument("source", metavar="SET|PATH")
+@_set
+@_root
+@click.option("--deep", is_flag=True, help="Decode every frame, too.")
+@_workers
+@_json
+def verify(
+    source: str, set_name: str | None, root: Path | None, deep: bool, workers: int | None, as_json: bool
+) -> None:
+    """Check a dataset against its checksums, or TFRecords record by record.
+
+    Every fault is told, one a line; exit status 1 if there are any.
+    """
+    from dataclasses import asdict
+
+    from gqn_data.sources import locate
+    from gqn_data.storage import data_root, human_bytes
+    from gqn_data.verify import verify as verify_folder
+
+    found = verify_folder(*locate(source, data_root(root), set_name), deep=deep, workers=workers)
+    decoded = f", {found.frames:,} frames decoded" if deep else ""
+    verdict = f"{len(found.faults)} faults" if found.faults else "all good"
+    lines = [*found.faults, f"{found.files:,} files, {human_bytes(found.bytes)}{decoded}: {verdict}"]
+    answer(asdict(found), lines, as_json=as_json)
+    if found.faults:
+        sys.exit(_FAILED)
+
+
+@gqn_data.command()
+@click.argument("source", metavar="SET|PATH")
+@_set
+@_root
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The picture: .png or .jpg.")
+@click.option("--split", type=click.Choice(SPLITS), help="Which split.  [default: train]")
+@click.option("--scenes", "rows", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows.")
+@click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="The first scene shown.")
+@click.option("--views", "columns", type=click.IntRange(1, 100), default=10, show_default=True, help="Columns.")
+@click.option("--scale", type=click.IntRange(1, 16), default=1, show_default=True, help="Enlarge frames.")
+def view(
+    source: str,
+    set_name: str | None,
+    root: Path | None,
+    output: Path,
+    split: Any,
+    rows: int,
+    first: int,
+    columns: int,
+    scale: int,
+) -> None:
+    """Write a contact sheet: scenes as rows, views as columns."""
+    from gqn_data.dataset import open_dataset
+    from gqn_data.sheet import contact_sheet, write_picture
+    from gqn_data.sources import locate
+    from gqn_data.storage import data_root
+
+    path = Path(source)
+    if not path.exists():
+        path, _ = locate(source, data_root(root), set_name)
+    dataset = open_dataset(path, split)
+    scenes = range(first, min(first + rows, max(len(dataset), first + 1)))
+    write_picture(contact_sheet(dataset, scenes, columns, scale), output)
+    click.echo(output)
+
+
+@gqn_data.command()
+@click.argument("source", metavar="SET|PATH")
+@_set
+@_root
+@click.option("--on-corrupt", type=click.Choice(["fail", "skip"]), default="fail", show_default=True)
+@_workers
+@_json
+def index(
+    source: str, set_name: str | None, root: Path | None, on_corrupt: Any, workers: int | None, as_json: bool
+) -> None:
+    """Make TFRecords trainable in place: check every record and note where each frame lies."""
+    from gqn_data.index import index_raw_folder
+    from gqn_data.info import describe
+    from gqn_data.sources import locate, open_raw_folder
+    from gqn_data.storage import data_root
+    from gqn_data.workers import usable_cores
+
+    folder, scene_set = locate(source, data_root(root), set_name)
+    raw = open_raw_folder(folder, scene_set)
+    index_raw_folder(raw, on_corrupt=on_corrupt, workers=workers or usable_cores())
+    found = describe(folder, scene_set)
+    answer(found.manifest.to_json(), found.lines(), as_json=as_json)
+
+
+@gqn_data.command()
+@click.argument("source", metavar="SET|PATH")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["zarr", "numpy", "webdataset"]),
+    multiple=True,
+    default=("zarr",),
+    show_default=True,
+    help="What to write; may be given more than once.",
+)
+@_set
+@_root
+@click.option("--out", type=click.Path(path_type=Path), help="The data root for what is written.  [default: --root]")
+@click.option("--frames", type=click.Choice(["jpeg", "raw"]), help="How frames are kept.  [default: as they are]")
+@click.option("--jpeg-quality", type=click.IntRange(1, 100), help="Make JPEGs of decoded frames.")
+@_split
+@click.option("--limit", type=click.IntRange(1), help="At most so many scenes of each split.")
+@click.option("--on-corrupt", type=click.Choice(["fail", "skip"]), default="fail", show_default=True)
+@click.option("--shard-mb", type=click.IntRange(1), default=256, show_default=True, help="About so many MiB a shard.")
+@_workers
+@click.option("--overwrite", is_flag=True, help="Replace a dataset that is there.")
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@_json
+def convert(
+    source: str,
+    formats: tuple[str, ...],
+    set_name: str | None,
+    root: Path | None,
+    out: Path | None,
+    frames: Any,
+    jpeg_quality: int | None,
+    split: Any,
+    limit: int | None,
+    on_corrupt: Any,
+    shard_mb: int,
+    workers: int | None,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Convert TFRecords, or any dataset, to zarr, numpy or WebDataset shards.
+
+    JPEG bytes are copied as they are; nothing is lost. Interrupted, the same command goes on where it was.
+    """
+    from gqn_data import convert as conversion
+    from gqn_data.sources import locate
+    from gqn_data.storage import data_root, human_bytes
+
+    options = conversion.Options(
+        formats=tuple(dict.fromkeys(formats)),
+        frames=frames,
+        jpeg_quality=jpeg_quality,
+        splits=(split,) if split else None,
+        limit=limit,
+        on_corrupt=on_corrupt,
+        overwrite=overwrite,
+        shard_bytes=shard_mb << 20,
+        workers=workers,
+    )
+    folder, scene_set = locate(source, data_root(root), set_name)
+    target = out if out is not None else data_root(root)
+    if dry_run:
+        plans = conversion.plan_only(folder, scene_set, target, options)
+        answer(
+            [{"folder": str(p.folder), "shards": len(p.places), "bytes": p.stored_bytes} for p in plans],
+            [f"{p.folder}: {len(p.places)} shards, about {human_bytes(p.stored_bytes)}" for p in plans],
+            as_json=as_json,
+        )
+        return
+    done = conversion.convert(folder, scene_set, target, options, say)
+    lines = []
+    for result in done:
+        manifest = result.manifest
+        scenes = sum(row.scenes for row in manifest.splits.values())
+        size = human_bytes(sum(row.bytes for row in manifest.all_files()))
+        rate = f", {scenes / result.seconds:,.0f} scenes/s" if result.written and not result.kept else ""
+        skipped = sum(len(source.skipped) for row in manifest.splits.values() for source in row.sources)
+        left_out = f"; {skipped} corrupt records left out (listed in the manifest)" if skipped else ""
+        lines.append(f"{result.folder}: {scenes:,} scenes, {size}{rate}{left_out}")
+    answer([{"folder": str(result.folder), **result.manifest.to_json()} for result in done], lines, as_json=as_json)
+
+
+@gqn_data.command()
+@click.argument("scene_set", metavar="SET")
+@click.option("--scenes", type=int, required=True, help="How many scenes, over both splits unless --split is given.")
+@_root
+@click.option("--split", type=click.Choice(SPLITS), help="All in one split.  [default: nine to one]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
+@click.option("--size", type=int, help="Frame size in pixels.  [default: the set's]")
+@click.option("--views", type=int, help="Views a scene.  [default: the set's]")
+@click.option("--supersample/--no-supersample", default=True, show_default=True, help="Four rays a pixel, or one.")
+@_workers
+@_json
+def render(
+    scene_set: str,
+    scenes: int,
+    root: Path | None,
+    split: Any,
+    seed: int,
+    size: int | None,
+    views: int | None,
+    supersample: bool,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Render scenes as TFRecords in DeepMind's schema and file names: no download needed."""
+    from gqn_data.render.write import render_scene_set
+    from gqn_data.storage import data_root
+
+    report = render_scene_set(
+        data_root(root),
+        scene_set,
+        scenes=scenes,
+        split=split,
+        seed=seed,
+        frame_size=size,
+        views=views,
+        supersample=supersample,
+        workers=workers,
+    )
+    rate = f", {report.frames / report.seconds:,.0f} frames/s" if report.frames else ""
+    answer(
+        {**report._asdict(), "folder": str(report.folder)},
+        [
+            f"{report.folder}: {report.scenes:,} scenes; files written {report.files_written}, kept {report.files_kept}{rate}"
+        ],
+        as_json=as_json,
+    )

@@ -1,0 +1,76 @@
+"""What a dataset or a raw folder is, for people and for programs. Reads no frame. Imports `manifest`, `sources`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gqn_data.index import index_source_files
+from gqn_data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from gqn_data.scene_sets import SceneSet
+from gqn_data.sources import open_raw_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What lies in a folder.
+
+    Attributes:
+        folder: the folder.
+        manifest: what its manifest says; of a raw folder without one, what its files' framing tells.
+        indexed: false for a raw folder without an index.
+        bytes: size of all its files.
+    """
+
+    folder: Path
+    manifest: Manifest
+    indexed: bool
+    bytes: int
+
+    def lines(self) -> list[str]:
+        """The description as text."""
+        from gqn_data.storage import human_bytes
+
+        manifest, frames = self.manifest, self.manifest.frames
+        origin = manifest.origin
+        details = ", ".join(f"{key} {value}" for key, value in origin.details.items())
+        kept = {"jpeg": "JPEG", "raw": "decoded"}[frames.encoding]
+        quality = f" at quality {frames.jpeg_quality}" if frames.jpeg_quality else ""
+        decoder = f", by {frames.decoder}" if frames.decoder else ""
+        lines = [
+            f"{'scene set':<10} {manifest.scene_set}",
+            f"{'format':<10} {manifest.format}{'' if self.indexed else ', not indexed'}",
+            f"{'origin':<10} {origin.kind}{f' ({details})' if details else ''}",
+            f"{'frames':<10} {frames.views} views of {frames.width}x{frames.height}, {kept}{quality}{decoder}",
+            f"{'cameras':<10} {', '.join(manifest.cameras.fields)}; angles in {manifest.cameras.angles}",
+            f"{'size':<10} {human_bytes(self.bytes)}",
+        ]
+        for name, split in manifest.splits.items():
+            skipped = sum(len(source.skipped) for source in split.sources)
+            lines.append(
+                f"{name:<10} {split.scenes:,} scenes in {len(split.shards)} shards; source files "
+                f"{len(split.sources):,} of {split.expected_files:,}, whole set {split.expected_scenes:,} scenes"
+                + (f"; {skipped} corrupt records left out" if skipped else "")
+            )
+        if manifest.limit is not None:
+            lines.append(f"{'limit':<10} {manifest.limit:,} scenes of each split")
+        return lines
+
+
+def describe(folder: Path, scene_set: SceneSet) -> Description:
+    """What lies in a folder.
+
+    Args:
+        folder: of a dataset, or a raw folder.
+        scene_set: the set that it holds.
+
+    Raises:
+        GQNError: there is nothing there, or the manifest cannot be used.
+    """
+    if (folder / MANIFEST_FILE).exists():
+        manifest, indexed = read_manifest(folder), True
+    else:
+        manifest, indexed = index_source_files(open_raw_folder(folder, scene_set), None), False
+    return Description(
+        folder=folder, manifest=manifest, indexed=indexed, bytes=sum(row.bytes for row in manifest.all_files())
+    )

@@ -1,0 +1,224 @@
+"""Checking what lies on the disk: checksums of shards and records, and, `deep`, every frame decoded.
+
+Nothing is written. Every fault is found and told, not only the first one. Imports `dataset`, `manifest`,
+`sources`, `tfrecords`, `workers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gqn_data import storage
+from gqn_data.dataset import Dataset
+from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError
+from gqn_data.layout import SceneLayout
+from gqn_data.manifest import MANIFEST_FILE, FileRow, Manifest, read_manifest
+from gqn_data.progress import bar
+from gqn_data.scene import Scene
+from gqn_data.scene_sets import SceneSet, Split
+from gqn_data.sources import open_raw_folder
+from gqn_data.tfrecords import SceneScanner, read_records
+from gqn_data.workers import map_in_order, pool, usable_cores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was checked, and what is wrong.
+
+    Attributes:
+        files: files that were read.
+        bytes: bytes that were read.
+        scenes: scenes in them.
+        frames: frames that were decoded; 0 unless `deep`.
+        faults: one line a fault, naming file, record or scene, and what to do.
+    """
+
+    files: int
+    bytes: int
+    scenes: int
+    frames: int
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FileTask:
+    """One file against its size and checksum."""
+
+    folder: Path
+    row: FileRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RecordsTask:
+    """One TFRecord, record by record."""
+
+    path: Path
+    layout: SceneLayout
+    deep: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ShardTask:
+    """One shard, frame by frame."""
+
+    folder: Path
+    manifest: Manifest
+    split: Split
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    bytes: int = 0
+    files: int = 0
+    scenes: int = 0
+    frames: int = 0
+    faults: tuple[str, ...] = ()
+
+
+def verify(folder: Path, scene_set: SceneSet, *, deep: bool = False, workers: int | None = None) -> Verification:
+    """Checks a dataset, or a raw folder.
+
+    Args:
+        folder: of the dataset, or a raw folder.
+        scene_set: the set that it holds.
+        deep: decode every frame and look at every camera, too.
+        workers: processes; None for one a core.
+
+    Raises:
+        GQNError: there is nothing to check, or the manifest cannot be used.
+    """
+    tasks = list(_tasks(folder, scene_set, deep))
+    total = sum(_size(task) for task in tasks)
+    processes = workers or usable_cores()
+    found = []
+    with pool(min(processes, len(tasks))) as executor, bar(total, "B", "verify", unit_scale=True) as progress:
+        for task, result in zip(tasks, map_in_order(executor, _check, tasks, 2 * processes)):
+            found.append(result)
+            progress.update(_size(task))
+    return Verification(
+        files=sum(result.files for result in found),
+        bytes=sum(result.bytes for result in found),
+        scenes=sum(result.scenes for result in found),
+        frames=sum(result.frames for result in found),
+        faults=tuple(fault for result in found for fault in result.faults),
+    )
+
+
+_Task = _FileTask | _RecordsTask | _ShardTask
+
+
+def _tasks(folder: Path, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
+    if not (folder / MANIFEST_FILE).exists():
+        raw = open_raw_folder(folder, scene_set)
+        for files in raw.files.values():
+            for file in files:
+                yield _RecordsTask(path=file.path, layout=raw.layout, deep=deep)
+        return
+    manifest = read_manifest(folder)
+    for row in manifest.all_files():
+        yield _FileTask(folder=folder, row=row)
+    for split, split_row in manifest.splits.items():
+        if manifest.format == "tfrecord":
+            for shard in split_row.shards:
+                path = folder / shard.files[0].name
+                if path.exists():
+                    yield _RecordsTask(path=path, layout=manifest.layout, deep=deep)
+        elif deep:
+            for number in range(len(split_row.shards)):
+                yield _ShardTask(folder=folder, manifest=manifest, split=split, number=number)
+
+
+def _size(task: _Task) -> int:
+    if isinstance(task, _FileTask):
+        return task.row.bytes if task.row.sha256 else 0
+    if isinstance(task, _RecordsTask):
+        return task.path.stat().st_size
+    shard = task.manifest.splits[task.split].shards[task.number]
+    return sum(file.bytes for file in shard.files)
+
+
+def _check(task: _Task) -> _Found:
+    if isinstance(task, _FileTask):
+        return _check_file(task)
+    if isinstance(task, _RecordsTask):
+        return _check_records(task)
+    return _check_shard(task)
+
+
+def _check_file(task: _FileTask) -> _Found:
+    path, row = task.folder / task.row.name, task.row
+    if not path.is_file():
+        return _Found(faults=(f"{path}: listed in the manifest and absent; convert or copy it again",))
+    size = path.stat().st_size
+    if size != row.bytes:
+        fault = f"{path}: {size} bytes, the manifest says {row.bytes}; convert or copy it again"
+        return _Found(files=1, bytes=size, faults=(fault,))
+    if row.sha256 is None:
+        return _Found()  # a source file; its records are checked one by one
+    found = storage.sha256_of(path)
+    if found != row.sha256:
+        fault = f"{path}: SHA-256 is {found}, the manifest says {row.sha256}; convert or copy it again"
+        return _Found(files=1, bytes=size, faults=(fault,))
+    return _Found(files=1, bytes=size)
+
+
+def _check_records(task: _RecordsTask) -> _Found:
+    faults: list[str] = []
+    scanner = SceneScanner(task.layout)
+    scenes = frames = 0
+    for record in read_records(task.path, lambda fault: faults.append(str(fault))):
+        try:
+            scene = scanner.scan(record, task.path)
+            scenes += 1
+            if task.deep:
+                views = zip(scene.offsets, scene.lengths)
+                encoded = [record.payload[offset : offset + length] for offset, length in views]
+                frames += _decode_all(Scene(scene.cameras, encoded=encoded))
+        except CorruptRecord as fault:
+            faults.append(str(fault))
+        except CorruptFrame as fault:
+            faults.append(str(CorruptRecord(task.path, record.number, record.offset, str(fault))))
+    return _Found(files=1, bytes=task.path.stat().st_size, scenes=scenes, frames=frames, faults=tuple(faults))
+
+
+def _check_shard(task: _ShardTask) -> _Found:
+    dataset = Dataset(task.folder, task.manifest, task.split)
+    row = task.manifest.splits[task.split].shards[task.number]
+    name = task.folder / row.files[0].name
+    faults: list[str] = []
+    frames = 0
+    try:
+        shard = dataset.shard(task.number)
+    except GQNError as fault:
+        return _Found(faults=(str(fault),))
+    for scene in range(row.scenes):
+        try:
+            frames += _decode_all(shard.scene(scene))
+        except CorruptFrame as fault:
+            faults.append(f"{name}: scene {scene} of the file: {fault}; convert it again")
+        except GQNError as fault:
+            faults.append(str(fault))
+            break  # the file cannot be read; its other scenes would only say so again
+    return _Found(scenes=row.scenes, frames=frames, faults=tuple(faults))
+
+
+def _decode_all(scene: Scene) -> int:
+    """Decodes every view; returns how many.
+
+    Raises:
+        CorruptFrame: a frame cannot be decoded, or a camera is not a number.
+    """
+    if not np.isfinite(scene.cameras).all():
+        view = int(np.argwhere(~np.isfinite(scene.cameras))[0][0])
+        raise CorruptFrame(f"view {view}: its camera {scene.cameras[view].tolist()} is not finite")
+    for view in range(len(scene)):
+        try:
+            scene.frame(view)
+        except CorruptFrame as error:
+            raise CorruptFrame(f"view {view}: {error}") from error
+    return len(scene)
