@@ -15,7 +15,6 @@ from gqn_model.config import Config
 
 if TYPE_CHECKING:
     from gqn_data.loader import Batch, SceneLoader
-
     from gqn_data.scene_sets import Split
 
 
@@ -53,10 +52,11 @@ def training_batches(shards: str | Path, config: Config) -> tuple[SceneLoader, C
     Raises:
         RunMismatch: the frame size that the dataset has is none that the network can take.
     """
+    from torch import cuda
+
     from gqn_data.loader import SceneLoader
 
     training = config.training
-    with_size = {"frame_size": config.model.frame_size} if config.model.frame_size else {}
     context = (training.context_min, training.context_max) if training.context_max else None
 
     def opened(context: tuple[int, int] | None) -> SceneLoader:
@@ -66,7 +66,8 @@ def training_batches(shards: str | Path, config: Config) -> tuple[SceneLoader, C
             context=context,
             seed=training.seed,
             workers=training.workers,
-            **with_size,
+            frame_size=config.model.frame_size or None,
+            pin_memory=training.device != "cpu" and cuda.is_available(),
         )
 
     loader = opened(context)

@@ -44,6 +44,7 @@ class ConvLSTM(nn.Module):
         self.moving = nn.ParameterList(nn.Parameter(torch.empty(shape)) for _ in range(cores))
         # The parts are drawn as the one convolution that they are, with the fan-in of the joined input.
         deviation = 1 / math.sqrt((hidden + moving + static) * kernel**2)
+        assert self.static.bias is not None  # noqa: S101  it is made with one
         nn.init.zeros_(self.static.bias)
         for parameter in (self.static.weight, *self.moving):
             nn.init.trunc_normal_(parameter, std=deviation, a=-2 * deviation, b=2 * deviation)

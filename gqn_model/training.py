@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -37,6 +38,9 @@ from gqn_model.likelihood import gaussian_floor, psnr
 from gqn_model.logs import Logger, Record
 from gqn_model.model import GQN, Elbo
 from gqn_model.schedules import learning_rate_at, sigma_at
+
+if TYPE_CHECKING:
+    from gqn_data.loader import Batch
 
 
 def choose_device(name: str) -> torch.device:
@@ -210,19 +214,19 @@ class _Trainer:
                     f"stopped by {name} after step {self.step}, which is saved; `gqn train --resume {self.run}` goes on"
                 )
 
-    def _take_step(self, stream: Iterator[object]) -> None:
+    def _take_step(self, stream: Iterator[Batch]) -> None:
         training = self.config.training
         asked = time.perf_counter()
         batch = next(stream)
         self.meter.waited += time.perf_counter() - asked
-        inputs = to_device(batch, self.device)  # type: ignore[arg-type]
+        inputs = to_device(batch, self.device)
         sigma = sigma_at(training, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(training, self.step)
         elbo: Elbo = self.model(inputs, sigma)
         loss = -elbo.value.mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if training.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip)
         self.optimizer.step()

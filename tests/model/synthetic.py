@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 
+from gqn_data.loader import Batch
 from gqn_model.config import Config, resolve
 from gqn_model.inputs import Inputs, to_device
 from gqn_model.model import GQN
-
-
-class Batch(NamedTuple):
-    """The fields of `gqn_data.loader.Batch`."""
-
-    context_frames: torch.Tensor
-    context_poses: torch.Tensor
-    context_mask: torch.Tensor
-    query_pose: torch.Tensor
-    target: torch.Tensor
-    scenes: torch.Tensor
-    views: torch.Tensor
 
 
 def scenes_of(count: int, views: int, size: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
