@@ -64,8 +64,8 @@ def open_raw_folder(folder: Path, scene_set: SceneSet) -> RawFolder:
     """
     if not folder.is_dir():
         raise SourceMissing(
-            f"{folder}: no such folder; make scenes with: gqn-data render {scene_set.name} --scenes 1000, "
-            "or give the path of a folder of TFRecords"
+            f"{folder}: no such folder; give the path of a folder of {scene_set.name}'s TFRecords, "
+            "or make some with gqn-data render"
         )
     files: dict[Split, tuple[SourceFile, ...]] = {}
     for split in SPLITS:
