@@ -364,7 +364,9 @@ _device = click.option("--device", default="auto", show_default=True, help="cpu,
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/SET-PRESET-N]")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run.")
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="Where settings start from.  [default: paper]")
-@click.option("--mod", "mods", type=click.Choice(list(MODS)), multiple=True, help="Settings changed together; repeatable.")
+@click.option(
+    "--mod", "mods", type=click.Choice(list(MODS)), multiple=True, help="Settings changed together; repeatable."
+)
 @config_options
 def train(
     shards: str | None, out: Path | None, resume: Path | None, preset: str | None, mods: tuple[str, ...], **options: Any
@@ -439,7 +441,9 @@ def evaluate(
 @_context
 @click.option("--samples", type=click.IntRange(0, 16), default=2, show_default=True, help="Prior samples shown.")
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which split.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of views and the noise.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of views and the noise."
+)
 @_step
 @_device
 def sample(

@@ -1,0 +1,71 @@
+"""The picture of `gqn sample`: reads a run and a dataset, writes one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gqn_data import storage
+from gqn_data.errors import OptionError, RunMismatch
+from gqn_model.batches import fixed_batches
+from gqn_model.checkpoints import load_checkpoint
+from gqn_model.inputs import to_device
+from gqn_model.model import GQN
+from gqn_model.pictures import prediction_picture
+from gqn_model.training import choose_device
+
+if TYPE_CHECKING:
+    from gqn_data.scene_sets import Split
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+
+def write_predictions(
+    run: Path,
+    shards: str,
+    output: Path,
+    *,
+    scenes: int = 8,
+    context: int = 0,
+    samples: int = 2,
+    split: Split = "test",
+    seed: int = 0,
+    step: int | None = None,
+    device: str = "auto",
+) -> None:
+    """Writes a picture of predictions: a column a scene, the truth above what the prior predicts.
+
+    Args:
+        run: the run's folder.
+        shards: the dataset.
+        output: the file; its ending tells the format.
+        scenes: columns, from the start of the split.
+        context: context views; 0: the largest number that the run was trained with.
+        samples: prior samples shown.
+        split: train or test.
+        seed: of the choice of views, and of the noise.
+        step: of which checkpoint; None: of the newest.
+        device: as in the configuration.
+
+    Raises:
+        OptionError: the ending is none that we write.
+    """
+    if output.suffix.lower() not in FORMATS:
+        raise OptionError(f"{output}: cannot write {output.suffix or 'a file of no ending'}; possible: .png, .jpg")
+    checkpoint = load_checkpoint(run, step)
+    place = choose_device(device)
+    model = GQN(checkpoint.config.model)
+    model.load_state_dict(checkpoint.model)
+    model.to(place).eval()
+    context = context or checkpoint.config.training.context_max
+    batches = fixed_batches(shards, checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed)
+    try:
+        batch = next(iter(batches), None)
+    finally:
+        batches.close()
+    if batch is None:
+        raise RunMismatch(f"{shards}: no scenes in its split {split}; expected at least one")
+    title = f"{batches.scene_set}, {split} scenes, after {checkpoint.step} steps"
+    image = prediction_picture(model, to_device(batch, place), title, columns=scenes, samples=samples, seed=seed)
+    with storage.writing(output) as file:
+        image.save(file, format=FORMATS[output.suffix.lower()])
