@@ -218,7 +218,7 @@ def enter_cone(o: Vector, d: Vector, radius: float, half: float) -> Entry:
     b = ox * dx + oy * dy + slope * slope * below * dz
     c = ox * ox + oy * oy - slope * slope * below * below
     inside = b * b - a * c
-    if inside <= 0.0 or (c <= 0.0 and abs(oz) <= half):
+    if inside < 0.0 or (c <= 0.0 and abs(oz) <= half):
         return _NO_ENTRY
     root = math.sqrt(inside)
     for sign in (-1.0, 1.0):
@@ -227,9 +227,12 @@ def enter_cone(o: Vector, d: Vector, radius: float, half: float) -> Entry:
         if 0.0 < t < best and abs(z) <= half:
             best = t
             x, y = ox + t * dx, oy + t * dy
-            across = math.sqrt(x * x + y * y) + _EPSILON
+            across = math.sqrt(x * x + y * y)
             scale = 1.0 / math.sqrt(1.0 + slope * slope)
-            nx, ny, nz = x / across * scale, y / across * scale, slope * scale
+            if across < _EPSILON:  # the apex, which has no side
+                nx, ny, nz = 0.0, 0.0, 1.0
+            else:
+                nx, ny, nz = x / across * scale, y / across * scale, slope * scale
     return best, nx, ny, nz
 
 

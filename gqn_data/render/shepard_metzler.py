@@ -24,7 +24,7 @@ CAMERA_DISTANCE = 7.5  # edges of a cube
 FIELD_OF_VIEW = math.radians(50)
 
 # The same in every scene: from above and one side, so far away that its rays are as good as parallel.
-_LIGHT = Light(
+LIGHT = Light(
     at=(60.0, 30.0, 75.0),
     aim=(0.0, 0.0),
     ambient=0.21,
@@ -133,7 +133,7 @@ def render_chain(
     frames = np.empty((len(cameras), frame_size, frame_size, 3), dtype=np.uint8)
     kinds, rows = pack(chain.solids)
     lens = Lens(tangent=math.tan(FIELD_OF_VIEW / 2), samples=2 if supersample else 1)
-    cast_views(Scene(kinds, rows, _LIGHT, NO_ROOM, NO_TEXTURES), cameras, lens, frames)
+    cast_views(Scene(kinds, rows, LIGHT, NO_ROOM, NO_TEXTURES), cameras, lens, frames)
     return frames
 
 

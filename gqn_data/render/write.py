@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from gqn_data import images, origin, progress, storage, workers
+from gqn_data import images, origin, progress, storage
 from gqn_data.errors import CorruptRecord, DestinationError, OptionError
 from gqn_data.render import RENDERER_VERSION, find_renderer
 from gqn_data.scene_sets import SCENE_SETS, SPLITS, SceneSet, Split, SplitFacts, source_file_number
 from gqn_data.tfrecords import RecordWriter, count_records, serialize_example
+from gqn_data.workers import map_in_order, pool, usable_cores
 
 # Chosen by bytes a frame and by how frames of known quality look (docs/rendering.md).
 DEFAULT_QUALITY = 95
@@ -27,6 +28,8 @@ VIEWS = (1, 1000)
 QUALITIES = (1, 100)
 
 _CHUNK = 25  # scenes that a worker renders at a time; does not show in the result
+# A worker takes some seconds to start; a core casts as many rays in about three.
+_RAYS_WORTH_A_WORKER = 3 << 24
 _AHEAD = 3  # chunks under way or waiting, for each worker
 
 
@@ -139,7 +142,7 @@ def render_scene_set(
         DestinationError: the folder holds more scenes than are asked for, or another run writes there.
         NoSpace: the disk is full; whole files only are left.
     """
-    scene_set, _ = find_renderer(name)
+    scene_set, render = find_renderer(name)
     row = SCENE_SETS[scene_set]
     parameters = _Parameters(
         scene_set=scene_set,
@@ -150,7 +153,8 @@ def render_scene_set(
         supersample=supersample,
     )
     wanted = share(_at_least("number of scenes", scenes, 1), split)
-    processes = _at_least("number of workers", _usable_cores() if workers is None else workers, 1)
+    if workers is not None:
+        _at_least("number of workers", workers, 1)
     folder = root / "raw" / scene_set
     files = [file for part, count in wanted.items() for file in _plan(folder, row, part, count)]
     with storage.sole_writer(folder):
@@ -161,10 +165,11 @@ def render_scene_set(
         missing = [file for file in files if not _is_whole(file)]
         if missing:
             _announce_compiling()
-            _render_records(_Chunk(parameters=parameters, split="train", first=0, last=1))
+            # The smallest scene there is: the workers then find the machine code on the disk.
+            render(0, seed=0, split="train", frame_size=FRAME_SIZES[0], views=1, supersample=False)
         begin = time.perf_counter()
-        _write(missing, parameters, processes)
-    done = sum(file.last - file.first for file in missing)
+        done = sum(file.last - file.first for file in missing)
+        _write(missing, parameters, workers or _enough_workers(done, parameters))
     return RenderReport(
         folder=folder,
         files_written=len(missing),
@@ -185,8 +190,10 @@ def share(scenes: int, split: Split | None) -> dict[Split, int]:
     return {"train": scenes - test, "test": test} if test else {"train": scenes}
 
 
-def _usable_cores() -> int:
-    return workers.usable_cores()
+def _enough_workers(scenes: int, parameters: _Parameters) -> int:
+    """As many workers as there are cores, but none that would take longer to start than to do its part."""
+    rays = scenes * parameters.views * parameters.frame_size**2 * (4 if parameters.supersample else 1)
+    return max(1, min(usable_cores(), rays // _RAYS_WORTH_A_WORKER))
 
 
 def _at_least(what: str, value: int, low: int) -> int:
@@ -276,10 +283,10 @@ def _write(files: Sequence[_File], parameters: _Parameters, processes: int) -> N
     processes = min(processes, len(chunks))
     label = f"render {parameters.scene_set}"
     with (
-        workers.pool(processes) as pool,
+        pool(processes) as executor,
         progress.bar(scenes * parameters.views, "frame", label, unit_scale=True) as bar,
     ):
-        results = workers.map_in_order(pool, _render_records, chunks, _AHEAD * processes)
+        results = map_in_order(executor, _render_records, chunks, _AHEAD * processes)
         for file, row in zip(files, plan):
             with storage.writing(file.path) as out:
                 writer = RecordWriter(out)

@@ -1,0 +1,172 @@
+"""The ring rooms: what stands where, and that the raw cameras tell the truth about the frames."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gqn_data.render import rooms, shapes, textures
+from gqn_data.render.rooms import RoomScene, Thing, render_ring_scene, render_room, ring_to_world, sample_ring_scene
+from gqn_data.render.shapes import Solid
+from gqn_data.render.surfaces import Light
+
+seeds = st.integers(0, 2**40)
+indices = st.integers(0, 10**7)
+
+
+def sample(index, seed=0, views=10, split="train"):
+    return sample_ring_scene(index, seed=seed, split=split, views=views)
+
+
+def points_of(solid):
+    """Points on the surface of a solid, in world coordinates, by what its kind and sizes mean."""
+    turns = np.linspace(0, 2 * math.pi, 24, endpoint=False)
+    circle = np.stack([np.cos(turns), np.sin(turns), 0 * turns], axis=1)
+    up = np.array((0, 0, 1.0))
+    a, b, c = (*solid.sizes, 0, 0)[:3]
+    if solid.kind == shapes.BOX:
+        local = np.array(list(itertools.product((-a, a), (-b, b), (-c, c))))
+    elif solid.kind == shapes.CYLINDER:
+        local = np.concatenate([a * circle + b * up, a * circle - b * up])
+    elif solid.kind == shapes.CONE:
+        local = np.concatenate([a * circle - b * up, [b * up]])
+    elif solid.kind == shapes.CAPSULE:
+        local = np.concatenate([a * circle + b * up, a * circle - b * up, [(a + b) * up, -(a + b) * up]])
+    else:
+        local = np.concatenate([a * circle, [a * up, -a * up]])
+    return local @ solid.turn + solid.centre
+
+
+@settings(max_examples=100, deadline=None)
+@given(indices, seeds)
+def test_the_raw_cameras_are_those_of_the_ring(index, seed):
+    scene = render_ring_scene(index, seed=seed, split="test", frame_size=16, views=3, supersample=False)
+    x, y, z, yaw, pitch = scene.cameras.T
+    assert scene.cameras.dtype == np.float32
+    assert np.hypot(x, y) == pytest.approx(1, abs=1e-6)
+    assert not z.any()
+    assert not pitch.any()
+    assert np.cos(yaw - np.arctan2(-y, -x)) == pytest.approx(1)
+    assert (abs(yaw) <= np.float32(math.pi)).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(indices, seeds)
+def test_the_camera_never_stands_in_an_object_or_a_wall(index, seed):
+    scene, raw = sample(index, seed)
+    world = ring_to_world(raw)
+    assert abs(world[:, :2]).max() < rooms.HALF_ROOM - 0.2
+    for solid in scene.solids:
+        for camera in world:
+            assert np.linalg.norm(points_of(solid) - camera[:3], axis=1).min() > 0.2
+            # Nothing reaches beyond the ring, so no camera stands inside either.
+            assert np.hypot(*points_of(solid)[:, :2].T).max() < rooms.RING_RADIUS - 0.2
+
+
+@settings(max_examples=200, deadline=None)
+@given(indices, seeds)
+def test_one_to_three_objects_stand_apart_on_the_floor_of_the_room(index, seed):
+    scene, _ = sample(index, seed)
+    assert 1 <= len(scene.things) <= 3
+    for thing in scene.things:
+        points = np.concatenate([points_of(solid) for solid in thing.solids])
+        assert np.hypot(*(points[:, :2] - thing.centre).T).max() <= thing.radius + 1e-9
+        seen = points[points[:, 2] > -1e-9]
+        assert seen[:, 2].min() == pytest.approx(0, abs=0.02)
+        extents = np.ptp(seen, axis=0)
+        thin = 0.15 if thing.shape == "triangle" else rooms.SMALLEST
+        assert thin - 0.02 <= extents.min()
+        assert extents.max() <= rooms.LARGEST + 1e-9
+    for one, other in itertools.combinations(scene.things, 2):
+        assert math.dist(one.centre, other.centre) > one.radius + other.radius
+
+
+def test_every_shape_wall_floor_and_number_of_objects_comes_up_about_as_often():
+    scenes = [sample(index, views=1)[0] for index in range(1500)]
+    numbers = np.bincount([len(scene.things) for scene in scenes])[1:]
+    assert numbers.min() > 400
+    for names, seen in (
+        (textures.WALLS, [scene.wall for scene in scenes]),
+        (textures.FLOORS, [scene.floor for scene in scenes]),
+        (rooms.SHAPES, [thing.shape for scene in scenes for thing in scene.things]),
+    ):
+        counts = np.array([seen.count(name) for name in names])
+        assert counts.min() > 0.7 * len(seen) / len(names)
+
+
+def test_the_light_stands_elsewhere_in_each_scene():
+    places = {sample(index, views=1)[0].light.at for index in range(50)}
+    assert len(places) == 50
+
+
+@given(indices)
+@settings(max_examples=20, deadline=None)
+def test_more_views_begin_with_the_same_ones_of_the_same_scene(index):
+    scene, raw = sample(index, views=3)
+    same, more = sample(index, views=10)
+    assert (scene.wall, scene.floor, scene.light) == (same.wall, same.floor, same.light)
+    for one, other in zip(shapes.pack(scene.solids), shapes.pack(same.solids)):
+        assert (one == other).all()
+    assert (more[:3] == raw).all()
+
+
+def test_two_views_of_one_scene_agree_on_where_a_thing_is():
+    """Rays through one point in two frames, by their raw cameras alone, meet where the thing stands."""
+    centre = np.array((0.8, -0.6, 0.9))
+    red = Solid(kind=shapes.SPHERE, centre=tuple(centre), sizes=(0.15,), colour=(1, 0, 0))
+    flat = Light((0.0, 0.0, 9.0), (0.0, 0.0), 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    thing = Thing(shape="sphere", solids=(red,), centre=(0.8, -0.6), radius=0.15)
+    scene = RoomScene(things=(thing,), wall="green", floor="blue", light=flat)
+    _, raw = sample(3, views=12)
+    frames = render_room(scene, ring_to_world(raw), 128, True).astype(int)
+
+    origins, rays = [], []
+    for frame, (x, y, _, yaw, _) in zip(frames, raw):
+        row, column = np.argwhere((frame[..., 0] > 200) & (frame[..., 1] < 60)).mean(axis=0) + 0.5
+        assert 4 < column < 124
+        tangent = math.tan(math.radians(25))
+        left, up = (1 - column / 64) * tangent, (1 - row / 64) * tangent
+        ray = np.array((math.cos(yaw) - left * math.sin(yaw), math.sin(yaw) + left * math.cos(yaw), up))
+        origins.append((3.25 * x, 3.25 * y, 0.78))
+        rays.append(ray / np.linalg.norm(ray))
+    for one, other in itertools.combinations(range(len(rays)), 2):
+        if abs(np.dot(rays[one], rays[other])) > 0.9:
+            continue  # nearly one line: where they meet says little
+        sides = np.stack([rays[one], -rays[other]], axis=1)
+        along, *_ = np.linalg.lstsq(sides, np.subtract(origins[other], origins[one]), rcond=None)
+        assert origins[one] + along[0] * rays[one] == pytest.approx(centre, abs=0.03)
+
+
+def test_the_sky_the_wall_and_the_floor_have_the_colours_of_the_real_frames():
+    _, raw = sample(0, views=1)
+    flat = Light((0.0, 0.0, 9.0), (0.0, 0.0), 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    for wall, floor in itertools.product(textures.WALLS, textures.FLOORS):
+        frame = render_room(RoomScene(things=(), wall=wall, floor=floor, light=flat), ring_to_world(raw), 64, True)[
+            0
+        ].astype(float)
+        red, green, blue = frame[24:30].mean(axis=(0, 1))
+        assert frame[4, 32].tolist() == [154, 226, 250]
+        assert {
+            "red": red > green > blue,
+            "green": green > red > blue,
+            "cerise": red > blue > green,
+            "orange": red > green > 3 * blue,
+            "yellow": red > green > 3 * blue,
+        }[wall]
+        red, green, blue = frame[50:].mean(axis=(0, 1))
+        assert {"yellow": red > green > 1.5 * blue, "white": red == green == blue, "blue": blue > green > red}[floor]
+
+
+@pytest.mark.parametrize("texture", [*map(textures.wall, textures.WALLS), *map(textures.floor, textures.FLOORS)])
+def test_every_level_of_a_texture_has_the_same_mean(texture):
+    size, base = textures.SIZE, 0
+    assert texture.dtype == np.float32
+    assert 0 <= texture.min() <= texture.max() <= 1
+    while size:
+        level = texture[base : base + size * size]
+        assert level.mean(axis=0, dtype=np.float64) == pytest.approx(texture[-1], abs=1e-5)
+        base, size = base + size * size, size // 2
+    assert base == len(texture)

@@ -1,0 +1,151 @@
+"""Known rays meet known surfaces; what a solid holds is decided here by other means than in the ray caster."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gqn_data.render import shapes
+from gqn_data.render.shapes import BOX, CAPSULE, CONE, CYLINDER, ICOSAHEDRON, MISSED, SPHERE, Solid, enter
+
+ROOT = math.sqrt(0.5)
+
+
+def golden_icosahedron():
+    """Face planes (normals, offsets) of an icosahedron of circumradius 1 on a vertex, by trying all triples."""
+    ring = [(2 / math.sqrt(5) * math.cos(a), 2 / math.sqrt(5) * math.sin(a)) for a in np.arange(5) * 2 * math.pi / 5]
+    top = [(x, y, 1 / math.sqrt(5)) for x, y in ring]
+    vertices = np.array([(0, 0, 1), *top, *[(-x, -y, -z) for x, y, z in top], (0, 0, -1)])
+    planes = []
+    for a, b, c in itertools.combinations(vertices, 3):
+        normal = np.cross(b - a, c - a)
+        if np.linalg.norm(normal) < 1e-9:
+            continue
+        normal /= np.linalg.norm(normal)
+        heights = vertices @ normal - a @ normal
+        if heights.max() < 1e-9 and (heights > -1e-9).sum() == 3:
+            planes.append((*normal, a @ normal))
+        elif heights.min() > -1e-9 and (heights < 1e-9).sum() == 3:
+            planes.append((*-normal, -a @ normal))
+    assert len(planes) == 20
+    return np.array(planes)
+
+
+PLANES = golden_icosahedron()
+
+
+def holds(kind, sizes, points):
+    """Whether each of points (n, 3) lies in the solid, by its definition."""
+    a, b, c = sizes
+    x, y, z = points.T
+    across = np.hypot(x, y)
+    if kind == SPHERE:
+        return x * x + y * y + z * z < a * a
+    if kind == BOX:
+        return (abs(x) < a) & (abs(y) < b) & (abs(z) < c)
+    if kind == CYLINDER:
+        return (across < a) & (abs(z) < b)
+    if kind == CAPSULE:
+        return np.hypot(across, np.maximum(abs(z) - b, 0)) < a
+    if kind == CONE:
+        return (abs(z) < b) & (across < a * (b - z) / (2 * b))
+    return (points @ PLANES[:, :3].T < a * PLANES[:, 3]).all(axis=1)
+
+
+KINDS = {
+    "sphere": (SPHERE, (0.5, 0.0, 0.0)),
+    "box": (BOX, (0.3, 0.5, 0.7)),
+    "cylinder": (CYLINDER, (0.4, 0.6, 0.0)),
+    "capsule": (CAPSULE, (0.3, 0.4, 0.0)),
+    "cone": (CONE, (0.5, 0.5, 0.0)),
+    "icosahedron": (ICOSAHEDRON, (0.7, 0.0, 0.0)),
+}
+
+
+@pytest.mark.parametrize(
+    ("shape", "origin", "direction", "distance", "normal"),
+    [
+        ("sphere", (3, 0, 0), (-1, 0, 0), 2.5, (1, 0, 0)),
+        ("box", (3, 0.1, 0.2), (-1, 0, 0), 2.7, (1, 0, 0)),
+        ("box", (0.1, -3, 0.2), (0, 1, 0), 2.5, (0, -1, 0)),
+        ("box", (0.1, 0.2, 3), (0, 0, -1), 2.3, (0, 0, 1)),
+        ("cylinder", (3, 0, 0.5), (-1, 0, 0), 2.6, (1, 0, 0)),
+        ("cylinder", (0.3, 0, 3), (0, 0, -1), 2.4, (0, 0, 1)),
+        ("cylinder", (0.3, 0, -3), (0, 0, 1), 2.4, (0, 0, -1)),
+        ("capsule", (0, 3, 0.3), (0, -1, 0), 2.7, (0, 1, 0)),
+        ("capsule", (0, 0, 3), (0, 0, -1), 2.3, (0, 0, 1)),
+        ("capsule", (3, 0, 0.4 + 0.18), (-1, 0, 0), 3 - 0.24, (0.8, 0, 0.6)),
+        ("cone", (0, 0, -3), (0, 0, 1), 2.5, (0, 0, -1)),
+        ("cone", (3, 0, 0), (-1, 0, 0), 2.75, (2 / math.sqrt(5), 0, 1 / math.sqrt(5))),
+        ("icosahedron", tuple(3 * PLANES[7, :3]), tuple(-PLANES[7, :3]), 3 - 0.7 * PLANES[7, 3], PLANES[7, :3]),
+        ("icosahedron", tuple(3 * PLANES[0, :3]), tuple(-PLANES[0, :3]), 3 - 0.7 * PLANES[0, 3], PLANES[0, :3]),
+    ],
+)
+def test_a_known_ray_meets_a_known_surface_at_the_known_distance(shape, origin, direction, distance, normal):
+    kind, sizes = KINDS[shape]
+    found = enter(kind, tuple(map(float, origin)), tuple(map(float, direction)), sizes)
+    assert found == pytest.approx((distance, *normal), abs=1e-9)
+
+
+@pytest.mark.parametrize("shape", KINDS)
+@pytest.mark.parametrize(("axis", "sign"), list(itertools.product(range(3), (-1, 1))))
+def test_a_ray_that_leads_away_or_aside_meets_nothing(shape, axis, sign):
+    kind, sizes = KINDS[shape]
+    start, away, aside = np.zeros(3), np.zeros(3), np.zeros(3)
+    start[axis], away[axis], aside[(axis + 1) % 3] = 2.0 * sign, 1.0 * sign, 1.0
+    assert enter(kind, tuple(start), tuple(away), sizes)[0] == MISSED
+    assert enter(kind, tuple(start), tuple(aside), sizes)[0] == MISSED
+
+
+unit = st.floats(-1, 1, allow_nan=False)
+
+
+@pytest.mark.parametrize("shape", KINDS)
+@settings(max_examples=150, deadline=None)
+@given(where=st.tuples(unit, unit, unit), target=st.tuples(unit, unit, unit))
+def test_a_ray_enters_just_where_the_first_point_inside_is(shape, where, target):
+    kind, sizes = KINDS[shape]
+    outward = np.array(where)
+    if np.linalg.norm(outward) < 0.1:
+        return
+    origin = 2.5 * outward / np.linalg.norm(outward)
+    direction = 0.7 * np.array(target) - origin
+    direction /= np.linalg.norm(direction)
+    t, *normal = enter(kind, tuple(origin.tolist()), tuple(direction.tolist()), sizes)
+
+    steps = np.arange(0, 5, 1e-3)
+    inside = holds(kind, sizes, origin + steps[:, None] * direction)
+    if not inside.any():  # a ray may graze what lies between two steps
+        assert t == MISSED or not holds(kind, sizes, (origin + (t + 2e-3) * direction)[None])[0]
+        return
+    assert inside.argmax() * 1e-3 - 1e-3 - 1e-9 <= t <= inside.argmax() * 1e-3 + 1e-9
+    assert np.linalg.norm(normal) == pytest.approx(1)
+    assert np.dot(normal, direction) < 0
+
+
+@pytest.mark.parametrize("shape", KINDS)
+def test_the_reach_of_a_solid_holds_all_of_it_and_no_more_than_it_must(shape):
+    kind, sizes = KINDS[shape]
+    reach = Solid(kind=kind, centre=(0, 0, 0), sizes=sizes, colour=(1, 1, 1)).reach
+    points = np.random.default_rng(0).uniform(-1, 1, (200_000, 3))
+    farthest = np.linalg.norm(points[holds(kind, sizes, points)], axis=1).max()
+    assert farthest <= reach <= farthest + 0.05
+
+
+def test_a_row_carries_what_the_solid_says():
+    turn = shapes.turn_to((0, 1, 1))
+    solid = Solid(kind=CAPSULE, centre=(1, 2, 3), sizes=(0.1, 0.4), colour=(0.2, 0.4, 0.6), turn=turn)
+    kinds, rows = shapes.pack([solid])
+    assert kinds.tolist() == [CAPSULE]
+    assert rows[0].tolist() == [1, 2, 3, *turn.ravel(), 0.1, 0.4, 0, 0.5, 0.2, 0.4, 0.6]
+
+
+@given(st.tuples(unit, unit, unit).filter(lambda axis: np.linalg.norm(axis) > 0.01))
+def test_a_turn_is_a_rotation_with_its_z_along_the_axis(axis):
+    turn = shapes.turn_to(axis)
+    assert turn @ turn.T == pytest.approx(np.eye(3))
+    assert np.linalg.det(turn) == pytest.approx(1)
+    assert turn[2] == pytest.approx(np.array(axis) / np.linalg.norm(axis))
