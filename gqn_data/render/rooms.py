@@ -96,18 +96,18 @@ def _apart(one: Thing, other: Thing) -> bool:
 
 
 def _sample_light(random: np.random.Generator) -> Light:
-    bearing, away = random.uniform(-math.pi, math.pi), random.uniform(2.0, 4.4)
+    bearing, away = random.uniform(-math.pi, math.pi), random.uniform(2.0, 4.2)
     x, y = away * math.cos(bearing), away * math.sin(bearing)
-    nearer = random.uniform(0.4, 0.9)
+    nearer = random.uniform(0.5, 1.0)
     return Light(
-        at=(x, y, random.uniform(3.6, 5.2)),
+        at=(x, y, random.uniform(4.0, 5.6)),
         aim=(x * nearer, y * nearer),
-        ambient=0.32,
+        ambient=0.35,
         fill=0.36,
-        diffuse=0.58,
+        diffuse=0.55,
         sheen=0.18,
-        floor_ambient=0.31,
-        floor_diffuse=1.05,
+        floor_ambient=0.32,
+        floor_diffuse=1.15,
     )
 
 
@@ -163,7 +163,7 @@ def _stand(shape: str, random: np.random.Generator, colour: Vector) -> tuple[lis
 def _triangle(random: np.random.Generator, colour: Vector) -> tuple[list[Solid], float]:
     """An equilateral triangle of three capsules that stands on one of its sides."""
     extent = random.uniform(1.0, LARGEST)
-    tube = extent * 0.085
+    tube = extent * 0.105
     side = extent - 2 * tube
     along_y = bool(random.integers(2))
     corners = [

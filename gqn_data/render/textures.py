@@ -25,11 +25,11 @@ _Shade = NDArray[np.float64]
 
 # 0 to 255, as seen where the light is full.
 _WALL_COLOURS: dict[Wall, tuple[int, int, int]] = {
-    "red": (216, 126, 105),
-    "green": (183, 220, 174),
-    "cerise": (190, 74, 117),
-    "orange": (255, 132, 12),
-    "yellow": (228, 178, 26),
+    "red": (204, 118, 98),
+    "green": (170, 204, 162),
+    "cerise": (178, 69, 109),
+    "orange": (246, 125, 8),
+    "yellow": (216, 168, 26),
 }
 _FLOOR_COLOURS: dict[Floor, tuple[int, int, int]] = {
     "yellow": (255, 227, 106),
@@ -80,9 +80,9 @@ def _mottle(random: np.random.Generator, cells: int) -> _Shade:
 def _baseboard(shade: _Shade) -> None:
     """The dark board along the foot of a wall, with a line on it."""
     top = SIZE * 92 // 100
-    shade[top:] = 0.62
-    shade[top : top + 2] = 0.45
-    shade[SIZE - 4 : SIZE - 2] = 0.78
+    shade[top:] = 0.74
+    shade[top : top + 2] = 0.55
+    shade[SIZE - 4 : SIZE - 2] = 0.85
 
 
 def _circuits(random: np.random.Generator) -> _Shade:
@@ -138,7 +138,7 @@ def _panels(colour: _Shade) -> _Shade:
             texels[away < 0.165] = colour
             texels[np.abs(away - 0.165) < 0.008] = line
             texels[away < 0.125] = dark
-    texels[int(SIZE * 0.95) :] = colour * 0.72
+    texels[int(SIZE * 0.95) :] = colour * 0.8
     return texels
 
 
