@@ -50,13 +50,13 @@ def permute(positions: NDArray[np.int64], count: int, *, seed: int, epoch: int) 
     """
     half_bits = max(1, ((count - 1).bit_length() + 1) // 2)
     keys = [np.uint64(key(seed, epoch, step)) for step in range(_ROUNDS)]
-    values = positions.astype(np.uint64)
+    values = positions.astype(np.uint64).ravel()  # a scalar would warn where an array wraps around
     values = _feistel(values, half_bits, keys)
     outside = values >= np.uint64(count)
     while outside.any():
         values[outside] = _feistel(values[outside], half_bits, keys)
         outside = values >= np.uint64(count)
-    return values.astype(np.int64)
+    return values.astype(np.int64).reshape(positions.shape)
 
 
 def _feistel(values: NDArray[np.uint64], half_bits: int, keys: list[np.uint64]) -> NDArray[np.uint64]:
