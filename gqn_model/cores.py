@@ -132,11 +132,11 @@ class Canvas(nn.Module):
         if self.shared:
             return functional.conv_transpose2d(canvas, torch.einsum("duyx,ou->doyx", self.up[0], head), bias, stride=4)
         batch, channels, height, width = canvas.shape
-        unfolded = canvas.view(batch, channels // 16, 16 * height, width)
+        unfolded = canvas.reshape(batch, channels // 16, 16 * height, width)
         seen = functional.conv2d(
             unfolded, self.observe_head.weight, bias
         )  # one 1x1 for each of the 16 places of a cell
-        return functional.pixel_shuffle(seen.view(batch, 3 * 16, height, width), 4)
+        return functional.pixel_shuffle(seen.reshape(batch, 3 * 16, height, width), 4)
 
 
 class CanvasWeights(NamedTuple):

@@ -53,7 +53,7 @@ def _scene(p: dict[str, Tensor], c: ModelConfig, frames: Tensor, poses: Tensor, 
     return torch.cat(rows).expand(-1, -1, c.frame_size // 4, c.frame_size // 4)
 
 
-def _lstm(  # noqa: PLR0917
+def _lstm(
     p: dict[str, Tensor], c: ModelConfig, name: str, core: int, x: Tensor, static: Tensor, h: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor]:
     rows = slice(core * 4 * c.hidden, (core + 1) * 4 * c.hidden)
@@ -65,7 +65,7 @@ def _lstm(  # noqa: PLR0917
     return o.sigmoid() * cell.tanh(), cell
 
 
-def _run(  # noqa: PLR0917
+def _run(
     p: dict[str, Tensor],
     c: ModelConfig,
     context: tuple[Tensor, Tensor, Tensor],
@@ -104,7 +104,7 @@ def _heads(both: Tensor) -> tuple[Tensor, Tensor]:
     return mean, log_variance.exp().sqrt()
 
 
-def naive_elbo(  # noqa: PLR0917
+def naive_elbo(
     p: dict[str, Tensor],
     c: ModelConfig,
     context: tuple[Tensor, Tensor, Tensor],

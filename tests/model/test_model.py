@@ -69,6 +69,16 @@ def test_the_paper_preset_has_the_published_number_of_parameters(
     assert count / 1e6 == pytest.approx(millions, rel=0.005)
 
 
+@pytest.mark.parametrize("shared", CORES)
+def test_the_layout_in_memory_changes_nothing(shared: bool) -> None:
+    config = small(shared_cores=shared)
+    model = small_model(config, dtype=torch.float64)
+    inputs, noise = small_inputs(config, dtype=torch.float64), _noise(config)
+    before = model(inputs, 0.9, noise).value
+    model.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(inputs, 0.9, noise).value, before, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize(("representation", "millions"), [("tower", 1.96), ("pool", 1.96), ("pyramid", 2.14)])
 def test_the_representations_have_the_published_number_of_parameters(representation: str, millions: float) -> None:
     with torch.device("meta"):
