@@ -6,6 +6,8 @@ Written apart from `gqn_model`: it reads the parameters of a network by name and
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,10 +74,11 @@ def _run(
     query: Tensor,
     noise: Tensor,
     target: Tensor | None,
+    represent: Callable[[Any], Tensor] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     side, size, batch = c.frame_size // 4, c.frame_size, len(query)
     v = query[:, :, None, None].expand(-1, -1, side, side)
-    r = _scene(p, c, *context)
+    r = _scene(p, c, *context) if represent is None else represent(context).expand(-1, -1, side, side)
     h_g, c_g, h_e, c_e = (torch.zeros(batch, c.hidden, side, side, dtype=r.dtype) for _ in range(4))
     u = torch.zeros(batch, c.canvas, size, size, dtype=r.dtype)
     kls = []
@@ -112,9 +115,10 @@ def naive_elbo(
     target: Tensor,
     sigma: float,
     noise: Tensor,
+    represent: Callable[[Any], Tensor] | None = None,
 ) -> Tensor:
-    """The ELBO of each sample, (B,)."""
-    mean, kls = _run(p, c, context, query, noise, target)
+    """The ELBO of each sample, (B,); `represent` stands in for the plain representation where steps alone count."""
+    mean, kls = _run(p, c, context, query, noise, target, represent)
     likelihood = -((target - mean) ** 2) / (2 * sigma**2) - math.log(sigma) - math.log(2 * math.pi) / 2
     return likelihood.sum((1, 2, 3)) - torch.stack(kls).sum(0)
 
