@@ -80,7 +80,7 @@ class FrameChecker:
         Raises:
             CorruptFrame: not a JPEG, cut short, or of another size.
         """
-        if not data.startswith(self._good, start) or not self._good:
+        if not self._good or not data.startswith(self._good, start, stop):
             height, width, length = header_of(memoryview(data)[start:stop])
             if (height, width) != (self.height, self.width):
                 raise CorruptFrame(f"a frame of {width}x{height} pixels, expected {self.width}x{self.height}")
