@@ -1,0 +1,43 @@
+"""Fixtures that several test modules share, and how hypothesis runs here."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from made_scenes import SET, make_raw_folder
+
+from gqn_data.scene_sets import SCENE_SETS
+
+# No deadlines: machines differ, and speed is measured in benchmarks/.
+settings.register_profile(
+    "gqn", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("gqn")
+
+MAZES = Path(__file__).resolve().parents[2] / "shared" / "data" / "mazes"
+
+
+@pytest.fixture(scope="session")
+def scene_set():
+    """The row of the set that the made scenes stand for."""
+    return SCENE_SETS[SET]
+
+
+@pytest.fixture(scope="session")
+def shared_raw(tmp_path_factory):
+    """A raw folder of 7 train scenes in two source files and 2 test scenes; for reading only."""
+    return make_raw_folder(tmp_path_factory.mktemp("shared") / "raw" / SET)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """The same in a folder of the test's own."""
+    return make_raw_folder(tmp_path / "root" / "raw" / SET)
+
+
+@pytest.fixture(scope="session")
+def mazes():
+    """The folder of DeepMind's own mazes; for reading only."""
+    if not MAZES.is_dir():
+        pytest.skip("DeepMind's mazes are not on this machine (../shared/data/mazes)")
+    return MAZES

@@ -1,0 +1,113 @@
+"""Small scenes made by code, written as DeepMind writes them, through the `tfrecord` package and Pillow.
+
+Nothing of the project writes here: what the tests read was made by somebody else's code.
+"""
+
+import io
+import json
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tfrecord import TFRecordWriter, example_pb2
+
+SET = "shepard_metzler_5_parts"
+VIEWS, SIZE = 3, 16
+FILES = {"train": 900, "test": 100}
+
+
+class MadeScene(NamedTuple):
+    frames: tuple[bytes, ...]
+    cameras: np.ndarray
+
+
+def pattern(scene, view, size=SIZE):
+    """Pixels that tell scene, view, rows, columns and channels apart."""
+    row, column = np.mgrid[0:size, 0:size] * (255 // (2 * size))
+    pixels = np.stack([row + 7 * scene, column + 40 * view, row // 2 + column + 13 * scene + 29 * view], axis=-1)
+    return (pixels % 256).astype(np.uint8)
+
+
+def jpeg(pixels, **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", **{"quality": 90, "subsampling": "4:2:0", **options})
+    return file.getvalue()
+
+
+@cache
+def made_scene(number, views=VIEWS, size=SIZE):
+    """The scene of that number: no two have a frame or a camera in common."""
+    frames = tuple(jpeg(pattern(number, view, size)) for view in range(views))
+    cameras = (np.arange(views * 5, dtype=np.float32).reshape(views, 5) / 7 + 100 * number).astype(np.float32)
+    cameras.setflags(write=False)
+    return MadeScene(frames, cameras)
+
+
+def scenes_from(first, count, views=VIEWS, size=SIZE):
+    return [made_scene(number, views, size) for number in range(first, first + count)]
+
+
+def example_bytes(frames, cameras):
+    """A serialized `Example`, by the `Example` class of `tfrecord`."""
+    return TFRecordWriter.serialize_tf_example(
+        {"frames": (list(frames), "byte"), "cameras": (np.asarray(cameras).ravel().tolist(), "float")}
+    )
+
+
+def framed(payloads):
+    """A TFRecord file as bytes, framed by `tfrecord`'s checksum."""
+    parts = []
+    for payload in payloads:
+        length = len(payload).to_bytes(8, "little")
+        parts += [length, TFRecordWriter.masked_crc(length), payload, TFRecordWriter.masked_crc(payload)]
+    return b"".join(parts)
+
+
+def write_source_file(path, scenes):
+    """A TFRecord, written by `tfrecord`'s own writer."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = TFRecordWriter(str(path))
+    for scene in scenes:
+        datum = {"frames": (list(scene.frames), "byte"), "cameras": (scene.cameras.ravel().tolist(), "float")}
+        writer.write(datum)
+    writer.close()
+    return path
+
+
+def rendered(views=VIEWS, size=SIZE):
+    return {"kind": "rendered", "details": {"seed": 5, "frame_size": size, "views": views}}
+
+
+def source_name(split, number):
+    return f"{number:0{len(str(FILES[split]))}d}-of-{FILES[split]}.tfrecord"
+
+
+def make_raw_folder(folder, *, train=(4, 3), test=(2,), numbers=None, views=VIEWS, size=SIZE, origin=True):
+    """A raw folder of Shepard-Metzler scenes; scene s of train is made_scene(s), of test made_scene(1000 + s).
+
+    `train` and `test` give the scenes of each source file, `numbers` the numbers of the training files.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if origin:
+        (folder / "source.json").write_text(json.dumps(rendered(views, size)))
+    for split, counts, first in (("train", train, 0), ("test", test, 1000)):
+        at = first
+        for place, count in enumerate(counts):
+            number = numbers[place] if numbers and split == "train" else place + 1
+            write_source_file(folder / split / source_name(split, number), scenes_from(at, count, views, size))
+            at += count
+    return folder
+
+
+def tree(folder):
+    """Every file below a folder with its bytes."""
+    files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def parse(payload):
+    """What protobuf's own parser makes of a payload."""
+    return example_pb2.Example.FromString(payload)
