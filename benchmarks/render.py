@@ -7,6 +7,7 @@ python -m benchmarks.render --compare FOLDER -o sheet.png    a sheet and the fig
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -14,12 +15,13 @@ from pathlib import Path
 from gqn_data.render import RENDERERS
 from gqn_data.render.write import render_scene_set
 from gqn_data.scene_sets import SCENE_SETS
+from gqn_data.workers import usable_cores
 
 _WARM_UP = 5
 
 
 def bare(name: str, scenes: int, supersample: bool) -> float:
-    """Frames a second of the renderer alone, on one core."""
+    """Frames per second of processor time of the renderer alone, on one core."""
     row, render = SCENE_SETS[name], RENDERERS[name]
 
     def one(index: int) -> int:
@@ -30,9 +32,9 @@ def bare(name: str, scenes: int, supersample: bool) -> float:
 
     for index in range(_WARM_UP):
         one(index)
-    begin = time.perf_counter()
+    begin = time.process_time()
     frames = sum(one(index) for index in range(scenes))
-    return frames / (time.perf_counter() - begin)
+    return frames / (time.process_time() - begin)
 
 
 def written(name: str, scenes: int, supersample: bool, workers: int) -> float:
@@ -49,19 +51,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--compare", type=Path, metavar="FOLDER", help="of the reference pictures")
     parser.add_argument("-o", "--output", type=Path, default=Path("sheet.png"), help="the sheet to write")
-    parser.add_argument("--scenes", type=int, default=400, help="scenes for each figure")
+    parser.add_argument("--scenes", type=int, default=1000, help="scenes for each figure")
     arguments = parser.parse_args()
     if arguments.compare is not None:
         from benchmarks.render_compare import compare
 
         compare(arguments.compare, arguments.output)
         return
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{usable_cores()} cores, load before the run {load}")
     print("frames a second          |     2x2 supersampling     |     one ray a pixel       ")
     print("set                      |  bare  1 worker  2 workers |  bare  1 worker  2 workers")
     for name in RENDERERS:
         cells = []
         for supersample in (True, False):
-            figures = [bare(name, arguments.scenes // 2, supersample)]
+            figures = [bare(name, arguments.scenes // 4, supersample)]
             figures += [written(name, arguments.scenes, supersample, workers) for workers in (1, 2)]
             cells.append("{:6.0f} {:8.0f} {:10.0f}".format(*figures))
         print(f"{name:24} | {' | '.join(cells)}", flush=True)

@@ -1,8 +1,10 @@
 """Conversion: a raw folder, or any dataset, into another container.
 
-Source files are indexed (every record checked), the shards are planned from the counts that were found, workers
-write whole shards, the manifest comes last. A run can be cut off at any moment; the same command then goes on
-where it was, and ends with the same bytes. Imports `dataset`, `formats`, `index`, `manifest`, `plan`, `sources`.
+Source files are counted, the shards are planned from the counts that were found, workers write whole shards and
+check every record on the way, the manifest comes last. A run can be cut off at any moment; the same command then
+goes on where it was, and ends with the same bytes.
+
+Imports `dataset`, `formats`, `index`, `manifest`, `plan`, `sources`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from gqn_data.dataset import Dataset
 from gqn_data.errors import CorruptFrame, DestinationError, ShardChecksumError, SourceMissing
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardPlace
+from gqn_data.formats.tfrecord_files import scenes_in_sequence
 from gqn_data.index import index_source_files
 from gqn_data.manifest import (
     CHECKSUM_FILE,
@@ -119,20 +122,25 @@ def plan_only(folder: Path, scene_set: SceneSet, root: Path, options: Options) -
 
 
 def _open_source(folder: Path, scene_set: SceneSet, index_folder: Path | None, options: Options) -> Source:
-    """The source, indexed into `index_folder` where it is raw and not indexed in place."""
+    """The source. Raw files without an index are counted by their framing, and checked when they are copied.
+
+    Where corrupt records are to be skipped, the counts are known only after a look at every record: the files are
+    then indexed first, into `index_folder`.
+    """
     if (folder / MANIFEST_FILE).exists():
         manifest = read_manifest(folder)
         if manifest.format != "tfrecord" or _index_fits(open_raw_folder(folder, scene_set), manifest):
             return Source(folder=folder, manifest=limited(manifest, options))
+    look_at_all = options.on_corrupt == "skip" and index_folder is not None
     manifest = index_source_files(
         open_raw_folder(folder, scene_set),
-        index_folder,
+        index_folder if look_at_all else None,
         splits=options.splits,
         limit=options.limit,
         on_corrupt=options.on_corrupt,
         workers=options.processes,
     )
-    return Source(folder=folder, manifest=limited(manifest, options), index_folder=index_folder)
+    return Source(folder=folder, manifest=limited(manifest, options), index_folder=index_folder, indexed=look_at_all)
 
 
 def _index_fits(raw: RawFolder, manifest: Manifest) -> bool:
@@ -324,28 +332,40 @@ def _read_plan(path: Path) -> dict[str, Any] | None:
 
 def _write_shard(task: _Task) -> ShardRow:
     """Writes one shard; runs in any process."""
-    place = task.place
-    dataset = Dataset(task.source.folder, task.source.manifest, place.split, task.source.index_folder)
+    place, source = task.place, task.source
     at = place.first_scene
 
     def scenes() -> Iterator[Scene]:
         nonlocal at
-        shard_number = -1
-        for at in range(place.first_scene, place.first_scene + place.scenes):
-            number, within = dataset.locate(at)
-            if number != shard_number:
-                _check_files(dataset, number, task.source.index_folder)
-                shard_number, shard = number, dataset.shard(number)
-            yield shard.scene(within)
+        for scene in _scenes_of(source, place):
+            yield scene
+            at += 1
 
     try:
         return FORMATS[task.format_name].write_shard(place, scenes())
     except CorruptFrame as error:
+        dataset = Dataset(source.folder, source.manifest, place.split)
         number, within = dataset.locate(at)
-        name = task.source.manifest.splits[place.split].shards[number].files[0].name
+        name = source.manifest.splits[place.split].shards[number].files[0].name
         raise CorruptFrame(
-            f"{task.source.folder / name}: scene {within} of the file: {error}; fetch or convert that file again"
+            f"{source.folder / name}: scene {within} of the file: {error}; fetch or convert that file again"
         ) from error
+
+
+def _scenes_of(source: Source, place: ShardPlace) -> Iterator[Scene]:
+    """The scenes of one shard to be, from the source, checked on the way."""
+    first, count = place.first_scene, place.scenes
+    if not source.indexed:
+        yield from scenes_in_sequence(source.folder, source.manifest, place.split, first, count)
+        return
+    dataset = Dataset(source.folder, source.manifest, place.split, source.index_folder)
+    end = first + count
+    while first < end:
+        number, within = dataset.locate(first)
+        here = min(end - first, source.manifest.splits[place.split].shards[number].scenes - within)
+        _check_files(dataset, number, source.index_folder)
+        yield from dataset.shard(number).in_sequence(within, here)
+        first += here
 
 
 def _check_files(dataset: Dataset, number: int, index_folder: Path | None) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gqn_data import storage
 from gqn_data.errors import CorruptRecord, SourceMissing
@@ -97,29 +99,35 @@ def index_file(task: IndexTask) -> IndexedFile:
         skipped.append(SkippedRecord(record=fault.record, offset=fault.offset, reason=fault.reason))
 
     on_fault = skip if task.on_corrupt == "skip" else None
-    index = np.zeros(256, index_dtype(task.layout))
     scanner = SceneScanner(task.layout)
-    scenes = 0
+    records, sizes, offsets, lengths = array("Q"), array("Q"), array("Q"), array("L")
+    cameras: list[NDArray[np.float32]] = []
     for record in read_records(task.file.path, on_fault):
         try:
             scene = scanner.scan(record, task.file.path)
         except CorruptRecord as fault:
             report(fault, on_fault)
             continue
-        if scenes == len(index):
-            index = np.concatenate([index, np.zeros_like(index)])
-        start = record.offset + HEADER_BYTES
-        row = index[scenes]
-        row["record"] = record.offset
-        row["size"] = HEADER_BYTES + len(record.payload) + FOOTER_BYTES
-        row["offset"] = scene.offsets
-        row["offset"] += start
-        row["length"] = scene.lengths
-        row["cameras"] = scene.cameras
-        scenes += 1
+        records.append(record.offset)
+        sizes.append(HEADER_BYTES + len(record.payload) + FOOTER_BYTES)
+        offsets.extend(scene.offsets)
+        lengths.extend(scene.lengths)
+        cameras.append(scene.cameras)
+    scenes = len(records)
+    index = np.zeros(scenes, index_dtype(task.layout))
+    if scenes:
+        views = task.layout.views
+        index["record"] = records
+        index["size"] = sizes
+        # the scan counts from the start of the payload, the index from the start of the file
+        index["offset"] = (
+            np.array(offsets, np.uint64).reshape(scenes, views) + (index["record"] + HEADER_BYTES)[:, None]
+        )
+        index["length"] = np.array(lengths, np.uint32).reshape(scenes, views)
+        index["cameras"] = np.stack(cameras)
     with storage.writing(task.index_folder / name) as file, storage.ChecksummedFile(file) as out:
         out.write(npy_header(index.dtype, (scenes,)))
-        out.write(index[:scenes].tobytes())
+        out.write(index.tobytes())
         index_row = FileRow(name=name, sha256=out.finish(), bytes=out.position)
     found = IndexedFile(
         source=SourceRow(

@@ -77,11 +77,13 @@ class Source:
         folder: of the dataset, or the raw folder.
         manifest: of its scenes, limited to those wanted; its shards are as they lie there.
         index_folder: where the indexes of a raw folder lie, if not beside its files.
+        indexed: false for source files that were only counted: they are read in sequence.
     """
 
     folder: Path
     manifest: Manifest
     index_folder: Path | None = None
+    indexed: bool = True
 
     @property
     def stored_bytes(self) -> int:

@@ -159,10 +159,14 @@ class Rows:
         data = self.file.read(self.start + row * self.row_bytes, self.row_bytes)
         return np.frombuffer(data, self.dtype).reshape(self.shape)
 
+    def some(self, first: int, count: int) -> NDArray[Any]:
+        """Rows from `first` on: (count, *shape), read-only."""
+        data = self.file.read(self.start + first * self.row_bytes, count * self.row_bytes)
+        return np.frombuffer(data, self.dtype).reshape(count, *self.shape)
+
     def all(self) -> NDArray[Any]:
         """All rows: (count, *shape), read-only."""
-        data = self.file.read(self.start, self.count * self.row_bytes)
-        return np.frombuffer(data, self.dtype).reshape(self.count, *self.shape)
+        return self.some(0, self.count)
 
 
 def npy_rows(file: RangedFile, dtype: np.dtype[Any], shape: tuple[int, ...], count: int) -> Rows:

@@ -116,63 +116,77 @@ def human_bytes(count: float) -> str:
 
 
 class ChecksummedFile:
-    """Writes to a file that `writing` opened, and computes its SHA-256 on the way, in a thread of its own.
+    """Writes to a file that `writing` opened, and computes its SHA-256 on the way, each in a thread of its own.
 
-    Hashing and writing let go of the interpreter, so they run beside whatever makes the bytes.
+    Hashing, writing and flushing let go of the interpreter, so they run beside whatever makes the bytes.
 
     Args:
         file: open for writing.
     """
 
     _BLOCK = 4 << 20
-    _PENDING = 2
+    _PENDING = 4
+    _FLUSH_EVERY = 32 << 20
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._digest = hashlib.sha256()
-        self._block = bytearray()
-        self._thread = ThreadPoolExecutor(1)
-        self._pending: deque[Future[None]] = deque()
+        self._parts: list[bytes | bytearray | memoryview] = []
+        self._held = 0
+        self._unflushed = 0
+        self._hasher = ThreadPoolExecutor(1)
+        self._writer = ThreadPoolExecutor(1)
+        self._flusher = ThreadPoolExecutor(1)
+        self._pending: deque[Future[Any]] = deque()
+        self._flushing: Future[None] | None = None
         self.position = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(wait=True)
+        for thread in (self._hasher, self._writer, self._flusher):
+            thread.shutdown(wait=True, cancel_futures=True)
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Appends a copy of `data`."""
-        self._block += data
-        self.position += len(data)
-        if len(self._block) >= self._BLOCK:
-            self._hand_over(self._block)
-            self._block = bytearray()
+    def write(self, *parts: bytes | bytearray | memoryview) -> None:
+        """Appends the parts; the caller does not touch their memory again."""
+        self._parts += parts
+        length = sum(map(len, parts))
+        self.position += length
+        self._held += length
+        if self._held >= self._BLOCK:
+            self._hand_over()
 
-    def write_owned(self, data: memoryview) -> None:
-        """Appends `data`, which the caller does not touch again."""
-        if self._block:
-            self._hand_over(self._block)
-            self._block = bytearray()
-        self.position += data.nbytes
-        self._hand_over(data)
-
-    def _hand_over(self, block: bytearray | memoryview) -> None:
+    def _hand_over(self) -> None:
+        block = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts = []
+        self._held = 0
         while len(self._pending) >= self._PENDING:
             self._pending.popleft().result()
-        self._pending.append(self._thread.submit(self._put, block))
+        self._pending.append(self._hasher.submit(self._digest.update, block))
+        self._pending.append(self._writer.submit(self._put, block))
 
-    def _put(self, block: bytearray | memoryview) -> None:
-        self._digest.update(block)
+    def _put(self, block: bytes | bytearray | memoryview) -> None:
         self._file.write(block)
+        self._unflushed += len(block)
+        # Sent to the disk bit by bit, the last flush finds little to wait for.
+        if self._unflushed >= self._FLUSH_EVERY and (self._flushing is None or self._flushing.done()):
+            self._file.flush()
+            self._flushing = self._flusher.submit(_sync_data, self._file.fileno())
+            self._unflushed = 0
 
     def finish(self) -> str:
         """Waits for all that was written; the SHA-256 of it in hexadecimal."""
-        self._hand_over(self._block)
-        self._block = bytearray()
+        self._hand_over()
         while self._pending:
             self._pending.popleft().result()
+        if self._flushing is not None:
+            self._flushing.result()
         return self._digest.hexdigest()
+
+
+def _sync_data(handle: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(handle)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ wire format, protobuf.dev/programming-guides/encoding. Imports `errors`, `images
 
 from __future__ import annotations
 
+import io
+import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -78,11 +80,14 @@ def masked_crc(data: bytes | memoryview) -> int:
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def read_records(path: Path, on_corrupt: Callable[[CorruptRecord], None] | None = None) -> Iterator[Record]:
+def read_records(
+    path: Path, on_corrupt: Callable[[CorruptRecord], None] | None = None, *, first: int = 0
+) -> Iterator[Record]:
     """The records of a file in order, both checksums checked.
 
     Args:
         path: the file.
+        first: the number of the record to begin with; those before it are passed over by their framing.
         on_corrupt: called with what is wrong, instead of raising it; reading goes on with the next record,
             or ends where the framing itself cannot be trusted any more.
 
@@ -90,9 +95,10 @@ def read_records(path: Path, on_corrupt: Callable[[CorruptRecord], None] | None 
         CorruptRecord: a payload does not match its checksum.
         CorruptFraming: no TFRecord, compressed, or cut short.
     """
-    size = path.stat().st_size
-    number = offset = 0
-    with path.open("rb", buffering=_BUFFER) as file:
+    with path.open("rb", buffering=0) as raw:
+        size = os.fstat(raw.fileno()).st_size
+        number, offset = _pass_over(raw, path, size, first)
+        file = io.BufferedReader(raw, _BUFFER)
         while True:
             header = file.read(HEADER_BYTES)
             if not header and number:
@@ -153,18 +159,22 @@ def count_records(path: Path) -> int:
     Raises:
         CorruptFraming: no TFRecord, compressed, or cut short.
     """
-    size = path.stat().st_size
-    number = offset = 0
     with path.open("rb", buffering=0) as file:
-        while offset < size or number == 0:
-            header = file.read(HEADER_BYTES)
-            fault = _framing_fault(header, size - offset, first=offset == 0)
-            if fault is not None:
-                raise CorruptFraming(path, number, offset, fault)
-            offset += HEADER_BYTES + _UINT64.unpack_from(header)[0] + FOOTER_BYTES
-            file.seek(offset)
-            number += 1
-    return number
+        return _pass_over(file, path, os.fstat(file.fileno()).st_size, None)[0]
+
+
+def _pass_over(file: IO[bytes], path: Path, size: int, count: int | None) -> tuple[int, int]:
+    """Passes over `count` records, or all, by their framing; the number and the offset of the next record."""
+    number = offset = 0
+    while number != count and (offset < size or number == 0):
+        header = file.read(HEADER_BYTES)
+        fault = _framing_fault(header, size - offset, first=offset == 0)
+        if fault is not None:
+            raise CorruptFraming(path, number, offset, fault)
+        offset += HEADER_BYTES + _UINT64.unpack_from(header)[0] + FOOTER_BYTES
+        file.seek(offset)
+        number += 1
+    return number, offset
 
 
 class WireError(Exception):
@@ -250,16 +260,23 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             raise WireError(begin, "not an Example message: a varint of more than ten bytes")
 
 
-def _fields(data: bytes, span: _Span) -> Iterator[tuple[int, int, int, int]]:
+def _fields(data: bytes, span: _Span) -> list[tuple[int, int, int, int]]:
     """The fields of a message: (field number, wire type, start, stop of the value)."""
     at, end = span
+    fields = []
     while at < end:
         begin = at
-        tag, at = _varint(data, at)
+        tag = data[at]
+        at += 1
+        if tag >= 0x80:
+            tag, at = _varint(data, begin)
         kind = tag & 7
         start = at
         if kind == 2:
-            length, start = _varint(data, at)
+            length = data[at]
+            start = at + 1
+            if length >= 0x80:
+                length, start = _varint(data, at)
             at = start + length
         elif kind == 5:
             at += 4
@@ -273,9 +290,10 @@ def _fields(data: bytes, span: _Span) -> Iterator[tuple[int, int, int, int]]:
             raise WireError(begin, f"not an Example message: wire type {kind} at the start of a field")
         if at > end:
             raise WireError(begin, f"a field of {at - start} bytes, {end - start} left in its message")
-        if tag >> 3 == 0:
+        if tag < 8:
             raise WireError(begin, "not an Example message: field number 0")
-        yield tag >> 3, kind, start, at
+        fields.append((tag >> 3, kind, start, at))
+    return fields
 
 
 def _end_of_group(data: bytes, at: int, end: int, number: int) -> int:

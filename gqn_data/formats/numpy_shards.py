@@ -39,7 +39,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
             fill_pixels(scene, block[filled])
             filled += 1
             if filled == in_block:
-                out.write_owned(block.data.cast("B"))
+                out.write(block.data.cast("B"))
                 block = np.empty_like(block)
                 filled = 0
         out.write(block[:filled].tobytes())

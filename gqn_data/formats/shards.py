@@ -6,7 +6,7 @@ Both read ranges and keep nothing; what they are asked for is all they touch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,10 @@ class EncodedShard(ABC):
         """One scene, its JPEG bytes as they are kept."""
         offsets, lengths, cameras = self.describe(scene)
         return Scene(cameras, encoded=self._read(scene, offsets, lengths))
+
+    def in_sequence(self, first: int, count: int) -> Iterator[Scene]:
+        """Scenes one after another."""
+        return (self.scene(scene) for scene in range(first, first + count))
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Fills `out`, (len(views), height, width, 3), with the frames of those views; returns all raw cameras.
@@ -149,6 +153,10 @@ class PixelShard:
     def scene(self, scene: int) -> Scene:
         """One scene, all its pixels read."""
         return Scene(self.cameras(scene), pixels=self._frames[scene].astype(np.uint8, copy=False))
+
+    def in_sequence(self, first: int, count: int) -> Iterator[Scene]:
+        """Scenes one after another."""
+        return (self.scene(scene) for scene in range(first, first + count))
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Fills `out`, (len(views), height, width, 3), with the frames of those views; returns all raw cameras."""

@@ -5,17 +5,19 @@ Nothing is written here but the index: TFRecords are made by the renderer, or fe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from gqn_data.errors import CorruptRecord, OptionError
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import IndexedShard, index_dtype
 from gqn_data.layout import SceneLayout
-from gqn_data.manifest import Encoding, ShardRow
+from gqn_data.manifest import Encoding, Manifest, ShardRow
 from gqn_data.reading import RangedFile, npy_rows
 from gqn_data.scene import Scene
-from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, masked_crc
+from gqn_data.scene_sets import Split
+from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, SceneScanner, masked_crc, read_records
 
 
 class TFRecordShard(IndexedShard):
@@ -38,6 +40,33 @@ class TFRecordShard(IndexedShard):
         offsets, lengths = (row["offset"] - row["record"]).tolist(), row["length"].tolist()
         encoded = [data[offset : offset + length] for offset, length in zip(offsets, lengths)]
         return Scene(row["cameras"], encoded=encoded)
+
+
+def scenes_in_sequence(folder: Path, manifest: Manifest, split: Split, first: int, count: int) -> Iterator[Scene]:
+    """Scenes of source files that have no index, one after another; every record is checked on the way.
+
+    Args:
+        folder: the raw folder.
+        manifest: of its files, with their counts.
+        split: which split.
+        first: the number in the split of the first scene.
+        count: number of scenes.
+
+    Raises:
+        CorruptRecord: a record cannot be trusted.
+    """
+    scanner = SceneScanner(manifest.layout)
+    before = 0
+    for shard in manifest.splits[split].shards:
+        begin, end = max(first, before), min(first + count, before + shard.scenes)
+        if begin < end:
+            path = folder / shard.files[0].name
+            for record in islice(read_records(path, first=begin - before), end - begin):
+                found = scanner.scan(record, path)
+                payload = memoryview(record.payload)
+                encoded = [payload[offset : offset + length] for offset, length in zip(found.offsets, found.lengths)]
+                yield Scene(found.cameras, encoded=encoded)
+        before += shard.scenes
 
 
 def index_name(source_name: str) -> str:

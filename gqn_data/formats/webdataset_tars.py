@@ -11,6 +11,7 @@ Source: POSIX.1-1988 (USTAR).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +28,16 @@ _BLOCK = 512
 _RECORD = 20 * _BLOCK  # tars end on a whole record, as tar and tarfile write them
 _KEY_DIGITS = 10
 
-# The fields of a USTAR header before the size, between size and checksum, and behind the checksum.
-_MODE_AND_OWNER = b"\x00".join((b"0000644", b"0000000", b"0000000", b""))
-_NO_TIME = b"00000000000\x00"
-_KIND = b"0" + bytes(100)  # a regular file, no link
-_DEVICE = b"\x00".join((b"0000000", b"0000000", b""))
-_AFTER = _KIND + b"ustar\x00" + b"00" + bytes(64) + _DEVICE + bytes(155 + 12)
-_SUM_AFTER = sum(_AFTER)
+# Where the fields of a USTAR header that vary lie, in bytes from its start.
+_NAME = slice(0, 100)
+_SIZE = slice(124, 135)  # eleven octal digits
+_CHECKSUM = slice(148, 154)  # six octal digits, before a NUL and a space
+# The other fields: mode 0644, owner and time zero, a regular file, USTAR, no device.
+_FIELDS = {100: b"0000644", 108: b"0000000", 116: b"0000000", 136: b"00000000000", 155: b" ", 156: b"0"}
+_FIELDS |= {257: b"ustar", 263: b"00", 329: b"0000000", 337: b"0000000"}
+
+_PADDING = tuple(bytes(-size % _BLOCK) for size in range(_BLOCK))
+_HEADERS_AT_ONCE = 1024
 
 
 def _names(place: ShardPlace) -> tuple[str, str]:
@@ -41,15 +45,39 @@ def _names(place: ShardPlace) -> tuple[str, str]:
     return f"{stem}.tar", f"{stem}.index.npy"
 
 
-def _header(name: bytes, size: int) -> bytes:
-    """The USTAR header of a file of that name and size: mode 0644, owner and time zero."""
-    before = name.ljust(100, b"\x00") + _MODE_AND_OWNER + b"%011o\x00" % size + _NO_TIME
-    checksum = sum(before) + _SUM_AFTER + 8 * ord(" ")
-    return before + b"%06o\x00 " % checksum + _AFTER
+class _Headers:
+    """The USTAR headers of the members of samples, made for many samples at once.
+
+    Args:
+        endings: of the names of a sample's members, behind the key.
+    """
+
+    def __init__(self, endings: list[bytes]) -> None:
+        template = np.zeros((len(endings), _BLOCK), np.uint8)
+        for row, ending in zip(template, endings):
+            row[_KEY_DIGITS : _KEY_DIGITS + len(ending)] = np.frombuffer(ending, np.uint8)
+            for at, value in _FIELDS.items():
+                row[at : at + len(value)] = np.frombuffer(value, np.uint8)
+        self._template = template
+        # for the sum, the eight bytes of the checksum itself are spaces (one of them is in the template)
+        self._sums = template.sum(axis=1, dtype=np.int64) + 7 * ord(" ")
+
+    def make(self, keys: NDArray[np.int64], sizes: NDArray[np.int64]) -> memoryview:
+        """The headers of samples of those keys (S,) and members of those sizes (S, members), one after another."""
+        headers = np.repeat(self._template[None], len(keys), axis=0)
+        key_digits = _digits(keys, 10, _KEY_DIGITS)
+        size_digits = _digits(sizes, 8, 11)
+        sums = self._sums + key_digits.sum(axis=-1)[:, None] + size_digits.sum(axis=-1)
+        headers[..., :_KEY_DIGITS] = key_digits[:, None]
+        headers[..., _SIZE] = size_digits
+        headers[..., _CHECKSUM] = _digits(sums, 8, 6)
+        return headers.data.cast("B")
 
 
-def _padding(size: int) -> bytes:
-    return bytes(-size % _BLOCK)
+def _digits(numbers: NDArray[np.int64], base: int, count: int) -> NDArray[np.int64]:
+    """The last `count` digits of each number, as ASCII: (..., count)."""
+    powers = base ** np.arange(count - 1, -1, -1, dtype=np.int64)
+    return numbers[..., None] // powers % base + ord("0")
 
 
 def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
@@ -57,24 +85,35 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
     layout = place.layout
     index = np.zeros(place.scenes, index_dtype(layout))
     digits = max(2, len(str(layout.views - 1)))
-    endings = [b".%0*d.jpg" % (digits, view) for view in range(layout.views)]
+    headers = _Headers([b".cameras.npy", *(b".%0*d.jpg" % (digits, view) for view in range(layout.views))])
     camera_header = npy_header(np.dtype("<f4"), layout.cameras_shape)
+    at_once = max(1, _HEADERS_AT_ONCE // layout.views)
+    left = iter(scenes)
+    written = 0
     with storage.writing(place.folder / tar_name) as file, storage.ChecksummedFile(file) as out:
-        for number, scene in enumerate(scenes):
-            key = b"%0*d" % (_KEY_DIGITS, place.first_scene + number)
-            cameras = camera_header + scene.cameras.astype("<f4").tobytes()
-            parts: list[Encoded] = [_header(key + b".cameras.npy", len(cameras)), cameras, _padding(len(cameras))]
-            start = at = out.position
-            at += sum(map(len, parts))
-            offsets, lengths = [], []
-            for ending, frame in zip(endings, encoded_frames(scene, place.frames.jpeg_quality), strict=True):
-                size = len(frame)
-                parts += (_header(key + ending, size), frame, _padding(size))
-                offsets.append(at + _BLOCK)
-                lengths.append(size)
-                at += _BLOCK + size + -size % _BLOCK
-            out.write(b"".join(parts))
-            index[number] = (start, at - start, offsets, lengths, scene.cameras)
+        while group := list(islice(left, at_once)):
+            samples: list[list[Encoded]] = []
+            for scene in group:
+                cameras = camera_header + scene.cameras.astype("<f4").tobytes()
+                samples.append([cameras, *encoded_frames(scene, place.frames.jpeg_quality)])
+            sizes = np.array([[len(member) for member in sample] for sample in samples], np.int64)
+            ends = out.position + np.cumsum(_BLOCK + sizes + -sizes % _BLOCK).reshape(sizes.shape)
+            starts = ends - sizes - -sizes % _BLOCK  # of the members' contents
+            rows = index[written : written + len(group)]
+            rows["record"] = starts[:, 0] - _BLOCK
+            rows["size"] = ends[:, -1] - rows["record"].astype(np.int64)
+            rows["offset"] = starts[:, 1:]
+            rows["length"] = sizes[:, 1:]
+            rows["cameras"] = [scene.cameras for scene in group]
+            made = headers.make(place.first_scene + written + np.arange(len(group)), sizes)
+            parts: list[Encoded] = []
+            at = 0
+            for sample in samples:
+                for member in sample:
+                    parts += (made[at : at + _BLOCK], member, _PADDING[len(member) % _BLOCK])
+                    at += _BLOCK
+            out.write(*parts)
+            written += len(group)
         out.write(bytes(2 * _BLOCK))
         out.write(bytes(-out.position % _RECORD))
         tar = FileRow(name=tar_name, sha256=out.finish(), bytes=out.position)

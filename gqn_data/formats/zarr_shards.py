@@ -11,7 +11,7 @@ Source: zarr-specs.readthedocs.io, core v3.0 and the sharding codec v1.0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from gqn_data.formats.shards import EncodedShard, encoded_frames, fill_pixels
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, Manifest, ShardRow
 from gqn_data.reading import RangedFile, Rows
-from gqn_data.scene import Scene
+from gqn_data.scene import Encoded, Scene
 from gqn_data.scene_sets import Split
 
 if TYPE_CHECKING:
@@ -58,21 +58,21 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
     # The last chunk of an array is stored whole; what lies outside the array is the fill value.
     cameras = np.zeros((place.scenes_per_shard, *layout.cameras_shape), "<f4")
     pixels = np.empty(layout.frames_shape, np.uint8)
+    lengths: list[int] = []
     with storage.writing(place.folder / frames_name) as file, storage.ChecksummedFile(file) as out:
         for number, scene in enumerate(scenes):
             cameras[number] = scene.cameras
             if raw:
                 fill_pixels(scene, pixels)
-                chunk = _zstd().encode(pixels)
-                index[number] = (out.position, len(chunk))
-                out.write(chunk)
+                chunks: Sequence[Encoded] = (_zstd().encode(pixels),)
             else:
-                frames = encoded_frames(scene, place.frames.jpeg_quality)
-                lengths = np.fromiter(map(len, frames), np.int64, layout.views)
-                ends = out.position + np.cumsum(lengths)
-                index[number, :, 0] = ends - lengths
-                index[number, :, 1] = lengths
-                out.write(b"".join(frames))
+                chunks = encoded_frames(scene, place.frames.jpeg_quality)
+            lengths += map(len, chunks)
+            out.write(*chunks)
+        stored = np.array(lengths, _EXTENT)
+        extent_rows = index.reshape(-1, 2)
+        extent_rows[: len(stored), 0] = np.cumsum(stored) - stored
+        extent_rows[: len(stored), 1] = stored
         extents = index.tobytes()
         out.write(extents)
         out.write(int(crc32c.crc32c(extents)).to_bytes(_CHECKSUM_BYTES, "little"))
@@ -184,6 +184,9 @@ class _RawShard:
 
     def scene(self, scene: int) -> Scene:
         return Scene(self.cameras(scene), pixels=self._pixels(scene))
+
+    def in_sequence(self, first: int, count: int) -> Iterator[Scene]:
+        return (self.scene(scene) for scene in range(first, first + count))
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         np.take(self._pixels(scene), views, axis=0, out=out)

@@ -1,0 +1,18 @@
+"""All measurements, one after another: python -m benchmarks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+_MODULES = ("convert", "loader", "render", "training")
+
+
+def main() -> None:
+    for name in _MODULES:
+        print(f"\n== {name}", flush=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+
+
+if __name__ == "__main__":
+    main()

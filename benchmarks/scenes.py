@@ -1,0 +1,74 @@
+"""What the measurements run on: rendered ring rooms, as TFRecords, in a folder that is used again.
+
+Rendering thousands of scenes takes a minute and is not what is measured: a few hundred are rendered, and their
+records repeated until there are enough. Every scene is still read, checked and copied as its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gqn_data.render.write import render_scene_set
+from gqn_data.scene_sets import find_scene_set
+from gqn_data.sources import RawFolder, open_raw_folder
+from gqn_data.tfrecords import RecordWriter, read_records
+
+SET = find_scene_set("rooms_ring_camera")
+_RENDERED = 300
+
+
+@contextmanager
+def raw_rooms(scenes: int, folder: Path | None = None) -> Iterator[RawFolder]:
+    """A raw folder of so many training scenes, 5000 a file; removed afterwards unless `folder` names one to keep."""
+    with tempfile.TemporaryDirectory() as made:
+        root = folder or Path(made)
+        raw = root / "raw" / SET.name
+        if not (raw / "train").exists():
+            render_scene_set(root, SET.name, scenes=_RENDERED, split="train", seed=0)
+            first = raw / "train" / SET.train.file_name(1)
+            payloads = [record.payload for record in read_records(first)]
+            for number in range(1, -(-scenes // SET.train.scenes_in_file(1)) + 1):
+                begin = (number - 1) * SET.train.scenes_in_file(1)
+                end = min(scenes, number * SET.train.scenes_in_file(1))
+                with (raw / "train" / SET.train.file_name(number)).open("wb") as file:
+                    writer = RecordWriter(file)
+                    for scene in range(begin, end):
+                        writer.write(payloads[scene % len(payloads)])
+        yield open_raw_folder(raw, SET)
+
+
+def emptied(folder: Path) -> Path:
+    """The folder, with nothing in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def side_by_side(
+    yardstick: Callable[[], float], ours: Callable[[], float], runs: int
+) -> tuple[float, float, float, float, float]:
+    """Runs both in turn; medians of both figures, and the median, least and greatest ratio ours / yardstick."""
+    pairs = [(yardstick(), ours()) for _ in range(runs)]
+    ratios = [ours / yardstick for yardstick, ours in pairs]
+    return (
+        statistics.median(pair[0] for pair in pairs),
+        statistics.median(pair[1] for pair in pairs),
+        statistics.median(ratios),
+        min(ratios),
+        max(ratios),
+    )
+
+
+def row(name: str, unit: str, figures: tuple[float, float, float, float, float], aim: float) -> str:
+    """One line of a table."""
+    yardstick, ours, ratio, low, high = figures
+    spread = f"{ratio:5.2f} ({low:.2f} to {high:.2f})"
+    return f"{name:<34} {yardstick:>10,.0f} {ours:>10,.0f} {unit:<9} {spread}" + (f"  at least {aim}" if aim else "")
+
+
+HEADER = f"{'':<34} {'yardstick':>10} {'ours':>10} {'':<9} ratio (range)"
