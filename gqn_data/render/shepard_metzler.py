@@ -29,8 +29,8 @@ LIGHT = Light(
     aim=(0.0, 0.0),
     ambient=0.21,
     fill=0.36,
-    diffuse=0.85,
-    sheen=0.21,
+    diffuse=1.05,
+    sheen=0.24,
     floor_ambient=0.0,
     floor_diffuse=0.0,
 )

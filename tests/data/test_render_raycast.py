@@ -40,6 +40,7 @@ def red(frame):
     return np.argwhere(frame[..., 0] > 127)[:, ::-1]  # column, row
 
 
+@settings(deadline=None)
 @given(st.floats(-4, 4), st.floats(-1.5, 1.5))
 def test_the_axes_of_a_camera_are_right_handed(yaw, pitch):
     forward, right, up = map(np.array, view_axes(yaw, pitch))

@@ -143,6 +143,7 @@ def test_a_row_carries_what_the_solid_says():
     assert rows[0].tolist() == [1, 2, 3, *turn.ravel(), 0.1, 0.4, 0, 0.5, 0.2, 0.4, 0.6]
 
 
+@settings(deadline=None)
 @given(st.tuples(unit, unit, unit).filter(lambda axis: np.linalg.norm(axis) > 0.01))
 def test_a_turn_is_a_rotation_with_its_z_along_the_axis(axis):
     turn = shapes.turn_to(axis)
