@@ -32,9 +32,9 @@ _KEY_DIGITS = 10
 _NAME = slice(0, 100)
 _SIZE = slice(124, 135)  # eleven octal digits
 _CHECKSUM = slice(148, 154)  # six octal digits, before a NUL and a space
-# The other fields: mode 0644, owner and time zero, a regular file, USTAR, no device.
+# The other fields: mode 0644, owner and time zero, a regular file, USTAR; those of devices stay empty.
 _FIELDS = {100: b"0000644", 108: b"0000000", 116: b"0000000", 136: b"00000000000", 155: b" ", 156: b"0"}
-_FIELDS |= {257: b"ustar", 263: b"00", 329: b"0000000", 337: b"0000000"}
+_FIELDS |= {257: b"ustar", 263: b"00"}
 
 _PADDING = tuple(bytes(-size % _BLOCK) for size in range(_BLOCK))
 _HEADERS_AT_ONCE = 1024
