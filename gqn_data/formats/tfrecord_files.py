@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from gqn_data.errors import CorruptRecord, OptionError
+from gqn_data.errors import CorruptFraming, CorruptRecord, OptionError
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import IndexedShard, index_dtype
 from gqn_data.layout import SceneLayout
@@ -61,11 +61,16 @@ def scenes_in_sequence(folder: Path, manifest: Manifest, split: Split, first: in
         begin, end = max(first, before), min(first + count, before + shard.scenes)
         if begin < end:
             path = folder / shard.files[0].name
-            for record in islice(read_records(path, first=begin - before), end - begin):
+            left = end - begin
+            for record in islice(read_records(path, first=begin - before), left):
+                left -= 1
                 found = scanner.scan(record, path)
                 payload = memoryview(record.payload)
                 encoded = [payload[offset : offset + length] for offset, length in zip(found.offsets, found.lengths)]
                 yield Scene(found.cameras, encoded=encoded)
+            if left:
+                reason = f"the file ends here; {shard.scenes} records were counted in it, so it has changed since"
+                raise CorruptFraming(path, end - before - left, path.stat().st_size, reason, "run the command again")
         before += shard.scenes
 
 
