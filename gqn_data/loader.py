@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -268,7 +269,9 @@ class SceneLoader:
             "drop_last": int(drop_last),
         }
         self._given = 0
-        self._running: Iterator[Batch] | None = None
+        # Weak: whoever iterates holds the workers, so they end with the loop. Held from here as well they would be
+        # part of a cycle, and torch waits five seconds for each worker that the cycle's collector ends.
+        self._running: weakref.ref[Generator[Batch]] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -282,10 +285,11 @@ class SceneLoader:
     def __iter__(self) -> Iterator[Batch]:
         """The batches from where the loader stands: after those given out, or where a state was loaded."""
         self.close()
-        self._running = self._run()
-        return self._running
+        running = self._run()
+        self._running = weakref.ref(running)
+        return running
 
-    def _run(self) -> Iterator[Batch]:
+    def _run(self) -> Generator[Batch]:
         for made in self._made():
             if isinstance(made, GQNError):
                 raise made
@@ -321,8 +325,10 @@ class SceneLoader:
         """Goes on from a state, at once, whatever its position.
 
         Raises:
-            OptionError: the state is of another dataset or order; the message tells what differs.
+            OptionError: the state is of another dataset or order, or none at all; the message tells what differs.
         """
+        if not isinstance(state, Mapping):
+            raise OptionError(f"the loader's state is {type(state).__name__}, expected what state_dict gave")
         differing = [
             f"{name} {state.get(name)!r}, here {value!r}"
             for name, value in self._order.items()
@@ -331,17 +337,21 @@ class SceneLoader:
         if differing:
             raise OptionError(f"the loader's state is of another stream: {'; '.join(differing)}")
         epoch, batches = state.get("epoch"), state.get("batches")
-        good = isinstance(epoch, int) and isinstance(batches, int) and epoch >= 0
-        if not (good and 0 <= batches < self._per_epoch):  # type: ignore[operator]
-            raise OptionError(f"the loader's state says epoch {epoch!r}, batches {batches!r}")
+        # By type, not isinstance: True is an int to Python, and no position.
+        if type(epoch) is not int or type(batches) is not int or epoch < 0 or not 0 <= batches < self._per_epoch:
+            raise OptionError(
+                f"the loader's state says epoch {epoch!r}, batches {batches!r}; "
+                f"expected an epoch from 0 and batches from 0 to {self._per_epoch - 1}"
+            )
         self.close()
-        self._given = int(epoch) * self._per_epoch + int(batches)  # type: ignore[arg-type]
+        self._given = epoch * self._per_epoch + batches
 
     def close(self) -> None:
         """Ends the workers; the loader can be iterated again."""
-        if self._running is not None:
-            running, self._running = self._running, None
-            running.close()  # type: ignore[attr-defined]
+        running = None if self._running is None else self._running()
+        self._running = None
+        if running is not None:
+            running.close()
 
 
 def _frame_size(wanted: int | None, height: int, width: int) -> int:
