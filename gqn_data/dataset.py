@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data.errors import ManifestError, SourceMissing, UnknownName
+from gqn_data.errors import ManifestError, OptionError, SourceMissing, UnknownName
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import OpenShard, ShardPlace
 from gqn_data.manifest import MANIFEST_FILE, Manifest, read_manifest
@@ -139,6 +139,7 @@ def open_dataset(path: str | os.PathLike[str], split: Split | None = None) -> Da
         split: `train` or `test`; None for the one that the path names, else for `train` if it is there.
 
     Raises:
+        OptionError: the path names one split and `split` the other.
         SourceMissing: no such folder, or no dataset in it.
         ManifestError: the manifest cannot be used, or has no such split.
         UnknownName: a split of another name.
@@ -147,8 +148,10 @@ def open_dataset(path: str | os.PathLike[str], split: Split | None = None) -> Da
     if split is not None and split not in SPLITS:
         raise UnknownName("split", split, SPLITS)
     if not (folder / MANIFEST_FILE).exists() and folder.name in SPLITS and (folder.parent / MANIFEST_FILE).exists():
-        split = split or ("train" if folder.name == "train" else "test")
-        folder = folder.parent
+        named: Split = "train" if folder.name == "train" else "test"
+        if split not in (None, named):  # to train on the split that the user did not point at would go unnoticed
+            raise OptionError(f"{folder}: the path names the split {named}, {split} is asked for; give {folder.parent}")
+        split, folder = named, folder.parent
     if not (folder / MANIFEST_FILE).exists():
         raise SourceMissing(f"{folder}: {_why_no_dataset(folder)}")
     manifest = read_manifest(folder)
