@@ -4,21 +4,19 @@ Source files are counted, the shards are planned from the counts that were found
 check every record on the way, the manifest comes last. A run can be cut off at any moment; the same command then
 goes on where it was, and ends with the same bytes.
 
-Imports `dataset`, `formats`, `index`, `manifest`, `plan`, `sources`.
+Imports `dataset`, `formats`, `index`, `manifest`, `plan`, `sources`, `work`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from gqn_data import storage
 from gqn_data.dataset import Dataset
@@ -27,25 +25,16 @@ from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.formats.tfrecord_files import scenes_in_sequence
 from gqn_data.index import index_source_files
-from gqn_data.manifest import (
-    CHECKSUM_FILE,
-    MANIFEST_FILE,
-    FileRow,
-    Manifest,
-    ShardRow,
-    SourceRow,
-    parse_shard,
-    read_manifest,
-)
+from gqn_data.manifest import MANIFEST_FILE, FileRow, Manifest, ShardRow, SourceRow, read_manifest
 from gqn_data.plan import Options, Plan, Source, identity, limited, make_plan
 from gqn_data.progress import bar
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import SceneSet, Split
 from gqn_data.sources import RawFolder, converted_folder, open_raw_folder
+from gqn_data.work import WorkFolder, is_there
 from gqn_data.workers import map_in_order, pool
 
 _WORK = ".work"
-_PLAN_FILE = "plan.json"
 
 Say = Callable[[str], None]
 
@@ -103,7 +92,7 @@ def convert(
             for name, destination in destinations.items():
                 if name not in done:
                     plan = make_plan(source, name, destination, options)
-                    done[name] = _write(plan, source, work / name, options, say)
+                    done[name] = _write(plan, source, WorkFolder(work / name), options, say)
         shutil.rmtree(work / "index", ignore_errors=True)
     with contextlib.suppress(OSError):  # not empty: another set is being converted, or this one in part
         work.rmdir()
@@ -172,7 +161,7 @@ def _already_whole(
             f"{destination}: holds a dataset of other source files or options "
             f"({_scenes(manifest)} by {manifest.tool}); {_REPLACE}"
         )
-    if any(not _there(destination, row) for row in manifest.all_files()):
+    if not all(is_there(destination, row) for row in manifest.all_files()):
         return None  # what is missing is made again
     shards = sum(len(split.shards) for split in manifest.splits.values())
     return Conversion(folder=destination, manifest=manifest, written=0, kept=shards, seconds=0.0)
@@ -212,11 +201,6 @@ def _as_shard(row: SourceRow) -> ShardRow:
     return ShardRow(scenes=row.scenes, files=(FileRow(name=row.name, bytes=row.bytes, sha256=None),))
 
 
-def _there(folder: Path, row: FileRow) -> bool:
-    path = folder / row.name
-    return path.is_file() and path.stat().st_size == row.bytes
-
-
 def _scenes(manifest: Manifest) -> str:
     return " + ".join(f"{row.scenes} {name}" for name, row in manifest.splits.items()) + " scenes"
 
@@ -228,11 +212,11 @@ class _Task:
     format_name: str
 
 
-def _write(plan: Plan, source: Source, work: Path, options: Options, say: Say) -> Conversion:
+def _write(plan: Plan, source: Source, work: WorkFolder, options: Options, say: Say) -> Conversion:
     """Writes what is missing of a planned dataset, the manifest last."""
     started = time.monotonic()
     name = plan.manifest.format
-    done = _done_before(plan, work, options)
+    done = work.begin(plan, overwrite=options.overwrite)
     missing = [place for place in plan.places if (place.split, place.number) not in done]
     wanted = sum(plan.shard_bytes(place) for place in missing)
     kept = f", {len(done)} of them there already" if done else ""
@@ -249,12 +233,12 @@ def _write(plan: Plan, source: Source, work: Path, options: Options, say: Say) -
         bar(total, "scene", name, initial=total - sum(place.scenes for place in missing)) as progress,
     ):
         for place, row in zip(missing, map_in_order(executor, _write_shard, tasks, 2 * workers)):
-            storage.write_json(_marker(work, place), dataclasses.asdict(row))
+            work.mark(place, row)
             done[place.split, place.number] = row
             progress.update(place.scenes)
     manifest = _with_rows(plan, done)
     manifest.write(plan.folder)
-    shutil.rmtree(work, ignore_errors=True)
+    work.remove()
     seconds = time.monotonic() - started
     return Conversion(
         folder=plan.folder,
@@ -276,58 +260,6 @@ def _with_rows(plan: Plan, done: dict[tuple[Split, int], ShardRow]) -> Manifest:
     for name, split in splits.items():
         splits[name] = dataclasses.replace(split, files=files.get(name, ()))
     return dataclasses.replace(manifest, splits=splits)
-
-
-def _marker(work: Path, place: ShardPlace) -> Path:
-    return work / f"{place.split}-{place.number:06d}.json"
-
-
-def _done_before(plan: Plan, work: Path, options: Options) -> dict[tuple[Split, int], ShardRow]:
-    """The shards that an earlier run of the same plan wrote; what another plan left is removed."""
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    storage.remove_temporaries(plan.folder)
-    this = identity(plan.manifest)
-    done: dict[tuple[Split, int], ShardRow] = {}
-    if (plan.folder / MANIFEST_FILE).exists():
-        # Either it is to be replaced, or it is this very plan with files missing: no longer a whole dataset.
-        with contextlib.suppress(Exception):
-            manifest = read_manifest(plan.folder)
-            if options.overwrite:
-                for file in manifest.all_files():
-                    (plan.folder / file.name).unlink(missing_ok=True)
-            else:
-                for name, split in manifest.splits.items():
-                    done.update({(name, number): row for number, row in enumerate(split.shards)})
-        (plan.folder / MANIFEST_FILE).unlink()
-        (plan.folder / CHECKSUM_FILE).unlink(missing_ok=True)
-    noted = _read_plan(work / _PLAN_FILE)
-    if noted is not None and (noted.get("identity") != this or options.overwrite):
-        for name in noted.get("files", ()):
-            if not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts:
-                (plan.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(work)
-    elif noted is not None:
-        for place in plan.places:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                done[place.split, place.number] = parse_shard(json.loads(_marker(work, place).read_bytes()))
-    storage.write_json(work / _PLAN_FILE, {"identity": this, "files": plan.names()})
-    places = {(place.split, place.number): place for place in plan.places}
-    done = {
-        key: row
-        for key, row in done.items()
-        if key in places and row.scenes == places[key].scenes and all(_there(plan.folder, file) for file in row.files)
-    }
-    for key, row in done.items():  # markers of what a damaged dataset still has, should this run be cut off too
-        storage.write_json(_marker(work, places[key]), dataclasses.asdict(row))
-    return done
-
-
-def _read_plan(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else {}
 
 
 def _write_shard(task: _Task) -> ShardRow:
