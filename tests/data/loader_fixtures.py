@@ -86,7 +86,7 @@ def index(folder: Path, name: str = SET) -> Path:
 
 
 def convert_to(
-    container: str, folder: Path, root: Path, *, name: str = SET, shard_bytes: int = 20_000, overwrite: bool = False
+    container: str, folder: Path, root: Path, *, name: str = SET, shard_bytes: int = 30_000, overwrite: bool = False
 ) -> Path:
     """Converts into a container of `CONTAINERS`; the dataset's folder."""
     format_name, _, raw = container.partition("-")
@@ -100,7 +100,7 @@ def convert_to(
     return convert(folder, find_scene_set(name), root / container, options)[0].folder
 
 
-def make_all(raw_folder: Path, root: Path, *, name: str = SET, shard_bytes: int = 20_000) -> dict[str, Path]:
+def make_all(raw_folder: Path, root: Path, *, name: str = SET, shard_bytes: int = 30_000) -> dict[str, Path]:
     """The same scenes in all containers: container to the dataset's folder."""
     index(raw_folder, name)
     made = {"tfrecord": raw_folder}
