@@ -107,6 +107,18 @@ class Figures:
 HEADING = f"{'':34} frames | mean R  G  B       | dev R G B      | JPEG B | edges"
 
 
+def brightness(scene_set: str, frames: Frames) -> str:
+    """How bright the parts of the picture are, by the brightest channel: what the lights were fitted to."""
+    bright = frames.max(axis=-1)
+    if scene_set.startswith("rooms"):
+        parts = {"wall": bright[:, :, 22:32], "floor": bright[:, :, 46:]}
+        marks = {name: np.percentile(part, [2, 10, 25, 50, 75, 90, 98]) for name, part in parts.items()}
+        return "; ".join(f"{name} {' '.join(f'{mark:.0f}' for mark in row)}" for name, row in marks.items())
+    drawn = bright[bright > 40]
+    over = " ".join(f"{(drawn > level).mean():.2f} over {level}," for level in (160, 245))
+    return f"covers {drawn.size / bright.size:.3f}; of that {over[:-1]}"
+
+
 def ours(scene_set: str, scenes: int, views: int, first: int = 0) -> Frames:
     """Rendered frames (scenes, views, 64, 64, 3) of seed 0."""
     render = RENDERERS[scene_set]
@@ -144,7 +156,7 @@ def compare(folder: Path, sheet: Path, many: int = 120, magnify: int = 2) -> Non
         magnify: whole factor.
     """
     print(HEADING)
-    blocks = []
+    blocks, lights = [], []
     for reference in REFERENCES:
         picture = np.asarray(Image.open(folder / reference.file).convert("RGB"))
         real = reference.cut(picture)
@@ -152,11 +164,13 @@ def compare(folder: Path, sheet: Path, many: int = 120, magnify: int = 2) -> Non
         name = reference.scene_set
         print(Figures.of(real).row(f"real {name}", real.shape[0] * real.shape[1]))
         print(Figures.of(made).row(f"ours {name}", made.shape[0] * made.shape[1]))
+        lights += [f"{side} {name}: {brightness(name, some)}" for side, some in (("real", real), ("ours", made))]
         shown = made[: real.shape[0]]
         if reference.cut is _thirty_six:  # one view of each of 36 scenes, as in the real picture
             shown = made[:36, 0].reshape(6, 6, _SIZE, _SIZE, 3)
         pair = (_grid(real), _grid(shown))
         blocks.append(_beside(*pair) if real.shape[1] < 10 else np.concatenate(pair))
+    print("brightest channel, percentiles 2 10 25 50 75 90 98, or parts of the covered pixels", *lights, sep="\n")
     width = max(block.shape[1] for block in blocks)
     padded = [np.pad(block, ((0, 8), (0, width - block.shape[1]), (0, 0))) for block in blocks]
     picture = np.concatenate(padded)

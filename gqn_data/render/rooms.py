@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,14 +121,7 @@ def _sample_thing(random: np.random.Generator, roam: float) -> Thing:
     away = (roam - radius) * math.sqrt(random.random())
     x, y = away * math.cos(bearing), away * math.sin(bearing)
     moved = tuple(
-        Solid(
-            kind=solid.kind,
-            centre=(solid.centre[0] + x, solid.centre[1] + y, solid.centre[2]),
-            sizes=solid.sizes,
-            colour=solid.colour,
-            turn=solid.turn,
-        )
-        for solid in solids
+        replace(solid, centre=(solid.centre[0] + x, solid.centre[1] + y, solid.centre[2])) for solid in solids
     )
     return Thing(shape=shape, solids=moved, centre=(x, y), radius=radius)
 
@@ -147,15 +140,14 @@ def _stand(shape: str, random: np.random.Generator, colour: Vector) -> tuple[lis
         return [Solid(kind=shapes.ICOSAHEDRON, centre=(0, 0, r), sizes=(r,), colour=colour)], r
     if shape == "triangle":
         return _triangle(random, colour)
-    r = random.uniform(0.2, 1.1) / 2
-    half = random.uniform(0.5, 1.15) / 2
     if shape == "cylinder":
+        r, half = random.uniform((0.2, 0.5), (1.1, 1.15)) / 2
         return [Solid(kind=shapes.CYLINDER, centre=(0, 0, half), sizes=(r, half), colour=colour)], r
-    r = random.uniform(0.4, 0.9) / 2
     if shape == "cone":
-        half = random.uniform(0.5, 1.0) / 2
+        r, half = random.uniform((0.4, 0.5), (0.9, 1.0)) / 2
         return [Solid(kind=shapes.CONE, centre=(0, 0, half), sizes=(r, half), colour=colour)], r
     # The real capsules stand in the floor up to where they are widest: one dome is seen.
+    r = random.uniform(0.4, 0.9) / 2
     half = (random.uniform(0.75, 1.25) - r) / 2
     return [Solid(kind=shapes.CAPSULE, centre=(0, 0, half), sizes=(r, half), colour=colour)], r
 
