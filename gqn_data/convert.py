@@ -81,7 +81,7 @@ def convert(
     if not folder.is_dir():
         open_raw_folder(folder, scene_set)  # says what is missing, before anything is made
     done: dict[str, Conversion] = {}
-    with storage.sole_writer(work):
+    with _working_in(work):
         for name, destination in destinations.items():
             whole = None if options.overwrite else _already_whole(folder, scene_set, name, destination, options)
             if whole is not None:
@@ -94,10 +94,19 @@ def convert(
                     plan = make_plan(source, name, destination, options)
                     done[name] = _write(plan, source, WorkFolder(work / name), options, say)
         shutil.rmtree(work / "index", ignore_errors=True)
-    with contextlib.suppress(OSError):  # not empty: another set is being converted, or this one in part
-        work.rmdir()
-        work.parent.rmdir()
     return [done[name] for name in options.formats]
+
+
+@contextlib.contextmanager
+def _working_in(work: Path) -> Iterator[None]:
+    """Holds the work folder for this process; removes it at the end, however that comes, where it is empty."""
+    try:
+        with storage.sole_writer(work):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # not empty: another set is being converted, or this one in part
+            work.rmdir()
+            work.parent.rmdir()
 
 
 def plan_only(folder: Path, scene_set: SceneSet, root: Path, options: Options) -> list[Plan]:
