@@ -6,12 +6,13 @@ the canvas, S channels of the input that stays the same from step to step, h = w
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from gqn_model.initial import draw_gates
 
 
 class State(NamedTuple):
@@ -31,23 +32,21 @@ class ConvLSTM(nn.Module):
         moving: channels of the input that changes from step to step, the state not counted.
         static: S.
         hidden: D.
+        pose_at: where in the static input the pose begins.
         kernel: side of the kernels, odd.
         cores: C.
     """
 
-    def __init__(self, moving: int, static: int, hidden: int, kernel: int, cores: int) -> None:
+    def __init__(self, moving: int, static: int, hidden: int, *, pose_at: int, kernel: int, cores: int) -> None:
         super().__init__()
         self.cores = cores
         self.padding = kernel // 2
         self.static = nn.Conv2d(static, cores * 4 * hidden, kernel, padding=self.padding)
         shape = (4 * hidden, hidden + moving, kernel, kernel)
         self.moving = nn.ParameterList(nn.Parameter(torch.empty(shape)) for _ in range(cores))
-        # The parts are drawn as the one convolution that they are, with the fan-in of the joined input.
-        deviation = 1 / math.sqrt((hidden + moving + static) * kernel**2)
-        assert self.static.bias is not None  # noqa: S101  it is made with one
-        nn.init.zeros_(self.static.bias)
-        for parameter in (self.static.weight, *self.moving):
-            nn.init.trunc_normal_(parameter, std=deviation, a=-2 * deviation, b=2 * deviation)
+        draw_gates(
+            [self.static.weight, *self.moving], self.static.bias, channels=hidden + moving + static, pose_at=pose_at
+        )
 
     def prepare(self, static: Tensor) -> tuple[Tensor, ...]:
         """The share of the static input (B, S, h, w) in the gates of each core: C tensors (B, 4D, h, w)."""

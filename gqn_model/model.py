@@ -62,8 +62,10 @@ class GQN(nn.Module):
         cores = 1 if self.shared else config.core_steps
         hidden, latent, kernel, r = config.hidden, config.latent, config.kernel, config.representation_channels
         self.representation = make_representation(config.representation, r, config.frame_size)
-        self.generation = ConvLSTM(latent, POSE_NUMBERS + r, hidden, kernel, cores)
-        self.inference = ConvLSTM(hidden + config.canvas, 3 + POSE_NUMBERS + r, hidden, kernel, cores)
+        self.generation = ConvLSTM(latent, POSE_NUMBERS + r, hidden, pose_at=0, kernel=kernel, cores=cores)
+        self.inference = ConvLSTM(
+            hidden + config.canvas, 3 + POSE_NUMBERS + r, hidden, pose_at=3, kernel=kernel, cores=cores
+        )
         self.look = nn.Conv2d(3, 3, 4, 4)
         self.canvas = Canvas(hidden, config.canvas, cores, shared=self.shared)
         self.prior_head = nn.Conv2d(hidden, 2 * latent, kernel, padding=kernel // 2)

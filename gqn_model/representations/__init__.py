@@ -28,13 +28,6 @@ def make_representation(name: str, channels: int, frame_size: int) -> nn.Module:
         channels: channels of r.
         frame_size: height and width of a frame in pixels.
     """
-    from torch import nn
-
     module, _, attribute = REPRESENTATIONS[name].partition(":")
     network: nn.Module = getattr(importlib.import_module(module), attribute)(channels, frame_size)
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
     return network

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gqn_model.config import POSE_NUMBERS
+from gqn_model.initial import draw_before_relu
 
 
 class Pyramid(nn.Module):
@@ -36,6 +37,9 @@ class Pyramid(nn.Module):
             nn.ReLU(),
             nn.Conv2d(channels // 2, channels, last, last),
         )
+        for at, layer in enumerate(self.layers):
+            if isinstance(layer, nn.Conv2d):
+                draw_before_relu(layer, posed=at == 0)
 
     def forward(self, frames: Tensor, poses: Tensor) -> Tensor:
         """The representation of each view on its own."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gqn_model.config import POSE_NUMBERS
+from gqn_model.initial import draw_before_relu
 
 
 class Tower(nn.Module):
@@ -31,6 +32,10 @@ class Tower(nn.Module):
         self.posed_1 = nn.Conv2d(posed, half, 3, padding=1)
         self.posed_2 = nn.Conv2d(half, channels, 3, padding=1)
         self.leave = nn.Conv2d(channels, channels, 1)
+        for layer in (self.enter, self.skip_down, self.down_1, self.down_2, self.posed_2, self.leave):
+            draw_before_relu(layer)
+        for layer in (self.skip_posed, self.posed_1):
+            draw_before_relu(layer, posed=True)
 
     def forward(self, frames: Tensor, poses: Tensor) -> Tensor:
         """The representation of each view on its own."""
