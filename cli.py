@@ -398,7 +398,7 @@ def train(
 @_old_shards
 @click.option("--scenes", type=click.IntRange(1), default=1000, show_default=True, help="At most so many scenes.")
 @_context
-@click.option("--samples", type=click.IntRange(1), default=8, show_default=True, help="Prior samples of each scene.")
+@click.option("--samples", type=click.IntRange(1), default=16, show_default=True, help="Prior samples of each scene.")
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which split.")
 @_step
 @_device

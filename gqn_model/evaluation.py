@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -138,11 +138,23 @@ class Evaluation:
             f"{_show(score.mae, 2):>14} {_show(score.rmse, 2):>14}"
             for score in self.scores
         )
-        best = max(score.psnr.mean for score in self.scores if score.name in BASELINES)
-        ours = next(score.psnr.mean for score in self.scores if score.name == "prior mean")
-        lines += ["", f"prior mean against the better baseline: {ours - best:+.2f} dB"]
-        lines.append(f"PSNR is the mean over scenes; +- is the standard error; index: {self.index}")
+        lines += [
+            "",
+            f"prior mean against the better baseline: {self.lead('psnr'):+.2f} dB mean PSNR, "
+            f"{self.lead('psnr_of_mean_error'):+.2f} dB PSNR of the mean error",
+            "PSNR: the mean over scenes, +- its standard error. Of mean error: of the error averaged over scenes.",
+            f"The mean image is of {self.mean_image_of}. The questions: {self.index}",
+        ]
         return "\n".join(lines)
+
+    def lead(self, figure: Literal["psnr", "psnr_of_mean_error"]) -> float:
+        """By how many dB the prior mean is better than the better baseline; negative where it is worse."""
+
+        def value(score: Score) -> float:
+            return score.psnr.mean if figure == "psnr" else score.psnr_of_mean_error
+
+        ours = next(value(score) for score in self.scores if score.name == "prior mean")
+        return ours - max(value(score) for score in self.scores if score.name in BASELINES)
 
 
 BASELINES = ("nearest view", "mean image")
@@ -154,7 +166,7 @@ def evaluate(
     *,
     scenes: int = 1000,
     context: int = 0,
-    samples: int = 8,
+    samples: int = 16,
     split: Split = "test",
     step: int | None = None,
     device: str = "auto",

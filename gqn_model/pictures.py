@@ -72,7 +72,7 @@ def grid(title: str, rows: Sequence[Row]) -> Image.Image:
 
 
 def prediction_picture(
-    model: GQN, inputs: Inputs, title: str, *, columns: int = 8, averaged: int = 8, samples: int = 2, seed: int = 0
+    model: GQN, inputs: Inputs, title: str, *, columns: int = 8, averaged: int = 16, samples: int = 2, seed: int = 0
 ) -> Image.Image:
     """Context views, then the truth, then below it what the prior predicts: its mean and samples.
 

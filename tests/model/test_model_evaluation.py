@@ -127,6 +127,8 @@ def test_the_figures_of_the_evaluation_are_those_of_its_definitions(bars: Path, 
     # the mean of samples is never worse than the samples, by convexity
     assert scores["prior mean"].psnr_of_mean_error >= scores["prior sample"].psnr_of_mean_error
     assert found.excess.mean == pytest.approx(found.nats_per_dim.mean * 768 - 768 * 0.56226, abs=0.05)
+    better = max(scores[name].psnr.mean for name in BASELINES)
+    assert found.lead("psnr") == pytest.approx(scores["prior mean"].psnr.mean - better)
     for name in BASELINES:
         assert name in found.table()
 
