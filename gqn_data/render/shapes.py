@@ -206,7 +206,6 @@ def enter_capsule(o: Vector, d: Vector, radius: float, half: float) -> Entry:
 def enter_cone(o: Vector, d: Vector, radius: float, half: float) -> Entry:
     """Where the ray enters a cone: base of that radius at z = -half, apex at z = half."""
     (ox, oy, oz), (dx, dy, dz) = o, d
-    best, nx, ny, nz = _NO_ENTRY
     if oz < -half and dz > 0.0:
         t = (-half - oz) / dz
         x, y = ox + t * dx, oy + t * dy
@@ -220,20 +219,17 @@ def enter_cone(o: Vector, d: Vector, radius: float, half: float) -> Entry:
     inside = b * b - a * c
     if inside < 0.0 or (c <= 0.0 and abs(oz) <= half):
         return _NO_ENTRY
-    root = math.sqrt(inside)
-    for sign in (-1.0, 1.0):
-        t = (-b + sign * root) / a if abs(a) >= _EPSILON else -c / (2.0 * b)
-        z = oz + t * dz
-        if 0.0 < t < best and abs(z) <= half:
-            best = t
-            x, y = ox + t * dx, oy + t * dy
-            across = math.sqrt(x * x + y * y)
-            scale = 1.0 / math.sqrt(1.0 + slope * slope)
-            if across < _EPSILON:  # the apex, which has no side
-                nx, ny, nz = 0.0, 0.0, 1.0
-            else:
-                nx, ny, nz = x / across * scale, y / across * scale, slope * scale
-    return best, nx, ny, nz
+    # Of the two points where the ray meets the double cone this is the one where it can come in from outside:
+    # the nearer of two on one cone, or, where a < 0, the farther of two on both, which a falling ray meets below.
+    t = (-b - math.sqrt(inside)) / a if abs(a) >= _EPSILON else -c / (2.0 * b)
+    if t <= 0.0 or abs(oz + t * dz) > half:
+        return _NO_ENTRY
+    x, y = ox + t * dx, oy + t * dy
+    across = math.sqrt(x * x + y * y)
+    if across < _EPSILON:  # the apex, which has no side
+        return t, 0.0, 0.0, 1.0
+    scale = 1.0 / math.sqrt(1.0 + slope * slope)
+    return t, x / across * scale, y / across * scale, slope * scale
 
 
 @compiled

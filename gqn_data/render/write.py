@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from gqn_data import images, origin, progress, storage
 from gqn_data.errors import CorruptRecord, DestinationError, OptionError
-from gqn_data.render import RENDERER_VERSION, find_renderer
+from gqn_data.render import RENDERER_VERSION, Renderer, find_renderer
 from gqn_data.scene_sets import SCENE_SETS, SPLITS, SceneSet, Split, SplitFacts, source_file_number
 from gqn_data.tfrecords import RecordWriter, count_records, serialize_example
 from gqn_data.workers import map_in_order, pool, usable_cores
@@ -164,9 +164,7 @@ def render_scene_set(
             storage.remove_temporaries(folder / part)
         missing = [file for file in files if not _is_whole(file)]
         if missing:
-            _announce_compiling()
-            # The smallest scene there is: the workers then find the machine code on the disk.
-            render(0, seed=0, split="train", frame_size=FRAME_SIZES[0], views=1, supersample=False)
+            _warm_up(render)
         begin = time.perf_counter()
         done = sum(file.last - file.first for file in missing)
         _write(missing, parameters, workers or _enough_workers(done, parameters))
@@ -249,12 +247,15 @@ def _is_whole(file: _File) -> bool:
     return _records_in(file.path) == file.last - file.first
 
 
-def _announce_compiling() -> None:
-    from gqn_data.render.compiled import is_cached
+def _warm_up(render: Renderer) -> None:
+    """Compiles the ray caster where that is still to be done; the workers then find the machine code on the disk."""
+    from gqn_data.render.compiled import is_cached, note_cached
     from gqn_data.render.raycast import cast_views
 
     if not is_cached(cast_views):
         print("compiling the ray caster with numba, once: a few seconds", file=sys.stderr, flush=True)  # noqa: T201
+    render(0, seed=0, split="train", frame_size=FRAME_SIZES[0], views=1, supersample=False)
+    note_cached(cast_views)
 
 
 def _render_records(chunk: _Chunk) -> list[bytes]:

@@ -126,6 +126,8 @@ def test_a_known_ray_meets_the_wall_the_floor_and_the_sky_at_the_known_distance(
     start = (3.25, 0.0, 0.8)
     assert enter_room(start, (-1.0, 0.0, 0.0), ROOM) == (6.75, WALL, (1, 0, 0))
     assert enter_room(start, (0.0, 1.0, 0.0), ROOM) == (3.5, WALL, (0, -1, 0))
+    assert enter_room((0.0, 1.0, 0.8), (0.0, 1.0, 0.0), ROOM) == (2.5, WALL, (0, -1, 0))
+    assert enter_room((0.0, 1.0, 0.8), (0.0, -1.0, 0.0), ROOM) == (4.5, WALL, (0, 1, 0))
     down = math.sqrt(0.5)
     t, surface, normal = enter_room(start, (-down, 0.0, -down), ROOM)
     assert (t, surface, normal) == (pytest.approx(0.8 * math.sqrt(2)), FLOOR, (0, 0, 1))
