@@ -35,6 +35,11 @@ class Commands(click.Group):
         except GQNError as error:
             say(f"Error: {error}")
             ctx.exit(_FAILED)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            say("Error: this command needs PyTorch, which is not installed: pip install 'gqn-toolkit[train]'")
+            ctx.exit(_FAILED)
         except BrokenPipeError:
             raise  # click's to handle: whoever read our output has seen enough
         except OSError as error:
