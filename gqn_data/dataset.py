@@ -35,9 +35,14 @@ class Dataset(Sequence[Scene]):
         manifest: its manifest.
         split: which split.
         index_folder: where indexes lie, if not in `folder`.
+
+    Raises:
+        UnknownName: the manifest names a container of another version.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, split: Split, index_folder: Path | None = None) -> None:
+        if manifest.format not in FORMATS:
+            raise UnknownName("format in the manifest", manifest.format, FORMATS)
         self.folder = folder
         self.manifest = manifest
         self.split: Split = split
@@ -103,7 +108,14 @@ class Dataset(Sequence[Scene]):
                 layout=self.layout,
                 index_folder=self._index_folder,
             )
-            shard = self._open[number] = FORMATS[self.manifest.format].open_shard(place, row)
+            kind = FORMATS[self.manifest.format]
+            found, expected = tuple(file.name for file in row.files), kind.names(place)
+            if found != expected and expected:
+                raise ManifestError(
+                    f"{self.folder}: shard {number} of {self.split} has the files {', '.join(found)}, "
+                    f"expected {', '.join(expected)}; copy or convert the dataset again"
+                )
+            shard = self._open[number] = kind.open_shard(place, row)
         return shard
 
     def cameras_of(self, scene: int) -> NDArray[np.float32]:
@@ -155,8 +167,6 @@ def open_dataset(path: str | os.PathLike[str], split: Split | None = None) -> Da
     if not (folder / MANIFEST_FILE).exists():
         raise SourceMissing(f"{folder}: {_why_no_dataset(folder)}")
     manifest = read_manifest(folder)
-    if manifest.format not in FORMATS:
-        raise UnknownName("format in the manifest", manifest.format, FORMATS)
     if split is None:
         split = "train" if "train" in manifest.splits else next(iter(manifest.splits))
     if split not in manifest.splits:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from gqn_data import storage
-from gqn_data.errors import GQNError, ManifestError
+from gqn_data.errors import ManifestError, OriginError
 from gqn_data.layout import SceneLayout
 from gqn_data.origin import Origin
 from gqn_data.scene_sets import SCENE_SETS, SPLITS, Split
@@ -169,13 +169,22 @@ class Manifest:
         value["origin"] = self.origin.to_json()
         return {"schema": value.pop("schema"), "tool": value.pop("tool"), **value}
 
+    def checksums(self, of_manifest: str) -> str:
+        """The text of `SHA256SUMS`: a line for each file, the manifest last, as `sha256sum -c` reads it.
+
+        Args:
+            of_manifest: the checksum of `manifest.json` itself, which no manifest can carry.
+        """
+        lines = [f"{row.sha256}  {row.name}\n" for row in self.all_files() if row.sha256 is not None]
+        return "".join([*lines, f"{of_manifest}  {MANIFEST_FILE}\n"])
+
     def write(self, folder: Path) -> None:
         """Writes `SHA256SUMS`, then `manifest.json`: from here on the folder is a dataset."""
+        text = storage.json_bytes(self.to_json())
         with storage.writing(folder / CHECKSUM_FILE) as file:
-            for row in self.all_files():
-                if row.sha256 is not None:
-                    file.write(f"{row.sha256}  {row.name}\n".encode())
-        storage.write_json(folder / MANIFEST_FILE, self.to_json())
+            file.write(self.checksums(hashlib.sha256(text).hexdigest()).encode())
+        with storage.writing(folder / MANIFEST_FILE) as file:
+            file.write(text)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -196,15 +205,15 @@ def read_manifest(folder: Path) -> Manifest:
     if not isinstance(value, dict):
         raise ManifestError(f"{path}: expected a table, found {type(value).__name__}")
     schema = value.get("schema")
-    if schema != SCHEMA:
+    if not _count(schema) or schema != SCHEMA:
         raise ManifestError(
             f"{path}: schema {schema!r}, expected {SCHEMA}: written by another version ({value.get('tool', '?')}); "
             "install that version, or convert again"
         )
     try:
         manifest = _parse(value, path)
-    except GQNError:
-        raise
+    except OriginError as error:
+        raise ManifestError(f"{error}; copy or convert the dataset again") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestError(
             f"{path}: not a manifest ({type(error).__name__}: {error}); copy or convert the dataset again"
@@ -269,35 +278,65 @@ def _check(manifest: Manifest, path: Path) -> None:
         if not good:
             raise ManifestError(f"{path}: {found}; copy or convert the dataset again")
 
-    frames = manifest.frames
+    frames, cameras = manifest.frames, manifest.cameras
+    need(_text(manifest.scene_set), f"scene set {manifest.scene_set!r} is no name")
     need(manifest.scene_set in SCENE_SETS, f"scene set {manifest.scene_set!r} is not in the catalogue")
+    need(_text(manifest.format) and _text(manifest.tool), f"format {manifest.format!r} of tool {manifest.tool!r}")
+    need(manifest.limit is None or _count(manifest.limit), f"the limit is {manifest.limit!r}")
     need(frames.encoding in get_args(Encoding), f"frames are {frames.encoding!r}, expected jpeg or raw")
     for name, number in (("views", frames.views), ("height", frames.height), ("width", frames.width)):
         need(_count(number) and 1 <= number <= 1 << 16, f"{name} is {number!r}")
-    fields = manifest.cameras.fields
-    need(0 < len(fields) <= 64 and all(isinstance(name, str) for name in fields), f"camera fields are {fields!r}")
-    need(manifest.cameras.dtype == "float32", f"cameras are {manifest.cameras.dtype!r}, expected float32")
+    need(frames.decoder is None or _text(frames.decoder), f"the decoder is {frames.decoder!r}")
+    quality = frames.jpeg_quality
+    need(quality is None or (_count(quality) and 1 <= quality <= 100), f"the JPEG quality is {quality!r}")
+    need(0 < len(cameras.fields) <= 64 and all(map(_text, cameras.fields)), f"camera fields are {cameras.fields!r}")
+    need(cameras.dtype == "float32", f"cameras are {cameras.dtype!r}, expected float32")
+    need(cameras.angles == "radians", f"angles are in {cameras.angles!r}, expected radians")
+    need(all(map(_text, cameras.pose)), f"the pose is {cameras.pose!r}")
     need(bool(manifest.splits), "no splits")
     for name, split in manifest.splits.items():
         need(name in SPLITS, f"split {name!r} is neither train nor test")
         need(_count(split.scenes) and _count(split.scenes_per_shard), f"scenes of {name} are {split.scenes!r}")
+        expected = split.expected_scenes, split.expected_files
+        need(all(map(_count, expected)), f"expected scenes and files of {name} are {expected!r}")
+        need(bool(split.shards), f"{name} has no shards")
         for shard in split.shards:
             need(_count(shard.scenes) and shard.scenes > 0, f"a shard of {shard.scenes!r} scenes")
             need(bool(shard.files), "a shard without files")
         total = sum(shard.scenes for shard in split.shards)
         need(total == split.scenes, f"{name} has {split.scenes} scenes, its shards {total}")
-        if split.scenes_per_shard and split.shards:
+        if split.scenes_per_shard:
             sizes = {shard.scenes for shard in split.shards[:-1]}
             need(sizes <= {split.scenes_per_shard}, f"shards of {name} hold {sizes} scenes")
             need(split.shards[-1].scenes <= split.scenes_per_shard, f"the last shard of {name} is too large")
+        for source in split.sources:
+            need(_inside(source.name), f"source file {source.name!r} lies outside its folder")
+            counts = (source.bytes, source.scenes, source.expected_scenes)
+            need(all(map(_count, counts)), f"source file {source.name!r} has bytes, scenes, expected {counts!r}")
+            for skipped in source.skipped:
+                known = _count(skipped.record) and _count(skipped.offset) and _text(skipped.reason)
+                need(known, f"source file {source.name!r} has {skipped!r}")
     for row in manifest.all_files():
-        pure = PurePosixPath(row.name)
-        inside = not pure.is_absolute() and ".." not in pure.parts and "\\" not in row.name and row.name == str(pure)
-        need(inside and row.name not in ("", "."), f"file {row.name!r} lies outside the dataset")
+        need(_inside(row.name), f"file {row.name!r} lies outside the dataset")
         need(_count(row.bytes), f"file {row.name!r} of {row.bytes!r} bytes")
-        known = row.sha256 is None or (len(row.sha256) == 64 and set(row.sha256) <= set("0123456789abcdef"))
-        need(known, f"file {row.name!r} has checksum {row.sha256!r}")
+        need(row.sha256 is None or _is_sha256(row.sha256), f"file {row.name!r} has checksum {row.sha256!r}")
+
+
+def _inside(name: object) -> bool:
+    """Whether a name is a plain path below the dataset's folder."""
+    if not (isinstance(name, str) and name.isprintable() and "\\" not in name):
+        return False
+    pure = PurePosixPath(name)
+    return not pure.is_absolute() and ".." not in pure.parts and name == str(pure) and name != "."
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63

@@ -73,7 +73,12 @@ def sync_folder(folder: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as JSON, atomically, in a form that two runs give alike."""
     with writing(path) as file:
-        file.write(json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False).encode() + b"\n")
+        file.write(json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """`value` as JSON, in a form that two runs give alike."""
+    return json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False).encode() + b"\n"
 
 
 def remove_temporaries(folder: Path) -> None:

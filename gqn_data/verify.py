@@ -16,7 +16,7 @@ from gqn_data import storage
 from gqn_data.dataset import Dataset
 from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError
 from gqn_data.layout import SceneLayout
-from gqn_data.manifest import MANIFEST_FILE, FileRow, Manifest, read_manifest
+from gqn_data.manifest import CHECKSUM_FILE, MANIFEST_FILE, FileRow, Manifest, read_manifest
 from gqn_data.progress import bar
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import SceneSet, Split
@@ -50,6 +50,14 @@ class _FileTask:
 
     folder: Path
     row: FileRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ManifestTask:
+    """The manifest and `SHA256SUMS` against each other."""
+
+    folder: Path
+    manifest: Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +117,7 @@ def verify(folder: Path, scene_set: SceneSet, *, deep: bool = False, workers: in
     )
 
 
-_Task = _FileTask | _RecordsTask | _ShardTask
+_Task = _ManifestTask | _FileTask | _RecordsTask | _ShardTask
 
 
 def _tasks(folder: Path, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
@@ -120,6 +128,7 @@ def _tasks(folder: Path, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
                 yield _RecordsTask(path=file.path, layout=raw.layout, deep=deep)
         return
     manifest = read_manifest(folder)
+    yield _ManifestTask(folder=folder, manifest=manifest)
     for row in manifest.all_files():
         yield _FileTask(folder=folder, row=row)
     for split, split_row in manifest.splits.items():
@@ -134,6 +143,8 @@ def _tasks(folder: Path, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
 
 
 def _size(task: _Task) -> int:
+    if isinstance(task, _ManifestTask):
+        return 0
     if isinstance(task, _FileTask):
         return task.row.bytes if task.row.sha256 else 0
     if isinstance(task, _RecordsTask):
@@ -143,11 +154,31 @@ def _size(task: _Task) -> int:
 
 
 def _check(task: _Task) -> _Found:
+    if isinstance(task, _ManifestTask):
+        return _check_manifest(task)
     if isinstance(task, _FileTask):
         return _check_file(task)
     if isinstance(task, _RecordsTask):
         return _check_records(task)
     return _check_shard(task)
+
+
+def _check_manifest(task: _ManifestTask) -> _Found:
+    manifest, sums = task.folder / MANIFEST_FILE, task.folder / CHECKSUM_FILE
+    try:
+        lines = sums.read_bytes()
+    except FileNotFoundError:
+        return _Found(faults=(f"{sums}: absent; convert, index or copy it again",))
+    found = storage.sha256_of(manifest)
+    expected = task.manifest.checksums(found).encode()
+    size = manifest.stat().st_size + len(lines)
+    if lines == expected:
+        return _Found(files=2, bytes=size)
+    if lines.splitlines()[:-1] == expected.splitlines()[:-1]:
+        fault = f"{manifest}: SHA-256 is {found}, {sums} says otherwise; convert, index or copy both again"
+    else:
+        fault = f"{sums}: does not list what {manifest} lists; convert, index or copy both again"
+    return _Found(files=2, bytes=size, faults=(fault,))
 
 
 def _check_file(task: _FileTask) -> _Found:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from gqn_data.errors import CorruptFraming, CorruptRecord, OptionError
+from gqn_data.errors import CorruptFraming, CorruptRecord, ManifestError, OptionError
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import IndexedShard, index_dtype
 from gqn_data.layout import SceneLayout
@@ -80,6 +80,9 @@ def index_name(source_name: str) -> str:
 
 
 def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
+    if len(row.files) != 2:
+        names = ", ".join(file.name for file in row.files)
+        raise ManifestError(f"{place.folder}: a source file and its index were expected, found {names}; index it again")
     source_row, index_row = row.files
     source = RangedFile(place.folder / source_row.name, source_row.bytes)
     index = RangedFile((place.index_folder or place.folder) / index_row.name, index_row.bytes)
