@@ -25,7 +25,7 @@ from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.formats.tfrecord_files import scenes_in_sequence
 from gqn_data.index import index_source_files
-from gqn_data.manifest import MANIFEST_FILE, FileRow, Manifest, ShardRow, SourceRow, read_manifest
+from gqn_data.manifest import CHECKSUM_FILE, MANIFEST_FILE, FileRow, Manifest, ShardRow, SourceRow, read_manifest
 from gqn_data.plan import Options, Plan, Source, identity, limited, make_plan
 from gqn_data.progress import bar
 from gqn_data.scene import Scene
@@ -86,6 +86,7 @@ def convert(
             whole = None if options.overwrite else _already_whole(folder, scene_set, name, destination, options)
             if whole is not None:
                 say(f"{name}: {destination} is whole already; nothing to do")
+                WorkFolder(work / name).remove()  # of a run that was cut off when all was written
                 done[name] = whole
         if len(done) < len(destinations):
             source = _open_source(folder, scene_set, work / "index", options)
@@ -170,7 +171,8 @@ def _already_whole(
             f"{destination}: holds a dataset of other source files or options "
             f"({_scenes(manifest)} by {manifest.tool}); {_REPLACE}"
         )
-    if not all(is_there(destination, row) for row in manifest.all_files()):
+    whole = (destination / CHECKSUM_FILE).exists() and all(is_there(destination, row) for row in manifest.all_files())
+    if not whole:
         return None  # what is missing is made again
     shards = sum(len(split.shards) for split in manifest.splits.values())
     return Conversion(folder=destination, manifest=manifest, written=0, kept=shards, seconds=0.0)
