@@ -111,3 +111,10 @@ def tree(folder):
 def parse(payload):
     """What protobuf's own parser makes of a payload."""
     return example_pb2.Example.FromString(payload)
+
+
+def serialize_bad_camera(scene, view):
+    """The scene as an `Example`, one number of one camera not a number."""
+    cameras = scene.cameras.copy()
+    cameras[view, 3] = np.nan
+    return example_bytes(scene.frames, cameras)

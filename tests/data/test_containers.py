@@ -140,6 +140,7 @@ def test_checksums_are_what_sha256sum_checks(name, encoding, datasets):
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
     manifest = read_manifest(folder)
     listed = {line[66:] for line in (folder / "SHA256SUMS").read_text().splitlines()}
+    assert "manifest.json" in listed
     for row in manifest.all_files():
         data = (folder / row.name).read_bytes()
         assert len(data) == row.bytes

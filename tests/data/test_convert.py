@@ -378,6 +378,23 @@ def test_an_interruption_before_the_manifest_costs_no_shard(shared_raw, tmp_path
     assert tree(result.folder) == whole
 
 
+def test_an_interruption_behind_the_manifest_leaves_nothing_for_ever(shared_raw, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion.WorkFolder, "remove", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(shared_raw, tmp_path)
+    assert run(shared_raw, tmp_path)[0].written == 0
+    assert not (tmp_path / ".work").exists()
+
+
+def test_checksums_that_are_missing_are_made_again(shared_raw, tmp_path):
+    folder = convert_one(shared_raw, tmp_path)
+    whole = tree(folder)
+    (folder / "SHA256SUMS").unlink()
+    assert run(shared_raw, tmp_path)[0].written == 0
+    assert tree(folder) == whole
+
+
 @pytest.mark.parametrize("other", [{"shard_bytes": 10**6}, {"limit": 2}, {"frames": "raw"}, {"splits": ("test",)}])
 def test_what_another_interrupted_plan_left_is_removed(other, shared_raw, tmp_path, monkeypatch):
     whole = tree(convert_one(shared_raw, tmp_path / "whole", **other))
