@@ -232,7 +232,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup_steps": 50,
         "sigma_steps": 700,
         "clip": 1000.0,
-        "workers": 0,
+        # Steps this small gain nothing from a second thread and lose much where cores are shared; the other core reads.
+        "threads": 1,
+        "workers": 1,
         "log_every": 100,
         "probe_every": 500,
         "picture_every": 1000,

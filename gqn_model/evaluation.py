@@ -30,11 +30,10 @@ from gqn_data import storage
 from gqn_data.errors import GQNError, OptionError, RunMismatch
 from gqn_model.baselines import mean_image, nearest_view
 from gqn_model.batches import fixed_batches
-from gqn_model.checkpoints import load_checkpoint
 from gqn_model.inputs import to_device
 from gqn_model.likelihood import gaussian_floor, psnr
 from gqn_model.model import GQN
-from gqn_model.training import choose_device
+from gqn_model.training import load_network
 
 if TYPE_CHECKING:
     from gqn_data.scene_sets import Split
@@ -191,13 +190,9 @@ def evaluate(
             f"scenes {scenes}, samples {samples}, context {context}; possible: scenes and samples from 1, "
             "context from 1, or 0 for the run's"
         )
-    checkpoint = load_checkpoint(run, step)
+    model, checkpoint, place = load_network(run, step, device)
     config = checkpoint.config
     context = context or config.training.context_max
-    place = choose_device(device)
-    model = GQN(config.model)
-    model.load_state_dict(checkpoint.model)
-    model.to(place).eval()
 
     average, origin = _mean_image(shards, config, scenes)
     batches = fixed_batches(shards, config, split=split, context=context, batch_size=_BATCH, seed=0)

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 from gqn_data import storage
 from gqn_data.errors import OptionError, RunMismatch
 from gqn_model.batches import fixed_batches
-from gqn_model.checkpoints import load_checkpoint
 from gqn_model.inputs import to_device
-from gqn_model.model import GQN
 from gqn_model.pictures import prediction_picture
-from gqn_model.training import choose_device
+from gqn_model.training import load_network
 
 if TYPE_CHECKING:
     from gqn_data.scene_sets import Split
@@ -52,11 +50,7 @@ def write_predictions(
     """
     if output.suffix.lower() not in FORMATS:
         raise OptionError(f"{output}: cannot write {output.suffix or 'a file of no ending'}; possible: .png, .jpg")
-    checkpoint = load_checkpoint(run, step)
-    place = choose_device(device)
-    model = GQN(checkpoint.config.model)
-    model.load_state_dict(checkpoint.model)
-    model.to(place).eval()
+    model, checkpoint, place = load_network(run, step, device)
     context = context or checkpoint.config.training.context_max
     batches = fixed_batches(shards, checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed)
     try:

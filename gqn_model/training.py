@@ -28,6 +28,7 @@ from gqn_model.batches import Batches
 from gqn_model.checkpoints import (
     Checkpoint,
     checkpoint_steps,
+    load_checkpoint,
     random_states,
     restore_random,
     save_checkpoint,
@@ -57,6 +58,26 @@ def choose_device(name: str) -> torch.device:
         if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()):
             return device
     raise OptionError(f"device is {name!r}; possible here: {', '.join(possible)}")
+
+
+def load_network(run: Path, step: int | None, device: str) -> tuple[GQN, Checkpoint, torch.device]:
+    """The network of a run on a device, ready to predict, with its checkpoint; as many threads as it trained with.
+
+    Args:
+        run: the run's folder.
+        step: of which checkpoint; None: of the newest.
+        device: as in the configuration.
+
+    Raises:
+        CheckpointError: the folder is no run, or the checkpoint is absent or damaged.
+    """
+    place = choose_device(device)
+    checkpoint = load_checkpoint(run, step)
+    if checkpoint.config.training.threads:
+        torch.set_num_threads(checkpoint.config.training.threads)
+    model = GQN(checkpoint.config.model)
+    model.load_state_dict(checkpoint.model)
+    return model.to(place).eval(), checkpoint, place
 
 
 def train(
