@@ -44,6 +44,23 @@ def pool(workers: int) -> Iterator[Executor | None]:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes that are started in the block never see Ctrl-C, not even before `_start_worker` is reached.
+
+    They inherit the mask; one that was interrupted while it imports would print a traceback. This process sees a
+    Ctrl-C that comes in between when the block ends.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
     # Ctrl-C reaches the whole process group; the parent decides what to do about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -68,7 +85,8 @@ def map_in_order(executor: Executor | None, function: Callable[[T], R], tasks: I
         return
     waiting: deque[Future[R]] = deque()
     for task in tasks:
-        waiting.append(executor.submit(function, task))
+        with _interrupts_held_back():
+            waiting.append(executor.submit(function, task))
         if len(waiting) >= ahead:
             yield waiting.popleft().result()
     while waiting:
