@@ -1,0 +1,496 @@
+"""The commands of `gqn-data`: one clear line for bad input, exit status, JSON, and how little `--help` imports."""
+
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from made_scenes import SET, framed, jpeg, made_scene, make_raw_folder, pattern, scenes_from, tree, write_source_file
+from PIL import Image
+
+from cli import gqn, gqn_data
+from gqn_data.dataset import open_dataset
+from gqn_data.manifest import read_manifest
+from gqn_data.scene_sets import SCENE_SETS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments):
+    return CliRunner().invoke(gqn_data, [str(argument) for argument in arguments])
+
+
+def good(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def process(*arguments, **options):
+    """The command in a process of its own, as a user starts it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", "import cli; cli.gqn_data(prog_name='gqn-data')", *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def the_error(result):
+    """The one line on stderr that says what is wrong."""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.stderr
+    # Beside it there may be what convert said before it began; nothing else, and no traceback.
+    others = [line for line in result.stderr.splitlines() if line not in lines]
+    assert all(re.match(r"(zarr|numpy|webdataset): ", line) for line in others), result.stderr
+    assert result.stdout == ""
+    return lines[0]
+
+
+@pytest.fixture(autouse=True)
+def no_data_root(monkeypatch, tmp_path):
+    """Neither the user's data root nor the folder that the tests are started in matters."""
+    monkeypatch.delenv("GQN_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def root(raw):
+    return raw.parents[1]
+
+
+# Bad input.
+
+
+def damaged(raw, change):
+    path = raw / "train" / "001-of-900.tfrecord"
+    path.write_bytes(change(path.read_bytes()))
+
+
+def scenes_instead(raw, *scenes):
+    write_source_file(raw / "train" / "001-of-900.tfrecord", scenes)
+
+
+SCENE = made_scene(1)
+BAD_FILES = {
+    "a view too few": (lambda raw: scenes_instead(raw, made_scene(0, 2)), "2 views, expected 3"),
+    "a view too many": (lambda raw: scenes_instead(raw, SCENE, made_scene(0, 4)), "record 1 .*4 views, expected 3"),
+    "frames of another size": (lambda raw: scenes_instead(raw, made_scene(0, 3, 32)), "32x32 pixels, expected 16x16"),
+    "frames that are no jpeg": (
+        lambda raw: scenes_instead(raw, SCENE._replace(frames=(*SCENE.frames[:2], b"GIF89a.."))),
+        "view 2: not a JPEG",
+    ),
+    "frames without an end": (
+        lambda raw: scenes_instead(raw, SCENE._replace(frames=(SCENE.frames[0][:-1], *SCENE.frames[1:]))),
+        "view 0: a JPEG cut short",
+    ),
+    "too few camera numbers": (
+        lambda raw: scenes_instead(raw, SCENE._replace(cameras=np.zeros(14, np.float32))),
+        "14 camera numbers, expected 15",
+    ),
+    "no scene": (lambda raw: damaged(raw, lambda _: framed([b"text"])), "not a"),
+    "a flipped bit in a payload": (
+        lambda raw: damaged(raw, lambda data: data[:500] + bytes([data[500] ^ 1]) + data[501:]),
+        "record 0 at byte 0: checksum of the payload",
+    ),
+    "a flipped bit in a length": (
+        lambda raw: damaged(raw, lambda data: bytes([data[0] ^ 1]) + data[1:]),
+        "record 0 at byte 0: not a TFRecord, or damaged",
+    ),
+    "a cut file": (lambda raw: damaged(raw, lambda data: data[:-3]), "record 3 .*the file ends inside the record"),
+    "an empty file": (lambda raw: damaged(raw, lambda _: b""), "the file is empty"),
+    "a compressed file": (lambda raw: damaged(raw, gzip.compress), "compressed with gzip; unpack it first"),
+    "a web page": (lambda raw: damaged(raw, lambda _: b"<html>404</html>"), "a web page"),
+}
+bad_files = pytest.mark.parametrize(("damage", "said"), BAD_FILES.values(), ids=BAD_FILES)
+
+
+@bad_files
+def test_a_bad_source_file_stops_convert_with_one_line_and_no_dataset(damage, said, raw, root):
+    damage(raw)
+    before = tree(raw)
+    result = run("convert", "sm5", "--root", root, "--workers", 1)
+    assert result.exit_code == 1
+    assert re.search(rf"^Error: {raw}/train/001-of-900\.tfrecord: record \d+ at byte \d+: ", the_error(result))
+    assert re.search(said, the_error(result))
+    assert not (root / "zarr" / SET / "manifest.json").exists()
+    assert tree(raw) == before
+
+
+@bad_files
+def test_a_bad_source_file_stops_index_with_one_line_and_no_dataset(damage, said, raw):
+    damage(raw)
+    result = run("index", raw, "--workers", 1)
+    assert result.exit_code == 1
+    assert re.search(said, the_error(result))
+    assert not (raw / "manifest.json").exists()
+
+
+@bad_files
+def test_a_bad_source_file_is_told_by_verify(damage, said, raw):
+    damage(raw)
+    result = run("verify", raw, "--workers", 1)
+    assert result.exit_code == 1
+    assert re.search(said, result.stdout)
+    assert result.stderr == ""
+    assert result.stdout.splitlines()[-1].endswith("1 faults")
+
+
+def test_an_unknown_set_is_a_usage_error_with_the_nearest_name(tmp_path):
+    for command in ("convert", "info", "verify", "index"):
+        result = run(command, "rooms_ring_camra", "--root", tmp_path)
+        assert result.exit_code == 2
+        assert the_error(result) == "Error: unknown scene set 'rooms_ring_camra'; did you mean 'rooms_ring_camera'?"
+    assert run("convert", tmp_path, "--set", "maez").exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["convert", "info", "verify", "index"])
+def test_missing_and_empty_folders_are_one_line(command, tmp_path):
+    (tmp_path / "sm5").mkdir()
+    for source, said in (
+        ("sm5-not-there/mazes", "no such file or folder"),
+        ("mazes", "raw/mazes: no such folder"),
+        (tmp_path / "sm5", "no source files; expected files named like train/001-of-900.tfrecord"),
+    ):
+        result = run(command, source)
+        assert result.exit_code == 1
+        assert said in the_error(result)
+    assert tree(tmp_path) == {}
+
+
+def test_files_of_foreign_names_are_ignored(raw, root):
+    for name in (".DS_Store", "._001-of-900.tfrecord", "003-of-900.tfrecord_.gstmp", "004-of-900.tfrecord.part"):
+        (raw / "train" / name).write_bytes(b"foreign")
+    good("convert", "sm5", "--root", root, "--workers", 1)
+    assert len(open_dataset(root / "zarr" / SET)) == 7
+
+
+@pytest.mark.parametrize("command", ["convert", "info", "verify", "view"])
+def test_a_manifest_of_another_version_is_one_line(command, raw, root):
+    folder = root / "zarr" / SET
+    good("convert", "sm5", "--root", root, "--workers", 1)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema": 2}))
+    before = tree(folder)
+    extra = {"view": ("-o", root / "x.png"), "convert": ("--out", root / "out")}.get(command, ())
+    result = run(command, folder, *extra)
+    assert result.exit_code == 1
+    assert "schema 2, expected 1" in the_error(result)
+    assert tree(folder) == before
+
+
+def test_a_shard_that_does_not_match_its_checksum_is_not_converted_and_told_by_verify(raw, root):
+    good("convert", "sm5", "--root", root, "--format", "numpy", "--workers", 1)
+    folder = root / "numpy" / SET
+    path = folder / "train" / "frames-00000.npy"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 8
+    path.write_bytes(data)
+    result = run("convert", folder, "--out", root / "out", "--workers", 1)
+    assert result.exit_code == 1
+    assert re.search(rf"{path}: SHA-256 is \w+, the manifest says \w+", the_error(result))
+    assert not (root / "out" / "zarr" / SET / "manifest.json").exists()
+    result = run("verify", folder)
+    assert result.exit_code == 1
+    assert str(path) in result.stdout
+
+
+def test_a_full_disk_is_one_line(raw, root, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 7))
+    result = run("convert", "sm5", "--root", root, "--workers", 1)
+    assert result.exit_code == 1
+    assert "would be written and 7 B are free" in the_error(result)
+
+
+def test_scenes_of_two_origins_are_one_line(raw, root):
+    result = run("render", "sm5", "--scenes", 2, "--root", root)
+    assert result.exit_code == 1
+    assert "two origins are not mixed" in the_error(result)
+
+
+def test_errors_of_workers_are_one_line_and_exit_status_one(raw, root):
+    damaged(raw, lambda data: data[:-3])
+    for arguments in (("convert", "sm5", "--root", root, "--workers", 2), ("index", raw, "--workers", 2)):
+        child = process(*arguments)
+        stdout, stderr = child.communicate(timeout=120)
+        assert child.returncode == 1
+        assert stdout == ""
+        assert [line for line in stderr.splitlines() if line.startswith("Error: ")]
+        assert "Traceback" not in stderr
+
+
+def test_ctrl_c_says_what_to_do_and_a_rerun_ends_it(tmp_path):
+    raw = make_raw_folder(tmp_path / "data" / "raw" / SET, train=(200, 200, 200), test=(5,))
+    root = raw.parents[1]
+    arguments = ("convert", "sm5", "--root", root, "--workers", 2, "--format", "numpy", "--format", "webdataset")
+    child = process(*arguments, start_new_session=True)
+    end = time.monotonic() + 120
+    while not list(root.glob(".work/*/*/plan.json")):
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to all processes of the group
+    stdout, stderr = child.communicate(timeout=120)
+    assert child.returncode == 130
+    assert stdout == ""
+    assert stderr.splitlines()[-1].startswith("Interrupted. What is whole was kept; run the same command again")
+    assert "Traceback" not in stderr
+    assert not (root / "webdataset" / SET / "manifest.json").exists()
+    good(*arguments)
+    good("verify", root / "webdataset" / SET)
+    assert not (root / ".work").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nonsense",),
+        ("convert",),
+        ("convert", "sm5", "--format", "zip"),
+        ("convert", "sm5", "--limit", "0"),
+        ("convert", "sm5", "--limit", "-3"),
+        ("convert", "sm5", "--limit", "many"),
+        ("convert", "sm5", "--workers", "0"),
+        ("convert", "sm5", "--jpeg-quality", "101"),
+        ("convert", "sm5", "--split", "validation"),
+        ("convert", "sm5", "--on-corrupt", "ignore"),
+        ("convert", "sm5", "--frames", "png"),
+        ("convert", "sm5", "--shard-mb", "0"),
+        ("convert", "sm5", "mazes"),
+        ("view", "sm5"),
+        ("view", "sm5", "-o", "x.png", "--scale", "0"),
+        ("index", "sm5", "--nonsense"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_status_two(arguments, tmp_path):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("missing", ["webdataset", "zarr"])
+def test_pixels_are_made_jpegs_only_by_an_explicit_quality(missing, raw, root):
+    good("convert", "sm5", "--root", root, "--format", "numpy", "--workers", 1)
+    frames = ("--frames", "jpeg") if missing == "zarr" else ()
+    arguments = ("convert", root / "numpy" / SET, "--out", root / "out", "--format", missing, "--workers", 1, *frames)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "--jpeg-quality" in the_error(result)
+    good(*arguments, "--jpeg-quality", 95)
+    assert read_manifest(root / "out" / missing / SET).frames.jpeg_quality == 95
+
+
+# What the commands do.
+
+
+def test_list_names_every_set_with_its_aliases_and_counts():
+    text = good("list").stdout
+    for row in SCENE_SETS.values():
+        (line,) = [line for line in text.splitlines() if line.startswith(row.name + " ")]
+        for part in (*row.aliases, f"{row.frame_size}x{row.frame_size}", f"{row.train.scenes:,}", str(row.train.files)):
+            assert part in line
+    assert good("list", "--names").stdout.split() == list(SCENE_SETS)
+    assert [row["name"] for row in json.loads(good("list", "--json").stdout)] == list(SCENE_SETS)
+
+
+def test_info_tells_what_a_folder_is_before_and_after_indexing(raw, root):
+    for _ in range(2):
+        text = good("info", "sm5", "--root", root).stdout
+        for part in (SET, "3 views of 16x16", "rendered", "7 scenes", "2 of 900", "810,000 scenes"):
+            assert part in text
+        value = json.loads(good("info", raw, "--json").stdout)
+        assert value["splits"]["train"]["scenes"] == 7
+        good("index", raw, "--workers", 1)
+    assert "not indexed" not in good("info", raw).stdout
+
+
+def test_convert_says_what_it_will_write_and_prints_where_it_is(raw, root):
+    result = good("convert", "sm5", "--root", root, "--format", "zarr", "--format", "numpy", "--workers", 1)
+    assert re.search(r"zarr: 7 train \+ 2 test scenes in \d+ shards; writing about [\d.]+ kB to ", result.stderr)
+    lines = result.stdout.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(root / name / SET) for name in ("zarr", "numpy")]
+    again = good("convert", "sm5", "--root", root, "--workers", 1)
+    assert "nothing to do" in again.stderr
+
+
+def test_convert_takes_a_path_and_writes_below_out(raw, tmp_path):
+    moved = raw.rename(tmp_path / "mine")
+    assert run("convert", moved, "--out", tmp_path / "out").exit_code == 1
+    good("convert", moved, "--set", "sm5", "--out", tmp_path / "out", "--workers", 1, "--limit", 3)
+    assert len(open_dataset(tmp_path / "out" / "zarr" / SET)) == 3
+    value = json.loads(
+        good(
+            "convert", tmp_path / "out" / "zarr" / SET, "--format", "webdataset", "--out", tmp_path / "two", "--json"
+        ).stdout
+    )
+    assert value[0]["folder"] == str(tmp_path / "two" / "webdataset" / SET)
+    assert value[0]["splits"]["train"]["scenes"] == 3
+
+
+def test_a_dry_run_tells_bytes_and_writes_nothing(raw, root):
+    before = tree(root)
+    value = json.loads(good("convert", "sm5", "--root", root, "--dry-run", "--json").stdout)
+    assert value[0]["shards"] == 2
+    assert value[0]["bytes"] > 9 * 3 * 300
+    assert "2 shards, about" in good("convert", "sm5", "--root", root, "--dry-run").stdout
+    assert tree(root) == before
+
+
+def test_the_data_root_comes_from_the_option_else_the_environment_else_data(raw, root, monkeypatch, tmp_path):
+    good("info", "sm5", "--root", root)
+    assert run("info", "sm5").exit_code == 1
+    monkeypatch.setenv("GQN_DATA", str(root))
+    good("info", "sm5")
+    monkeypatch.delenv("GQN_DATA")
+    shutil.copytree(root, tmp_path / "data")
+    good("info", "sm5")
+
+
+def test_skipped_records_are_told_and_counted(raw, root):
+    damaged(raw, lambda data: data[:500] + bytes([data[500] ^ 1]) + data[501:])
+    result = good("convert", "sm5", "--root", root, "--workers", 1, "--on-corrupt", "skip")
+    assert "6 train + 2 test scenes" in result.stderr
+    assert "1 corrupt records left out (listed in the manifest)" in result.stdout
+    assert "1 corrupt records left out" in good("info", root / "zarr" / SET).stdout
+
+
+def test_overwrite_replaces_what_would_be_kept(raw, root):
+    good("convert", "sm5", "--root", root, "--workers", 1)
+    result = run("convert", "sm5", "--root", root, "--workers", 1, "--limit", 2)
+    assert result.exit_code == 1
+    assert "--overwrite" in the_error(result)
+    good("convert", "sm5", "--root", root, "--workers", 1, "--limit", 2, "--overwrite")
+    assert len(open_dataset(root / "zarr" / SET)) == 2
+
+
+@pytest.mark.parametrize("name", ["zarr", "numpy", "webdataset", "raw"])
+def test_verify_finds_whole_data_good(name, raw, root):
+    if name != "raw":
+        good("convert", "sm5", "--root", root, "--format", name, "--workers", 1)
+    result = good("verify", root / name / SET, "--deep", "--workers", 1)
+    assert result.stdout.endswith("27 frames decoded: all good\n")
+    value = json.loads(good("verify", root / name / SET, "--json", "--workers", 1).stdout)
+    assert value["faults"] == []
+
+
+def test_verify_prints_faults_as_json_too(raw):
+    damaged(raw, lambda data: data[:-3])
+    result = run("verify", raw, "--json", "--workers", 1)
+    assert result.exit_code == 1
+    assert len(json.loads(result.stdout)["faults"]) == 1
+
+
+def test_view_draws_scenes_as_rows_and_views_as_columns(raw, root, tmp_path):
+    good("convert", "sm5", "--root", root, "--format", "numpy", "--workers", 1)
+    good("view", root / "numpy" / SET, "-o", tmp_path / "sheet.png", "--scenes", 2, "--views", 3, "--first", 4)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    gap, step = 2, 16 + 2
+    assert sheet.shape == (2 * step + gap, 3 * step + gap, 3)
+    scenes = open_dataset(root / "numpy" / SET)
+    for row in range(2):
+        for column in range(3):
+            top, left = row * step + gap, column * step + gap
+            assert np.array_equal(sheet[top : top + 16, left : left + 16], scenes[4 + row].frame(column))
+    good("view", root / "numpy" / SET, "-o", tmp_path / "large.png", "--scenes", 1, "--views", 2, "--scale", 3)
+    with Image.open(tmp_path / "large.png") as picture:
+        assert picture.size == (2 * (48 + gap) + gap, 48 + 2 * gap)
+    good("view", root / "numpy" / SET, "-o", tmp_path / "all.jpg", "--split", "test")
+    with Image.open(tmp_path / "all.jpg") as picture:
+        assert picture.format == "JPEG"
+
+
+@pytest.mark.parametrize("options", [("-o", "x.gif"), ("-o", "x.png", "--first", "7"), ("-o", "x")])
+def test_pictures_that_cannot_be_are_one_line(options, raw, root, tmp_path):
+    good("convert", "sm5", "--root", root, "--workers", 1)
+    result = run("view", root / "zarr" / SET, *options)
+    assert result.exit_code == 2
+    assert the_error(result)
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_view_of_a_folder_without_an_index_says_how_to_make_one(raw):
+    result = run("view", raw, "-o", "x.png")
+    assert result.exit_code == 1
+    assert f"make one with: gqn-data index {raw}" in the_error(result)
+
+
+# Help and documentation.
+
+
+def commands(group):
+    return sorted(click.Group.list_commands(group, click.Context(group)))
+
+
+@pytest.mark.parametrize(("group", "name"), [(gqn_data, "gqn-data"), (gqn, "gqn")], ids=["gqn-data", "gqn"])
+def test_every_command_has_help(group, name):
+    assert CliRunner().invoke(group, ["--help"]).exit_code == 0
+    for command in commands(group):
+        result = CliRunner().invoke(group, [command, "--help"])
+        assert result.exit_code == 0
+        assert len(group.commands[command].help or "") > 20
+
+
+@pytest.mark.parametrize("program", ["gqn_data", "gqn"])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_imports_nothing_heavy(program, arguments):
+    heavy = ("torch", "numpy", "zarr", "numba", "PIL", "webdataset", "tfrecord", "google.protobuf")
+    code = (
+        f"import sys, cli\nsys.argv = ['x', *{arguments}]\n"
+        f"try: cli.{program}()\nexcept SystemExit as end: assert not end.code\n"
+        f"print('HEAVY', [name for name in {heavy} if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_converting_and_opening_need_no_torch(raw, root):
+    code = (
+        "import sys, cli\n"
+        f"try: cli.gqn_data(['convert', 'sm5', '--root', {str(root)!r}, '--workers', '1'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        f"import gqn_data\nassert len(gqn_data.open({str(root / 'zarr' / SET)!r})[0].frames) == 3\n"
+        "assert 'torch' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [("gqn-data", name) for name in commands(gqn_data)] + [("gqn", name) for name in commands(gqn)],
+)
+def test_every_command_is_in_the_readme(program, command):
+    readme = ROOT / "README.md"
+    assert readme.exists(), "README.md is missing"
+    found = re.search(rf"{program} {command}\b", readme.read_text())
+    assert found, f"README.md does not mention `{program} {command}`"
+
+
+def test_real_mazes_convert_by_the_command_of_the_readme(mazes, tmp_path):
+    good("convert", mazes, "--format", "zarr", "--format", "webdataset", "--out", tmp_path, "--workers", 1)
+    for name in ("zarr", "webdataset"):
+        assert (len(open_dataset(tmp_path / name / "mazes")), len(open_dataset(tmp_path / name / "mazes", "test"))) == (
+            8,
+            4,
+        )
+        good("verify", tmp_path / name / "mazes", "--workers", 1)
+
+
+def test_the_made_scenes_are_all_different():
+    # Guards the fixtures: a mix-up of scenes or views could not show if two frames were alike.
+    frames = [frame for scene in scenes_from(0, 20) + scenes_from(1000, 5) for frame in scene.frames]
+    assert len(set(frames)) == len(frames)
+    assert jpeg(pattern(1, 2)) == made_scene(1).frames[2]
