@@ -1,0 +1,22 @@
+"""Tasks for worker processes, which import the module that a task comes from: this one imports little."""
+
+import os
+import signal
+import time
+
+from gqn_data.errors import CorruptRecord
+
+
+def slowly(number):
+    time.sleep((number * 7 % 5) / 200)
+    return number, os.getpid()
+
+
+def fail_at_three(number):
+    if number == 3:
+        raise CorruptRecord("file", number, 7, "made for the test")
+    return number
+
+
+def ignores_interrupts(_):
+    return signal.getsignal(signal.SIGINT) == signal.SIG_IGN
