@@ -190,9 +190,10 @@ def _free_folder(scene_set: str, label: str) -> Path:
 
 def _where(config: Config) -> str:
     device = choose_device(config.training.device)
-    return (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"the CPU, {torch.get_num_threads()} threads"
-    )
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = config.training.threads or torch.get_num_threads()
+    return f"the CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _say(message: str) -> None:
