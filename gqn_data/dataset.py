@@ -63,7 +63,10 @@ class Dataset(Sequence[Scene]):
 
         Raises:
             IndexError: there is no scene of that number.
+            TypeError: not a number; a slice would read many scenes at once.
         """
+        if isinstance(scene, slice):
+            raise TypeError("scenes are read one by one: [scenes[i] for i in range(start, stop)]")
         shard, within = self.locate(scene)
         return self.shard(shard).scene(within)
 

@@ -238,6 +238,8 @@ class SceneLoader:
             raise OptionError(f"a batch of {batch_size} scenes is not divided evenly by {ranks} ranks (rank {rank})")
         if epochs is not None and epochs < 1:
             raise OptionError(f"epochs is {epochs}, expected 1 or more, or None to go on for ever")
+        if pin_memory and not torch.cuda.is_available():
+            raise OptionError("pin_memory needs a GPU, and torch finds none; leave it out")
         self.batch_size = batch_size
         self.seed = seed
         self.workers = workers

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from gqn_data.errors import OptionError
 from gqn_data.order import draw, key
 
-# Streams of numbers under one seed that must not depend on each other.
-_VIEWS_STREAM = 1
-_COUNT_STREAM = 2
+# Streams of numbers under one seed that must not depend on each other, nor on the rounds of `order.permute`,
+# which count from 0.
+_VIEWS_STREAM = 1001
+_COUNT_STREAM = 1002
 
 
 class ViewChoice(NamedTuple):
