@@ -19,7 +19,9 @@ else
 fi
 
 step "4/5 Evaluate on test scenes, beside two baselines"
-gqn evaluate demo/run
+for context in 1 3 5; do
+    gqn evaluate demo/run --context "$context"
+done
 
 step "5/5 Predict scenes that the network has not seen"
 gqn sample demo/run -o demo/prediction.png
