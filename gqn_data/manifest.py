@@ -196,6 +196,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_FILE
     try:
         value = json.loads(path.read_bytes())
+        storage.json_bytes(value)  # half a surrogate pair is read and cannot be written, or named to the system
     except FileNotFoundError as error:
         raise ManifestError(
             f"{folder}: no {MANIFEST_FILE}, so no dataset: a conversion that did not end, perhaps; run it again"

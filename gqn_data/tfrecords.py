@@ -341,7 +341,7 @@ def _features(data: bytes) -> dict[bytes, list[_Span]]:
 def _lists(data: bytes, features: dict[bytes, list[_Span]], name: bytes, wanted: int) -> list[_Span]:
     """The spans of the list messages of one feature, of kind `wanted` (1 bytes, 2 floats, 3 integers)."""
     if name not in features:
-        names = ", ".join(sorted(key.decode("utf-8", "replace") for key in features)) or "none"
+        names = ", ".join(sorted(map(_printable, features))[:8]) or "none"
         raise WireError(0, f"no feature {name.decode()!r} in the record; its features: {names}")
     kept: list[_Span] = []
     kept_kind = wanted
@@ -357,6 +357,11 @@ def _lists(data: bytes, features: dict[bytes, list[_Span]], name: bytes, wanted:
         reason = f"feature {name.decode()!r} holds {kinds[kept_kind]}, expected {kinds[wanted]}"
         raise WireError(features[name][0][0], reason)
     return kept
+
+
+def _printable(name: bytes) -> str:
+    """A feature's name for a message of one line: a record that is no scene may hold anything."""
+    return name[:40].decode("utf-8", "replace").encode("unicode_escape").decode()
 
 
 def _byte_values(data: bytes, features: dict[bytes, list[_Span]], name: bytes) -> tuple[list[int], list[int]]:
