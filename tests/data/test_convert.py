@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_scenes import SET, framed, made_scene, make_raw_folder, scenes_from, tree, write_source_file
+from processes import living, wait_until
 
 from gqn_data import convert as conversion
 from gqn_data import storage
@@ -539,26 +540,6 @@ def start(raw, root):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", DRIVER, str(raw), SET, str(root)]
     return subprocess.Popen(command, start_new_session=True, env=environment)
-
-
-def living(group):
-    """The processes of a process group that run; zombies wait to be buried and do not."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, of = path.read_text().rsplit(")", 1)[1].split()[:3]
-        except OSError:
-            continue
-        if int(of) == group and state not in "ZX":
-            found.append(path)
-    return found
-
-
-def wait_until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.002)
 
 
 def kill_and_rerun(tmp_path, kills):

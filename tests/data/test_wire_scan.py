@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from made_scenes import SIZE, VIEWS, example_bytes, framed, made_scene, parse
+from tfrecord import TFRecordWriter
 
 from gqn_data.errors import CorruptRecord
 from gqn_data.layout import SceneLayout
@@ -317,10 +318,17 @@ def test_scenes_of_another_shape_are_refused_saying_what_was_found_and_expected(
     ],
 )
 def test_records_without_the_two_features_are_refused_naming_what_they_have(features, said):
-    from tfrecord import TFRecordWriter
-
     with pytest.raises(CorruptRecord, match=said):
         scan(TFRecordWriter.serialize_tf_example(features))
+
+
+@given(st.dictionaries(st.text(max_size=60), st.just(([1], "int")), max_size=20))
+@settings(max_examples=50)
+def test_whatever_a_record_holds_instead_is_named_in_one_line(features):
+    with pytest.raises(CorruptRecord) as caught:
+        scan(TFRecordWriter.serialize_tf_example(features))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 5000
 
 
 @given(st.integers(1, 6), st.integers(0, 1000))

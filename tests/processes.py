@@ -1,0 +1,37 @@
+"""Processes that tests start, and those that these start."""
+
+import time
+from pathlib import Path
+
+
+def living(group):
+    """The numbers of the processes of a process group that run; zombies wait to be buried and do not."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, of = path.read_text().rsplit(")", 1)[1].split()[:3]
+        except OSError:
+            continue
+        if int(of) == group and state not in "ZX":
+            found.append(int(path.parent.name))
+    return found
+
+
+def workers_of(group):
+    """Those of them that are worker processes, started and perhaps still importing."""
+    found = []
+    for number in living(group):
+        try:
+            if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes():
+                found.append(number)
+        except OSError:
+            continue
+    return found
+
+
+def wait_until(condition, seconds=120):
+    """Waits for something that must come; only a hang takes so long that this fails."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.002)
