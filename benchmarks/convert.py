@@ -24,7 +24,8 @@ from gqn_data.convert import convert
 from gqn_data.index import index_source_files
 from gqn_data.plan import Options
 from gqn_data.sources import RawFolder
-from gqn_data.tfrecords import SceneScanner, read_records
+from gqn_data.tfrecords import read_records
+from gqn_data.wire import SceneScanner
 
 _BLOCK = 1 << 20
 

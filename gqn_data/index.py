@@ -1,7 +1,7 @@
 """Indexes of source files: where every frame lies, found in one pass that checks every record.
 
 `index_raw_folder` makes a raw folder trainable in place; `convert` uses the same pass, with the indexes in its
-own work folder. Imports `formats`, `manifest`, `sources`, `tfrecords`, `workers`.
+own work folder. Imports `formats`, `manifest`, `sources`, `tfrecords`, `wire`, `workers`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ from gqn_data.progress import bar
 from gqn_data.reading import npy_header
 from gqn_data.scene_sets import Split
 from gqn_data.sources import RawFolder, SourceFile
-from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, SceneScanner, count_records, read_records, report
+from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, count_records, read_records, report
 from gqn_data.version import TOOL
+from gqn_data.wire import SceneScanner
 from gqn_data.workers import map_in_order, pool
 
 OnCorrupt = Literal["fail", "skip"]

@@ -1,7 +1,7 @@
 """Checking what lies on the disk: checksums of shards and records, and, `deep`, every frame decoded.
 
 Nothing is written. Every fault is found and told, not only the first one. Imports `dataset`, `manifest`,
-`sources`, `tfrecords`, `workers`.
+`sources`, `tfrecords`, `wire`, `workers`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from gqn_data.progress import bar
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import SceneSet, Split
 from gqn_data.sources import open_raw_folder
-from gqn_data.tfrecords import SceneScanner, read_records
+from gqn_data.tfrecords import read_records
+from gqn_data.wire import SceneScanner
 from gqn_data.workers import map_in_order, pool, usable_cores
 
 

@@ -17,7 +17,8 @@ from gqn_data.manifest import Encoding, Manifest, ShardRow
 from gqn_data.reading import RangedFile, npy_rows
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import Split
-from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, SceneScanner, masked_crc, read_records
+from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, masked_crc, read_records
+from gqn_data.wire import SceneScanner
 
 
 class TFRecordShard(IndexedShard):
