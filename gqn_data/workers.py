@@ -46,19 +46,27 @@ def pool(workers: int) -> Iterator[Executor | None]:
 
 @contextlib.contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Processes that are started in the block never see Ctrl-C, not even before `_start_worker` is reached.
+    """Ctrl-C waits until the block ends; processes that are started in it never see one.
 
-    They inherit the mask; one that was interrupted while it imports would print a traceback. This process sees a
-    Ctrl-C that comes in between when the block ends.
+    They inherit the mask, so that none is interrupted while it still imports. The handler is for this process: the
+    system may hand the signal to another of its threads, and half a process would be started. Both would print
+    tracebacks.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    before = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
+    if before is None or not main or not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _start_worker() -> None:
