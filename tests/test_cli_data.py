@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -229,13 +230,15 @@ def test_errors_of_workers_are_one_line_and_exit_status_one(raw, root):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for workers in /proc")
-def test_ctrl_c_says_what_to_do_and_a_rerun_ends_it(tmp_path):
+@pytest.mark.parametrize("later", [0, 0.03, 0.06, 0.1])
+def test_ctrl_c_says_what_to_do_and_a_rerun_ends_it(later, tmp_path):
     raw = make_raw_folder(tmp_path / "data" / "raw" / SET, train=(200, 200, 200), test=(5,))
     root = raw.parents[1]
     arguments = ("convert", "sm5", "--root", root, "--workers", 2, "--format", "numpy", "--format", "webdataset")
     child = process(*arguments, start_new_session=True)
     # While workers import, before they can choose to ignore the signal, is the worst moment.
     wait_until(lambda: workers_of(child.pid) or child.poll() is not None)
+    time.sleep(later)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to all processes of the group
     stdout, stderr = child.communicate(timeout=120)
     assert child.returncode == 130

@@ -13,9 +13,11 @@ from gqn_data.convert import convert
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import GQNError, ManifestError
 from gqn_data.formats import WRITABLE
+from gqn_data.index import index_raw_folder
 from gqn_data.manifest import read_manifest
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
+from gqn_data.sources import open_raw_folder
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +220,31 @@ def test_reading_by_a_wrong_manifest_is_an_error_of_ours_and_stays_inside(name, 
     else:
         return
     assert said
+
+
+@pytest.mark.parametrize("change", ["one too few", "one too many", "swapped", "another shard's"])
+@pytest.mark.parametrize("name", [*WRITABLE, "tfrecord"])
+def test_shards_with_other_files_than_their_container_has_are_refused(name, change, folders, raw):
+    if name == "tfrecord":
+        index_raw_folder(open_raw_folder(raw, SCENE_SETS[SET]))
+    folder = raw if name == "tfrecord" else folders[name]
+    text = (folder / "manifest.json").read_text()
+    document = json.loads(text)
+    shards = document["splits"]["train"]["shards"]
+    files = shards[0]["files"]
+    shards[0]["files"] = {
+        "one too few": files[:1],
+        "one too many": [*files, files[0]],
+        "swapped": files[::-1],
+        "another shard's": shards[1]["files"][:1] + files[1:],
+    }[change]
+    (folder / "manifest.json").write_text(json.dumps(document))
+    try:
+        scenes = open_dataset(folder)
+        with pytest.raises(GQNError):
+            _ = scenes[0].frames
+    finally:
+        (folder / "manifest.json").write_text(text)
 
 
 def test_the_fingerprint_tells_sets_of_scenes_apart(tmp_path):
