@@ -65,6 +65,9 @@ class FrameChecker:
     Args:
         height: expected height in pixels.
         width: expected width in pixels.
+
+    Attributes:
+        good: the headers that are remembered.
     """
 
     _REMEMBERED = 16
@@ -72,7 +75,7 @@ class FrameChecker:
     def __init__(self, height: int, width: int) -> None:
         self.height = height
         self.width = width
-        self._good: tuple[bytes, ...] = ()
+        self.good: tuple[bytes, ...] = ()
 
     def check(self, data: bytes, start: int, stop: int) -> None:
         """Returns where `data[start:stop]` is a good frame.
@@ -80,11 +83,11 @@ class FrameChecker:
         Raises:
             CorruptFrame: not a JPEG, cut short, or of another size.
         """
-        if not self._good or not data.startswith(self._good, start, stop):
+        if not data.startswith(self.good, start, stop):
             height, width, length = header_of(memoryview(data)[start:stop])
             if (height, width) != (self.height, self.width):
                 raise CorruptFrame(f"a frame of {width}x{height} pixels, expected {self.width}x{self.height}")
-            self._good = (data[start : start + length], *self._good[: self._REMEMBERED - 1])
+            self.good = (data[start : start + length], *self.good[: self._REMEMBERED - 1])
         if data[stop - 2 : stop] != _END_OF_IMAGE:
             raise CorruptFrame("a JPEG cut short: its end marker is missing")
 

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Self
@@ -129,8 +129,8 @@ class ChecksummedFile:
         file: open for writing.
     """
 
-    _BLOCK = 4 << 20
-    _PENDING = 4
+    _BLOCK = 1 << 20  # while it is joined, hashed and written it lies in the cache
+    _PENDING = 16
     _FLUSH_EVERY = 32 << 20
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -153,10 +153,13 @@ class ChecksummedFile:
         for thread in (self._hasher, self._writer, self._flusher):
             thread.shutdown(wait=True, cancel_futures=True)
 
-    def write(self, *parts: bytes | bytearray | memoryview) -> None:
-        """Appends the parts; the caller does not touch their memory again."""
+    def write(self, part: bytes | bytearray | memoryview) -> None:
+        """Appends bytes; the caller does not touch their memory again."""
+        self.write_all((part,), len(part))
+
+    def write_all(self, parts: Sequence[bytes | bytearray | memoryview], length: int) -> None:
+        """Appends parts whose lengths add up to `length`; the caller does not touch their memory again."""
         self._parts += parts
-        length = sum(map(len, parts))
         self.position += length
         self._held += length
         if self._held >= self._BLOCK:

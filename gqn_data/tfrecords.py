@@ -82,25 +82,26 @@ def read_records(
         size = os.fstat(raw.fileno()).st_size
         number, offset = _pass_over(raw, path, size, first)
         file = io.BufferedReader(raw, _BUFFER)
-        while True:
-            header = file.read(HEADER_BYTES)
-            if not header and number:
-                return
-            fault = _framing_fault(header, size - offset, first=offset == 0)
-            if fault is not None:
+        read = file.read
+        header = read(HEADER_BYTES)
+        while header or not number:
+            length = _length_in(header)
+            following = offset + HEADER_BYTES + length + FOOTER_BYTES
+            if length < 0 or following > size:
+                fault = _framing_fault(header, size - offset, first=offset == 0)
                 report(CorruptFraming(path, number, offset, fault), on_corrupt)
                 return
-            length = _UINT64.unpack_from(header)[0]
-            payload = file.read(length)
-            footer = file.read(FOOTER_BYTES)
-            found, expected = masked_crc(payload), int.from_bytes(footer, "little")
+            payload = read(length)
+            between = read(FOOTER_BYTES + HEADER_BYTES)  # in one go: this record's footer, the next one's header
+            found, expected = masked_crc(payload), int.from_bytes(between[:FOOTER_BYTES], "little")
             if found == expected:
                 yield Record(number, offset, payload)
             else:
                 reason = f"checksum of the payload is {found:08x}, the file says {expected:08x}"
                 report(CorruptRecord(path, number, offset, reason), on_corrupt)
             number += 1
-            offset += HEADER_BYTES + length + FOOTER_BYTES
+            offset = following
+            header = between[FOOTER_BYTES:]
 
 
 def report(fault: CorruptRecord, on_corrupt: Callable[[CorruptRecord], None] | None) -> None:
@@ -110,30 +111,32 @@ def report(fault: CorruptRecord, on_corrupt: Callable[[CorruptRecord], None] | N
     on_corrupt(fault)
 
 
-def _framing_fault(header: bytes, left: int, *, first: bool) -> str | None:
-    """What is wrong with a record's header, given the bytes left in the file from its start on."""
+def _length_in(header: bytes) -> int:
+    """The length that a record's header gives; -1 where the header is not whole or does not fit its checksum."""
+    if len(header) != HEADER_BYTES:
+        return -1
+    length: int
+    length, expected = _HEADER.unpack(header)
+    return length if masked_crc(header[:8]) == expected else -1
+
+
+def _framing_fault(header: bytes, left: int, *, first: bool) -> str:
+    """What is wrong with a record's bad header, given the bytes left in the file from its start on."""
     if not header:
         return "the file is empty"
     if first:
         for magic, reason in _FOREIGN:
-            if header.startswith(magic[:HEADER_BYTES]) and not _checksum_fits(header):
+            if header.startswith(magic[:HEADER_BYTES]) and _length_in(header) < 0:
                 return reason
     if len(header) < HEADER_BYTES:
         return f"the file ends inside a record's header: {len(header)} bytes, expected {HEADER_BYTES}"
-    if not _checksum_fits(header):
+    if _length_in(header) < 0:
         length, expected = _HEADER.unpack(header)
         found = masked_crc(header[:8])
         what = "not a TFRecord, or damaged" if first else "damaged"
         return f"{what}: checksum of the length {length} is {found:08x}, the file says {expected:08x}"
-    length = _UINT64.unpack_from(header)[0]
-    needed = HEADER_BYTES + length + FOOTER_BYTES
-    if needed > left:
-        return f"the file ends inside the record: {left} bytes left, expected {needed}"
-    return None
-
-
-def _checksum_fits(header: bytes) -> bool:
-    return len(header) == HEADER_BYTES and masked_crc(header[:8]) == _UINT32.unpack_from(header, 8)[0]
+    needed = HEADER_BYTES + _length_in(header) + FOOTER_BYTES
+    return f"the file ends inside the record: {left} bytes left, expected {needed}"
 
 
 def count_records(path: Path) -> int:
@@ -149,14 +152,17 @@ def count_records(path: Path) -> int:
 def _pass_over(file: IO[bytes], path: Path, size: int, count: int | None) -> tuple[int, int]:
     """Passes over `count` records, or all, by their framing; the number and the offset of the next record."""
     number = offset = 0
+    handle = file.fileno()
     while number != count and (offset < size or number == 0):
-        header = file.read(HEADER_BYTES)
-        fault = _framing_fault(header, size - offset, first=offset == 0)
-        if fault is not None:
+        header = os.pread(handle, HEADER_BYTES, offset)
+        length = _length_in(header)
+        following = offset + HEADER_BYTES + length + FOOTER_BYTES
+        if length < 0 or following > size:
+            fault = _framing_fault(header, size - offset, first=offset == 0)
             raise CorruptFraming(path, number, offset, fault)
-        offset += HEADER_BYTES + _UINT64.unpack_from(header)[0] + FOOTER_BYTES
-        file.seek(offset)
+        offset = following
         number += 1
+    file.seek(offset)
     return number, offset
 
 

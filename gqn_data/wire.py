@@ -8,6 +8,7 @@ Source: wire format, protobuf.dev/programming-guides/encoding. Imports `errors`,
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,15 @@ from gqn_data.errors import CorruptFrame, CorruptRecord
 from gqn_data.images import FrameChecker
 from gqn_data.layout import SceneLayout
 from gqn_data.tfrecords import HEADER_BYTES, Record
+
+_FLOAT = np.dtype("<f4")
+
+# Between two frames: the end marker of the one, the tag and the first two bytes of the length of the next.
+_BETWEEN = struct.Struct("<HBBB")
+_END_OF_IMAGE = 0xD9FF  # FF D9 as a little-endian number
+
+# Before each length on the way to the frames: the map's entry, the feature in it, the list in that.
+_FRAMES_BEGIN = (b"\x0a", b"\x0a\x06frames\x12", b"\x0a")
 
 
 class ScannedScene(NamedTuple):
@@ -57,6 +67,7 @@ class SceneScanner:
         self.layout = layout
         self._frames = FrameChecker(layout.height, layout.width)
         self._numbers = layout.views * len(layout.camera_fields)
+        self._cameras_begin = _cameras_begin(self._numbers * _FLOAT.itemsize)
 
     def scan(self, record: Record, path: Path) -> ScannedScene:
         """Where the frames of the record lie, and its cameras.
@@ -64,6 +75,63 @@ class SceneScanner:
         Raises:
             CorruptRecord: it is no `Example`, or no scene of the layout.
         """
+        return self._scan_usual(record.payload) or self._scan_any(record, path)
+
+    def _scan_usual(self, data: bytes) -> ScannedScene | None:
+        """What `_scan_any` finds in a good scene as protobuf libraries write them; None for all else.
+
+        Such a record holds the two features and nothing more, each list in one piece and the floats packed; only
+        which feature comes first is open. Its structure is then a few bytes at places that follow from one another,
+        and checking those takes half the time. Nothing is refused here: whatever is not as expected, a header of a
+        frame that was not met before included, is looked at in the general way.
+        """
+        size = len(data)
+        cameras_begin, good = self._cameras_begin, self._frames.good
+        camera_bytes = self._numbers * _FLOAT.itemsize
+        starts_with, between = data.startswith, _BETWEEN.unpack_from
+        offsets: list[int] = []
+        lengths: list[int] = []
+        try:
+            length, at = _varint(data, 1)
+            if data[0] != 0x0A or at + length != size:
+                return None
+            if starts_with(cameras_begin, at):
+                floats, end = at + len(cameras_begin), size
+                at = floats + camera_bytes
+            else:
+                floats, end = size - camera_bytes, size - camera_bytes - len(cameras_begin)
+                if end < at or not starts_with(cameras_begin, end):
+                    return None
+            for tag in _FRAMES_BEGIN:
+                if not starts_with(tag, at):
+                    return None
+                length, at = _varint(data, at + len(tag))
+                if at + length != end:
+                    return None
+            at -= 2  # before the first frame there is no end marker, but there are two bytes
+            for _ in range(self.layout.views):
+                marker, tag_byte, low, high = between(data, at)
+                if tag_byte != 0x0A or (marker != _END_OF_IMAGE and offsets):
+                    return None
+                if high < 0x80 <= low:
+                    start, length = at + 5, low & 0x7F | high << 7
+                else:
+                    length, start = _varint(data, at + 3)
+                at = start + length - 2
+                if not starts_with(good, start, at):
+                    return None
+                offsets.append(start)
+                lengths.append(length)
+        except (IndexError, struct.error, WireError):
+            return None
+        # The frames follow one another, so where the last one ends with the list none reaches beyond it.
+        if at + 2 != end or data[at:end] != b"\xff\xd9":
+            return None
+        numbers = np.frombuffer(data[floats : floats + camera_bytes], _FLOAT)  # a copy: views of it keep no record
+        return ScannedScene(offsets, lengths, numbers.reshape(self.layout.views, -1))
+
+    def _scan_any(self, record: Record, path: Path) -> ScannedScene:
+        """Where the frames of the record lie, and its cameras, in whatever way protobuf allows to write them."""
         payload = record.payload
         start = record.offset + HEADER_BYTES
         try:
@@ -94,6 +162,22 @@ class SceneScanner:
             at = start + offsets[view]
             raise CorruptRecord(path, record.number, at, f"view {view}: {error}", layout.remedy) from error
         return ScannedScene(offsets, lengths, numbers.reshape(layout.views, -1))
+
+
+def _cameras_begin(size: int) -> bytes:
+    """The map's entry of the cameras, up to the floats, as protobuf writes it: known, for their size is."""
+    begin = b""
+    for tag in (b"\x0a", b"\x12", b"\x0a\x07cameras\x12", b"\x0a"):  # floats, list, feature with its name, entry
+        begin = tag + _as_varint(size + len(begin)) + begin
+    return begin
+
+
+def _as_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
 
 
 # A span of the payload: (start, stop).
@@ -260,4 +344,4 @@ def _float_values(data: bytes, features: dict[bytes, list[_Span]], name: bytes) 
                 if (stop - start) % 4:
                     raise WireError(start, f"packed floats in {stop - start} bytes, expected a multiple of 4")
                 parts.append(data[start:stop])
-    return np.frombuffer(b"".join(parts), dtype="<f4")
+    return np.frombuffer(b"".join(parts), _FLOAT)

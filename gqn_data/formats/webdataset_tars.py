@@ -36,8 +36,7 @@ _CHECKSUM = slice(148, 154)  # six octal digits, before a NUL and a space
 _FIELDS = {100: b"0000644", 108: b"0000000", 116: b"0000000", 136: b"00000000000", 155: b" ", 156: b"0"}
 _FIELDS |= {257: b"ustar", 263: b"00"}
 
-_PADDING = tuple(bytes(-size % _BLOCK) for size in range(_BLOCK))
-_HEADERS_AT_ONCE = 1024
+_HEADERS_AT_ONCE = 512  # so that a group and its part of the tar lie in the cache
 
 
 def _names(place: ShardPlace) -> tuple[str, str]:
@@ -62,8 +61,8 @@ class _Headers:
         # for the sum, the eight bytes of the checksum itself are spaces (one of them is in the template)
         self._sums = template.sum(axis=1, dtype=np.int64) + 7 * ord(" ")
 
-    def make(self, keys: NDArray[np.int64], sizes: NDArray[np.int64]) -> memoryview:
-        """The headers of samples of those keys (S,) and members of those sizes (S, members), one after another."""
+    def make(self, keys: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The headers of samples of those keys (S,) and members of those sizes (S, members): (S, members, 512)."""
         headers = np.repeat(self._template[None], len(keys), axis=0)
         key_digits = _digits(keys, 10, _KEY_DIGITS)
         size_digits = _digits(sizes, 8, 11)
@@ -71,7 +70,7 @@ class _Headers:
         headers[..., :_KEY_DIGITS] = key_digits[:, None]
         headers[..., _SIZE] = size_digits
         headers[..., _CHECKSUM] = _digits(sums, 8, 6)
-        return headers.data.cast("B")
+        return headers
 
 
 def _digits(numbers: NDArray[np.int64], base: int, count: int) -> NDArray[np.int64]:
@@ -92,32 +91,31 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
     written = 0
     with storage.writing(place.folder / tar_name) as file, storage.ChecksummedFile(file) as out:
         while group := list(islice(left, at_once)):
-            samples: list[list[Encoded]] = []
+            members: list[Encoded] = []
             for scene in group:
-                cameras = camera_header + scene.cameras.astype("<f4").tobytes()
-                samples.append([cameras, *encoded_frames(scene, place.frames.jpeg_quality)])
-            sizes = np.array([[len(member) for member in sample] for sample in samples], np.int64)
-            ends = out.position + np.cumsum(_BLOCK + sizes + -sizes % _BLOCK).reshape(sizes.shape)
-            starts = ends - sizes - -sizes % _BLOCK  # of the members' contents
+                members.append(camera_header + scene.cameras.astype("<f4", copy=False).tobytes())
+                members += encoded_frames(scene, place.frames.jpeg_quality)
+            sizes = np.fromiter(map(len, members), np.int64, len(members)).reshape(len(group), -1)
+            ends = np.cumsum(_BLOCK + sizes + -sizes % _BLOCK).reshape(sizes.shape)
+            starts = ends - sizes - -sizes % _BLOCK  # of the members' contents, from the start of the group
             rows = index[written : written + len(group)]
-            rows["record"] = starts[:, 0] - _BLOCK
-            rows["size"] = ends[:, -1] - rows["record"].astype(np.int64)
-            rows["offset"] = starts[:, 1:]
+            rows["record"] = out.position + starts[:, 0] - _BLOCK
+            rows["size"] = np.diff(ends[:, -1], prepend=0)
+            rows["offset"] = out.position + starts[:, 1:]
             rows["length"] = sizes[:, 1:]
             rows["cameras"] = [scene.cameras for scene in group]
-            made = headers.make(place.first_scene + written + np.arange(len(group)), sizes)
-            parts: list[Encoded] = []
-            at = 0
-            for sample in samples:
-                for member in sample:
-                    parts += (made[at : at + _BLOCK], member, _PADDING[len(member) % _BLOCK])
-                    at += _BLOCK
-            out.write(*parts)
+            # Everything begins on a block: numpy puts all headers in place, and what nobody fills is padding.
+            blocks = np.zeros((int(ends[-1, -1]) // _BLOCK, _BLOCK), np.uint8)
+            blocks[starts // _BLOCK - 1] = headers.make(place.first_scene + written + np.arange(len(group)), sizes)
+            tar = blocks.data.cast("B")
+            for start, member in zip(starts.ravel().tolist(), members):
+                tar[start : start + len(member)] = member
+            out.write(tar)
             written += len(group)
         out.write(bytes(2 * _BLOCK))
         out.write(bytes(-out.position % _RECORD))
-        tar = FileRow(name=tar_name, sha256=out.finish(), bytes=out.position)
-    return ShardRow(scenes=place.scenes, files=(tar, write_index(place, index_name, index)))
+        row = FileRow(name=tar_name, sha256=out.finish(), bytes=out.position)
+    return ShardRow(scenes=place.scenes, files=(row, write_index(place, index_name, index)))
 
 
 def write_index(place: ShardPlace, name: str, index: NDArray[np.void]) -> FileRow:

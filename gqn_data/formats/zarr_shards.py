@@ -67,8 +67,9 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
                 chunks: Sequence[Encoded] = (_zstd().encode(pixels),)
             else:
                 chunks = encoded_frames(scene, place.frames.jpeg_quality)
-            lengths += map(len, chunks)
-            out.write(*chunks)
+            sizes = [*map(len, chunks)]
+            lengths += sizes
+            out.write_all(chunks, sum(sizes))
         stored = np.array(lengths, _EXTENT)
         extent_rows = index.reshape(-1, 2)
         extent_rows[: len(stored), 0] = np.cumsum(stored) - stored

@@ -13,6 +13,7 @@ from made_scenes import SIZE, VIEWS, example_bytes, framed, made_scene, parse
 from tfrecord import TFRecordWriter
 
 from gqn_data.errors import CorruptRecord
+from gqn_data.images import header_of
 from gqn_data.layout import SceneLayout
 from gqn_data.tfrecords import Record, read_records, serialize_example
 from gqn_data.wire import SceneScanner, WireError, _byte_values, _features, _float_values
@@ -260,6 +261,74 @@ def test_a_changed_message_is_refused_or_read_as_protobuf_reads_it(changes):
     frames = [payload[offset : offset + length] for offset, length in zip(found.offsets, found.lengths)]
     assert frames == expected[0]
     assert found.cameras.tobytes() == expected[1].tobytes()
+
+
+HEADER = SCENE.frames[0][: header_of(SCENE.frames[0])[2]]
+CAMERAS = delimited(1, delimited(1, b"cameras") + delimited(2, delimited(2, delimited(1, SCENE.cameras.tobytes()))))
+
+
+def as_protobuf_writes(frames, cameras_first=False):
+    """An `Example` in the spelling of protobuf libraries, the features in an order of our choice."""
+    values = b"".join(delimited(1, frame) for frame in frames)
+    entries = [CAMERAS, delimited(1, delimited(1, b"frames") + delimited(2, delimited(1, values)))]
+    return delimited(1, b"".join(entries if cameras_first else reversed(entries)))
+
+
+def scanner_that_met_such_frames():
+    scanner = SceneScanner(LAYOUT)
+    scanner.scan(Record(0, 0, PAYLOAD), Path("made.tfrecord"))
+    return scanner
+
+
+def assert_short_way_agrees(payload):
+    """The short way gives what the general one gives, or leaves the record to it; tells which."""
+    scanner = scanner_that_met_such_frames()
+    short = scanner._scan_usual(payload)
+    if short is None:
+        return False
+    general = scanner._scan_any(Record(0, 0, payload), Path("made.tfrecord"))
+    assert (short.offsets, short.lengths) == (general.offsets, general.lengths)
+    assert short.cameras.tobytes() == general.cameras.tobytes()
+    assert (short.cameras.shape, short.cameras.dtype) == (general.cameras.shape, general.cameras.dtype)
+    return True
+
+
+@given(st.lists(st.one_of(st.binary(max_size=300), st.integers(15_000, 17_000).map(bytes)), min_size=3, max_size=3))
+def test_a_scene_as_protobuf_writes_it_goes_the_short_way_in_either_order(scans):
+    frames = [HEADER + data + b"\xff\xd9" for data in scans]
+    assert PAYLOAD in (as_protobuf_writes(SCENE.frames), as_protobuf_writes(SCENE.frames, cameras_first=True))
+    for cameras_first in (False, True):
+        assert assert_short_way_agrees(as_protobuf_writes(frames, cameras_first))
+
+
+@given(mutations, st.booleans())
+@settings(max_examples=300)
+def test_the_short_way_never_differs_from_the_general_one_over_a_changed_message(changes, cameras_first):
+    assert_short_way_agrees(mutated(as_protobuf_writes(SCENE.frames, cameras_first), changes))
+
+
+good_frames = st.sampled_from([*SCENE.frames, SCENE.frames[0][:-1], SCENE.frames[0] + b"\x00\xff\xd9", HEADER, b""])
+any_features = st.lists(
+    st.one_of(
+        st.just(CAMERAS),
+        st.lists(st.one_of(good_frames.map(lambda frame: delimited(1, frame)), unknown_fields()), max_size=4).map(
+            lambda values: delimited(1, delimited(1, b"frames") + delimited(2, delimited(1, b"".join(values))))
+        ),
+        unknown_fields(),
+    ),
+    max_size=4,
+).map(b"".join)
+
+
+@given(st.lists(any_features, min_size=1, max_size=2), extras)
+@settings(max_examples=300)
+def test_the_short_way_never_differs_from_the_general_one_over_any_message(messages, extra):
+    assert_short_way_agrees(b"".join(delimited(1, message, extra) for message in messages))
+
+
+@given(st.binary(max_size=100))
+def test_the_short_way_leaves_what_is_no_message_to_the_general_one(payload):
+    assert not assert_short_way_agrees(payload)
 
 
 @given(changes=mutations)
