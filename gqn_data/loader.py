@@ -5,7 +5,7 @@
 
 The stream of scenes and views depends on the dataset, the seed and the batch size: not on the number of workers,
 nor on where it was interrupted. Only the views that a batch uses are read and decoded, straight into the batch.
-Imports `cameras`, `dataset`, `images`, `order`, `views`.
+Imports `batches`, `dataset`, `views`.
 """
 
 from __future__ import annotations
@@ -13,24 +13,22 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from gqn_data import images
-from gqn_data.cameras import POSE_NUMBERS, poses_of
-from gqn_data.dataset import Dataset as SceneDataset
+from gqn_data.batches import BatchMaker, BatchShape, Ticket
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import GQNError, OptionError
-from gqn_data.order import scenes_of_batch
 from gqn_data.scene_sets import Split, find_scene_set
-from gqn_data.views import check_context, choose_views
+from gqn_data.views import check_context
 
-_ALIGNED = 64  # parts of a batch begin on a cache line
+_PAGE = 4096
+_AHEAD = 2  # batches that each worker makes ahead
+_HELD = 3  # blocks for batches that the consumer still holds when the next are made
 
 
 class Batch(NamedTuple):
@@ -63,118 +61,66 @@ class Batch(NamedTuple):
         return Batch(*(part.pin_memory() for part in self))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Shape:
-    """The layout of a batch in one block of memory: one block is handed from worker to consumer, not seven."""
+class _Blocks:
+    """Memory for batches, used again and again: a page of new memory costs more than decoding into an old one.
 
-    scenes: int
-    views: int
-    size: int
+    A block is lent out, and comes back by itself when the last tensor on it is gone.
 
-    @property
-    def parts(self) -> list[tuple[torch.dtype, tuple[int, ...]]]:
-        slots = (self.scenes, self.views)
-        return [
-            (torch.uint8, (*slots, self.size, self.size, 3)),
-            (torch.float32, (*slots, POSE_NUMBERS)),
-            (torch.int64, slots),
-            (torch.int64, (self.scenes,)),
-        ]
+    Args:
+        count: number of blocks.
+        size: bytes of each.
+        shared: whether worker processes are to write to them.
+    """
 
-    def split(self, block: torch.Tensor) -> list[torch.Tensor]:
-        """Frames, poses, views and scenes as tensors on the block."""
-        parts, at = [], 0
-        for dtype, shape in self.parts:
-            size = int(np.prod(shape)) * dtype.itemsize
-            parts.append(block[at : at + size].view(dtype).view(shape))
-            at += -(-size // _ALIGNED) * _ALIGNED
-        return parts
+    def __init__(self, count: int, size: int, *, shared: bool) -> None:
+        self.memory = torch.empty((count, -(-size // _PAGE) * _PAGE), dtype=torch.uint8)
+        if shared:
+            self.memory.share_memory_()  # type: ignore[no-untyped-call]
+        self._arrays = self.memory.numpy()
+        self._free: deque[int] = deque(range(count))
 
-    @property
-    def bytes(self) -> int:
-        return sum(-(-int(np.prod(shape)) * dtype.itemsize // _ALIGNED) * _ALIGNED for dtype, shape in self.parts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ticket:
-    """Which batch to make."""
-
-    epoch: int
-    batch: int
-
-
-class _Batches(Dataset[tuple[_Shape, torch.Tensor] | GQNError]):
-    """Makes batches by ticket; runs in the workers."""
-
-    def __init__(
-        self,
-        scenes: SceneDataset,
-        *,
-        batch_size: int,
-        context: tuple[int, int],
-        seed: int,
-        shuffle: bool,
-        size: int,
-        rank: int,
-        ranks: int,
-    ) -> None:
-        self.scenes = scenes
-        self.batch_size = batch_size
-        self.context = context
-        self.seed = seed
-        self.shuffle = shuffle
-        self.size = size
-        self.rank = rank
-        self.ranks = ranks
-
-    def __getitem__(self, ticket: _Ticket) -> tuple[_Shape, torch.Tensor] | GQNError:
+    def take(self) -> int | None:
+        """The number of a free block; None where all are lent out."""
         try:
-            return self._make(ticket)
+            return self._free.popleft()
+        except IndexError:
+            return None
+
+    def lend(self, number: int) -> torch.Tensor:
+        """The block as a tensor; free again when the tensor and all views of it are gone."""
+        array = self._arrays[number]
+        weakref.finalize(array, self._free.append, number).atexit = False
+        return torch.from_numpy(array)  # holds on to the array as long as any tensor lives on it
+
+
+class _Making(Dataset[tuple[BatchShape, torch.Tensor | None] | GQNError]):
+    """Makes batches by ticket, in a worker or in the consumer's own process.
+
+    Args:
+        maker: makes them.
+        blocks: of `_Blocks`, where tickets name one.
+    """
+
+    def __init__(self, maker: BatchMaker, blocks: torch.Tensor) -> None:
+        self._maker = maker
+        self._blocks = blocks
+
+    def __getitem__(self, ticket: Ticket) -> tuple[BatchShape, torch.Tensor | None] | GQNError:
+        """The batch's shape, and its block where the ticket names none."""
+        block = None if ticket.block is not None else _new_block(self._maker.largest.bytes)
+        memory = self._blocks[ticket.block] if block is None else block
+        try:
+            return self._maker.make(ticket, memory.numpy()), block
         except GQNError as error:
             # torch would rebuild the error from its text alone; the consumer raises it as it is
             return error
 
-    def _make(self, ticket: _Ticket) -> tuple[_Shape, torch.Tensor]:
-        dataset, size = self.scenes, self.size
-        layout = dataset.layout
-        scenes = scenes_of_batch(
-            ticket.batch,
-            batch_size=self.batch_size,
-            count=len(dataset),
-            seed=self.seed,
-            epoch=ticket.epoch,
-            shuffle=self.shuffle,
-            rank=self.rank,
-            ranks=self.ranks,
-        )
-        choice = choose_views(scenes, views=layout.views, context=self.context, seed=self.seed, epoch=ticket.epoch)
-        shape = _Shape(scenes=len(scenes), views=1 + self.context[1], size=size)
-        block = _empty_block(shape.bytes)
-        frames, poses, views, numbers = (part.numpy() for part in shape.split(block))
-        views[...] = choice.views
-        numbers[...] = scenes
-        cameras = np.zeros((*choice.views.shape, len(layout.camera_fields)), np.float32)
-        whole = None
-        if (layout.height, layout.width) != (size, size):
-            whole = np.empty(layout.frames_shape, np.uint8)
-        for slot, (scene, used) in enumerate(zip(scenes.tolist(), (choice.context + 1).tolist())):
-            wanted = choice.views[slot, :used].tolist()
-            if whole is None:
-                cameras[slot, :used] = dataset.decode_into(scene, wanted, frames[slot, :used])[wanted]
-            else:
-                cameras[slot, :used] = dataset.decode_into(scene, wanted, whole[:used])[wanted]
-                frames[slot, :used] = images.resize_area(whole[:used], size)
-        poses[...] = poses_of(cameras)
-        poses[choice.views < 0] = 0
-        return shape, block
 
-
-def _empty_block(size: int) -> torch.Tensor:
-    """Zeroed memory: shared where a worker makes it, so that the consumer need not copy it."""
+def _new_block(size: int) -> torch.Tensor:
+    """A block beside those that are lent out: shared where a worker makes it, so that the consumer need not copy it."""
     if get_worker_info() is None:
-        return torch.zeros(size, dtype=torch.uint8)
-    # New shared memory is zeroed by the system. torch's own default_collate makes its batches in the same way.
-    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
+        return torch.empty(size, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]  # as torch's default_collate does
     return torch.empty(0, dtype=torch.uint8).set_(storage)
 
 
@@ -251,7 +197,7 @@ class SceneLoader:
                 f"{path}: {self.scenes} {split} scenes are fewer than a batch of {batch_size}; "
                 "choose a smaller batch, or drop_last=False"
             )
-        self._batches = _Batches(
+        self._maker = BatchMaker(
             dataset,
             batch_size=batch_size,
             context=self.context,
@@ -292,31 +238,50 @@ class SceneLoader:
         return running
 
     def _run(self) -> Generator[Batch]:
-        for made in self._made():
+        # Enough for all that the workers make ahead, and for some that the consumer holds on to.
+        count = _AHEAD * self.workers + _HELD
+        blocks = _Blocks(count, self._maker.largest.bytes, shared=self.workers > 0)
+        making = _Making(self._maker, blocks.memory)
+        for ticket, made in self._made(making, blocks):
             if isinstance(made, GQNError):
                 raise made
-            shape, block = made
+            shape, own = made
+            block = own if ticket.block is None else blocks.lend(ticket.block)
+            assert block is not None  # noqa: S101  it is one or the other
             # Counted before it is handed out: whoever holds the batch sees a state that goes on after it.
             self._given += 1
             yield _as_batch(shape, block.pin_memory() if self._pin else block)
+            del block, own, made  # not held while the next batch is waited for
         self._given = 0  # all epochs are over; a new iteration begins anew
 
-    def _made(self) -> Iterator[tuple[_Shape, torch.Tensor] | GQNError]:
+    def _made(
+        self, making: _Making, blocks: _Blocks
+    ) -> Iterator[tuple[Ticket, tuple[BatchShape, torch.Tensor | None] | GQNError]]:
         end = None if self.epochs is None else self.epochs * self._per_epoch
         numbers = itertools.count(self._given) if end is None else iter(range(self._given, end))
-        tickets = (_Ticket(epoch=number // self._per_epoch, batch=number % self._per_epoch) for number in numbers)
+        under_way: deque[Ticket] = deque()
+
+        def tickets() -> Iterator[Ticket]:
+            for number in numbers:
+                epoch, batch = divmod(number, self._per_epoch)
+                under_way.append(Ticket(epoch=epoch, batch=batch, block=blocks.take()))
+                yield under_way[-1]
+
         if not self.workers:
-            return (self._batches[ticket] for ticket in tickets)
-        return iter(
-            DataLoader(
-                self._batches,
-                batch_size=None,
-                sampler=tickets,
-                num_workers=self.workers,
-                collate_fn=_as_it_is,
-                generator=torch.Generator(),  # torch's own is the trainer's, and is not drawn from here
-            )
+            for ticket in tickets():
+                yield under_way.popleft(), making[ticket]
+            return
+        loader = DataLoader(
+            making,
+            batch_size=None,
+            sampler=tickets(),
+            num_workers=self.workers,
+            prefetch_factor=_AHEAD,
+            collate_fn=_as_it_is,
+            generator=torch.Generator(),  # torch's own is the trainer's, and is not drawn from here
         )
+        for made in loader:  # in the order of the tickets
+            yield under_way.popleft(), made
 
     def state_dict(self) -> dict[str, int | str]:
         """Where the loader stands: the dataset and order it belongs to, and the batches given out."""
@@ -366,8 +331,11 @@ def _frame_size(wanted: int | None, height: int, width: int) -> int:
     return wanted
 
 
-def _as_batch(shape: _Shape, block: torch.Tensor) -> Batch:
-    frames, poses, views, scenes = shape.split(block)
+def _as_batch(shape: BatchShape, block: torch.Tensor) -> Batch:
+    frames, poses, views, scenes = (
+        block[start : start + size].view(getattr(torch, name)).view(dimensions)
+        for name, dimensions, start, size in shape.parts()
+    )
     return Batch(
         context_frames=frames[:, 1:],
         context_poses=poses[:, 1:],

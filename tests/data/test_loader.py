@@ -231,10 +231,25 @@ def test_pinned_batches_are_the_same_batches(zarr: Path, workers: int) -> None:
     assert pinned == _stream(zarr, epochs=1)
 
 
-def test_earlier_batches_stay_as_they_were(zarr: Path) -> None:
-    for workers in (0, 2):
-        batches = list(SceneLoader(zarr, batch_size=4, seed=7, context=(1, 3), epochs=1, workers=workers))
-        assert [_snapshot(batch) for batch in batches] == _stream(zarr, epochs=1)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_earlier_batches_stay_as_they_were(zarr: Path, workers: int) -> None:
+    # many more than the loader has blocks of memory to lend
+    batches = list(SceneLoader(zarr, batch_size=4, seed=7, context=(1, 3), epochs=6, workers=workers))
+    assert [_snapshot(batch) for batch in batches] == _stream(zarr, epochs=6)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_one_tensor_keeps_the_memory_of_its_batch(zarr: Path, workers: int) -> None:
+    targets = [batch.target for batch in SceneLoader(zarr, batch_size=4, seed=7, epochs=6, workers=workers)]
+    again = [batch.target.clone() for batch in SceneLoader(zarr, batch_size=4, seed=7, epochs=6)]
+    assert all(torch.equal(target, expected) for target, expected in zip(targets, again, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_memory_of_batches_that_are_gone_is_used_again(zarr: Path, workers: int) -> None:
+    loader = SceneLoader(zarr, batch_size=4, seed=7, epochs=8, workers=workers)
+    places = {batch.scenes.data_ptr() for batch in loader}
+    assert len(places) < len(loader) * 8 / 2
 
 
 # One stream

@@ -1,0 +1,154 @@
+"""One batch: which scenes and views it holds, and its frames decoded into a given block of memory.
+
+Runs in the loader's workers; numpy only. Imports `cameras`, `dataset`, `images`, `order`, `views`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gqn_data import images
+from gqn_data.cameras import POSE_NUMBERS, poses_of
+from gqn_data.dataset import Dataset
+from gqn_data.order import scenes_of_batch
+from gqn_data.views import choose_views
+
+_ALIGNED = 64  # parts of a batch begin on a cache line
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchShape:
+    """The layout of a batch in one block of memory: one block is handed from worker to consumer, not seven arrays.
+
+    Attributes:
+        scenes: B.
+        views: 1 + K, the query and the context.
+        size: height and width of a frame in pixels.
+    """
+
+    scenes: int
+    views: int
+    size: int
+
+    def parts(self) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
+        """Type, dimensions, first byte and bytes of frames, poses, views and scenes."""
+        slots = (self.scenes, self.views)
+        start = 0
+        for name, dimensions in (
+            ("uint8", (*slots, self.size, self.size, 3)),
+            ("float32", (*slots, POSE_NUMBERS)),
+            ("int64", slots),
+            ("int64", (self.scenes,)),
+        ):
+            size = int(np.prod(dimensions)) * np.dtype(name).itemsize
+            yield name, dimensions, start, size
+            start += -(-size // _ALIGNED) * _ALIGNED
+
+    @property
+    def bytes(self) -> int:
+        """What the block must hold."""
+        *_, (_, _, start, size) = self.parts()
+        return start + size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """Which batch to make.
+
+    Attributes:
+        epoch: from 0.
+        batch: in the epoch, from 0.
+        block: which block of the loader's memory it goes to; None for one of its own.
+    """
+
+    epoch: int
+    batch: int
+    block: int | None = None
+
+
+class BatchMaker:
+    """Makes the batches of one rank.
+
+    Args:
+        dataset: where the scenes are.
+        batch_size: scenes in a batch, over all ranks.
+        context: the smallest and the largest number of context views.
+        seed: of the order and of the choice of views.
+        shuffle: permute the scenes of each epoch, or keep them in source order.
+        size: frames are resized by area to so many pixels.
+        rank: which slice of every batch.
+        ranks: number of slices.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        context: tuple[int, int],
+        seed: int,
+        shuffle: bool,
+        size: int,
+        rank: int,
+        ranks: int,
+    ) -> None:
+        self._dataset = dataset
+        self._batch_size = batch_size
+        self._context = context
+        self._seed = seed
+        self._shuffle = shuffle
+        self._size = size
+        self._rank = rank
+        self._ranks = ranks
+
+    @cached_property
+    def largest(self) -> BatchShape:
+        """The shape of a full batch."""
+        return BatchShape(scenes=self._batch_size // self._ranks, views=1 + self._context[1], size=self._size)
+
+    def make(self, ticket: Ticket, block: NDArray[np.uint8]) -> BatchShape:
+        """Fills the block, which may hold anything before; returns how the batch lies in it.
+
+        Raises:
+            GQNError: a frame cannot be read or decoded.
+        """
+        dataset, size = self._dataset, self._size
+        layout = dataset.layout
+        scenes = scenes_of_batch(
+            ticket.batch,
+            batch_size=self._batch_size,
+            count=len(dataset),
+            seed=self._seed,
+            epoch=ticket.epoch,
+            shuffle=self._shuffle,
+            rank=self._rank,
+            ranks=self._ranks,
+        )
+        choice = choose_views(scenes, views=layout.views, context=self._context, seed=self._seed, epoch=ticket.epoch)
+        shape = BatchShape(scenes=len(scenes), views=1 + self._context[1], size=size)
+        frames, poses, views, numbers = (
+            block[start : start + count].view(name).reshape(dimensions)
+            for name, dimensions, start, count in shape.parts()
+        )
+        views[...] = choice.views
+        numbers[...] = scenes
+        cameras = np.zeros((*choice.views.shape, len(layout.camera_fields)), np.float32)
+        whole = None
+        if (layout.height, layout.width) != (size, size):
+            whole = np.empty(layout.frames_shape, np.uint8)
+        for slot, (scene, used) in enumerate(zip(scenes.tolist(), (choice.context + 1).tolist())):
+            wanted = choice.views[slot, :used].tolist()
+            if whole is None:
+                cameras[slot, :used] = dataset.decode_into(scene, wanted, frames[slot, :used])[wanted]
+            else:
+                cameras[slot, :used] = dataset.decode_into(scene, wanted, whole[:used])[wanted]
+                frames[slot, :used] = images.resize_area(whole[:used], size)
+            frames[slot, used:] = 0
+        poses[...] = poses_of(cameras)
+        poses[choice.views < 0] = 0
+        return shape
