@@ -326,6 +326,59 @@ def test_the_short_way_never_differs_from_the_general_one_over_any_message(messa
     assert_short_way_agrees(b"".join(delimited(1, message, extra) for message in messages))
 
 
+def frames_entry(values, name=b"frames", cut=(0, 0, 0), behind=(b"", b"", b"")):
+    """The frames' entry of the map; its list, feature and entry announce `cut` bytes less, and end in `behind`."""
+    out = b"".join(values)
+    for number, before, less, after in zip((1, 2, 1), (b"", delimited(1, name), b""), cut, behind):
+        out += after
+        out = before + tag(number, 2) + varint(len(out) - less) + out
+    return out
+
+
+VALUES = [delimited(1, frame) for frame in SCENE.frames]
+FRAMES = frames_entry(VALUES)
+UNENDED = delimited(1, SCENE.frames[1][:-1] + b"\x00")
+UNKNOWN = delimited(30, b"x")
+NOT_JUST_SO = {
+    "two frames": (frames_entry(VALUES[:2]), CAMERAS),
+    "four frames": (frames_entry([*VALUES, VALUES[0]]), CAMERAS),
+    "a frame in the middle without an end": (frames_entry([VALUES[0], UNENDED, VALUES[2]]), CAMERAS),
+    "a last frame without an end": (frames_entry([*VALUES[:2], UNENDED]), CAMERAS),
+    "a field of another number": (frames_entry([VALUES[0], b"\x12" + VALUES[1][1:], VALUES[2]]), CAMERAS),
+    "no JPEG": (frames_entry([VALUES[0], delimited(1, b"x" + SCENE.frames[1]), VALUES[2]]), CAMERAS),
+    "no frames": (frames_entry(VALUES, name=b"framed"), CAMERAS),
+    "a short list": (frames_entry(VALUES, cut=(1, 0, 0)), CAMERAS),
+    "a short feature": (frames_entry(VALUES, cut=(0, 1, 0)), CAMERAS),
+    "a short entry": (frames_entry(VALUES, cut=(0, 0, 1)), CAMERAS),
+    "more in the list": (frames_entry(VALUES, behind=(UNKNOWN, b"", b"")), CAMERAS),
+    "more in the feature": (frames_entry(VALUES, behind=(b"", UNKNOWN, b"")), CAMERAS),
+    "more in the entry": (frames_entry(VALUES, behind=(b"", b"", UNKNOWN)), CAMERAS),
+    "no cameras": (FRAMES, CAMERAS.replace(b"cameras", b"camerae")),
+    "cameras cut": (FRAMES, CAMERAS[:-1]),
+    "something behind the cameras": (FRAMES, CAMERAS + UNKNOWN),
+    "cameras twice": (FRAMES, CAMERAS + CAMERAS),
+    "something behind the frames": (FRAMES + UNKNOWN, CAMERAS),
+    "frames twice": (FRAMES + frames_entry(VALUES[:2]), CAMERAS),
+    "frames no entry": (b"\x12" + FRAMES[1:], CAMERAS),
+    "cameras no entry": (FRAMES, b"\x12" + CAMERAS[1:]),
+}
+
+
+@pytest.mark.parametrize("cameras_first", [False, True])
+@pytest.mark.parametrize(("frames", "cameras"), NOT_JUST_SO.values(), ids=NOT_JUST_SO)
+def test_the_short_way_leaves_what_is_not_just_so_to_the_general_one(frames, cameras, cameras_first):
+    assert assert_short_way_agrees(delimited(1, FRAMES + CAMERAS))  # from which all of them differ in one thing
+    assert not assert_short_way_agrees(delimited(1, cameras + frames if cameras_first else frames + cameras))
+
+
+@pytest.mark.parametrize("change", [lambda whole: b"\x12" + whole[1:], lambda whole: whole[:-1], lambda w: w + UNKNOWN])
+@pytest.mark.parametrize("cameras_first", [False, True])
+def test_the_short_way_wants_one_features_message_and_nothing_else(change, cameras_first):
+    whole = as_protobuf_writes(SCENE.frames, cameras_first)
+    assert assert_short_way_agrees(whole)
+    assert not assert_short_way_agrees(change(whole))
+
+
 @given(st.binary(max_size=100))
 def test_the_short_way_leaves_what_is_no_message_to_the_general_one(payload):
     assert not assert_short_way_agrees(payload)
