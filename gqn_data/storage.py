@@ -130,7 +130,7 @@ class ChecksummedFile:
     """
 
     _BLOCK = 1 << 20  # while it is joined, hashed and written it lies in the cache
-    _PENDING = 16
+    _PENDING = 8
     _FLUSH_EVERY = 32 << 20
 
     def __init__(self, file: IO[bytes]) -> None:

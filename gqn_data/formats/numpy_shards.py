@@ -18,7 +18,7 @@ from gqn_data.manifest import Encoding, FileRow, ShardRow
 from gqn_data.reading import RangedFile, npy_header, npy_rows
 from gqn_data.scene import Scene
 
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 2 << 20
 
 
 def _names(place: ShardPlace) -> tuple[str, str]:
