@@ -137,18 +137,21 @@ class BatchMaker:
         )
         views[...] = choice.views
         numbers[...] = scenes
-        cameras = np.zeros((*choice.views.shape, len(layout.camera_fields)), np.float32)
+        cameras = np.empty((len(scenes), *layout.cameras_shape), np.float32)
         whole = None
         if (layout.height, layout.width) != (size, size):
             whole = np.empty(layout.frames_shape, np.uint8)
-        for slot, (scene, used) in enumerate(zip(scenes.tolist(), (choice.context + 1).tolist())):
-            wanted = choice.views[slot, :used].tolist()
+        chosen = zip(scenes.tolist(), choice.views.tolist(), (choice.context + 1).tolist())
+        for slot, (scene, wanted, used) in enumerate(chosen):
             if whole is None:
-                cameras[slot, :used] = dataset.decode_into(scene, wanted, frames[slot, :used])[wanted]
+                cameras[slot] = dataset.decode_into(scene, wanted[:used], frames[slot])
             else:
-                cameras[slot, :used] = dataset.decode_into(scene, wanted, whole[:used])[wanted]
+                cameras[slot] = dataset.decode_into(scene, wanted[:used], whole)
                 frames[slot, :used] = images.resize_area(whole[:used], size)
-            frames[slot, used:] = 0
-        poses[...] = poses_of(cameras)
-        poses[choice.views < 0] = 0
+            if used < shape.views:
+                frames[slot, used:] = 0
+        absent = choice.views < 0
+        of_views = np.where(absent, 0, choice.views)[:, :, None]
+        poses[...] = poses_of(np.take_along_axis(cameras, of_views, axis=1))
+        poses[absent] = 0
         return shape

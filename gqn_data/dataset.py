@@ -127,7 +127,7 @@ class Dataset(Sequence[Scene]):
         return self.shard(shard).cameras(within)
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Fills `out`, uint8 (len(views), height, width, 3), with the frames of those views of a scene.
+        """Fills the first rows of `out`, uint8 (rows, height, width, 3), with the frames of those views of a scene.
 
         Returns all raw cameras of the scene: float32 (views, camera numbers).
         """

@@ -99,6 +99,10 @@ class NoSpace(GQNError):
     """The disk has not the room for what would be written."""
 
 
+class WorkerLost(GQNError):
+    """A worker process that ended without telling why."""
+
+
 class OptionError(GQNError):
     """A value that no run could use; found against possible."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections import OrderedDict
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +35,9 @@ class _Handle:
             os.close(number)
 
 
-_open_handles: OrderedDict[RangedFile, _Handle] = OrderedDict()
+# The files that are open, the one opened first at the head.
+_open_files: deque[RangedFile] = deque()
 _lock = threading.Lock()
-
-
-def _handle(file: RangedFile) -> _Handle:
-    with _lock:
-        handle = _open_handles.get(file)
-        if handle is None:
-            handle = _open_handles[file] = _Handle(file.path)
-            while len(_open_handles) > _MOST_OPEN:
-                _open_handles.popitem(last=False)  # whoever reads from it now still holds it
-        else:
-            _open_handles.move_to_end(file)
-        return handle
 
 
 def _after_fork() -> None:
@@ -74,28 +63,36 @@ class RangedFile:
     def __init__(self, path: Path, size: int | None = None) -> None:
         self.path = path
         self._expected = size
+        self._handle: _Handle | None = None
 
     def __reduce__(self) -> tuple[type[RangedFile], tuple[Path, int | None]]:
         return type(self), (self.path, self._expected)
 
     def _open(self) -> _Handle:
-        try:
-            handle = _handle(self)
-        except FileNotFoundError as error:
-            raise ShardChecksumError(
-                f"{self.path}: listed in the manifest and absent; convert or copy the dataset again"
-            ) from error
-        if self._expected is not None and handle.size != self._expected:
-            _open_handles.pop(self, None)
-            raise ShardChecksumError(
-                f"{self.path}: {handle.size} bytes, the manifest says {self._expected}; convert, index or copy it again"
-            )
-        return handle
+        with _lock:
+            if self._handle is not None:  # opened by another thread meanwhile
+                return self._handle
+            try:
+                handle = _Handle(self.path)
+            except FileNotFoundError as error:
+                raise ShardChecksumError(
+                    f"{self.path}: listed in the manifest and absent; convert or copy the dataset again"
+                ) from error
+            if self._expected is not None and handle.size != self._expected:
+                raise ShardChecksumError(
+                    f"{self.path}: {handle.size} bytes, the manifest says {self._expected}; "
+                    "convert, index or copy it again"
+                )
+            self._handle = handle
+            _open_files.append(self)
+            while len(_open_files) > _MOST_OPEN:
+                _open_files.popleft()._handle = None  # whoever reads from it now still holds it
+            return handle
 
     @property
     def size(self) -> int:
         """The size in bytes."""
-        return self._open().size
+        return (self._handle or self._open()).size
 
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` on.
@@ -103,7 +100,7 @@ class RangedFile:
         Raises:
             ShardChecksumError: the file does not hold that range.
         """
-        handle = self._open()
+        handle = self._handle or self._open()
         if offset + length > handle.size:
             raise self._outside(offset, length, handle.size)
         data = os.pread(handle.number, length, offset)
@@ -120,7 +117,7 @@ class RangedFile:
         Raises:
             ShardChecksumError: the file does not hold that range.
         """
-        handle = self._open()
+        handle = self._handle or self._open()
         length = out.nbytes
         if offset + length > handle.size:
             raise self._outside(offset, length, handle.size)

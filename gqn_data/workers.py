@@ -1,6 +1,6 @@
 """Worker processes: started afresh, gone with their parent, in any number with the same result.
 
-Imports nothing of the project.
+Imports `errors`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import TypeVar
+
+from gqn_data.errors import WorkerLost
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -87,6 +90,9 @@ def map_in_order(executor: Executor | None, function: Callable[[T], R], tasks: I
     """The result of `function` for each task, in the order of the tasks.
 
     At most `ahead` tasks are under way or waiting to be taken, so memory does not grow with their number.
+
+    Raises:
+        WorkerLost: a worker process ended without a word.
     """
     if executor is None:
         yield from map(function, tasks)
@@ -96,6 +102,16 @@ def map_in_order(executor: Executor | None, function: Callable[[T], R], tasks: I
         with _interrupts_held_back():
             waiting.append(executor.submit(function, task))
         if len(waiting) >= ahead:
-            yield waiting.popleft().result()
+            yield _result(waiting.popleft())
     while waiting:
-        yield waiting.popleft().result()
+        yield _result(waiting.popleft())
+
+
+def _result(future: Future[R]) -> R:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise WorkerLost(
+            "a worker process ended without a word: killed, or out of memory (fewer --workers need less of it); or "
+            'a script that calls this lacks `if __name__ == "__main__":` around the call, which spawned workers need'
+        ) from error

@@ -62,7 +62,7 @@ class OpenShard(Protocol):
         """Scenes one after another, read in large blocks; what carries a checksum of its own is checked."""
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Fills `out`, (len(views), height, width, 3), with the frames of those views.
+        """Fills the first rows of `out`, (rows, height, width, 3), with the frames of those views.
 
         Returns all raw cameras of the scene, (views, camera numbers): they lie beside the frames' offsets.
         """

@@ -72,7 +72,7 @@ class EncodedShard(ABC):
         return (self.scene(scene) for scene in range(first, first + count))
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Fills `out`, (len(views), height, width, 3), with the frames of those views; returns all raw cameras.
+        """Fills the first rows of `out`, (rows, height, width, 3), with those views; returns all raw cameras.
 
         Raises:
             ShardChecksumError: a frame cannot be read or decoded; the message tells file, scene and view.
@@ -159,7 +159,7 @@ class PixelShard:
         return (self.scene(scene) for scene in range(first, first + count))
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Fills `out`, (len(views), height, width, 3), with the frames of those views; returns all raw cameras."""
+        """Fills the first rows of `out`, (rows, height, width, 3), with those views; returns all raw cameras."""
         frames = self._frames
         start = frames.start + scene * frames.row_bytes
         view_bytes = frames.row_bytes // frames.shape[0]

@@ -190,7 +190,7 @@ class _RawShard:
         return (self.scene(scene) for scene in range(first, first + count))
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        np.take(self._pixels(scene), views, axis=0, out=out)
+        np.take(self._pixels(scene), views, axis=0, out=out[: len(views)])
         return self.cameras(scene)
 
     def _pixels(self, scene: int) -> NDArray[np.uint8]:

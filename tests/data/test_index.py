@@ -6,11 +6,11 @@ import os
 import numpy as np
 import pytest
 from made_scenes import SET, made_scene, rendered, scenes_from, tree, write_source_file
-from worker_tasks import fail_at_three, ignores_interrupts, slowly
+from worker_tasks import die_at_three, fail_at_three, ignores_interrupts, slowly
 
 from gqn_data import index as indexing
 from gqn_data.dataset import open_dataset
-from gqn_data.errors import CorruptRecord, DestinationError, SourceMissing
+from gqn_data.errors import CorruptRecord, DestinationError, SourceMissing, WorkerLost
 from gqn_data.index import index_raw_folder, index_source_files
 from gqn_data.info import describe
 from gqn_data.manifest import read_manifest
@@ -173,3 +173,8 @@ def test_errors_of_workers_arrive_as_they_were_raised_and_workers_ignore_ctrl_c(
             list(map_in_order(executor, fail_at_three, range(6), 4))
         assert (caught.value.record, caught.value.offset) == (3, 7)
         assert list(map_in_order(executor, ignores_interrupts, range(3), 4)) == [True] * 3
+
+
+def test_a_worker_that_is_killed_is_told_in_words():
+    with pool(2) as executor, pytest.raises(WorkerLost, match="killed, or out of memory"):
+        list(map_in_order(executor, die_at_three, range(6), 4))

@@ -204,7 +204,7 @@ def test_only_so_many_files_are_open_at_once(tmp_path, monkeypatch):
         files.append(RangedFile(tmp_path / str(number)))
     for _ in range(2):
         assert [file.read(0, 1)[0] for file in files] == list(range(20))
-        assert len(reading._open_handles) <= 4
+        assert len(reading._open_files) <= 4
 
 
 @given(
