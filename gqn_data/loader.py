@@ -4,7 +4,7 @@
         ...
 
 The stream of scenes and views depends on the dataset, the seed and the batch size: not on the number of workers,
-nor on where it was interrupted. Only the views that a batch uses are read and decoded, straight into the batch.
+nor on where it was interrupted. Only the views that a batch uses are read and decoded.
 Imports `batches`, `dataset`, `views`.
 """
 
