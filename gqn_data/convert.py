@@ -20,7 +20,7 @@ from pathlib import Path
 
 from gqn_data import storage
 from gqn_data.dataset import Dataset
-from gqn_data.errors import CorruptFrame, DestinationError, ShardChecksumError, SourceMissing
+from gqn_data.errors import CorruptFrame, DestinationError, ManifestError, ShardChecksumError, SourceMissing
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.formats.tfrecord_files import scenes_in_sequence
@@ -227,6 +227,8 @@ def _write(plan: Plan, source: Source, work: WorkFolder, options: Options, say: 
     """Writes what is missing of a planned dataset, the manifest last."""
     started = time.monotonic()
     name = plan.manifest.format
+    if options.overwrite:  # before the dataset that is there goes, and with the room that it leaves
+        storage.need_room(plan.folder, plan.stored_bytes - _held_bytes(plan.folder))
     done = work.begin(plan, overwrite=options.overwrite)
     missing = [place for place in plan.places if (place.split, place.number) not in done]
     wanted = sum(plan.shard_bytes(place) for place in missing)
@@ -258,6 +260,14 @@ def _write(plan: Plan, source: Source, work: WorkFolder, options: Options, say: 
         kept=len(plan.places) - len(missing),
         seconds=seconds,
     )
+
+
+def _held_bytes(folder: Path) -> int:
+    """The bytes of the dataset in a folder; 0 where there is none that can be read."""
+    try:
+        return sum(row.bytes for row in read_manifest(folder).all_files())
+    except ManifestError:
+        return 0
 
 
 def _with_rows(plan: Plan, done: dict[tuple[Split, int], ShardRow]) -> Manifest:

@@ -474,6 +474,14 @@ def test_a_disk_without_room_is_noticed_before_anything_is_written(shared_raw, t
     assert not [name for name in tree(tmp_path) if ".work" not in name]
 
 
+def test_a_disk_without_room_for_the_new_dataset_leaves_the_old_one_whole(shared_raw, tmp_path, monkeypatch):
+    old = tree(convert_one(shared_raw, tmp_path / "out", formats=("zarr",), limit=1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6 - 100, 100))
+    with pytest.raises(NoSpace, match="are free"):
+        run(shared_raw, tmp_path / "out", formats=("zarr",), overwrite=True)
+    assert tree(tmp_path / "out" / "zarr" / SET) == old
+
+
 @pytest.mark.parametrize("name", WRITABLE)
 @pytest.mark.parametrize("at", [0, 3, 11])
 def test_a_disk_that_fills_up_leaves_no_dataset_and_a_rerun_ends_it(name, at, shared_raw, tmp_path, monkeypatch):
