@@ -57,8 +57,8 @@ def peak(raw: Path, out: Path, task: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", type=int, default=2_000, help="scenes of the small set")
-    parser.add_argument("--large", type=int, default=20_000, help="scenes of the large set")
+    parser.add_argument("--small", type=int, default=20_000, help="scenes of the small set")
+    parser.add_argument("--large", type=int, default=60_000, help="scenes of the large set")
     options = parser.parse_args()
     figures = []
     for scenes in (options.small, options.large):
