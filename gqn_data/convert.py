@@ -25,7 +25,16 @@ from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.formats.tfrecord_files import scenes_in_sequence
 from gqn_data.index import index_source_files
-from gqn_data.manifest import CHECKSUM_FILE, MANIFEST_FILE, FileRow, Manifest, ShardRow, SourceRow, read_manifest
+from gqn_data.manifest import (
+    CHECKSUM_FILE,
+    MANIFEST_FILE,
+    FileRow,
+    Manifest,
+    ShardRow,
+    SourceRow,
+    file_fault,
+    read_manifest,
+)
 from gqn_data.plan import Options, Plan, Source, identity, limited, make_plan
 from gqn_data.progress import bar
 from gqn_data.scene import Scene
@@ -128,7 +137,7 @@ def _open_source(folder: Path, scene_set: SceneSet, index_folder: Path | None, o
     """
     if (folder / MANIFEST_FILE).exists():
         manifest = read_manifest(folder)
-        if manifest.format != "tfrecord" or _index_fits(open_raw_folder(folder, scene_set), manifest):
+        if manifest.format != "tfrecord" or _index_fits(open_raw_folder(folder, scene_set), manifest, options):
             return Source(folder=folder, manifest=limited(manifest, options))
     look_at_all = options.on_corrupt == "skip" and index_folder is not None
     manifest = index_source_files(
@@ -142,11 +151,12 @@ def _open_source(folder: Path, scene_set: SceneSet, index_folder: Path | None, o
     return Source(folder=folder, manifest=limited(manifest, options), index_folder=index_folder, indexed=look_at_all)
 
 
-def _index_fits(raw: RawFolder, manifest: Manifest) -> bool:
-    """Whether the source files that are there are those that were indexed in place."""
+def _index_fits(raw: RawFolder, manifest: Manifest, options: Options) -> bool:
+    """Whether the source files that are there are those that were indexed in place, with skips only if wanted."""
     there = [(file.name, file.bytes) for files in raw.files.values() for file in files]
-    indexed = [(row.name, row.bytes) for split in manifest.splits.values() for row in split.sources]
-    return there == indexed
+    rows = [row for split in manifest.splits.values() for row in split.sources]
+    skipped = any(row.skipped for row in rows)
+    return there == [(row.name, row.bytes) for row in rows] and (not skipped or options.on_corrupt == "skip")
 
 
 def _already_whole(
@@ -317,7 +327,8 @@ def _scenes_of(source: Source, place: ShardPlace) -> Iterator[Scene]:
         number, within = dataset.locate(first)
         here = min(end - first, source.manifest.splits[place.split].shards[number].scenes - within)
         _check_files(dataset, number, source.index_folder)
-        yield from dataset.shard(number).in_sequence(within, here)
+        shard = dataset.shard(number)
+        yield from (shard.scene(scene) for scene in range(within, within + here))
         first += here
 
 
@@ -331,14 +342,11 @@ def _check_files(dataset: Dataset, number: int, index_folder: Path | None) -> No
         return  # made by this very run; the records carry their own checksums
     for row in dataset.manifest.splits[dataset.split].shards[number].files:
         if row.sha256 is not None:
-            _check_file(dataset.folder / row.name, row.sha256)
+            _check_file(dataset.folder, row)
 
 
 @lru_cache(maxsize=64)
-def _check_file(path: Path, sha256: str) -> None:
-    try:
-        found = storage.sha256_of(path)
-    except FileNotFoundError as error:
-        raise ShardChecksumError(f"{path}: listed in the manifest and absent; convert it again") from error
-    if found != sha256:
-        raise ShardChecksumError(f"{path}: SHA-256 is {found}, the manifest says {sha256}; convert it again")
+def _check_file(folder: Path, row: FileRow) -> None:
+    fault = file_fault(folder, row)
+    if fault is not None:
+        raise ShardChecksumError(fault)

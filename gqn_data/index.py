@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gqn_data import storage
 from gqn_data.errors import CorruptRecord, SourceMissing
-from gqn_data.formats.shards import index_dtype
+from gqn_data.formats.shards import index_dtype, write_npy
 from gqn_data.formats.tfrecord_files import index_name
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import (
@@ -34,7 +34,6 @@ from gqn_data.manifest import (
     parse_source,
 )
 from gqn_data.progress import bar
-from gqn_data.reading import npy_header
 from gqn_data.scene_sets import Split
 from gqn_data.sources import RawFolder, SourceFile
 from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, count_records, read_records, report
@@ -126,10 +125,6 @@ def index_file(task: IndexTask) -> IndexedFile:
         )
         index["length"] = np.array(lengths, np.uint32).reshape(scenes, views)
         index["cameras"] = np.stack(cameras)
-    with storage.writing(task.index_folder / name) as file, storage.ChecksummedFile(file) as out:
-        out.write(npy_header(index.dtype, (scenes,)))
-        out.write(index.tobytes())
-        index_row = FileRow(name=name, sha256=out.finish(), bytes=out.position)
     found = IndexedFile(
         source=SourceRow(
             name=task.file.name,
@@ -138,7 +133,7 @@ def index_file(task: IndexTask) -> IndexedFile:
             expected_scenes=task.file.expected_scenes,
             skipped=tuple(skipped),
         ),
-        index=index_row,
+        index=write_npy(task.index_folder, name, index),
     )
     storage.write_json(memo, {**seen, **dataclasses.asdict(found)})
     return found

@@ -223,6 +223,19 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def file_fault(folder: Path, row: FileRow) -> str | None:
+    """What is wrong with a file of a dataset: absent, of another size or checksum; None where it is as written."""
+    path = folder / row.name
+    if not path.is_file():
+        return f"{path}: listed in the manifest and absent; convert or copy it again"
+    size = path.stat().st_size
+    if size != row.bytes:
+        return f"{path}: {size} bytes, the manifest says {row.bytes}; convert or copy it again"
+    if row.sha256 is not None and (found := storage.sha256_of(path)) != row.sha256:
+        return f"{path}: SHA-256 is {found}, the manifest says {row.sha256}; convert or copy it again"
+    return None
+
+
 def _parse(value: dict[str, Any], path: Path) -> Manifest:
     return Manifest(
         scene_set=value["scene_set"],

@@ -47,8 +47,8 @@ def contact_sheet(dataset: Dataset, scenes: Sequence[int], views: int, scale: in
     return sheet
 
 
-def write_picture(picture: NDArray[np.uint8], path: Path) -> None:
-    """Writes a picture as PNG or JPEG, by the ending of its name.
+def picture_kind(path: Path) -> str:
+    """PNG or JPEG, by the ending of a file's name.
 
     Raises:
         OptionError: another ending.
@@ -56,6 +56,17 @@ def write_picture(picture: NDArray[np.uint8], path: Path) -> None:
     kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
     kind = kinds.get(path.suffix.lower())
     if kind is None:
-        raise OptionError(f"{path}: pictures end in {', '.join(kinds)}")
+        ending = path.suffix or "a file of no ending"
+        raise OptionError(f"{path}: cannot write {ending}; possible: {', '.join(kinds)}")
+    return kind
+
+
+def write_picture(picture: NDArray[np.uint8], path: Path) -> None:
+    """Writes a picture as PNG or JPEG, by the ending of its name.
+
+    Raises:
+        OptionError: another ending.
+    """
+    kind = picture_kind(path)
     with storage.writing(path) as file:
         Image.fromarray(picture).save(file, kind)

@@ -97,11 +97,16 @@ def read_records(
             if found == expected:
                 yield Record(number, offset, payload)
             else:
-                reason = f"checksum of the payload is {found:08x}, the file says {expected:08x}"
-                report(CorruptRecord(path, number, offset, reason), on_corrupt)
+                report(wrong_payload(path, number, offset, found, expected), on_corrupt)
             number += 1
             offset = following
             header = between[FOOTER_BYTES:]
+
+
+def wrong_payload(path: Path, number: int, offset: int, found: int, expected: int) -> CorruptRecord:
+    """The fault of a record whose payload has another checksum than its footer says."""
+    reason = f"checksum of the payload is {found:08x}, the file says {expected:08x}"
+    return CorruptRecord(path, number, offset, reason)
 
 
 def report(fault: CorruptRecord, on_corrupt: Callable[[CorruptRecord], None] | None) -> None:

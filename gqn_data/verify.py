@@ -16,7 +16,7 @@ from gqn_data import storage
 from gqn_data.dataset import Dataset
 from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError
 from gqn_data.layout import SceneLayout
-from gqn_data.manifest import CHECKSUM_FILE, MANIFEST_FILE, FileRow, Manifest, read_manifest
+from gqn_data.manifest import CHECKSUM_FILE, MANIFEST_FILE, FileRow, Manifest, file_fault, read_manifest
 from gqn_data.progress import bar
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import SceneSet, Split
@@ -184,19 +184,11 @@ def _check_manifest(task: _ManifestTask) -> _Found:
 
 def _check_file(task: _FileTask) -> _Found:
     path, row = task.folder / task.row.name, task.row
-    if not path.is_file():
-        return _Found(faults=(f"{path}: listed in the manifest and absent; convert or copy it again",))
-    size = path.stat().st_size
-    if size != row.bytes:
-        fault = f"{path}: {size} bytes, the manifest says {row.bytes}; convert or copy it again"
-        return _Found(files=1, bytes=size, faults=(fault,))
-    if row.sha256 is None:
-        return _Found()  # a source file; its records are checked one by one
-    found = storage.sha256_of(path)
-    if found != row.sha256:
-        fault = f"{path}: SHA-256 is {found}, the manifest says {row.sha256}; convert or copy it again"
-        return _Found(files=1, bytes=size, faults=(fault,))
-    return _Found(files=1, bytes=size)
+    fault = file_fault(task.folder, row)
+    faults = () if fault is None else (fault,)
+    if not path.is_file() or (fault is None and row.sha256 is None):
+        return _Found(faults=faults)  # nothing was read; the records of a source file are checked one by one
+    return _Found(files=1, bytes=path.stat().st_size, faults=faults)
 
 
 def _check_records(task: _RecordsTask) -> _Found:

@@ -56,7 +56,7 @@ class WorkFolder:
             shutil.rmtree(self._folder)
             noted = None
         if noted is None:
-            storage.write_json(self._folder / _PLAN_FILE, {"identity": this, "files": plan.names()})
+            self._note(this, plan.names())
         done: Done = {}
         for place in plan.places:
             with contextlib.suppress(KeyError, TypeError, AttributeError):  # no marker of ours: the shard is made anew
@@ -72,16 +72,18 @@ class WorkFolder:
             manifest = read_manifest(plan.folder)
             files = [row.name for row in manifest.all_files()]
             if keep:
-                storage.write_json(
-                    self._folder / _PLAN_FILE, {"identity": identity(plan.manifest), "files": plan.names()}
-                )
+                self._note(identity(plan.manifest), plan.names())
                 for place in plan.places:
                     self.mark(place, manifest.splits[place.split].shards[place.number])
         if not keep:
             # Noted before anything is removed: a run cut off here finds in this plan what is left to remove.
-            storage.write_json(self._folder / _PLAN_FILE, {"identity": None, "files": files})
+            self._note(None, files)
         (plan.folder / MANIFEST_FILE).unlink()
         (plan.folder / CHECKSUM_FILE).unlink(missing_ok=True)
+
+    def _note(self, this: dict[str, Any] | None, files: list[str]) -> None:
+        """Notes the plan under way, and the files in the destination that are its own."""
+        storage.write_json(self._folder / _PLAN_FILE, {"identity": this, "files": files})
 
     def mark(self, place: ShardPlace, row: ShardRow) -> None:
         """Notes that a shard is whole."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gqn_data import storage
-from gqn_data.errors import OptionError, RunMismatch
+import numpy as np
+
+from gqn_data.errors import RunMismatch
+from gqn_data.sheet import picture_kind, write_picture
 from gqn_model.batches import fixed_batches
 from gqn_model.inputs import to_device
 from gqn_model.pictures import prediction_picture
@@ -14,8 +16,6 @@ from gqn_model.training import load_network
 
 if TYPE_CHECKING:
     from gqn_data.scene_sets import Split
-
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def write_predictions(
@@ -48,8 +48,7 @@ def write_predictions(
     Raises:
         OptionError: the ending is none that we write.
     """
-    if output.suffix.lower() not in FORMATS:
-        raise OptionError(f"{output}: cannot write {output.suffix or 'a file of no ending'}; possible: .png, .jpg")
+    picture_kind(output)  # told before the work, not after it
     model, checkpoint, place = load_network(run, step, device)
     context = context or checkpoint.config.training.context_max
     batches = fixed_batches(shards, checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed)
@@ -61,5 +60,4 @@ def write_predictions(
         raise RunMismatch(f"{shards}: no scenes in its split {split}; expected at least one")
     title = f"{batches.scene_set}, {split} scenes, after {checkpoint.step} steps"
     image = prediction_picture(model, to_device(batch, place), title, columns=scenes, samples=samples, seed=seed)
-    with storage.writing(output) as file:
-        image.save(file, format=FORMATS[output.suffix.lower()])
+    write_picture(np.asarray(image), output)

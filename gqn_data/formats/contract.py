@@ -5,7 +5,7 @@ A format is a module of this folder that offers these functions, and a line in `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -56,10 +56,7 @@ class OpenShard(Protocol):
         """The raw cameras of all scenes: (scenes, views, camera numbers)."""
 
     def scene(self, scene: int) -> Scene:
-        """One scene; frames as they are kept, JPEG bytes or pixels."""
-
-    def in_sequence(self, first: int, count: int) -> Iterator[Scene]:
-        """Scenes one after another, read in large blocks; what carries a checksum of its own is checked."""
+        """One scene; frames as they are kept, JPEG bytes or pixels. What carries a checksum of its own is checked."""
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Fills the first rows of `out`, (rows, height, width, 3), with the frames of those views.

@@ -12,7 +12,7 @@ import numpy as np
 
 from gqn_data import storage
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
-from gqn_data.formats.shards import PixelShard, fill_pixels
+from gqn_data.formats.shards import PixelShard, fill_pixels, write_npy
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, ShardRow
 from gqn_data.reading import RangedFile, npy_header, npy_rows
@@ -44,11 +44,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
                 filled = 0
         out.write(block[:filled].tobytes())
         frames = FileRow(name=frames_name, sha256=out.finish(), bytes=out.position)
-    with storage.writing(place.folder / cameras_name) as file, storage.ChecksummedFile(file) as out:
-        out.write(npy_header(cameras.dtype, cameras.shape))
-        out.write(cameras.data.cast("B"))
-        rows = (frames, FileRow(name=cameras_name, sha256=out.finish(), bytes=out.position))
-    return ShardRow(scenes=place.scenes, files=rows)
+    return ShardRow(scenes=place.scenes, files=(frames, write_npy(place.folder, cameras_name, cameras)))
 
 
 def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:

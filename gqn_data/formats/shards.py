@@ -6,15 +6,18 @@ Both read ranges and keep nothing; what they are asked for is all they touch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data import images
+from gqn_data import images, storage
 from gqn_data.errors import CorruptFrame, ShardChecksumError
 from gqn_data.layout import SceneLayout
-from gqn_data.reading import RangedFile, Rows
+from gqn_data.manifest import FileRow
+from gqn_data.reading import RangedFile, Rows, npy_header
 from gqn_data.scene import Scene
 
 # One read of up to so many bytes costs less than a read for each view (measured: docs/decisions.md).
@@ -36,6 +39,14 @@ def index_dtype(layout: SceneLayout) -> np.dtype[np.void]:
             ("cameras", "<f4", layout.cameras_shape),
         ]
     )
+
+
+def write_npy(folder: Path, name: str, array: NDArray[Any]) -> FileRow:
+    """Writes an array as `.npy`, below the dataset's folder; returns its row of the manifest."""
+    with storage.writing(folder / name) as file, storage.ChecksummedFile(file) as out:
+        out.write(npy_header(array.dtype, array.shape))
+        out.write(array.tobytes())
+        return FileRow(name=name, sha256=out.finish(), bytes=out.position)
 
 
 class EncodedShard(ABC):
@@ -66,10 +77,6 @@ class EncodedShard(ABC):
         """One scene, its JPEG bytes as they are kept."""
         offsets, lengths, cameras = self.describe(scene)
         return Scene(cameras, encoded=self._read(scene, offsets, lengths))
-
-    def in_sequence(self, first: int, count: int) -> Iterator[Scene]:
-        """Scenes one after another."""
-        return (self.scene(scene) for scene in range(first, first + count))
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Fills the first rows of `out`, (rows, height, width, 3), with those views; returns all raw cameras.
@@ -153,10 +160,6 @@ class PixelShard:
     def scene(self, scene: int) -> Scene:
         """One scene, all its pixels read."""
         return Scene(self.cameras(scene), pixels=self._frames[scene].astype(np.uint8, copy=False))
-
-    def in_sequence(self, first: int, count: int) -> Iterator[Scene]:
-        """Scenes one after another."""
-        return (self.scene(scene) for scene in range(first, first + count))
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Fills the first rows of `out`, (rows, height, width, 3), with those views; returns all raw cameras."""

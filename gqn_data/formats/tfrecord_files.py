@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from gqn_data.errors import CorruptFraming, CorruptRecord, ManifestError, OptionError
+from gqn_data.errors import CorruptFraming, ManifestError, OptionError
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import IndexedShard, index_dtype
 from gqn_data.layout import SceneLayout
@@ -17,7 +17,7 @@ from gqn_data.manifest import Encoding, Manifest, ShardRow
 from gqn_data.reading import RangedFile, npy_rows
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import Split
-from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, masked_crc, read_records
+from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, masked_crc, read_records, wrong_payload
 from gqn_data.wire import SceneScanner
 
 
@@ -36,8 +36,7 @@ class TFRecordShard(IndexedShard):
         payload, footer = data[HEADER_BYTES:-FOOTER_BYTES], data[-FOOTER_BYTES:]
         found, expected = masked_crc(payload), int.from_bytes(footer, "little")
         if found != expected:
-            reason = f"checksum of the payload is {found:08x}, the file says {expected:08x}"
-            raise CorruptRecord(self.file.path, scene, record, reason)
+            raise wrong_payload(self.file.path, scene, record, found, expected)
         offsets, lengths = (row["offset"] - row["record"]).tolist(), row["length"].tolist()
         encoded = [data[offset : offset + length] for offset, length in zip(offsets, lengths)]
         return Scene(row["cameras"], encoded=encoded)

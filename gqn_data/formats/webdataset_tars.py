@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gqn_data import storage
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
-from gqn_data.formats.shards import IndexedShard, encoded_frames, index_dtype
+from gqn_data.formats.shards import IndexedShard, encoded_frames, index_dtype, write_npy
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, ShardRow
 from gqn_data.reading import RangedFile, npy_header, npy_rows
@@ -29,7 +29,6 @@ _RECORD = 20 * _BLOCK  # tars end on a whole record, as tar and tarfile write th
 _KEY_DIGITS = 10
 
 # Where the fields of a USTAR header that vary lie, in bytes from its start.
-_NAME = slice(0, 100)
 _SIZE = slice(124, 135)  # eleven octal digits
 _CHECKSUM = slice(148, 154)  # six octal digits, before a NUL and a space
 # The other fields: mode 0644, owner and time zero, a regular file, USTAR; those of devices stay empty.
@@ -115,15 +114,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
         out.write(bytes(2 * _BLOCK))
         out.write(bytes(-out.position % _RECORD))
         row = FileRow(name=tar_name, sha256=out.finish(), bytes=out.position)
-    return ShardRow(scenes=place.scenes, files=(row, write_index(place, index_name, index)))
-
-
-def write_index(place: ShardPlace, name: str, index: NDArray[np.void]) -> FileRow:
-    """Writes the rows of an index as `.npy`, below the dataset's folder; returns its row of the manifest."""
-    with storage.writing(place.folder / name) as file, storage.ChecksummedFile(file) as out:
-        out.write(npy_header(index.dtype, index.shape))
-        out.write(index.tobytes())
-        return FileRow(name=name, sha256=out.finish(), bytes=out.position)
+    return ShardRow(scenes=place.scenes, files=(row, write_npy(place.folder, index_name, index)))
 
 
 def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:

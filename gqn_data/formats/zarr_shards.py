@@ -11,7 +11,7 @@ Source: zarr-specs.readthedocs.io, core v3.0 and the sharding codec v1.0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,9 +185,6 @@ class _RawShard:
 
     def scene(self, scene: int) -> Scene:
         return Scene(self.cameras(scene), pixels=self._pixels(scene))
-
-    def in_sequence(self, first: int, count: int) -> Iterator[Scene]:
-        return (self.scene(scene) for scene in range(first, first + count))
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         np.take(self._pixels(scene), views, axis=0, out=out[: len(views)])

@@ -282,6 +282,15 @@ def test_a_record_that_is_no_scene_is_left_out_when_asked(tmp_path):
     ]
 
 
+def test_an_index_that_left_records_out_serves_those_who_skip_them_and_no_others(raw, tmp_path):
+    damaged(raw / "train" / SCENE_SETS[SET].train.file_name(1), 2)
+    index_raw_folder(open_raw_folder(raw, SCENE_SETS[SET]), on_corrupt="skip")
+    with pytest.raises(CorruptRecord, match="record 2"):
+        run(raw, tmp_path / "out")
+    assert numbers_of(convert_one(raw, tmp_path / "out", on_corrupt="skip"))
+    assert run(raw, tmp_path / "out", on_corrupt="skip")[0].written == 0
+
+
 def test_a_dataset_with_records_left_out_is_not_taken_for_a_whole_one(raw, tmp_path):
     damaged(raw / "train" / "001-of-900.tfrecord", 2)
     convert_one(raw, tmp_path / "out", on_corrupt="skip")
