@@ -75,6 +75,7 @@ class SceneSet:
         train: facts of the training split.
         test: facts of the test split.
         camera_fields: the names of the numbers of one camera.
+        bucket: the name of the public bucket on Google Cloud Storage that holds the source files.
     """
 
     name: str
@@ -86,6 +87,12 @@ class SceneSet:
     train: SplitFacts
     test: SplitFacts
     camera_fields: tuple[str, ...] = CAMERA_FIELDS
+    bucket: str = "gqn-dataset"
+
+    @property
+    def bucket_url(self) -> str:
+        """Where the bucket answers over HTTPS; a file of the set lies at `<bucket_url>/<set>/<split>/<file>`."""
+        return f"https://storage.googleapis.com/{self.bucket}"
 
     def split(self, name: Split) -> SplitFacts:
         """The facts of the split of that name."""
