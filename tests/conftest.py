@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from fault_counts import FaultCounts
 from hypothesis import HealthCheck, settings
 from made_scenes import SET, make_raw_folder
 
@@ -33,6 +34,19 @@ def shared_raw(tmp_path_factory):
 def raw(tmp_path):
     """The same in a folder of the test's own."""
     return make_raw_folder(tmp_path / "root" / "raw" / SET)
+
+
+def pytest_collection_modifyitems(items):
+    """Marks what asks for `faults`, so that `make faults` finds it in any folder."""
+    for item in items:
+        if "faults" in getattr(item, "fixturenames", ()):
+            item.add_marker("fault")
+
+
+@pytest.fixture
+def faults(request):
+    """Counts of a test of faults: `tries` says how many, `record` notes how it went."""
+    return FaultCounts(request.node.nodeid)
 
 
 @pytest.fixture(scope="session")
