@@ -99,6 +99,10 @@ class NoSpace(GQNError):
     """The disk has not the room for what would be written."""
 
 
+class StoreError(GQNError):
+    """An object store that cannot be asked, or does not do what it was asked for."""
+
+
 class WorkerLost(GQNError):
     """A worker process that ended without telling why."""
 

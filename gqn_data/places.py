@@ -1,0 +1,423 @@
+"""Places: where files lie, on a disk or in an object store, behind one small interface.
+
+A `Place` is a `pathlib.Path`, or a `StorePath` that offers the part of its interface that the project uses. Stores
+are reached through `obstore`; their credentials and endpoints come from where each store's users expect them
+(environment variables, files of the vendors' tools). A URL scheme is a line of `SCHEMES`. Imports `errors` alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from gqn_data.errors import SourceMissing, StoreError
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+    from obstore.store import ObjectStore
+
+BLOCK = 8 << 20  # bytes of one request when a whole object is read
+_AHEAD = 4  # of them under way at once
+_CLIENT = {
+    "connect_timeout": timedelta(seconds=10),
+    "read_timeout": timedelta(seconds=60),  # a stalled connection is given up and asked again
+    "timeout": timedelta(hours=6),  # of one whole request; large uploads take their time
+}
+_RETRY = {"max_retries": 8, "retry_timeout": timedelta(minutes=3)}
+
+# Where a test or another vendor's service says that it speaks plain HTTP.
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
+_AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stat:
+    """What a store tells of an object.
+
+    Attributes:
+        st_size: its bytes; named as `os.stat` names it.
+        e_tag: the store's name for this version of it, if it has one.
+    """
+
+    st_size: int
+    e_tag: str | None
+
+
+def _options(url: str) -> dict[str, Any]:
+    plain = url.startswith("http://") or any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
+    return {"client_options": {**_CLIENT, "allow_http": plain}, "retry_config": _RETRY}
+
+
+def _plain_store(url: str) -> ObjectStore:
+    from obstore.store import from_url
+
+    return from_url(url, **_options(url))
+
+
+def _s3_store(url: str) -> ObjectStore:
+    """S3, with the profile of `~/.aws` where the environment carries no key and boto3 is there to read it."""
+    from obstore.store import S3Store
+
+    folder = Path("~/.aws").expanduser()
+    profile = "AWS_PROFILE" in os.environ or (folder / "credentials").exists() or (folder / "config").exists()
+    unsigned = os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes")
+    if profile and not unsigned and not any(name in os.environ for name in _AWS_KEYS):
+        with contextlib.suppress(ImportError):
+            from obstore.auth.boto3 import Boto3CredentialProvider
+
+            return S3Store.from_url(url, credential_provider=Boto3CredentialProvider(), **_options(url))
+    return S3Store.from_url(url, **_options(url))
+
+
+# How a store of each URL scheme is opened.
+SCHEMES: dict[str, Callable[[str], ObjectStore]] = {
+    "s3": _s3_store,
+    "gs": _plain_store,
+    "az": _plain_store,
+    "http": _plain_store,
+    "https": _plain_store,
+}
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/*(.*)", re.DOTALL)
+
+
+@lru_cache(maxsize=64)
+def _store(root: str, process: int) -> ObjectStore:  # noqa: ARG001  a forked child cannot use its parent's store
+    scheme = root.split(":", 1)[0]
+    from obstore.exceptions import BaseError
+
+    try:
+        return SCHEMES[scheme](root)
+    except (ValueError, BaseError) as error:
+        raise StoreError(f"{root}: {_first_line(error)}; {_remedy(scheme)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).split("\n", 1)[0].strip()
+    return line if len(line) <= 300 else line[:300] + "..."
+
+
+_CREDENTIALS = {
+    "s3": "credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE with boto3 installed; "
+    "AWS_ENDPOINT_URL for another service, AWS_REGION; AWS_SKIP_SIGNATURE=true for a public bucket",
+    "gs": "credentials: GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default login; "
+    "GOOGLE_SKIP_SIGNATURE=true for a public bucket",
+    "az": "credentials: AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN; "
+    "AZURE_SKIP_SIGNATURE=true for a public container",
+}
+
+
+def _remedy(scheme: str) -> str:
+    return _CREDENTIALS.get(scheme, "check the address, and that the server answers")
+
+
+class StorePath:
+    """A place in an object store: `s3://bucket/folder/file`. Immutable; nothing is asked of the store but by methods.
+
+    Args:
+        root: scheme and bucket, `s3://bucket`.
+        key: of the object in it, or of a folder; parts joined by slashes, none at either end.
+    """
+
+    __slots__ = ("_key", "_root")
+
+    def __init__(self, root: str, key: str = "") -> None:
+        self._root = root
+        self._key = key
+
+    # --- names, as pathlib gives them ---
+
+    def __truediv__(self, name: str | PurePosixPath) -> StorePath:
+        more = str(name).strip("/")
+        return StorePath(self._root, f"{self._key}/{more}" if self._key else more)
+
+    def __str__(self) -> str:
+        return f"{self._root}/{self._key}"
+
+    def __repr__(self) -> str:
+        return f"StorePath({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StorePath) and (self._root, self._key) == (other._root, other._key)
+
+    def __hash__(self) -> int:
+        return hash((self._root, self._key))
+
+    def __lt__(self, other: StorePath) -> bool:
+        return (self._root, self._key) < (other._root, other._key)
+
+    def __reduce__(self) -> tuple[type[StorePath], tuple[str, str]]:
+        return type(self), (self._root, self._key)
+
+    @property
+    def name(self) -> str:
+        """The last part of the key."""
+        return self._key.rsplit("/", 1)[-1]
+
+    @property
+    def parent(self) -> StorePath:
+        """The folder above."""
+        return StorePath(self._root, self._key.rpartition("/")[0])
+
+    @property
+    def scheme(self) -> str:
+        """`s3`, `gs`, `az`, `http` or `https`."""
+        return self._root.split(":", 1)[0]
+
+    @property
+    def can_be_listed(self) -> bool:
+        """Whether the store tells what lies in it; a plain web server does not."""
+        return self.scheme not in ("http", "https")
+
+    def resolve(self) -> StorePath:
+        """The place itself: stores know no links."""
+        return self
+
+    def absolute(self) -> StorePath:
+        """The place itself."""
+        return self
+
+    # --- what is there ---
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[ObjectStore]:
+        """The store; its errors as ours, but for an absent object, which is a FileNotFoundError as on a disk."""
+        from obstore.exceptions import BaseError, NotFoundError
+
+        try:
+            yield _store(self._root, os.getpid())
+        except (FileNotFoundError, NotFoundError) as error:
+            raise FileNotFoundError(2, "no such object", str(self)) from error
+        except BaseError as error:
+            raise StoreError(f"{self}: {_first_line(error)}; {_remedy(self.scheme)}") from error
+
+    def stat(self) -> Stat:
+        """Size and version of the object.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StoreError: the store cannot be asked.
+        """
+        import obstore
+
+        with self._told() as store:
+            meta = obstore.head(store, self._key)
+        return Stat(st_size=meta["size"], e_tag=meta["e_tag"])
+
+    def is_file(self) -> bool:
+        """Whether there is an object of that key."""
+        if not self._key:
+            return False
+        try:
+            self.stat()
+        except FileNotFoundError:
+            return False
+        return True
+
+    exists = is_file
+
+    def is_dir(self) -> bool:
+        """Whether anything lies below the key; true for a server that cannot be listed."""
+        return not self.can_be_listed or next(iter(self.files()), None) is not None
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Names (from here, with slashes) and sizes of all objects below, in order of their names.
+
+        Raises:
+            StoreError: the store cannot be asked, or a server that cannot be listed.
+        """
+        import obstore
+
+        if not self.can_be_listed:
+            raise StoreError(f"{self}: a web server does not tell what lies on it; name a dataset's folder")
+        prefix = f"{self._key}/" if self._key else ""
+        with self._told() as store:
+            found = [
+                (meta["path"].removeprefix(prefix), meta["size"])
+                for page in obstore.list(store, prefix=self._key or None)
+                for meta in page
+                if meta["path"].startswith(prefix)
+            ]
+        yield from sorted(found)
+
+    # --- reading ---
+
+    def read_bytes(self) -> bytes:
+        """The whole object; for small ones."""
+        import obstore
+
+        with self._told() as store:
+            return bytes(obstore.get(store, self._key).bytes())
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset` on; fewer where the object ends before."""
+        import obstore
+
+        if not length:
+            return b""
+        with self._told() as store:
+            return bytes(obstore.get_range(store, self._key, start=offset, length=length))
+
+    def read_ranges(self, extents: list[tuple[int, int]]) -> list[bytes]:
+        """The bytes of several extents (offset, length), fetched at once; near ones in one request."""
+        import obstore
+
+        with self._told() as store:
+            starts, lengths = [offset for offset, _ in extents], [length for _, length in extents]
+            return [bytes(part) for part in obstore.get_ranges(store, self._key, starts=starts, lengths=lengths)]
+
+    def blocks(self, start: int = 0, e_tag: str | None = None) -> Iterator[bytes]:
+        """All bytes from `start` on, in blocks, some of them fetched ahead; of one version of the object.
+
+        Args:
+            start: the first byte.
+            e_tag: of the version wanted; None for the present one.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            StoreError: the store cannot be asked, or the object was replaced meanwhile.
+        """
+        import obstore
+
+        with self._told() as store:
+            stat = self.stat()
+            options: GetOptions = {}
+            tag = e_tag or stat.e_tag
+            if tag is not None and not tag.startswith("W/"):
+                options["if_match"] = tag
+            elif e_tag is not None and e_tag != stat.e_tag:
+                raise StoreError(f"{self}: was replaced meanwhile; run the same command again")
+
+            def fetch(first: int) -> bytes:
+                last = min(first + BLOCK, stat.st_size)
+                data = bytes(obstore.get(store, self._key, options={**options, "range": (first, last)}).bytes())
+                if len(data) != last - first:
+                    raise StoreError(f"{self}: gave {len(data)} bytes from {first} on, expected {last - first}")
+                return data
+
+            with ThreadPoolExecutor(_AHEAD) as threads:
+                starts = iter(range(start, stat.st_size, BLOCK))
+                under_way: list[Future[bytes]] = []
+                try:
+                    for first in starts:
+                        under_way.append(threads.submit(fetch, first))
+                        if len(under_way) >= _AHEAD:
+                            yield under_way.pop(0).result()
+                    while under_way:
+                        yield under_way.pop(0).result()
+                finally:
+                    threads.shutdown(wait=True, cancel_futures=True)
+
+    def open_reader(self) -> io.BufferedReader:
+        """The object as a binary file, read from its beginning to its end."""
+        return io.BufferedReader(_Blocks(self.blocks()), 1 << 20)
+
+    # --- writing ---
+
+    def put(self, source: Path | bytes) -> None:
+        """Writes the object from a file's or these bytes, whole or not at all.
+
+        Raises:
+            StoreError: the store does not take it.
+        """
+        import obstore
+
+        with self._told() as store:
+            obstore.put(store, self._key, source, chunk_size=BLOCK)
+
+    def create(self, data: bytes) -> str | None:
+        """Writes the object if there is none of that key; returns its entity tag, or None where there is one."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with self._told() as store:
+            try:
+                return obstore.put(store, self._key, data, mode="create")["e_tag"] or ""
+            except (AlreadyExistsError, PreconditionError):
+                return None
+
+    def replace_version(self, data: bytes, e_tag: str) -> str | None:
+        """Writes the object if it still is that version; returns its new entity tag, or None where it is not."""
+        import obstore
+        from obstore.exceptions import NotFoundError, PreconditionError
+
+        with self._told() as store:
+            try:
+                return obstore.put(store, self._key, data, mode={"e_tag": e_tag})["e_tag"] or ""
+            except (PreconditionError, NotFoundError, FileNotFoundError):
+                return None
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Removes the object."""
+        import obstore
+
+        try:
+            with self._told() as store:
+                obstore.delete(store, self._key)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+
+class _Blocks(io.RawIOBase):
+    """Blocks as a raw file."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._left = blocks
+        self._block = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, out: Any) -> int:
+        while not self._block:
+            block = next(self._left, None)
+            if block is None:
+                return 0
+            self._block = memoryview(block)
+        count = min(len(out), len(self._block))
+        out[:count] = self._block[:count]
+        self._block = self._block[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            close = getattr(self._left, "close", None)
+            if close is not None:
+                close()
+        super().close()
+
+
+Place = Path | StorePath
+
+
+def place(text: str | os.PathLike[str] | StorePath) -> Place:
+    """The place that a text names: a URL of a scheme that we know, else a path on a disk.
+
+    Raises:
+        SourceMissing: a URL of another scheme, or without a bucket.
+    """
+    if isinstance(text, StorePath):
+        return text
+    found = _URL.fullmatch(os.fspath(text))
+    if found is None:
+        return Path(text)
+    scheme, bucket, key = found[1].lower(), found[2], found[3]
+    if scheme == "file":
+        return Path("/" + key)
+    if scheme not in SCHEMES:
+        raise SourceMissing(f"{text}: unknown kind of address {scheme!r}; known: a path, {', '.join(SCHEMES)}")
+    if not bucket:
+        raise SourceMissing(f"{text}: names no bucket or host; expected {scheme}://NAME/folder")
+    parts = [part for part in key.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise SourceMissing(f"{text}: '..' has no meaning in a store; give the folder itself")
+    return StorePath(f"{scheme}://{bucket}", "/".join(parts))
