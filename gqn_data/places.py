@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gqn_data.errors import SourceMissing, StoreError
 
 if TYPE_CHECKING:
-    from obstore import GetOptions
+    from obstore import GetOptions, PutMode
     from obstore.store import ObjectStore
 
 BLOCK = 8 << 20  # bytes of one request when a whole object is read
@@ -46,10 +46,12 @@ class Stat:
     Attributes:
         st_size: its bytes; named as `os.stat` names it.
         e_tag: the store's name for this version of it, if it has one.
+        version: its number in stores that count versions.
     """
 
     st_size: int
     e_tag: str | None
+    version: str | None = None
 
 
 def _options(url: str) -> dict[str, Any]:
@@ -210,7 +212,7 @@ class StorePath:
 
         with self._told() as store:
             meta = obstore.head(store, self._key)
-        return Stat(st_size=meta["size"], e_tag=meta["e_tag"])
+        return Stat(st_size=meta["size"], e_tag=meta["e_tag"], version=meta["version"])
 
     def is_file(self) -> bool:
         """Whether there is an object of that key."""
@@ -322,8 +324,8 @@ class StorePath:
 
     # --- writing ---
 
-    def put(self, source: Path | bytes) -> None:
-        """Writes the object from a file's or these bytes, whole or not at all.
+    def put(self, source: IO[bytes] | bytes) -> None:
+        """Writes the object from an open file's or these bytes, whole or not at all.
 
         Raises:
             StoreError: the store does not take it.
@@ -333,27 +335,24 @@ class StorePath:
         with self._told() as store:
             obstore.put(store, self._key, source, chunk_size=BLOCK)
 
-    def create(self, data: bytes) -> str | None:
-        """Writes the object if there is none of that key; returns its entity tag, or None where there is one."""
+    def create(self, data: bytes) -> Stat | None:
+        """Writes the object if there is none of that key; None where there is one."""
+        return self._put_if("create", data)
+
+    def replace(self, data: bytes, version: Stat) -> Stat | None:
+        """Writes the object if it still is of that version; None where it is not."""
+        return self._put_if({"e_tag": version.e_tag, "version": version.version}, data)
+
+    def _put_if(self, mode: PutMode, data: bytes) -> Stat | None:
         import obstore
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
+        from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
 
         with self._told() as store:
             try:
-                return obstore.put(store, self._key, data, mode="create")["e_tag"] or ""
-            except (AlreadyExistsError, PreconditionError):
+                written = obstore.put(store, self._key, data, mode=mode)
+            except (AlreadyExistsError, PreconditionError, NotFoundError, FileNotFoundError):
                 return None
-
-    def replace_version(self, data: bytes, e_tag: str) -> str | None:
-        """Writes the object if it still is that version; returns its new entity tag, or None where it is not."""
-        import obstore
-        from obstore.exceptions import NotFoundError, PreconditionError
-
-        with self._told() as store:
-            try:
-                return obstore.put(store, self._key, data, mode={"e_tag": e_tag})["e_tag"] or ""
-            except (PreconditionError, NotFoundError, FileNotFoundError):
-                return None
+        return Stat(st_size=len(data), e_tag=written["e_tag"], version=written["version"])
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Removes the object."""

@@ -1,8 +1,8 @@
 """Ranged reads: any number of files, a bounded number of them open.
 
-A read names its offset and its length, so the same plan serves local files and, later, object stores. Local
-files are read with `pread`: no shared position, so threads and forked workers may read at once; no mapping, so
-memory stays flat and a file that was cut short is an error here and not a signal. Imports `errors` alone.
+A read names its offset and its length, so the same plan serves local files and object stores. Local files are read
+with `pread`: no shared position, so threads and forked workers may read at once; no mapping, so memory stays flat
+and a file that was cut short is an error here and not a signal. Imports `errors`, `places`.
 """
 
 from __future__ import annotations
@@ -12,27 +12,62 @@ import os
 import threading
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import ShardChecksumError
+from gqn_data.places import Place, StorePath
 
 _MOST_OPEN = 256  # of the 1024 that systems commonly allow a process
 
 
+class _Open(Protocol):
+    """A file that is open."""
+
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset` on."""
+
+    def read_into(self, offset: int, out: NDArray[np.uint8]) -> int:
+        """Fills the beginning of `out`; returns how many bytes."""
+
+
 class _Handle:
-    """An open file; closed when nobody uses it any more."""
+    """An open file on a disk; closed when nobody uses it any more."""
 
     def __init__(self, path: Path) -> None:
         self.number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         self.size = os.fstat(self.number).st_size
 
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self.number, length, offset)
+
+    def read_into(self, offset: int, out: NDArray[np.uint8]) -> int:
+        return os.preadv(self.number, [out.data], offset)
+
     def __del__(self) -> None:
         number = getattr(self, "number", None)
         if number is not None:
             os.close(number)
+
+
+class _Object:
+    """An object in a store."""
+
+    def __init__(self, path: StorePath) -> None:
+        self._path = path
+        self.size = path.stat().st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._path.read_range(offset, length)
+
+    def read_into(self, offset: int, out: NDArray[np.uint8]) -> int:
+        data = self._path.read_range(offset, out.nbytes)
+        out.reshape(-1)[: len(data)] = np.frombuffer(data, np.uint8)
+        return len(data)
 
 
 # The files that are open, the one opened first at the head.
@@ -50,7 +85,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class RangedFile:
-    """A file to read ranges of.
+    """A file to read ranges of, on a disk or in an object store.
 
     Args:
         path: the file.
@@ -60,20 +95,20 @@ class RangedFile:
         ShardChecksumError: on the first read, where the file is absent or has another size.
     """
 
-    def __init__(self, path: Path, size: int | None = None) -> None:
+    def __init__(self, path: Place, size: int | None = None) -> None:
         self.path = path
         self._expected = size
-        self._handle: _Handle | None = None
+        self._handle: _Open | None = None
 
-    def __reduce__(self) -> tuple[type[RangedFile], tuple[Path, int | None]]:
+    def __reduce__(self) -> tuple[type[RangedFile], tuple[Place, int | None]]:
         return type(self), (self.path, self._expected)
 
-    def _open(self) -> _Handle:
+    def _open(self) -> _Open:
         with _lock:
             if self._handle is not None:  # opened by another thread meanwhile
                 return self._handle
             try:
-                handle = _Handle(self.path)
+                handle = _Handle(self.path) if isinstance(self.path, Path) else _Object(self.path)
             except FileNotFoundError as error:
                 raise ShardChecksumError(
                     f"{self.path}: listed in the manifest and absent; convert or copy the dataset again"
@@ -103,9 +138,9 @@ class RangedFile:
         handle = self._handle or self._open()
         if offset + length > handle.size:
             raise self._outside(offset, length, handle.size)
-        data = os.pread(handle.number, length, offset)
+        data = handle.read(offset, length)
         while len(data) < length:  # the system may give less than asked for, 2 GiB at the most
-            more = os.pread(handle.number, length - len(data), offset + len(data))
+            more = handle.read(offset + len(data), length - len(data))
             if not more:
                 raise self._outside(offset, length, offset + len(data))
             data += more
@@ -121,7 +156,7 @@ class RangedFile:
         length = out.nbytes
         if offset + length > handle.size:
             raise self._outside(offset, length, handle.size)
-        done = os.preadv(handle.number, [out.data], offset)
+        done = handle.read_into(offset, out)
         if done < length:
             out.reshape(-1)[done:] = np.frombuffer(self.read(offset + done, length - done), np.uint8)
 

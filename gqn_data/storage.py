@@ -1,7 +1,7 @@
 """Files: written whole or not at all, named without surprise, checksummed.
 
-Everything that the project writes goes through here: to a temporary name, flushed to the disk, then renamed.
-Imports `errors` alone.
+Everything that the project writes goes through here: to a temporary name, flushed to the disk, then renamed; or,
+in an object store, as one object that appears when it is whole. Imports `errors`, `leases`, `places`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from gqn_data.errors import DestinationError, NoSpace
+from gqn_data.leases import lease
+from gqn_data.places import Place, StorePath, place
 
 try:
     import fcntl
@@ -29,35 +32,54 @@ _TEMPORARY = ".partial"
 _BLOCK = 1 << 20
 
 
-def data_root(given: str | os.PathLike[str] | None = None) -> Path:
-    """The data root: the one given, else `$GQN_DATA`, else `./data`."""
-    return Path(given or os.environ.get("GQN_DATA") or "data")
+def data_root(given: str | os.PathLike[str] | StorePath | None = None) -> Place:
+    """The data root: the one given, else `$GQN_DATA`, else `./data`; a path or a URL."""
+    return place(given or os.environ.get("GQN_DATA") or "data")
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[IO[bytes]]:
+def writing(path: Place) -> Iterator[IO[bytes]]:
     """A binary file that appears under its name when the block ends, whole and on the disk; else not at all.
+
+    What goes to an object store is first written to the disk for temporary files (`$TMPDIR`).
 
     Raises:
         NoSpace: the disk is full.
+        StoreError: the store does not take it.
     """
+    if isinstance(path, StorePath):
+        with _full_disk_told(path), tempfile.TemporaryFile(buffering=_BLOCK) as file:  # nameless: a kill leaves nothing
+            yield file
+            file.seek(0)
+            path.put(file)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + _TEMPORARY)
-    try:
-        with temporary.open("wb", buffering=_BLOCK) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(
-                f"{path}: the disk is full; nothing under a final name is half-written. "
-                "Make room and run the same command again"
-            ) from error
-        raise
+    with _full_disk_told(path):
+        try:
+            with temporary.open("wb", buffering=_BLOCK) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _full_disk_told(path: Place) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        disk = f"the disk of {tempfile.gettempdir()}" if isinstance(path, StorePath) else "the disk"
+        raise NoSpace(
+            f"{path}: {disk} is full; nothing under a final name is half-written. "
+            "Make room and run the same command again"
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -70,7 +92,7 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Place, value: Any) -> None:
     """Writes `value` as JSON, atomically, in a form that two runs give alike."""
     with writing(path) as file:
         file.write(json_bytes(value))
@@ -81,25 +103,49 @@ def json_bytes(value: Any) -> bytes:
     return json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False).encode() + b"\n"
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Removes what a killed run left under temporary names below `folder`."""
+def make_folder(folder: Place) -> None:
+    """Makes a folder and those above it, where they are absent; stores have no folders to make."""
+    if isinstance(folder, Path):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def remove_folder(folder: Place) -> None:
+    """Removes a folder and all below it; nothing where it is absent."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for name, _ in folder.files():
+        (folder / name).unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Place) -> None:
+    """Removes what a killed run left under temporary names below `folder`; a store shows nothing half-written."""
+    if isinstance(folder, StorePath):
+        return
     for path in folder.rglob("*" + _TEMPORARY):
         if path.is_file():
             path.unlink(missing_ok=True)
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Place) -> str:
     """The SHA-256 of a file, in hexadecimal; bounded memory."""
+    if isinstance(path, StorePath):
+        digest = hashlib.sha256()
+        for block in path.blocks():
+            digest.update(block)
+        return digest.hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def need_room(folder: Path, wanted: int) -> None:
-    """Returns where the disk of `folder` has room for `wanted` bytes.
+def need_room(folder: Place, wanted: int) -> None:
+    """Returns where the disk of `folder` has room for `wanted` bytes; a store has.
 
     Raises:
         NoSpace: it has less; the message tells both figures.
     """
+    if isinstance(folder, StorePath):
+        return
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
@@ -198,12 +244,18 @@ def _sync_data(handle: int) -> None:
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Place) -> Iterator[None]:
     """Holds `folder` for this process; the system lets go of it even when the process is killed.
+
+    In an object store a lease is held instead (`leases.py`).
 
     Raises:
         DestinationError: another process is writing there.
     """
+    if isinstance(folder, StorePath):
+        with lease(folder / ".lock", str(folder)):
+            yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / ".lock"
     while True:
