@@ -1,19 +1,19 @@
 """Where scenes come from: `source.json`, carried by every raw folder and by every manifest.
 
 Two origins are never mixed in one folder, so nobody mistakes rendered scenes for DeepMind's.
-Imports `errors` and `storage`.
+Imports `errors` and `json_files`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gqn_data import storage
+from gqn_data import json_files
 from gqn_data.errors import OriginError
+from gqn_data.places import Place
 
 Kind = Literal["deepmind", "rendered", "imported"]
 SOURCE_FILE = "source.json"
@@ -49,10 +49,13 @@ class Origin:
         details = value.get("details", {})
         if not isinstance(details, dict):
             raise OriginError(f"{where}: the details of an origin are {type(details).__name__}, expected a table")
+        unknown = sorted(set(value) - {"kind", "details"})
+        if unknown:
+            raise OriginError(f"{where}: {', '.join(unknown)[:100]!r} is no part of an origin; expected kind, details")
         return Origin(kind=value["kind"], details=details)
 
 
-def read_origin(folder: Path) -> Origin:
+def read_origin(folder: Place) -> Origin:
     """The origin of a raw folder; `imported` where it does not say.
 
     Raises:
@@ -62,9 +65,11 @@ def read_origin(folder: Path) -> Origin:
     if not path.exists():
         return Origin(kind="imported")
     try:
-        value = json.loads(path.read_bytes())
+        value = json_files.read_note(path, needs_checksum=False)
     except ValueError as error:
-        raise OriginError(f"{path}: not JSON ({error}); write it anew, or remove it if it is not ours") from error
+        raise OriginError(
+            f"{path}: damaged, or changed by hand ({error}); write it anew, without its sha256 if you changed it"
+        ) from error
     return Origin.from_json(value, path)
 
 
@@ -88,7 +93,7 @@ def claim(folder: Path, origin: Origin) -> None:
             f"{folder}: holds TFRecords of unknown origin (no {SOURCE_FILE}); scenes that are {_short(origin)} "
             "are not mixed with them: write to another data root"
         )
-    storage.write_json(path, origin.to_json())
+    json_files.write_note(path, origin.to_json())
 
 
 def _short(origin: Origin) -> str:

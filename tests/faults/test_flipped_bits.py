@@ -1,0 +1,186 @@
+"""One flipped bit in any file of any kind: told by `verify --deep` with the file's name, and the record's.
+
+Every try flips one bit, looks, and puts it back. The kinds of files are rows of `KINDS`; `make faults` tries each
+of them often enough for more than a thousand flips in all.
+"""
+
+import random
+from typing import NamedTuple
+
+import pytest
+from made_scenes import SET, make_raw_folder, tree
+
+from gqn_data.convert import convert
+from gqn_data.dataset import open_dataset
+from gqn_data.errors import CorruptRecord, GQNError
+from gqn_data.index import index_raw_folder
+from gqn_data.origin import SOURCE_FILE, Origin, claim
+from gqn_data.plan import Options
+from gqn_data.scene_sets import SCENE_SETS
+from gqn_data.sources import open_raw_folder
+from gqn_data.verify import verify
+
+VIEWS, RECORD_HEADER = 3, 12
+
+
+class Kind(NamedTuple):
+    """A kind of file: in which dataset, under which names, and which of its bytes (from, to; negative from the end)."""
+
+    dataset: str
+    pattern: str
+    start: int | None = None
+    stop: int | None = None
+
+
+KINDS = {
+    "source file": Kind("raw", "*/*.tfrecord"),
+    "source.json of a raw folder": Kind("raw", "source.json"),
+    "source file, indexed": Kind("tfrecord", "*/*.tfrecord"),
+    "index of a source file": Kind("tfrecord", "*/*.index.npy"),
+    "note of the indexer": Kind("tfrecord", "*/*.index.npy.json"),
+    "source.json beside an index": Kind("tfrecord", "source.json"),
+    "zarr shard, frames": Kind("zarr", "*/frames/c/*/0/0/0/0", 0, -(16 * VIEWS + 4)),
+    "zarr shard, index": Kind("zarr", "*/frames/c/*/0/0/0/0", -(16 * VIEWS + 4)),
+    "zarr shard, cameras": Kind("zarr", "*/cameras/c/*/0/0"),
+    "zarr shard of pixels": Kind("zarr raw", "*/frames/c/*/0/0/0/0"),
+    "zarr.json": Kind("zarr", "**/zarr.json"),
+    "tar": Kind("webdataset", "*.tar"),
+    "index of a tar": Kind("webdataset", "*.index.npy"),
+    "npy shard, frames": Kind("numpy", "*/frames-*.npy"),
+    "npy shard, cameras": Kind("numpy", "*/cameras-*.npy"),
+    "manifest.json": Kind("zarr", "manifest.json"),
+    "manifest.json beside an index": Kind("tfrecord", "manifest.json"),
+    "SHA256SUMS": Kind("webdataset", "SHA256SUMS"),
+    "README.md": Kind("numpy", "README.md"),
+    "Croissant description": Kind("webdataset", "croissant.json"),
+}
+
+
+def made_raw(folder):
+    """A raw folder as the renderer leaves one: it says where its scenes come from before the first is written."""
+    details = {"renderer": "gqn-toolkit", "seed": 5, "frame_size": 16, "views": VIEWS, "supersample": True}
+    folder.mkdir(parents=True)
+    claim(folder, Origin(kind="rendered", details=details))
+    return make_raw_folder(folder, origin=False)
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("flips")
+    raw = made_raw(root / "raw" / SET)
+    indexed = made_raw(root / "indexed" / SET)
+    index_raw_folder(open_raw_folder(indexed, SCENE_SETS[SET]))
+    found = {"raw": raw, "tfrecord": indexed}
+    for name, encoding in (("zarr", "jpeg"), ("zarr", "raw"), ("webdataset", None), ("numpy", None)):
+        options = Options(formats=(name,), frames=encoding, shard_bytes=3000, workers=1)
+        out = root / f"{name} {encoding}"
+        found["zarr raw" if encoding == "raw" else name] = convert(raw, SCENE_SETS[SET], out, options)[0].folder
+    return found
+
+
+def told(folder):
+    """What a deep look says of a folder, whether as faults or because it cannot be used at all."""
+    try:
+        return "\n".join(verify(folder, SCENE_SETS[SET], deep=True, workers=1).faults)
+    except GQNError as error:
+        return str(error)
+
+
+def record_at(data, at):
+    """The number and the first byte of the record that holds the byte `at`, by the framing of the whole file."""
+    number = begin = 0
+    while True:
+        end = begin + 16 + int.from_bytes(data[begin : begin + 8], "little")
+        if at < end:
+            return number, begin
+        number, begin = number + 1, end
+
+
+class Flip:
+    """One bit of one file, flipped as long as the block lasts."""
+
+    def __init__(self, folder, kind, chance):
+        self.path = chance.choice(sorted(path for path in folder.glob(kind.pattern) if path.is_file()))
+        self.good = self.path.read_bytes()
+        start, stop, _ = slice(kind.start, kind.stop).indices(len(self.good))
+        self.at = chance.randrange(start, stop)
+        self.bit = chance.randrange(8)
+
+    def __enter__(self):
+        bad = bytearray(self.good)
+        bad[self.at] ^= 1 << self.bit
+        self.path.write_bytes(bad)
+        return self
+
+    def __exit__(self, *_):
+        self.path.write_bytes(self.good)
+
+    def __str__(self):
+        return f"bit {self.bit} of byte {self.at} of {self.path}"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_flipped_bit_is_told_by_a_deep_look(name, datasets, faults):
+    kind = KINDS[name]
+    folder = datasets[kind.dataset]
+    tries = faults.tries(6, full=60)
+    unnoticed = []
+    for number in range(tries):
+        with Flip(folder, kind, random.Random(f"{name} {number}")) as flip:
+            said = told(folder)
+        wanted = str(flip.path)
+        if flip.path.suffix == ".tfrecord":
+            record, begin = record_at(flip.good, flip.at)
+            wanted = f"{flip.path}: record {record} at byte {begin}:"
+        if wanted not in said:
+            unnoticed.append(f"{flip}: {said or 'nothing was told'}")
+    assert told(folder) == ""  # everything is back in its place
+    assert not unnoticed, "\n".join(unnoticed)
+    faults.record(
+        f"flipped bits: {name}",
+        holds="`gqn-data verify --deep` names the file" + (", the record" if kind.pattern.endswith(".tfrecord") else ""),
+        tries=tries,
+        survived=tries - len(unnoticed),
+    )
+
+
+def test_no_kind_of_file_is_left_out(datasets):
+    for dataset, folder in datasets.items():
+        covered = {path for kind in KINDS.values() if kind.dataset == dataset for path in folder.glob(kind.pattern)}
+        # The two that are alike in all datasets are tried in one or two of them.
+        everywhere = {"manifest.json", "SHA256SUMS", "README.md", "croissant.json", "zarr.json"}
+        left = {file for file in tree(folder) if folder / file not in covered}
+        if dataset == "zarr raw":
+            left = {file for file in left if not file.split("/", 1)[-1].startswith("cameras/")}
+        assert {file for file in left if file.rsplit("/", 1)[-1] not in everywhere} == set()
+
+
+def test_a_flipped_bit_in_a_record_is_told_to_whoever_reads_its_scene(datasets, faults):
+    # Records carry their own checksum: scenes that are read whole (by `convert`, as `dataset[7]`) are held against it.
+    folder = datasets["tfrecord"]
+    whole = [scene.cameras.tobytes() + b"".join(map(bytes, scene.encoded)) for scene in open_dataset(folder, "train")]
+    tries = faults.tries(10, full=100)
+    unnoticed = []
+    for number in range(tries):
+        with Flip(folder, Kind("tfrecord", "train/*.tfrecord"), random.Random(f"read {number}")) as flip:
+            record, begin = record_at(flip.good, flip.at)
+            scene = record + (4 if flip.path.name.startswith("002") else 0)  # four scenes lie in the first file
+            try:
+                found = open_dataset(folder, "train")[scene]
+                said = "nothing"
+            except CorruptRecord as fault:
+                said = f"{fault.file} {fault.record} {fault.offset}"
+            else:
+                # The index knows the record's length: its header is not read, and what is read is whole.
+                if flip.at - begin < RECORD_HEADER:
+                    same = found.cameras.tobytes() + b"".join(map(bytes, found.encoded)) == whole[scene]
+                    said = "the same scene" if same else "another scene"
+        if said not in (f"{flip.path} {record} {begin}", "the same scene"):
+            unnoticed.append(f"{flip}: {said} was told")
+    assert not unnoticed, "\n".join(unnoticed)
+    faults.record(
+        "flipped bits: record of a source file, read as a scene",
+        holds="reading the scene names file and record (or gives its very bytes: the flip was in the record's length)",
+        tries=tries,
+        survived=tries - len(unnoticed),
+    )
