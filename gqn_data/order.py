@@ -1,7 +1,8 @@
 """The order of scenes: a pure function of (seed, epoch, position). No state, no memory, any number of scenes.
 
 Global batch k of an epoch takes positions kB to (k+1)B, a rank takes its slice of them, workers execute plans and
-decide nothing. So the stream is the same for any number of workers and ranks, and resuming costs nothing.
+decide nothing. So the stream is the same for any number of workers and ranks, and resuming costs nothing. Where
+scenes lie far away, `Windows` goes through them some shards at a time, by the same function.
 
 Sources: SplitMix64's finalizer (Steele, Lea, Flood, OOPSLA 2014) mixes; a Feistel network over the next power of
 four, walked until it falls into range, permutes (Black and Rogaway, CT-RSA 2002, "cycle walking").
@@ -10,12 +11,20 @@ numpy only.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 _ROUNDS = 6
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
+
+# Streams of numbers under one seed, as in `views`: the order of shards, and that of scenes in a window.
+_SHARDS_STREAM = 2001
+_WINDOW_STREAM = 2002
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -67,8 +76,116 @@ def _feistel(values: NDArray[np.uint64], half_bits: int, keys: list[np.uint64]) 
     return left << shift | right
 
 
+class _Epoch(NamedTuple):
+    """The way of one epoch through S shards in N windows.
+
+    Attributes:
+        shards: (S,) numbers of the shards, in the order in which they are visited.
+        ends: (S + 1,) the position at which each of them begins, then the number of scenes.
+        windows: (N + 1,) the position at which each window begins, then the number of scenes.
+    """
+
+    shards: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    windows: NDArray[np.int64]
+
+
+class Windows:
+    """An epoch's way through shards, a window of them at a time: a pure function of (seed, epoch, position).
+
+    The shards are shuffled, as many of them as a window takes go together, and the scenes of a window are shuffled
+    among themselves. So whoever reads in this order needs the shards of one window at a time, and those of the next
+    one soon. Where one window takes all shards the order is that of `permute`: training from afar is then training
+    from the disk. Windows of an epoch are of equal size, as nearly as whole shards allow.
+
+    Args:
+        shards: scenes of each shard, in source order; they may differ.
+        window: the most shards in a window.
+        seed: of the run.
+        shuffle: whether shards and scenes are shuffled, or stay in source order.
+    """
+
+    def __init__(self, shards: Sequence[int], *, window: int, seed: int, shuffle: bool = True) -> None:
+        self._sizes = np.array(shards, np.int64)
+        self._firsts = np.cumsum(self._sizes) - self._sizes
+        self._scenes = int(self._sizes.sum())
+        self._seed = seed
+        self._shuffle = shuffle
+        self.count = -(-len(shards) // max(1, window))
+        # The bounds of the windows, in shards.
+        self._bounds = np.arange(self.count + 1, dtype=np.int64) * len(shards) // self.count
+        self._epochs: dict[int, _Epoch] = {}
+
+    @property
+    def identity(self) -> str:
+        """Tells orders apart that a seed alone does not; empty where the windows change nothing."""
+        if self.count == 1 or not self._shuffle:
+            return ""
+        sizes = hashlib.sha256(self._sizes.astype("<i8").tobytes()).hexdigest()[:8]
+        return f"{self.count} windows of {len(self._sizes)} shards ({sizes})"
+
+    @property
+    def largest(self) -> int:
+        """Shards in the largest window."""
+        return int(np.diff(self._bounds).max())
+
+    def scenes_at(self, positions: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        """The scenes at those positions of an epoch.
+
+        Args:
+            positions: any shape, each from 0 to the number of scenes, less one.
+            epoch: from 0.
+        """
+        if not self._shuffle:
+            return positions
+        if self.count == 1:
+            return permute(positions, self._scenes, seed=self._seed, epoch=epoch)
+        way = self._epoch(epoch)
+        flat = positions.ravel()
+        window_of = np.searchsorted(way.windows, flat, side="right") - 1
+        shuffled = np.empty_like(flat)
+        for window in np.unique(window_of).tolist():
+            inside = window_of == window
+            begin, end = way.windows[window : window + 2].tolist()
+            seed = key(self._seed, _WINDOW_STREAM, window)
+            shuffled[inside] = begin + permute(flat[inside] - begin, end - begin, seed=seed, epoch=epoch)
+        visit = np.searchsorted(way.ends, shuffled, side="right") - 1
+        scenes = self._firsts[way.shards[visit]] + shuffled - way.ends[visit]
+        return scenes.reshape(positions.shape)
+
+    def window_at(self, position: int, epoch: int) -> int:
+        """The number of the window, from 0, in which a position of an epoch lies."""
+        return int(np.searchsorted(self._epoch(epoch).windows, position, side="right")) - 1
+
+    def shards_of(self, window: int, epoch: int) -> NDArray[np.int64]:
+        """The numbers of the shards of a window of an epoch, in the order in which they are visited."""
+        return self._epoch(epoch).shards[self._bounds[window] : self._bounds[window + 1]]
+
+    def _epoch(self, epoch: int) -> _Epoch:
+        way = self._epochs.get(epoch)
+        if way is None:
+            shards = np.arange(len(self._sizes), dtype=np.int64)
+            if self._shuffle:
+                shards = permute(shards, len(shards), seed=key(self._seed, _SHARDS_STREAM), epoch=epoch)
+            ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._sizes[shards])])
+            way = _Epoch(shards, ends, ends[self._bounds])
+            for old in list(self._epochs)[:-1]:  # the present epoch and the next are what is asked for
+                del self._epochs[old]
+            self._epochs[epoch] = way
+        return way
+
+
 def scenes_of_batch(
-    batch: int, *, batch_size: int, count: int, seed: int, epoch: int, shuffle: bool, rank: int = 0, ranks: int = 1
+    batch: int,
+    *,
+    batch_size: int,
+    count: int,
+    seed: int,
+    epoch: int,
+    shuffle: bool,
+    rank: int = 0,
+    ranks: int = 1,
+    windows: Windows | None = None,
 ) -> NDArray[np.int64]:
     """The scenes of one rank's slice of a global batch, in order; the last batch of an epoch may be shorter.
 
@@ -81,9 +198,12 @@ def scenes_of_batch(
         shuffle: whether the epoch is permuted, or in source order.
         rank: which slice.
         ranks: number of slices; divides `batch_size`.
+        windows: the way through the shards, of the same seed; None for all scenes at once.
     """
     share = batch_size // ranks
     start = batch * batch_size + rank * share
     stop = min(start + share, (batch + 1) * batch_size, count)
     positions = np.arange(start, max(start, stop), dtype=np.int64)
+    if windows is not None:
+        return windows.scenes_at(positions, epoch)
     return permute(positions, count, seed=seed, epoch=epoch) if shuffle else positions
