@@ -14,7 +14,7 @@ from gqn_data.convert import convert
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import CorruptRecord, GQNError
 from gqn_data.index import index_raw_folder
-from gqn_data.origin import SOURCE_FILE, Origin, claim
+from gqn_data.origin import Origin, claim
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
 from gqn_data.sources import open_raw_folder
@@ -123,6 +123,8 @@ class Flip:
 def test_a_flipped_bit_is_told_by_a_deep_look(name, datasets, faults):
     kind = KINDS[name]
     folder = datasets[kind.dataset]
+    if not any(folder.glob(kind.pattern)):
+        pytest.skip("this version does not write such a file")
     tries = faults.tries(6, full=60)
     unnoticed = []
     for number in range(tries):
@@ -138,7 +140,8 @@ def test_a_flipped_bit_is_told_by_a_deep_look(name, datasets, faults):
     assert not unnoticed, "\n".join(unnoticed)
     faults.record(
         f"flipped bits: {name}",
-        holds="`gqn-data verify --deep` names the file" + (", the record" if kind.pattern.endswith(".tfrecord") else ""),
+        holds="`gqn-data verify --deep` names the file"
+        + (", the record" if kind.pattern.endswith(".tfrecord") else ""),
         tries=tries,
         survived=tries - len(unnoticed),
     )
