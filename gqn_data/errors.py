@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 
 class GQNError(Exception):
@@ -53,7 +52,7 @@ class CorruptRecord(GQNError):
     """
 
     def __init__(
-        self, file: Path | str, record: int, offset: int, reason: str, remedy: str = "fetch the file again"
+        self, file: object, record: int, offset: int, reason: str, remedy: str = "fetch the file again"
     ) -> None:
         self.file = str(file)
         self.record = record
@@ -101,6 +100,45 @@ class NoSpace(GQNError):
 
 class StoreError(GQNError):
     """An object store that cannot be asked, or does not do what it was asked for."""
+
+
+class FetchError(GQNError):
+    """A remote file that could not be fetched."""
+
+
+class RemoteMissing(FetchError):
+    """A remote file that is not there."""
+
+
+class RemoteRefused(FetchError):
+    """A server's answer that asking again will not change: no permission, no valid certificate, no size."""
+
+
+class RemoteDamaged(FetchError):
+    """A remote file whose bytes were wrong each time that they were fetched."""
+
+
+class RemoteChanged(FetchError):
+    """A remote file that is no longer the one that was asked about; what came of it so far is of no use."""
+
+
+class RemoteFault(FetchError):
+    """A fault that may pass: a connection cut, a server too busy. Asking again may help.
+
+    Attributes:
+        after: seconds that the server asks to be left alone for, where it says.
+    """
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        self.after = after
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[RemoteFault], tuple[str, float | None]]:
+        return type(self), (str(self), self.after)
+
+
+class FetchStopped(FetchError):
+    """A fetch that was told to stop; what has come is kept for the next run."""
 
 
 class WorkerLost(GQNError):
