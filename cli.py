@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from gqn_data.errors import GQNError, OptionError, TrainingStopped, UnknownName
+from gqn_data.errors import GQNError, OptionError, SourceMissing, TrainingStopped, UnknownName
+from gqn_data.places import Place, place
 from gqn_data.scene_sets import SCENE_SETS, SPLITS
 from gqn_data.version import VERSION
 from gqn_model.config import MODS, PRESETS, resolve
@@ -60,11 +61,24 @@ def answer(value: Any, lines: list[str], *, as_json: bool) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
+class PlaceType(click.ParamType[Place]):
+    """An option that takes a path or a URL."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """The place; a usage error for a URL that cannot be one."""
+        try:
+            return place(value)
+        except SourceMissing as error:
+            self.fail(str(error), param, ctx)
+
+
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _root = click.option(
-    "--root", type=click.Path(path_type=Path), help="The data root.  [default: $GQN_DATA, else ./data]"
+    "--root", type=PlaceType(), help="The data root, a folder or a URL.  [default: $GQN_DATA, else ./data]"
 )
 _set = click.option("--set", "set_name", help="The scene set, where the folder's name does not tell it.")
 _workers = click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: one a core]")
@@ -117,7 +131,7 @@ def list_sets(names: bool, as_json: bool) -> None:
 @_set
 @_root
 @_json
-def info(source: str, set_name: str | None, root: Path | None, as_json: bool) -> None:
+def info(source: str, set_name: str | None, root: Place | None, as_json: bool) -> None:
     """Tell what a dataset or a folder of TFRecords is."""
     from gqn_data.info import describe
     from gqn_data.sources import locate
@@ -135,7 +149,7 @@ def info(source: str, set_name: str | None, root: Path | None, as_json: bool) ->
 @_workers
 @_json
 def verify(
-    source: str, set_name: str | None, root: Path | None, deep: bool, workers: int | None, as_json: bool
+    source: str, set_name: str | None, root: Place | None, deep: bool, workers: int | None, as_json: bool
 ) -> None:
     """Check a dataset against its checksums, or TFRecords record by record.
 
@@ -169,7 +183,7 @@ def verify(
 def view(
     source: str,
     set_name: str | None,
-    root: Path | None,
+    root: Place | None,
     output: Path,
     split: Any,
     rows: int,
@@ -183,8 +197,8 @@ def view(
     from gqn_data.sources import locate
     from gqn_data.storage import data_root
 
-    path = Path(source)
-    if not path.exists():
+    path = place(source)
+    if isinstance(path, Path) and not path.exists():
         path, _ = locate(source, data_root(root), set_name)
     dataset = open_dataset(path, split)
     scenes = range(first, min(first + rows, max(len(dataset), first + 1)))
@@ -200,7 +214,7 @@ def view(
 @_workers
 @_json
 def index(
-    source: str, set_name: str | None, root: Path | None, on_corrupt: Any, workers: int | None, as_json: bool
+    source: str, set_name: str | None, root: Place | None, on_corrupt: Any, workers: int | None, as_json: bool
 ) -> None:
     """Make TFRecords trainable in place: check every record and note where each frame lies."""
     from gqn_data.index import index_raw_folder
@@ -229,7 +243,7 @@ def index(
 )
 @_set
 @_root
-@click.option("--out", type=click.Path(path_type=Path), help="The data root for what is written.  [default: --root]")
+@click.option("--out", type=PlaceType(), help="Where to write: a data root, or its URL.  [default: --root]")
 @click.option("--frames", type=click.Choice(["jpeg", "raw"]), help="How frames are kept.  [default: as they are]")
 @click.option("--jpeg-quality", type=click.IntRange(1, 100), help="Make JPEGs of decoded frames.")
 @_split
@@ -244,8 +258,8 @@ def convert(
     source: str,
     formats: tuple[str, ...],
     set_name: str | None,
-    root: Path | None,
-    out: Path | None,
+    root: Place | None,
+    out: Place | None,
     frames: Any,
     jpeg_quality: int | None,
     split: Any,
@@ -315,7 +329,7 @@ def convert(
 def render(
     scene_set: str,
     scenes: int,
-    root: Path | None,
+    root: Place | None,
     split: Any,
     seed: int,
     size: int | None,
@@ -326,10 +340,10 @@ def render(
 ) -> None:
     """Render scenes as TFRecords in DeepMind's schema and file names: no download needed."""
     from gqn_data.render.write import render_scene_set
-    from gqn_data.storage import data_root
+    from gqn_data.storage import data_root, on_disk
 
     report = render_scene_set(
-        data_root(root),
+        on_disk(data_root(root), "scenes are rendered"),
         scene_set,
         scenes=scenes,
         split=split,

@@ -24,6 +24,7 @@ from gqn_data.convert import convert
 from gqn_data.index import index_source_files
 from gqn_data.plan import Options
 from gqn_data.sources import RawFolder
+from gqn_data.storage import on_disk
 from gqn_data.tfrecords import read_records
 from gqn_data.wire import SceneScanner
 
@@ -34,7 +35,7 @@ def copy_and_check(raw: RawFolder, to: Path) -> float:
     """MB/s of copying the source files and reading the copies through crc32c."""
     started = time.perf_counter()
     for file in raw.files["train"]:
-        shutil.copyfile(file.path, to / file.path.name)
+        shutil.copyfile(on_disk(file.path, "copied"), to / file.path.name)
         _read_through_crc(to / file.path.name)
     return _megabytes(raw) / (time.perf_counter() - started)
 
@@ -43,7 +44,7 @@ def check_only(raw: RawFolder) -> float:
     """MB/s of reading the source files through crc32c."""
     started = time.perf_counter()
     for file in raw.files["train"]:
-        _read_through_crc(file.path)
+        _read_through_crc(on_disk(file.path, "copied"))
     return _megabytes(raw) / (time.perf_counter() - started)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from gqn_data.manifest import (
     file_fault,
     read_manifest,
 )
+from gqn_data.places import Place
 from gqn_data.plan import Options, Plan, Source, identity, limited, make_plan
 from gqn_data.progress import bar
 from gqn_data.scene import Scene
@@ -60,7 +60,7 @@ class Conversion:
         seconds: that this run took for writing.
     """
 
-    folder: Path
+    folder: Place
     manifest: Manifest
     written: int
     kept: int
@@ -68,7 +68,7 @@ class Conversion:
 
 
 def convert(
-    folder: Path, scene_set: SceneSet, root: Path, options: Options, say: Say = lambda _: None
+    folder: Place, scene_set: SceneSet, root: Place, options: Options, say: Say = lambda _: None
 ) -> list[Conversion]:
     """Converts a raw folder or a dataset into the containers asked for, below the data root.
 
@@ -87,7 +87,7 @@ def convert(
     for destination in destinations.values():
         if destination.resolve() == folder.resolve():
             raise DestinationError(f"{folder}: would be converted into itself; write elsewhere with --out")
-    if not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir():
         open_raw_folder(folder, scene_set)  # says what is missing, before anything is made
     done: dict[str, Conversion] = {}
     with _working_in(work):
@@ -103,23 +103,24 @@ def convert(
                 if name not in done:
                     plan = make_plan(source, name, destination, options)
                     done[name] = _write(plan, source, WorkFolder(work / name), options, say)
-        shutil.rmtree(work / "index", ignore_errors=True)
+        storage.remove_folder(work / "index")
     return [done[name] for name in options.formats]
 
 
 @contextlib.contextmanager
-def _working_in(work: Path) -> Iterator[None]:
+def _working_in(work: Place) -> Iterator[None]:
     """Holds the work folder for this process; removes it at the end, however that comes, where it is empty."""
     try:
         with storage.sole_writer(work):
             yield
     finally:
-        with contextlib.suppress(OSError):  # not empty: another set is being converted, or this one in part
-            work.rmdir()
-            work.parent.rmdir()
+        if isinstance(work, Path):
+            with contextlib.suppress(OSError):  # not empty: another set is being converted, or this one in part
+                work.rmdir()
+                work.parent.rmdir()
 
 
-def plan_only(folder: Path, scene_set: SceneSet, root: Path, options: Options) -> list[Plan]:
+def plan_only(folder: Place, scene_set: SceneSet, root: Place, options: Options) -> list[Plan]:
     """What `convert` would write, with nothing written; raw files are counted by their framing alone.
 
     Raises:
@@ -129,7 +130,7 @@ def plan_only(folder: Path, scene_set: SceneSet, root: Path, options: Options) -
     return [make_plan(source, name, converted_folder(root, name, scene_set), options) for name in options.formats]
 
 
-def _open_source(folder: Path, scene_set: SceneSet, index_folder: Path | None, options: Options) -> Source:
+def _open_source(folder: Place, scene_set: SceneSet, index_folder: Place | None, options: Options) -> Source:
     """The source. Raw files without an index are counted by their framing, and checked when they are copied.
 
     Where corrupt records are to be skipped, the counts are known only after a look at every record: the files are
@@ -160,7 +161,7 @@ def _index_fits(raw: RawFolder, manifest: Manifest, options: Options) -> bool:
 
 
 def _already_whole(
-    folder: Path, scene_set: SceneSet, format_name: str, destination: Path, options: Options
+    folder: Place, scene_set: SceneSet, format_name: str, destination: Place, options: Options
 ) -> Conversion | None:
     """The conversion that this command would give, where it is there and whole; None where there is work to do.
 
@@ -191,7 +192,7 @@ def _already_whole(
 _REPLACE = "replace it with --overwrite, or write elsewhere with --out"
 
 
-def _source_as_noted(folder: Path, scene_set: SceneSet, noted: Manifest, options: Options) -> Source | None:
+def _source_as_noted(folder: Place, scene_set: SceneSet, noted: Manifest, options: Options) -> Source | None:
     """The source as a destination's manifest remembers it, if the source still is that; without reading it."""
     if (folder / MANIFEST_FILE).exists():
         manifest = read_manifest(folder)
@@ -272,7 +273,7 @@ def _write(plan: Plan, source: Source, work: WorkFolder, options: Options, say: 
     )
 
 
-def _held_bytes(folder: Path) -> int:
+def _held_bytes(folder: Place) -> int:
     """The bytes of the dataset in a folder; 0 where there is none that can be read."""
     try:
         return sum(row.bytes for row in read_manifest(folder).all_files())
@@ -332,7 +333,7 @@ def _scenes_of(source: Source, place: ShardPlace) -> Iterator[Scene]:
         first += here
 
 
-def _check_files(dataset: Dataset, number: int, index_folder: Path | None) -> None:
+def _check_files(dataset: Dataset, number: int, index_folder: Place | None) -> None:
     """Checks a source shard against its checksums before it is copied from.
 
     Raises:
@@ -346,7 +347,7 @@ def _check_files(dataset: Dataset, number: int, index_folder: Path | None) -> No
 
 
 @lru_cache(maxsize=64)
-def _check_file(folder: Path, row: FileRow) -> None:
+def _check_file(folder: Place, row: FileRow) -> None:
     fault = file_fault(folder, row)
     if fault is not None:
         raise ShardChecksumError(fault)

@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from gqn_data.errors import ManifestError, OptionError, SourceMissing, UnknownNa
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import OpenShard, ShardPlace
 from gqn_data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from gqn_data.places import Place, StorePath, place
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import SPLITS, Split
 
@@ -40,7 +40,7 @@ class Dataset(Sequence[Scene]):
         UnknownName: the manifest names a container of another version.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, split: Split, index_folder: Path | None = None) -> None:
+    def __init__(self, folder: Place, manifest: Manifest, split: Split, index_folder: Place | None = None) -> None:
         if manifest.format not in FORMATS:
             raise UnknownName("format in the manifest", manifest.format, FORMATS)
         self.folder = folder
@@ -146,11 +146,11 @@ class Dataset(Sequence[Scene]):
         return self.manifest.fingerprint(self.split)
 
 
-def open_dataset(path: str | os.PathLike[str], split: Split | None = None) -> Dataset:
+def open_dataset(path: str | os.PathLike[str] | StorePath, split: Split | None = None) -> Dataset:
     """The scenes of one split of a dataset, or of a raw folder that was indexed.
 
     Args:
-        path: the folder that holds `manifest.json`; or `train` or `test` below it.
+        path: the folder or URL that holds `manifest.json`; or `train` or `test` below it.
         split: `train` or `test`; None for the one that the path names, else for `train` if it is there.
 
     Raises:
@@ -159,7 +159,7 @@ def open_dataset(path: str | os.PathLike[str], split: Split | None = None) -> Da
         ManifestError: the manifest cannot be used, or has no such split.
         UnknownName: a split of another name.
     """
-    folder = Path(path)
+    folder = place(path)
     if split is not None and split not in SPLITS:
         raise UnknownName("split", split, SPLITS)
     if not (folder / MANIFEST_FILE).exists() and folder.name in SPLITS and (folder.parent / MANIFEST_FILE).exists():
@@ -177,7 +177,9 @@ def open_dataset(path: str | os.PathLike[str], split: Split | None = None) -> Da
     return Dataset(folder, manifest, split)
 
 
-def _why_no_dataset(folder: Path) -> str:
+def _why_no_dataset(folder: Place) -> str:
+    if isinstance(folder, StorePath):
+        return f"no {MANIFEST_FILE} there, so no dataset: give the URL of the folder that holds it"
     if not folder.exists():
         return "no such folder"
     if any(folder.glob("*/*.tfrecord")):

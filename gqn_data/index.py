@@ -7,17 +7,15 @@ own work folder. Imports `formats`, `manifest`, `sources`, `tfrecords`, `wire`, 
 from __future__ import annotations
 
 import dataclasses
-import json
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data import storage
+from gqn_data import json_files, storage
 from gqn_data.errors import CorruptRecord, SourceMissing
 from gqn_data.formats.shards import index_dtype, write_npy
 from gqn_data.formats.tfrecord_files import index_name
@@ -33,6 +31,7 @@ from gqn_data.manifest import (
     SplitRow,
     parse_source,
 )
+from gqn_data.places import Place, Stat
 from gqn_data.progress import bar
 from gqn_data.scene_sets import Split
 from gqn_data.sources import RawFolder, SourceFile
@@ -65,7 +64,7 @@ class IndexTask:
 
     file: SourceFile
     layout: SceneLayout
-    index_folder: Path | None
+    index_folder: Place | None
     on_corrupt: OnCorrupt
 
 
@@ -81,16 +80,16 @@ def index_file(task: IndexTask) -> IndexedFile:
     if task.index_folder is None:
         return _count_file(task)
     name = index_name(task.file.name)
-    memo = task.index_folder / (name + ".json")
+    memo = task.index_folder / note_name(name)
     stat = task.file.path.stat()
-    seen = {
+    seen: dict[str, object] = {
         "bytes": stat.st_size,
-        "mtime_ns": stat.st_mtime_ns,
+        "version": stat.e_tag if isinstance(stat, Stat) else stat.st_mtime_ns,
         "layout": [*task.layout.frames_shape, *task.layout.camera_fields],
         "on_corrupt": task.on_corrupt,
         "tool": TOOL,
     }
-    known = _remembered(memo, seen)
+    known = _remembered(memo, task.index_folder / name, seen)
     if known is not None:
         return known
     skipped: list[SkippedRecord] = []
@@ -135,7 +134,7 @@ def index_file(task: IndexTask) -> IndexedFile:
         ),
         index=write_npy(task.index_folder, name, index),
     )
-    storage.write_json(memo, {**seen, **dataclasses.asdict(found)})
+    json_files.write_note(memo, {**seen, **dataclasses.asdict(found)})
     return found
 
 
@@ -149,21 +148,36 @@ def _count_file(task: IndexTask) -> IndexedFile:
     )
 
 
-def _remembered(memo: Path, seen: dict[str, object]) -> IndexedFile | None:
+def note_name(index: str) -> str:
+    """The name of the note beside an index: what the indexer saw, for its next run."""
+    return index + ".json"
+
+
+def note_fault(note: Place) -> str | None:
+    """What is wrong with a note beside an index; None where it is absent, or what was written."""
     try:
-        value = json.loads(memo.read_bytes())
+        json_files.read_note(note)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        return f"{note}: damaged ({error}); remove it, or run gqn-data index on the folder again"
+    return None
+
+
+def _remembered(memo: Place, index: Place, seen: dict[str, object]) -> IndexedFile | None:
+    try:
+        value = json_files.read_note(memo)
         if any(value.get(key) != expected for key, expected in seen.items()):
             return None
         found = IndexedFile(source=parse_source(value["source"]), index=FileRow(**value["index"]))
-        path = memo.with_suffix("")
-        return found if path.stat().st_size == found.index.bytes else None
+        return found if index.stat().st_size == found.index.bytes else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not there, or not ours: look at the file again
 
 
 def index_source_files(
     raw: RawFolder,
-    index_folder: Path | None,
+    index_folder: Place | None,
     *,
     splits: tuple[Split, ...] | None = None,
     limit: int | None = None,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from gqn_data.errors import SourceMissing
 from gqn_data.index import index_source_files
 from gqn_data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from gqn_data.places import Place, StorePath
 from gqn_data.scene_sets import SceneSet
 from gqn_data.sources import open_raw_folder
 
@@ -22,7 +23,7 @@ class Description:
         bytes: size of all its files.
     """
 
-    folder: Path
+    folder: Place
     manifest: Manifest
     indexed: bool
     bytes: int
@@ -57,7 +58,7 @@ class Description:
         return lines
 
 
-def describe(folder: Path, scene_set: SceneSet) -> Description:
+def describe(folder: Place, scene_set: SceneSet) -> Description:
     """What lies in a folder.
 
     Args:
@@ -69,6 +70,11 @@ def describe(folder: Path, scene_set: SceneSet) -> Description:
     """
     if (folder / MANIFEST_FILE).exists():
         manifest, indexed = read_manifest(folder), True
+    elif isinstance(folder, StorePath):
+        raise SourceMissing(
+            f"{folder}: TFRecords without an index, and to count them all of them must be read; "
+            f"index them there with: gqn-data index {folder}"
+        )
     else:
         manifest, indexed = index_source_files(open_raw_folder(folder, scene_set), None), False
     return Description(

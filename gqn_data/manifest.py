@@ -1,7 +1,8 @@
 """The manifest: what makes shards a dataset. Written last; nothing is a dataset without one.
 
 Paths in it are relative and stay inside the dataset; nothing in it depends on time, host or number of workers.
-What a file says is checked before it is believed. Imports `errors`, `layout`, `origin`, `scene_sets`, `storage`.
+What a file says is checked before it is believed. Imports `errors`, `json_files`, `layout`, `origin`, `scene_sets`,
+`storage`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Literal, get_args
 
-from gqn_data import storage
-from gqn_data.errors import ManifestError, OriginError
+from gqn_data import json_files, storage
+from gqn_data.errors import ManifestError, OptionError, OriginError
 from gqn_data.layout import SceneLayout
 from gqn_data.origin import Origin
+from gqn_data.places import Place
 from gqn_data.scene_sets import SCENE_SETS, SPLITS, Split
 
 SCHEMA = 1
@@ -178,16 +180,25 @@ class Manifest:
         lines = [f"{row.sha256}  {row.name}\n" for row in self.all_files() if row.sha256 is not None]
         return "".join([*lines, f"{of_manifest}  {MANIFEST_FILE}\n"])
 
-    def write(self, folder: Path) -> None:
-        """Writes `SHA256SUMS`, then `manifest.json`: from here on the folder is a dataset."""
+    def write(self, folder: Place) -> None:
+        """Writes `SHA256SUMS`, then `manifest.json`: from here on the folder is a dataset.
+
+        Raises:
+            OptionError: there are so many shards that nobody would read the manifest again.
+        """
         text = storage.json_bytes(self.to_json())
+        if len(text) > json_files.MOST_BYTES:
+            raise OptionError(
+                f"{folder}: its manifest would have {len(text)} bytes, expected {json_files.MOST_BYTES} at most; "
+                "write larger shards with --shard-mb"
+            )
         with storage.writing(folder / CHECKSUM_FILE) as file:
             file.write(self.checksums(hashlib.sha256(text).hexdigest()).encode())
         with storage.writing(folder / MANIFEST_FILE) as file:
             file.write(text)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Place) -> Manifest:
     """The manifest of a dataset's folder, checked.
 
     Raises:
@@ -195,13 +206,12 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        value = json.loads(path.read_bytes())
-        storage.json_bytes(value)  # half a surrogate pair is read and cannot be written, or named to the system
+        value = json_files.read_json(path)
     except FileNotFoundError as error:
         raise ManifestError(
             f"{folder}: no {MANIFEST_FILE}, so no dataset: a conversion that did not end, perhaps; run it again"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ManifestError(f"{path}: not JSON ({error}); copy or convert the dataset again") from error
     if not isinstance(value, dict):
         raise ManifestError(f"{path}: expected a table, found {type(value).__name__}")
@@ -223,12 +233,13 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def file_fault(folder: Path, row: FileRow) -> str | None:
+def file_fault(folder: Place, row: FileRow) -> str | None:
     """What is wrong with a file of a dataset: absent, of another size or checksum; None where it is as written."""
     path = folder / row.name
-    if not path.is_file():
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
         return f"{path}: listed in the manifest and absent; convert or copy it again"
-    size = path.stat().st_size
     if size != row.bytes:
         return f"{path}: {size} bytes, the manifest says {row.bytes}; convert or copy it again"
     if row.sha256 is not None and (found := storage.sha256_of(path)) != row.sha256:
@@ -236,7 +247,7 @@ def file_fault(folder: Path, row: FileRow) -> str | None:
     return None
 
 
-def _parse(value: dict[str, Any], path: Path) -> Manifest:
+def _parse(value: dict[str, Any], path: Place) -> Manifest:
     return Manifest(
         scene_set=value["scene_set"],
         format=value["format"],
@@ -285,7 +296,7 @@ def _parse_split(value: dict[str, Any]) -> SplitRow:
     )
 
 
-def _check(manifest: Manifest, path: Path) -> None:
+def _check(manifest: Manifest, path: Place) -> None:
     """Raises where the manifest says what cannot be: no count, name or path of a file is taken on trust."""
 
     def need(good: bool, found: str) -> None:

@@ -372,19 +372,43 @@ class _Blocks(io.RawIOBase):
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._left = blocks
         self._block = memoryview(b"")
+        self._at = 0
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, out: Any) -> int:
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Moves on; what is behind is gone."""
+        if whence != os.SEEK_SET or offset < self._at:
+            raise io.UnsupportedOperation("an object in a store is read from its beginning to its end")
+        while self._at < offset and self._fill():
+            self._take(min(offset - self._at, len(self._block)))
+        return self._at
+
+    def _fill(self) -> bool:
         while not self._block:
             block = next(self._left, None)
             if block is None:
-                return 0
+                return False
             self._block = memoryview(block)
+        return True
+
+    def _take(self, count: int) -> memoryview:
+        taken, self._block = self._block[:count], self._block[count:]
+        self._at += count
+        return taken
+
+    def readinto(self, out: Any) -> int:
+        if not self._fill():
+            return 0
         count = min(len(out), len(self._block))
-        out[:count] = self._block[:count]
-        self._block = self._block[count:]
+        out[:count] = self._take(count)
         return count
 
     def close(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from gqn_data import images
@@ -17,6 +16,7 @@ from gqn_data.errors import OptionError, UnknownName
 from gqn_data.formats import FORMATS, WRITABLE
 from gqn_data.formats.contract import Format, ShardPlace
 from gqn_data.manifest import Encoding, FramesRow, Manifest, SplitRow
+from gqn_data.places import Place
 from gqn_data.scene_sets import SPLITS, Split
 from gqn_data.version import TOOL
 from gqn_data.workers import usable_cores
@@ -81,9 +81,9 @@ class Source:
         indexed: false for source files that were only counted: they are read in sequence.
     """
 
-    folder: Path
+    folder: Place
     manifest: Manifest
-    index_folder: Path | None = None
+    index_folder: Place | None = None
     indexed: bool = True
 
     @property
@@ -108,7 +108,7 @@ class Plan:
         stored_bytes: about what all shards take.
     """
 
-    folder: Path
+    folder: Place
     manifest: Manifest
     places: tuple[ShardPlace, ...]
     stored_bytes: int
@@ -146,7 +146,7 @@ def limited(manifest: Manifest, options: Options) -> Manifest:
     return dataclasses.replace(manifest, splits=splits, limit=limit)
 
 
-def make_plan(source: Source, format_name: str, folder: Path, options: Options) -> Plan:
+def make_plan(source: Source, format_name: str, folder: Place, options: Options) -> Plan:
     """The shards of one container.
 
     Raises:

@@ -1,11 +1,13 @@
 """Raw folders: the source files of a scene set, found by their exact names, and the set that a path stands for.
 
-Imports `errors`, `layout`, `origin`, `scene_sets`, `storage`.
+Imports `errors`, `layout`, `origin`, `places`, `scene_sets`, `storage`.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,10 @@ from gqn_data.errors import SourceMissing, UnknownSceneSet
 from gqn_data.layout import SceneLayout, layout_of
 from gqn_data.manifest import MANIFEST_FILE
 from gqn_data.origin import Origin, read_origin
+from gqn_data.places import Place, StorePath, place
 from gqn_data.scene_sets import SPLITS, SceneSet, Split, find_scene_set
+
+_QUESTIONS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,7 @@ class SourceFile:
         expected_scenes: what the catalogue announces for it.
     """
 
-    path: Path
+    path: Place
     name: str
     bytes: int
     expected_scenes: int
@@ -45,7 +50,7 @@ class RawFolder:
         files: the source files that are there, by split, in source order.
     """
 
-    folder: Path
+    folder: Place
     scene_set: SceneSet
     origin: Origin
     files: dict[Split, tuple[SourceFile, ...]]
@@ -56,7 +61,7 @@ class RawFolder:
         return layout_of(self.scene_set, self.origin)
 
 
-def open_raw_folder(folder: Path, scene_set: SceneSet) -> RawFolder:
+def open_raw_folder(folder: Place, scene_set: SceneSet) -> RawFolder:
     """The source files below `folder`, by DeepMind's exact names; anything else there is left alone.
 
     Raises:
@@ -73,13 +78,12 @@ def open_raw_folder(folder: Path, scene_set: SceneSet) -> RawFolder:
         numbers = {facts.file_name(number): number for number in range(1, facts.files + 1)}
         found = [
             SourceFile(
-                path=path,
-                name=f"{split}/{path.name}",
-                bytes=path.stat().st_size,
-                expected_scenes=facts.scenes_in_file(numbers[path.name]),
+                path=folder / split / name,
+                name=f"{split}/{name}",
+                bytes=size,
+                expected_scenes=facts.scenes_in_file(numbers[name]),
             )
-            for path in sorted((folder / split).glob("*.tfrecord"))
-            if path.name in numbers and path.is_file()
+            for name, size in _sizes(folder / split, numbers)
         ]
         if found:
             files[split] = tuple(found)
@@ -88,8 +92,29 @@ def open_raw_folder(folder: Path, scene_set: SceneSet) -> RawFolder:
     return RawFolder(folder=folder, scene_set=scene_set, origin=read_origin(folder), files=files)
 
 
-def _nothing_found(folder: Path, scene_set: SceneSet) -> str:
+def _sizes(folder: Place, names: Collection[str]) -> list[tuple[str, int]]:
+    """Those of the names that are files in a folder, in order, and their sizes."""
+    if isinstance(folder, StorePath):
+        if folder.can_be_listed:
+            return [(name, size) for name, size in folder.files() if name in names]
+        with ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as threads:  # a web server: asked for each name
+            sizes = threads.map(_size, (folder / name for name in names))
+            return [(name, size) for name, size in zip(names, sizes) if size is not None]
+    paths = sorted(path for path in folder.glob("*.tfrecord") if path.name in names)
+    return [(path.name, path.stat().st_size) for path in paths if path.is_file()]
+
+
+def _size(path: StorePath) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _nothing_found(folder: Place, scene_set: SceneSet) -> str:
     wanted = f"train/{scene_set.train.file_name(1)}"
+    if isinstance(folder, StorePath):
+        return f"no source files of {scene_set.name}; expected files named like {wanted} below it"
     others = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tfrecord"))
     if folder.name in SPLITS and others:
         return f"holds one split; give the folder above it: {folder.parent}"
@@ -101,7 +126,7 @@ def _nothing_found(folder: Path, scene_set: SceneSet) -> str:
     return f"no source files; expected files named like {wanted} below it"
 
 
-def set_of(path: Path, given: str | None) -> SceneSet:
+def set_of(path: Place, given: str | None) -> SceneSet:
     """The scene set of a path: the one given, else the one that the folder's name tells.
 
     Raises:
@@ -118,11 +143,11 @@ def set_of(path: Path, given: str | None) -> SceneSet:
         ) from error
 
 
-def locate(source: str, root: Path, given: str | None) -> tuple[Path, SceneSet]:
+def locate(source: str, root: Place, given: str | None) -> tuple[Place, SceneSet]:
     """The folder and the set that a user means by a name or a path.
 
     Args:
-        source: a path, or the name or alias of a set, which stands for its raw folder under the data root.
+        source: a path or URL, or the name or alias of a set, which stands for its raw folder under the data root.
         root: the data root.
         given: what `--set` said.
 
@@ -130,9 +155,9 @@ def locate(source: str, root: Path, given: str | None) -> tuple[Path, SceneSet]:
         SourceMissing: a path that is not there, or whose set cannot be told.
         UnknownSceneSet: neither a path nor a name.
     """
-    path = Path(source)
-    if path.exists() or os.sep in source or given is not None:
-        if not path.exists():
+    path = place(source)
+    if isinstance(path, StorePath) or path.exists() or os.sep in source or given is not None:
+        if isinstance(path, Path) and not path.exists():
             raise SourceMissing(f"{path}: no such file or folder")
         if (path / MANIFEST_FILE).exists() and given is None:
             from gqn_data.manifest import read_manifest
@@ -143,6 +168,6 @@ def locate(source: str, root: Path, given: str | None) -> tuple[Path, SceneSet]:
     return root / "raw" / scene_set.name, scene_set
 
 
-def converted_folder(root: Path, format_name: str, scene_set: SceneSet) -> Path:
+def converted_folder(root: Place, format_name: str, scene_set: SceneSet) -> Place:
     """Where a converted set lies below a data root."""
     return storage.data_root(root) / format_name / scene_set.name

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Self
 
-from gqn_data.errors import DestinationError, NoSpace
+from gqn_data.errors import DestinationError, NoSpace, OptionError
 from gqn_data.leases import lease
 from gqn_data.places import Place, StorePath, place
 
@@ -35,6 +35,17 @@ _BLOCK = 1 << 20
 def data_root(given: str | os.PathLike[str] | StorePath | None = None) -> Place:
     """The data root: the one given, else `$GQN_DATA`, else `./data`; a path or a URL."""
     return place(given or os.environ.get("GQN_DATA") or "data")
+
+
+def on_disk(where: Place, what: str) -> Path:
+    """The place as a path on a disk.
+
+    Raises:
+        OptionError: it is a URL; `what` says what needs a disk.
+    """
+    if isinstance(where, StorePath):
+        raise OptionError(f"{where}: {what} to a disk; give a path")
+    return where
 
 
 @contextlib.contextmanager

@@ -5,12 +5,12 @@ checked, memory is bounded by one record, and the bytes that come back are owned
 `wire`. Writing goes through the `Example` message of the `tfrecord` package.
 
 Sources: framing, tensorflow/core/lib/io/record_writer.h; `Example` message, tensorflow/core/example/*.proto.
-Imports `errors`.
+Imports `errors`, `places`.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import CorruptFraming, CorruptRecord
+from gqn_data.places import Place
 
 HEADER_BYTES = 12  # length as uint64, its masked checksum as uint32, both little-endian
 FOOTER_BYTES = 4  # masked checksum of the payload
@@ -64,7 +65,7 @@ def masked_crc(data: bytes | memoryview) -> int:
 
 
 def read_records(
-    path: Path, on_corrupt: Callable[[CorruptRecord], None] | None = None, *, first: int = 0
+    path: Place, on_corrupt: Callable[[CorruptRecord], None] | None = None, *, first: int = 0
 ) -> Iterator[Record]:
     """The records of a file in order, both checksums checked.
 
@@ -78,10 +79,8 @@ def read_records(
         CorruptRecord: a payload does not match its checksum.
         CorruptFraming: no TFRecord, compressed, or cut short.
     """
-    with path.open("rb", buffering=0) as raw:
-        size = os.fstat(raw.fileno()).st_size
-        number, offset = _pass_over(raw, path, size, first)
-        file = io.BufferedReader(raw, _BUFFER)
+    with _opened(path) as (file, size):
+        number, offset = _pass_over(file, path, size, first)
         read = file.read
         header = read(HEADER_BYTES)
         while header or not number:
@@ -103,7 +102,7 @@ def read_records(
             header = between[FOOTER_BYTES:]
 
 
-def wrong_payload(path: Path, number: int, offset: int, found: int, expected: int) -> CorruptRecord:
+def wrong_payload(path: Place, number: int, offset: int, found: int, expected: int) -> CorruptRecord:
     """The fault of a record whose payload has another checksum than its footer says."""
     reason = f"checksum of the payload is {found:08x}, the file says {expected:08x}"
     return CorruptRecord(path, number, offset, reason)
@@ -144,22 +143,38 @@ def _framing_fault(header: bytes, left: int, *, first: bool) -> str:
     return f"the file ends inside the record: {left} bytes left, expected {needed}"
 
 
-def count_records(path: Path) -> int:
+def count_records(path: Place) -> int:
     """The number of records in a file, by its framing alone; payloads are not read.
 
     Raises:
         CorruptFraming: no TFRecord, compressed, or cut short.
     """
-    with path.open("rb", buffering=0) as file:
-        return _pass_over(file, path, os.fstat(file.fileno()).st_size, None)[0]
+    with _opened(path) as (file, size):
+        return _pass_over(file, path, size, None)[0]
 
 
-def _pass_over(file: IO[bytes], path: Path, size: int, count: int | None) -> tuple[int, int]:
+@contextlib.contextmanager
+def _opened(path: Place) -> Iterator[tuple[IO[bytes], int]]:
+    """A file open for reading, and its size."""
+    if isinstance(path, Path):
+        with path.open("rb", buffering=_BUFFER) as local:
+            yield local, os.fstat(local.fileno()).st_size
+        return
+    size = path.stat().st_size
+    with path.open_reader() as remote:
+        yield remote, size
+
+
+def _pass_over(file: IO[bytes], path: Place, size: int, count: int | None) -> tuple[int, int]:
     """Passes over `count` records, or all, by their framing; the number and the offset of the next record."""
     number = offset = 0
-    handle = file.fileno()
+    handle = file.fileno() if isinstance(path, Path) else None
     while number != count and (offset < size or number == 0):
-        header = os.pread(handle, HEADER_BYTES, offset)
+        if handle is None:  # all of the file comes past
+            file.seek(offset)
+            header = file.read(HEADER_BYTES)
+        else:
+            header = os.pread(handle, HEADER_BYTES, offset)
         length = _length_in(header)
         following = offset + HEADER_BYTES + length + FOOTER_BYTES
         if length < 0 or following > size:

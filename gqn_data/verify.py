@@ -1,22 +1,24 @@
 """Checking what lies on the disk: checksums of shards and records, and, `deep`, every frame decoded.
 
-Nothing is written. Every fault is found and told, not only the first one. Imports `dataset`, `manifest`,
-`sources`, `tfrecords`, `wire`, `workers`.
+Nothing is written. Every fault is found and told, not only the first one. Imports `dataset`, `index`,
+`manifest`, `sources`, `tfrecords`, `wire`, `workers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from gqn_data import storage
 from gqn_data.dataset import Dataset
-from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError
+from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError
+from gqn_data.index import note_fault, note_name
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import CHECKSUM_FILE, MANIFEST_FILE, FileRow, Manifest, file_fault, read_manifest
+from gqn_data.origin import SOURCE_FILE, read_origin
+from gqn_data.places import Place
 from gqn_data.progress import bar
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import SceneSet, Split
@@ -49,7 +51,7 @@ class Verification:
 class _FileTask:
     """One file against its size and checksum."""
 
-    folder: Path
+    folder: Place
     row: FileRow
 
 
@@ -57,7 +59,7 @@ class _FileTask:
 class _ManifestTask:
     """The manifest and `SHA256SUMS` against each other."""
 
-    folder: Path
+    folder: Place
     manifest: Manifest
 
 
@@ -65,7 +67,7 @@ class _ManifestTask:
 class _RecordsTask:
     """One TFRecord, record by record."""
 
-    path: Path
+    path: Place
     layout: SceneLayout
     deep: bool
 
@@ -74,7 +76,7 @@ class _RecordsTask:
 class _ShardTask:
     """One shard, frame by frame."""
 
-    folder: Path
+    folder: Place
     manifest: Manifest
     split: Split
     number: int
@@ -89,7 +91,7 @@ class _Found:
     faults: tuple[str, ...] = ()
 
 
-def verify(folder: Path, scene_set: SceneSet, *, deep: bool = False, workers: int | None = None) -> Verification:
+def verify(folder: Place, scene_set: SceneSet, *, deep: bool = False, workers: int | None = None) -> Verification:
     """Checks a dataset, or a raw folder.
 
     Args:
@@ -121,7 +123,7 @@ def verify(folder: Path, scene_set: SceneSet, *, deep: bool = False, workers: in
 _Task = _ManifestTask | _FileTask | _RecordsTask | _ShardTask
 
 
-def _tasks(folder: Path, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
+def _tasks(folder: Place, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
     if not (folder / MANIFEST_FILE).exists():
         raw = open_raw_folder(folder, scene_set)
         for files in raw.files.values():
@@ -170,16 +172,33 @@ def _check_manifest(task: _ManifestTask) -> _Found:
         lines = sums.read_bytes()
     except FileNotFoundError:
         return _Found(faults=(f"{sums}: absent; convert, index or copy it again",))
+    faults = _beside_source_files(task)
     found = storage.sha256_of(manifest)
     expected = task.manifest.checksums(found).encode()
     size = manifest.stat().st_size + len(lines)
     if lines == expected:
-        return _Found(files=2, bytes=size)
+        return _Found(files=2, bytes=size, faults=faults)
     if lines.splitlines()[:-1] == expected.splitlines()[:-1]:
         fault = f"{manifest}: SHA-256 is {found}, {sums} says otherwise; convert, index or copy both again"
     else:
         fault = f"{sums}: does not list what {manifest} lists; convert, index or copy both again"
-    return _Found(files=2, bytes=size, faults=(fault,))
+    return _Found(files=2, bytes=size, faults=(fault, *faults))
+
+
+def _beside_source_files(task: _ManifestTask) -> tuple[str, ...]:
+    """What is wrong with the files beside indexed source files that no manifest can list."""
+    manifest, faults = task.manifest, []
+    if manifest.format == "tfrecord":
+        origin = task.folder / SOURCE_FILE
+        try:
+            if origin.exists() and (found := read_origin(task.folder)) != manifest.origin:
+                faults.append(f"{origin}: another origin ({found.kind}) than the manifest says; index the folder again")
+        except OriginError as error:
+            faults.append(str(error))
+        for split in manifest.splits.values():
+            notes = (task.folder / note_name(file.name) for shard in split.shards for file in shard.files[1:])
+            faults += [fault for fault in map(note_fault, notes) if fault is not None]
+    return tuple(faults)
 
 
 def _check_file(task: _FileTask) -> _Found:

@@ -9,7 +9,6 @@ Source: wire format, protobuf.dev/programming-guides/encoding. Imports `errors`,
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from gqn_data.errors import CorruptFrame, CorruptRecord
 from gqn_data.images import FrameChecker
 from gqn_data.layout import SceneLayout
+from gqn_data.places import Place
 from gqn_data.tfrecords import HEADER_BYTES, Record
 
 _FLOAT = np.dtype("<f4")
@@ -69,7 +69,7 @@ class SceneScanner:
         self._numbers = layout.views * len(layout.camera_fields)
         self._cameras_begin = _cameras_begin(self._numbers * _FLOAT.itemsize)
 
-    def scan(self, record: Record, path: Path) -> ScannedScene:
+    def scan(self, record: Record, path: Place) -> ScannedScene:
         """Where the frames of the record lie, and its cameras.
 
         Raises:
@@ -130,7 +130,7 @@ class SceneScanner:
         numbers = np.frombuffer(data[floats : floats + camera_bytes], _FLOAT)  # a copy: views of it keep no record
         return ScannedScene(offsets, lengths, numbers.reshape(self.layout.views, -1))
 
-    def _scan_any(self, record: Record, path: Path) -> ScannedScene:
+    def _scan_any(self, record: Record, path: Place) -> ScannedScene:
         """Where the frames of the record lie, and its cameras, in whatever way protobuf allows to write them."""
         payload = record.payload
         start = record.offset + HEADER_BYTES

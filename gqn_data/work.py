@@ -1,22 +1,21 @@
 """The work folder of a conversion: which shards are done, so that a run that was cut off can go on.
 
 It holds the plan, and a marker with the manifest's row for every shard that is whole. What another plan left in
-the destination is known from its own plan, and removed. Imports `manifest`, `plan`, `storage`.
+the destination is known from its own plan, and removed. Imports `json_files`, `manifest`, `plan`, `storage`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-from gqn_data import storage
+from gqn_data import json_files, storage
 from gqn_data.errors import ManifestError
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.manifest import CHECKSUM_FILE, MANIFEST_FILE, FileRow, ShardRow, parse_shard, read_manifest
+from gqn_data.places import Place
 from gqn_data.plan import Plan, identity
 from gqn_data.scene_sets import Split
 
@@ -33,7 +32,7 @@ class WorkFolder:
         folder: may be absent.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self._folder = folder
 
     def begin(self, plan: Plan, *, overwrite: bool) -> Done:
@@ -45,7 +44,7 @@ class WorkFolder:
             plan: what will be written.
             overwrite: remove a dataset that is there, whatever it is.
         """
-        plan.folder.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(plan.folder)
         storage.remove_temporaries(plan.folder)
         if (plan.folder / MANIFEST_FILE).exists():
             self._open_again(plan, keep=not overwrite)
@@ -53,7 +52,7 @@ class WorkFolder:
         this = identity(plan.manifest)
         if noted is not None and noted.get("identity") != this:
             _remove_files(plan.folder, noted.get("files"))
-            shutil.rmtree(self._folder)
+            storage.remove_folder(self._folder)
             noted = None
         if noted is None:
             self._note(this, plan.names())
@@ -83,37 +82,38 @@ class WorkFolder:
 
     def _note(self, this: dict[str, Any] | None, files: list[str]) -> None:
         """Notes the plan under way, and the files in the destination that are its own."""
-        storage.write_json(self._folder / _PLAN_FILE, {"identity": this, "files": files})
+        json_files.write_note(self._folder / _PLAN_FILE, {"identity": this, "files": files})
 
     def mark(self, place: ShardPlace, row: ShardRow) -> None:
         """Notes that a shard is whole."""
-        storage.write_json(self._folder / self._marker(place), dataclasses.asdict(row))
+        json_files.write_note(self._folder / self._marker(place), dataclasses.asdict(row))
 
     def remove(self) -> None:
         """Removes the folder: the manifest is written, nothing is left to remember."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        storage.remove_folder(self._folder)
 
     def _marker(self, place: ShardPlace) -> str:
         return f"{place.split}-{place.number:06d}.json"
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        """A file of the folder; None where it is absent, and an empty one where it is not ours."""
+        """A file of the folder; None where it is absent, and an empty one where it is damaged or not ours."""
         try:
-            value = json.loads((self._folder / name).read_bytes())
+            return json_files.read_note(self._folder / name)
         except FileNotFoundError:
             return None
         except ValueError:
             return {}
-        return value if isinstance(value, dict) else {}
 
 
-def is_there(folder: Path, row: FileRow) -> bool:
+def is_there(folder: Place, row: FileRow) -> bool:
     """Whether a file of a dataset is there and has its size."""
-    path = folder / row.name
-    return path.is_file() and path.stat().st_size == row.bytes
+    try:
+        return (folder / row.name).stat().st_size == row.bytes
+    except FileNotFoundError:
+        return False
 
 
-def _remove_files(folder: Path, names: object) -> None:
+def _remove_files(folder: Place, names: object) -> None:
     for name in names if isinstance(names, list) else []:
         pure = PurePosixPath(str(name))
         if not pure.is_absolute() and ".." not in pure.parts:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, FramesRow, Manifest, ShardRow
+from gqn_data.places import Place
+from gqn_data.reading import RangedFile
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import Split
 
@@ -35,7 +36,7 @@ class ShardPlace:
         index_folder: where indexes lie, if not in `folder` (source files that may not be written beside).
     """
 
-    folder: Path
+    folder: Place
     split: Split
     number: int
     first_scene: int
@@ -43,7 +44,11 @@ class ShardPlace:
     scenes_per_shard: int
     frames: FramesRow
     layout: SceneLayout
-    index_folder: Path | None = None
+    index_folder: Place | None = None
+
+    def open(self, row: FileRow) -> RangedFile:
+        """A file of the shard, to read ranges of."""
+        return RangedFile(self.folder / row.name, row.bytes)
 
 
 class OpenShard(Protocol):
@@ -83,11 +88,11 @@ class Format:
     encodings: tuple[Encoding, ...]
     names: Callable[[ShardPlace], tuple[str, ...]]
     write_shard: Callable[[ShardPlace, Iterable[Scene]], ShardRow]
-    finish: Callable[[Path, Manifest], dict[Split, tuple[FileRow, ...]]]
+    finish: Callable[[Place, Manifest], dict[Split, tuple[FileRow, ...]]]
     open_shard: Callable[[ShardPlace, ShardRow], OpenShard]
     stored_bytes: Callable[[int, int, SceneLayout, Encoding], int]
 
 
-def no_metadata(folder: Path, manifest: Manifest) -> dict[Split, tuple[FileRow, ...]]:  # noqa: ARG001
+def no_metadata(folder: Place, manifest: Manifest) -> dict[Split, tuple[FileRow, ...]]:  # noqa: ARG001
     """`finish` of a container whose shards are all there is."""
     return {}

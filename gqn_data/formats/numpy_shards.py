@@ -15,7 +15,7 @@ from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import PixelShard, fill_pixels, write_npy
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, ShardRow
-from gqn_data.reading import RangedFile, npy_header, npy_rows
+from gqn_data.reading import npy_header, npy_rows
 from gqn_data.scene import Scene
 
 _BLOCK_BYTES = 2 << 20
@@ -48,7 +48,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
 
 
 def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
-    frames, cameras = (RangedFile(place.folder / file.name, file.bytes) for file in row.files)
+    frames, cameras = map(place.open, row.files)
     layout = place.layout
     return PixelShard(
         npy_rows(frames, np.dtype(np.uint8), layout.frames_shape, row.scenes),

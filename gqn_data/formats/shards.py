@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from gqn_data import images, storage
 from gqn_data.errors import CorruptFrame, ShardChecksumError
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import FileRow
+from gqn_data.places import Place
 from gqn_data.reading import RangedFile, Rows, npy_header
 from gqn_data.scene import Scene
 
@@ -41,7 +41,7 @@ def index_dtype(layout: SceneLayout) -> np.dtype[np.void]:
     )
 
 
-def write_npy(folder: Path, name: str, array: NDArray[Any]) -> FileRow:
+def write_npy(folder: Place, name: str, array: NDArray[Any]) -> FileRow:
     """Writes an array as `.npy`, below the dataset's folder; returns its row of the manifest."""
     with storage.writing(folder / name) as file, storage.ChecksummedFile(file) as out:
         out.write(npy_header(array.dtype, array.shape))

@@ -14,6 +14,7 @@ from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import IndexedShard, index_dtype
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, Manifest, ShardRow
+from gqn_data.places import Place
 from gqn_data.reading import RangedFile, npy_rows
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import Split
@@ -42,7 +43,7 @@ class TFRecordShard(IndexedShard):
         return Scene(row["cameras"], encoded=encoded)
 
 
-def scenes_in_sequence(folder: Path, manifest: Manifest, split: Split, first: int, count: int) -> Iterator[Scene]:
+def scenes_in_sequence(folder: Place, manifest: Manifest, split: Split, first: int, count: int) -> Iterator[Scene]:
     """Scenes of source files that have no index, one after another; every record is checked on the way.
 
     Args:
@@ -84,9 +85,9 @@ def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
         names = ", ".join(file.name for file in row.files)
         raise ManifestError(f"{place.folder}: a source file and its index were expected, found {names}; index it again")
     source_row, index_row = row.files
-    source = RangedFile(place.folder / source_row.name, source_row.bytes)
     index = RangedFile((place.index_folder or place.folder) / index_row.name, index_row.bytes)
-    return TFRecordShard(source, npy_rows(index, index_dtype(place.layout), (), row.scenes), place.layout)
+    rows = npy_rows(index, index_dtype(place.layout), (), row.scenes)
+    return TFRecordShard(place.open(source_row), rows, place.layout)
 
 
 def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:  # noqa: ARG001

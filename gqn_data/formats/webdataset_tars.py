@@ -21,7 +21,7 @@ from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import IndexedShard, encoded_frames, index_dtype, write_npy
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, ShardRow
-from gqn_data.reading import RangedFile, npy_header, npy_rows
+from gqn_data.reading import npy_header, npy_rows
 from gqn_data.scene import Encoded, Scene
 
 _BLOCK = 512
@@ -118,7 +118,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
 
 
 def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
-    tar, index = (RangedFile(place.folder / file.name, file.bytes) for file in row.files)
+    tar, index = map(place.open, row.files)
     return IndexedShard(tar, npy_rows(index, index_dtype(place.layout), (), row.scenes), place.layout)
 
 

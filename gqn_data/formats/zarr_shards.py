@@ -11,6 +11,8 @@ Source: zarr-specs.readthedocs.io, core v3.0 and the sharding codec v1.0.
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -26,6 +28,7 @@ from gqn_data.formats.contract import Format, OpenShard, ShardPlace
 from gqn_data.formats.shards import EncodedShard, encoded_frames, fill_pixels
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, Manifest, ShardRow
+from gqn_data.places import Place
 from gqn_data.reading import RangedFile, Rows
 from gqn_data.scene import Encoded, Scene
 from gqn_data.scene_sets import Split
@@ -91,23 +94,31 @@ def _zstd() -> Any:
     return Zstd(level=_ZSTD_LEVEL)
 
 
-def _finish(folder: Path, manifest: Manifest) -> dict[Split, tuple[FileRow, ...]]:
+def _finish(folder: Place, manifest: Manifest) -> dict[Split, tuple[FileRow, ...]]:
     return {split: _write_metadata(folder, split, manifest) for split in manifest.splits}
 
 
-def _write_metadata(folder: Path, split: Split, manifest: Manifest) -> tuple[FileRow, ...]:
+def _write_metadata(folder: Place, split: Split, manifest: Manifest) -> tuple[FileRow, ...]:
     """Writes the metadata of one split's group; the shards are there already."""
+    rows = []
+    with tempfile.TemporaryDirectory() as made:  # by the zarr package, and taken from there to any place
+        _make_group(Path(made), split, manifest)
+        for name in ("zarr.json", "frames/zarr.json", "cameras/zarr.json"):
+            text = (Path(made) / name).read_bytes()
+            with storage.writing(folder / split / name) as file:
+                file.write(text)
+            rows.append(FileRow(name=f"{split}/{name}", bytes=len(text), sha256=hashlib.sha256(text).hexdigest()))
+    return tuple(rows)
+
+
+def _make_group(folder: Path, split: Split, manifest: Manifest) -> None:
+    """The group of a split as the zarr package makes it, without its chunks."""
     import zarr
     from zarr.codecs import BytesCodec, ZstdCodec
 
     from gqn_data.formats.zarr_jpeg_codec import JpegCodec
 
     row, layout, encoding = manifest.splits[split], manifest.layout, manifest.frames.encoding
-    attributes: dict[str, Any] = {
-        "scene_set": manifest.scene_set,
-        "split": split,
-        "origin": manifest.origin.kind,
-    }
     serializer: ArrayBytesCodec
     inner: tuple[int, ...]
     if encoding == "jpeg":
@@ -115,11 +126,8 @@ def _write_metadata(folder: Path, split: Split, manifest: Manifest) -> tuple[Fil
     else:
         serializer, compressors, inner = BytesCodec(), (ZstdCodec(level=_ZSTD_LEVEL),), (1, *layout.frames_shape)
     per_shard = max(1, row.scenes_per_shard)
-    paths = [folder / split / name for name in ("zarr.json", "frames/zarr.json", "cameras/zarr.json")]
-    for path in paths:
-        path.unlink(missing_ok=True)  # of a run that was cut short
-    group = zarr.open_group(folder / split, mode="a", zarr_format=3)
-    group.attrs.put(attributes)
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    group.attrs.put({"scene_set": manifest.scene_set, "split": split, "origin": manifest.origin.kind})
     group.create_array(
         "frames",
         shape=(row.scenes, *layout.frames_shape),
@@ -142,10 +150,6 @@ def _write_metadata(folder: Path, split: Split, manifest: Manifest) -> tuple[Fil
         compressors=None,
         dimension_names=("scene", "view", "camera"),
         attributes={"camera_fields": list(manifest.cameras.fields), "angles": manifest.cameras.angles},
-    )
-    return tuple(
-        FileRow(name=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=storage.sha256_of(path))
-        for path in paths
     )
 
 
@@ -204,7 +208,7 @@ class _RawShard:
 
 
 def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
-    frames, cameras = (RangedFile(place.folder / file.name, file.bytes) for file in row.files)
+    frames, cameras = map(place.open, row.files)
     shape = _index_shape(place)
     start = row.files[0].bytes - _CHECKSUM_BYTES - _EXTENT.itemsize * int(np.prod(shape))
     if start < 0:
