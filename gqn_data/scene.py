@@ -26,23 +26,33 @@ class Scene:
         cameras: float32 (views, camera numbers), the raw numbers as DeepMind wrote them.
         encoded: the JPEG bytes of each view, or None where the source holds pixels.
         pixels: uint8 (views, height, width, 3), or None where the source holds JPEG bytes.
+        size: height and width that every frame must have; None where nothing is known of them.
     """
 
     cameras: NDArray[np.float32]
     encoded: Sequence[Encoded] | None = None
     pixels: NDArray[np.uint8] | None = None
+    size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         """The number of views."""
         return len(self.cameras)
 
     def frame(self, view: int) -> NDArray[np.uint8]:
-        """The frame of one view: uint8 (height, width, 3)."""
+        """The frame of one view: uint8 (height, width, 3).
+
+        Raises:
+            CorruptFrame: it cannot be decoded, or has another size than it must have.
+        """
         if self.pixels is not None:
             frame: NDArray[np.uint8] = self.pixels[view]
             return frame
         assert self.encoded is not None  # noqa: S101  a scene has one or the other
-        return images.decode(self.encoded[view])
+        if self.size is None:
+            return images.decode(self.encoded[view])
+        decoded = np.empty((*self.size, 3), np.uint8)  # no more than this, whatever the JPEG's header claims
+        images.decode_into(self.encoded[view], decoded)
+        return decoded
 
     @cached_property
     def frames(self) -> NDArray[np.uint8]:

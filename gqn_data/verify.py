@@ -213,6 +213,7 @@ def _check_file(task: _FileTask) -> _Found:
 def _check_records(task: _RecordsTask) -> _Found:
     faults: list[str] = []
     scanner = SceneScanner(task.layout)
+    size = task.layout.height, task.layout.width
     scenes = frames = 0
     for record in read_records(task.path, lambda fault: faults.append(str(fault))):
         try:
@@ -221,7 +222,7 @@ def _check_records(task: _RecordsTask) -> _Found:
             if task.deep:
                 views = zip(scene.offsets, scene.lengths)
                 encoded = [record.payload[offset : offset + length] for offset, length in views]
-                frames += _decode_all(Scene(scene.cameras, encoded=encoded))
+                frames += _decode_all(Scene(scene.cameras, encoded=encoded, size=size))
         except CorruptRecord as fault:
             faults.append(str(fault))
         except CorruptFrame as fault:

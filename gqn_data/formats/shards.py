@@ -76,7 +76,8 @@ class EncodedShard(ABC):
     def scene(self, scene: int) -> Scene:
         """One scene, its JPEG bytes as they are kept."""
         offsets, lengths, cameras = self.describe(scene)
-        return Scene(cameras, encoded=self._read(scene, offsets, lengths))
+        size = self.layout.height, self.layout.width
+        return Scene(cameras, encoded=self._read(scene, offsets, lengths), size=size)
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Fills the first rows of `out`, (rows, height, width, 3), with those views; returns all raw cameras.

@@ -40,7 +40,7 @@ class TFRecordShard(IndexedShard):
             raise wrong_payload(self.file.path, scene, record, found, expected)
         offsets, lengths = (row["offset"] - row["record"]).tolist(), row["length"].tolist()
         encoded = [data[offset : offset + length] for offset, length in zip(offsets, lengths)]
-        return Scene(row["cameras"], encoded=encoded)
+        return Scene(row["cameras"], encoded=encoded, size=(self.layout.height, self.layout.width))
 
 
 def scenes_in_sequence(folder: Place, manifest: Manifest, split: Split, first: int, count: int) -> Iterator[Scene]:
@@ -56,7 +56,8 @@ def scenes_in_sequence(folder: Place, manifest: Manifest, split: Split, first: i
     Raises:
         CorruptRecord: a record cannot be trusted.
     """
-    scanner = SceneScanner(manifest.layout)
+    layout = manifest.layout
+    scanner = SceneScanner(layout)
     before = 0
     for shard in manifest.splits[split].shards:
         begin, end = max(first, before), min(first + count, before + shard.scenes)
@@ -68,7 +69,7 @@ def scenes_in_sequence(folder: Place, manifest: Manifest, split: Split, first: i
                 found = scanner.scan(record, path)
                 payload = memoryview(record.payload)
                 encoded = [payload[offset : offset + length] for offset, length in zip(found.offsets, found.lengths)]
-                yield Scene(found.cameras, encoded=encoded)
+                yield Scene(found.cameras, encoded=encoded, size=(layout.height, layout.width))
             if left:
                 reason = f"the file ends here; {shard.scenes} records were counted in it, so it has changed since"
                 raise CorruptFraming(path, end - before - left, path.stat().st_size, reason, "run the command again")

@@ -46,7 +46,8 @@ class _OwnJpegCodec(ArrayBytesCodec):
         return {"name": _NAME}
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        pixels = images.decode(chunk_bytes.to_bytes()).reshape(chunk_spec.shape)
+        pixels = np.empty(chunk_spec.shape, np.uint8)
+        images.decode_into(chunk_bytes.to_bytes(), pixels.reshape(chunk_spec.shape[-3:]))
         return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels)
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:

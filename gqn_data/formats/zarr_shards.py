@@ -94,6 +94,18 @@ def _zstd() -> Any:
     return Zstd(level=_ZSTD_LEVEL)
 
 
+def _zstd_size(data: bytes) -> int | None:
+    """The bytes of content that the header of a zstd frame announces (RFC 8878, 3.1.1.1); None where it tells none."""
+    if len(data) < 5:
+        return None
+    flag, single_segment, dictionary = data[4] >> 6, data[4] >> 5 & 1, data[4] & 3
+    start = 5 + (1 - single_segment) + (0, 1, 2, 4)[dictionary]
+    length = (single_segment, 2, 4, 8)[flag]
+    if not length:
+        return None
+    return int.from_bytes(data[start : start + length], "little") + (256 if length == 2 else 0)
+
+
 def _finish(folder: Place, manifest: Manifest) -> dict[Split, tuple[FileRow, ...]]:
     return {split: _write_metadata(folder, split, manifest) for split in manifest.splits}
 
@@ -197,8 +209,11 @@ class _RawShard:
     def _pixels(self, scene: int) -> NDArray[np.uint8]:
         offset, length = self._index[scene].tolist()
         out = np.empty(self._layout.frames_shape, np.uint8)
+        data = self._file.read(offset, length)
         try:
-            _zstd().decode(self._file.read(offset, length), out)
+            if (size := _zstd_size(data)) != out.nbytes:  # shorter ones would leave what the memory held before
+                raise ValueError(f"a zstd frame of {size} bytes, expected {out.nbytes}")
+            _zstd().decode(data, out)
         except (RuntimeError, ValueError) as error:
             raise ShardChecksumError(
                 f"{self._file.path}: scene {scene} of the file at byte {offset}: {error}; "
