@@ -15,7 +15,7 @@ from gqn_data import images
 from gqn_data.errors import OptionError, UnknownName
 from gqn_data.formats import FORMATS, WRITABLE
 from gqn_data.formats.contract import Format, ShardPlace
-from gqn_data.manifest import Encoding, FramesRow, Manifest, SplitRow
+from gqn_data.manifest import Encoding, FramesRow, Manifest, ShardRow, SplitRow
 from gqn_data.places import Place
 from gqn_data.scene_sets import SPLITS, Split
 from gqn_data.version import TOOL
@@ -154,18 +154,14 @@ def make_plan(source: Source, format_name: str, folder: Place, options: Options)
     """
     kind = FORMATS[format_name]
     wanted = source.manifest
-    frames = _target_frames(wanted.frames, kind, options)
+    frames = target_frames(wanted.frames, kind, options)
     layout = wanted.layout
     scenes = sum(split.scenes for split in wanted.splits.values())
-    encoded = source.stored_bytes
-    if wanted.frames.encoding == "raw" and frames.encoding == "jpeg":
-        encoded //= 4  # JPEGs at quality 95 take about a sixth of the pixels; this much there is room for
-    stored = kind.stored_bytes(scenes, encoded, layout, frames.encoding)
-    per_shard = _round_down(options.shard_bytes * scenes // max(1, stored))
+    stored = _stored_bytes(kind, scenes, source.stored_bytes, wanted, frames)
     splits: dict[Split, SplitRow] = {}
     places: list[ShardPlace] = []
     for name, row in wanted.splits.items():
-        here = min(per_shard, row.scenes)
+        here = min(scenes_per_shard(kind, row.shards[0], wanted, frames, options), row.scenes)
         splits[name] = dataclasses.replace(row, scenes_per_shard=here, shards=(), files=())
         places += [
             ShardPlace(
@@ -192,13 +188,36 @@ def identity(manifest: Manifest) -> dict[str, Any]:
     return value
 
 
+def scenes_per_shard(kind: Format, first: ShardRow, wanted: Manifest, frames: FramesRow, options: Options) -> int:
+    """How many scenes make a shard of a split: about as many as fill one, to judge by the split's first source file.
+
+    By the first one alone, so that shards can be written while the other files are still on their way.
+
+    Args:
+        kind: the container.
+        first: the first shard of the source with scenes in it.
+        wanted: the source's manifest.
+        frames: how frames will be kept.
+        options: tell the size of a shard.
+    """
+    stored = _stored_bytes(kind, first.scenes, first.files[0].bytes, wanted, frames)
+    return _round_down(options.shard_bytes * first.scenes // max(1, stored))
+
+
+def _stored_bytes(kind: Format, scenes: int, source_bytes: int, wanted: Manifest, frames: FramesRow) -> int:
+    """About what scenes that take so many bytes in the source take in a container."""
+    if wanted.frames.encoding == "raw" and frames.encoding == "jpeg":
+        source_bytes //= 4  # JPEGs at quality 95 take about a sixth of the pixels; this much there is room for
+    return kind.stored_bytes(scenes, source_bytes, wanted.layout, frames.encoding)
+
+
 def _round_down(scenes: int) -> int:
     """The number with two leading digits kept: 11,873 scenes a shard become 11,000."""
     unit = int(10 ** max(0, len(str(scenes)) - 2))
     return max(1, scenes // unit * unit)
 
 
-def _target_frames(have: FramesRow, kind: Format, options: Options) -> FramesRow:
+def target_frames(have: FramesRow, kind: Format, options: Options) -> FramesRow:
     """How a container will keep frames that a source has.
 
     JPEG bytes stay JPEG bytes where the container keeps such; pixels become JPEG only when a quality is given.
