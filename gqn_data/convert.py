@@ -4,7 +4,7 @@ Source files are counted, the shards are planned from the counts that were found
 check every record on the way, the manifest comes last. A run can be cut off at any moment; the same command then
 goes on where it was, and ends with the same bytes.
 
-Imports `dataset`, `formats`, `index`, `manifest`, `plan`, `sources`, `work`.
+Imports `dataset`, `formats`, `index`, `manifest`, `plan`, `publishing`, `sources`, `work`.
 """
 
 from __future__ import annotations
@@ -14,30 +14,26 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from gqn_data import storage
-from gqn_data.dataset import Dataset
-from gqn_data.errors import CorruptFrame, DestinationError, ManifestError, ShardChecksumError, SourceMissing
-from gqn_data.formats import FORMATS
-from gqn_data.formats.contract import ShardPlace
-from gqn_data.formats.tfrecord_files import scenes_in_sequence
+from gqn_data.copying import ShardTask, write_shard
+from gqn_data.errors import DestinationError, ManifestError, SourceMissing
 from gqn_data.index import index_source_files
 from gqn_data.manifest import (
     CHECKSUM_FILE,
+    DESCRIPTION_FILES,
     MANIFEST_FILE,
     FileRow,
     Manifest,
     ShardRow,
     SourceRow,
-    file_fault,
     read_manifest,
 )
 from gqn_data.places import Place
 from gqn_data.plan import Options, Plan, Source, identity, limited, make_plan
 from gqn_data.progress import bar
-from gqn_data.scene import Scene
+from gqn_data.publishing import descriptions
 from gqn_data.scene_sets import SceneSet, Split
 from gqn_data.sources import RawFolder, converted_folder, open_raw_folder
 from gqn_data.work import WorkFolder, is_there
@@ -182,7 +178,8 @@ def _already_whole(
             f"{destination}: holds a dataset of other source files or options "
             f"({_scenes(manifest)} by {manifest.tool}); {_REPLACE}"
         )
-    whole = (destination / CHECKSUM_FILE).exists() and all(is_there(destination, row) for row in manifest.all_files())
+    beside = all((destination / name).exists() for name in (*DESCRIPTION_FILES, CHECKSUM_FILE))
+    whole = beside and all(is_there(destination, row) for row in manifest.all_files())
     if not whole:
         return None  # what is missing is made again
     shards = sum(len(split.shards) for split in manifest.splits.values())
@@ -227,13 +224,6 @@ def _scenes(manifest: Manifest) -> str:
     return " + ".join(f"{row.scenes} {name}" for name, row in manifest.splits.items()) + " scenes"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Task:
-    source: Source
-    place: ShardPlace
-    format_name: str
-
-
 def _write(plan: Plan, source: Source, work: WorkFolder, options: Options, say: Say) -> Conversion:
     """Writes what is missing of a planned dataset, the manifest last."""
     started = time.monotonic()
@@ -249,19 +239,19 @@ def _write(plan: Plan, source: Source, work: WorkFolder, options: Options, say: 
         f"writing about {storage.human_bytes(wanted)} to {plan.folder}"
     )
     storage.need_room(plan.folder, wanted)
-    tasks = (_Task(source=source, place=place, format_name=name) for place in missing)
+    tasks = (ShardTask(source=source, place=place, format_name=name) for place in missing)
     total = sum(place.scenes for place in plan.places)
     workers = min(options.processes, max(1, len(missing)))
     with (
         pool(workers) as executor,
         bar(total, "scene", name, initial=total - sum(place.scenes for place in missing)) as progress,
     ):
-        for place, row in zip(missing, map_in_order(executor, _write_shard, tasks, 2 * workers)):
+        for place, row in zip(missing, map_in_order(executor, write_shard, tasks, 2 * workers)):
             work.mark(place, row)
             done[place.split, place.number] = row
             progress.update(place.scenes)
     manifest = _with_rows(plan, done)
-    manifest.write(plan.folder)
+    manifest.write(plan.folder, descriptions(manifest))
     work.remove()
     seconds = time.monotonic() - started
     return Conversion(
@@ -292,62 +282,3 @@ def _with_rows(plan: Plan, done: dict[tuple[Split, int], ShardRow]) -> Manifest:
     for name, split in splits.items():
         splits[name] = dataclasses.replace(split, files=files.get(name, ()))
     return dataclasses.replace(manifest, splits=splits)
-
-
-def _write_shard(task: _Task) -> ShardRow:
-    """Writes one shard; runs in any process."""
-    place, source = task.place, task.source
-    at = place.first_scene
-
-    def scenes() -> Iterator[Scene]:
-        nonlocal at
-        for scene in _scenes_of(source, place):
-            yield scene
-            at += 1
-
-    try:
-        return FORMATS[task.format_name].write_shard(place, scenes())
-    except CorruptFrame as error:
-        dataset = Dataset(source.folder, source.manifest, place.split)
-        number, within = dataset.locate(at)
-        name = source.manifest.splits[place.split].shards[number].files[0].name
-        raise CorruptFrame(
-            f"{source.folder / name}: scene {within} of the file: {error}; fetch or convert that file again"
-        ) from error
-
-
-def _scenes_of(source: Source, place: ShardPlace) -> Iterator[Scene]:
-    """The scenes of one shard to be, from the source, checked on the way."""
-    first, count = place.first_scene, place.scenes
-    if not source.indexed:
-        yield from scenes_in_sequence(source.folder, source.manifest, place.split, first, count)
-        return
-    dataset = Dataset(source.folder, source.manifest, place.split, source.index_folder)
-    end = first + count
-    while first < end:
-        number, within = dataset.locate(first)
-        here = min(end - first, source.manifest.splits[place.split].shards[number].scenes - within)
-        _check_files(dataset, number, source.index_folder)
-        shard = dataset.shard(number)
-        yield from (shard.scene(scene) for scene in range(within, within + here))
-        first += here
-
-
-def _check_files(dataset: Dataset, number: int, index_folder: Place | None) -> None:
-    """Checks a source shard against its checksums before it is copied from.
-
-    Raises:
-        ShardChecksumError: it is not what was written.
-    """
-    if index_folder is not None:
-        return  # made by this very run; the records carry their own checksums
-    for row in dataset.manifest.splits[dataset.split].shards[number].files:
-        if row.sha256 is not None:
-            _check_file(dataset.folder, row)
-
-
-@lru_cache(maxsize=64)
-def _check_file(folder: Place, row: FileRow) -> None:
-    fault = file_fault(folder, row)
-    if fault is not None:
-        raise ShardChecksumError(fault)

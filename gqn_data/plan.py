@@ -79,12 +79,14 @@ class Source:
         manifest: of its scenes, limited to those wanted; its shards are as they lie there.
         index_folder: where the indexes of a raw folder lie, if not beside its files.
         indexed: false for source files that were only counted: they are read in sequence.
+        first_scene: the number in its split of the first scene that the manifest lists: 0, but for a part of a split.
     """
 
     folder: Place
     manifest: Manifest
     index_folder: Place | None = None
     indexed: bool = True
+    first_scene: int = 0
 
     @property
     def stored_bytes(self) -> int:
