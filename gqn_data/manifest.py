@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal, get_args
@@ -24,6 +25,11 @@ from gqn_data.scene_sets import SCENE_SETS, SPLITS, Split
 SCHEMA = 1
 MANIFEST_FILE = "manifest.json"
 CHECKSUM_FILE = "SHA256SUMS"
+CARD_FILE = "README.md"
+CROISSANT_FILE = "croissant.json"
+
+# What describes a converted dataset; source files that are only indexed have none.
+DESCRIPTION_FILES = (CARD_FILE, CROISSANT_FILE)
 
 # How frames lie in a container: the JPEG bytes of the source, or pixels.
 Encoding = Literal["jpeg", "raw"]
@@ -171,29 +177,45 @@ class Manifest:
         value["origin"] = self.origin.to_json()
         return {"schema": value.pop("schema"), "tool": value.pop("tool"), **value}
 
-    def checksums(self, of_manifest: str) -> str:
-        """The text of `SHA256SUMS`: a line for each file, the manifest last, as `sha256sum -c` reads it.
+    def encoded(self) -> bytes:
+        """The bytes of `manifest.json`."""
+        return storage.json_bytes(self.to_json())
+
+    def checksums(self, beside: Mapping[str, str]) -> str:
+        """The text of `SHA256SUMS`: a line for each file, as `sha256sum -c` reads it.
 
         Args:
-            of_manifest: the checksum of `manifest.json` itself, which no manifest can carry.
+            beside: the checksums, by name, of the files that no manifest can list, itself last.
         """
-        lines = [f"{row.sha256}  {row.name}\n" for row in self.all_files() if row.sha256 is not None]
-        return "".join([*lines, f"{of_manifest}  {MANIFEST_FILE}\n"])
+        rows = [(row.sha256, row.name) for row in self.all_files() if row.sha256 is not None]
+        rows += [(checksum, name) for name, checksum in beside.items()]
+        return "".join(f"{checksum}  {name}\n" for checksum, name in rows)
 
-    def write(self, folder: Place) -> None:
-        """Writes `SHA256SUMS`, then `manifest.json`: from here on the folder is a dataset.
+    def write(self, folder: Place, descriptions: Mapping[str, bytes] | None = None) -> None:
+        """Writes the descriptions, `SHA256SUMS`, then `manifest.json`: from here on the folder is a dataset.
+
+        Args:
+            folder: of the dataset.
+            descriptions: the files that describe it, by name (`publishing.descriptions`); none for source files
+                that are only indexed.
 
         Raises:
             OptionError: there are so many shards that nobody would read the manifest again.
         """
-        text = storage.json_bytes(self.to_json())
+        text = self.encoded()
         if len(text) > json_files.MOST_BYTES:
             raise OptionError(
                 f"{folder}: its manifest would have {len(text)} bytes, expected {json_files.MOST_BYTES} at most; "
                 "write larger shards with --shard-mb"
             )
+        written = dict(descriptions or {})
+        for name, data in written.items():
+            with storage.writing(folder / name) as file:
+                file.write(data)
+        written[MANIFEST_FILE] = text
+        checksums = {name: hashlib.sha256(data).hexdigest() for name, data in written.items()}
         with storage.writing(folder / CHECKSUM_FILE) as file:
-            file.write(self.checksums(hashlib.sha256(text).hexdigest()).encode())
+            file.write(self.checksums(checksums).encode())
         with storage.writing(folder / MANIFEST_FILE) as file:
             file.write(text)
 

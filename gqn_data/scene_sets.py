@@ -76,6 +76,7 @@ class SceneSet:
         test: facts of the test split.
         camera_fields: the names of the numbers of one camera.
         bucket: the name of the public bucket on Google Cloud Storage that holds the source files.
+        about: what its scenes show, in a clause (after the README of google-deepmind/gqn-datasets).
     """
 
     name: str
@@ -88,6 +89,7 @@ class SceneSet:
     test: SplitFacts
     camera_fields: tuple[str, ...] = CAMERA_FIELDS
     bucket: str = "gqn-dataset"
+    about: str = ""
 
     @property
     def bucket_url(self) -> str:
@@ -111,6 +113,7 @@ SCENE_SETS: dict[str, SceneSet] = {
     for row in (
         SceneSet(
             name="jaco",
+            about="a robotic arm of nine joints in a room, beside a ball; the joints, colours and textures vary",
             aliases=("j",),
             frame_size=64,
             views=11,
@@ -121,6 +124,7 @@ SCENE_SETS: dict[str, SceneSet] = {
         ),
         SceneSet(
             name="mazes",
+            about="mazes on a grid of 7 by 7, with one or two rooms and corridors, seen along a walk",
             aliases=("maze", "m"),
             frame_size=84,
             views=300,
@@ -131,6 +135,7 @@ SCENE_SETS: dict[str, SceneSet] = {
         ),
         SceneSet(
             name="rooms_free_camera_no_object_rotations",
+            about="a square room with one to three objects that stand upright as they are, seen from anywhere",
             aliases=("rooms_free_camera", "rooms_free", "rfc"),
             frame_size=64,
             views=10,
@@ -141,6 +146,7 @@ SCENE_SETS: dict[str, SceneSet] = {
         ),
         SceneSet(
             name="rooms_free_camera_with_object_rotations",
+            about="a square room with one to three objects, each turned about its vertical axis, seen from anywhere",
             aliases=("rooms_free_camera_object_rotations", "rooms_free_rotations", "rfcr"),
             frame_size=128,
             views=10,
@@ -151,6 +157,7 @@ SCENE_SETS: dict[str, SceneSet] = {
         ),
         SceneSet(
             name="rooms_ring_camera",
+            about="a square room with one to three objects, seen from a ring by a camera that faces the centre",
             aliases=("rooms_ring", "rrc"),
             frame_size=64,
             views=10,
@@ -161,6 +168,7 @@ SCENE_SETS: dict[str, SceneSet] = {
         ),
         SceneSet(
             name="shepard_metzler_5_parts",
+            about="an object of 5 coloured cubes joined by a random walk, seen from a fixed distance",
             aliases=("shepard_metzler_5", "sm5"),
             frame_size=64,
             views=15,
@@ -171,6 +179,7 @@ SCENE_SETS: dict[str, SceneSet] = {
         ),
         SceneSet(
             name="shepard_metzler_7_parts",
+            about="an object of 7 coloured cubes joined by a random walk, seen from a fixed distance",
             aliases=("shepard_metzler_7", "sm7"),
             frame_size=64,
             views=15,

@@ -16,7 +16,15 @@ from gqn_data.dataset import Dataset
 from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError
 from gqn_data.index import note_fault, note_name
 from gqn_data.layout import SceneLayout
-from gqn_data.manifest import CHECKSUM_FILE, MANIFEST_FILE, FileRow, Manifest, file_fault, read_manifest
+from gqn_data.manifest import (
+    CHECKSUM_FILE,
+    DESCRIPTION_FILES,
+    MANIFEST_FILE,
+    FileRow,
+    Manifest,
+    file_fault,
+    read_manifest,
+)
 from gqn_data.origin import SOURCE_FILE, read_origin
 from gqn_data.places import Place
 from gqn_data.progress import bar
@@ -167,22 +175,55 @@ def _check(task: _Task) -> _Found:
 
 
 def _check_manifest(task: _ManifestTask) -> _Found:
-    manifest, sums = task.folder / MANIFEST_FILE, task.folder / CHECKSUM_FILE
+    sums = task.folder / CHECKSUM_FILE
     try:
-        lines = sums.read_bytes()
+        text = sums.read_bytes()
     except FileNotFoundError:
         return _Found(faults=(f"{sums}: absent; convert, index or copy it again",))
-    faults = _beside_source_files(task)
-    found = storage.sha256_of(manifest)
-    expected = task.manifest.checksums(found).encode()
-    size = manifest.stat().st_size + len(lines)
-    if lines == expected:
-        return _Found(files=2, bytes=size, faults=faults)
-    if lines.splitlines()[:-1] == expected.splitlines()[:-1]:
-        fault = f"{manifest}: SHA-256 is {found}, {sums} says otherwise; convert, index or copy both again"
-    else:
-        fault = f"{sums}: does not list what {manifest} lists; convert, index or copy both again"
-    return _Found(files=2, bytes=size, faults=(fault, *faults))
+    # Descriptions are checked where they are listed: indexed source files have none, nor have older datasets.
+    names = [name for name in DESCRIPTION_FILES if f"  {name}\n".encode() in text]
+    found: dict[str, str] = {}
+    size = len(text)
+    for name in (*names, MANIFEST_FILE):
+        path = task.folder / name
+        try:
+            found[name] = storage.sha256_of(path)
+            size += path.stat().st_size
+        except FileNotFoundError:
+            found[name] = _NO_CHECKSUM
+    faults = _compare_sums(task, text, found) + _beside_source_files(task)
+    read = 1 + sum(checksum != _NO_CHECKSUM for checksum in found.values())
+    return _Found(files=read, bytes=size, faults=faults)
+
+
+_NO_CHECKSUM = "-" * 64  # of a file that is absent
+
+
+def _compare_sums(task: _ManifestTask, text: bytes, found: dict[str, str]) -> tuple[str, ...]:
+    """What is wrong with `SHA256SUMS`, and with the files in its last lines, which no manifest lists.
+
+    Args:
+        task: whose folder it is.
+        text: of `SHA256SUMS`.
+        found: the checksums of the files that no manifest lists, by name.
+    """
+    sums = task.folder / CHECKSUM_FILE
+    lines, expected = text.split(b"\n"), task.manifest.checksums(found).encode().split(b"\n")
+    own = len(expected) - 1 - len(found)  # the first line of those files
+    names_agree = [line[64:] for line in lines[own:]] == [line[64:] for line in expected[own:]]
+    if lines[:own] != expected[:own] or not names_agree:
+        manifest = task.folder / MANIFEST_FILE
+        return (f"{sums}: does not list what {manifest} lists; convert, index or copy both again",)
+    faults = []
+    for (name, checksum), line, wanted in zip(found.items(), lines[own:], expected[own:]):
+        if line == wanted:
+            continue
+        path, again = task.folder / name, "convert, index or copy both again"
+        if name in DESCRIPTION_FILES:
+            again = "copy both again, or remove it and convert again; if you changed it, note its checksum there"
+        what = "absent" if checksum == _NO_CHECKSUM else f"SHA-256 is {checksum}"
+        faults.append(f"{path}: {what}, {sums} says otherwise; {again}")
+    return tuple(faults)
 
 
 def _beside_source_files(task: _ManifestTask) -> tuple[str, ...]:
