@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -199,7 +199,7 @@ def index_source_files(
         SourceMissing: a split has no scenes at all.
     """
     layout = raw.layout
-    rows: dict[Split, SplitRow] = {}
+    kept: dict[Split, list[IndexedFile]] = {}
     with pool(workers) as executor:
         for split, files in raw.files.items():
             if splits is not None and split not in splits:
@@ -208,16 +208,26 @@ def index_source_files(
                 IndexTask(file=file, layout=layout, index_folder=index_folder, on_corrupt=on_corrupt) for file in files
             )
             found = map_in_order(executor, index_file, tasks, 2 * workers)
-            rows[split] = _split_row(raw, split, _until(limit, found, files, split))
-    if not rows:
+            kept[split] = _until(limit, found, files, split)
+    if not kept:
         raise SourceMissing(f"{raw.folder}: no source files of the split {' or '.join(splits or ())}")
+    return manifest_of(raw, kept, limit)
+
+
+def manifest_of(raw: RawFolder, found: Mapping[Split, Sequence[IndexedFile]], limit: int | None) -> Manifest:
+    """The manifest of source files that were looked through, read in place.
+
+    Raises:
+        SourceMissing: a split has no scenes at all.
+    """
+    layout = raw.layout
     return Manifest(
         scene_set=raw.scene_set.name,
         format="tfrecord",
         frames=FramesRow(encoding="jpeg", views=layout.views, height=layout.height, width=layout.width),
-        cameras=CamerasRow(fields=layout.camera_fields),
+        cameras=CamerasRow.of(layout.camera_fields, raw.scene_set.angles),
         origin=raw.origin,
-        splits=rows,
+        splits={split: _split_row(raw, split, files) for split, files in found.items()},
         limit=limit,
         tool=TOOL,
     )
@@ -239,7 +249,7 @@ def _until(
     return kept
 
 
-def _split_row(raw: RawFolder, split: Split, found: list[IndexedFile]) -> SplitRow:
+def _split_row(raw: RawFolder, split: Split, found: Sequence[IndexedFile]) -> SplitRow:
     shards = tuple(
         ShardRow(
             scenes=row.source.scenes,

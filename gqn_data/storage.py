@@ -129,6 +129,13 @@ def remove_folder(folder: Place) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def names_in(folder: Place) -> list[str]:
+    """The names of the files in a folder, in order; none where it is absent."""
+    if isinstance(folder, StorePath):
+        return [name for name, _ in folder.files() if "/" not in name]
+    return sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+
+
 def remove_temporaries(folder: Place) -> None:
     """Removes what a killed run left under temporary names below `folder`; a store shows nothing half-written."""
     if isinstance(folder, StorePath):

@@ -14,7 +14,15 @@ from typing import Any
 from gqn_data import json_files, storage
 from gqn_data.errors import ManifestError
 from gqn_data.formats.contract import ShardPlace
-from gqn_data.manifest import CHECKSUM_FILE, MANIFEST_FILE, FileRow, ShardRow, parse_shard, read_manifest
+from gqn_data.manifest import (
+    CHECKSUM_FILE,
+    DESCRIPTION_FILES,
+    MANIFEST_FILE,
+    FileRow,
+    ShardRow,
+    parse_shard,
+    read_manifest,
+)
 from gqn_data.places import Place
 from gqn_data.plan import Plan, identity
 from gqn_data.scene_sets import Split
@@ -51,18 +59,56 @@ class WorkFolder:
         noted = self._read(_PLAN_FILE)
         this = identity(plan.manifest)
         if noted is not None and noted.get("identity") != this:
-            _remove_files(plan.folder, noted.get("files"))
-            storage.remove_folder(self._folder)
+            self._forget(plan.folder, noted)
             noted = None
         if noted is None:
             self._note(this, plan.names())
-        done: Done = {}
-        for place in plan.places:
-            with contextlib.suppress(KeyError, TypeError, AttributeError):  # no marker of ours: the shard is made anew
-                row = parse_shard(self._read(self._marker(place)) or {})
-                if row.scenes == place.scenes and all(is_there(plan.folder, file) for file in row.files):
-                    done[place.split, place.number] = row
-        return done
+        done = {(place.split, place.number): self.row_of(place) for place in plan.places}
+        return {key: row for key, row in done.items() if row is not None}
+
+    def begin_unplanned(self, folder: Place, this: dict[str, Any]) -> None:
+        """Makes the destination ready for a conversion whose plan becomes known only while it is under way.
+
+        Args:
+            folder: of the dataset to be; what is there and is not of this conversion goes.
+            this: what makes two such conversions the same; JSON values.
+        """
+        storage.make_folder(folder)
+        storage.remove_temporaries(folder)
+        if (folder / MANIFEST_FILE).exists():
+            files: list[str] = []
+            with contextlib.suppress(ManifestError):
+                files = [row.name for row in read_manifest(folder).all_files()]
+            self._note(None, files)
+            self._withdraw(folder)
+        noted = self._read(_PLAN_FILE)
+        if noted is not None and noted.get("identity") != this:
+            self._forget(folder, noted)
+            noted = None
+        if noted is None:
+            self._note(this, [])
+
+    def _forget(self, folder: Place, noted: dict[str, Any]) -> None:
+        """Removes what another plan left in the destination, and all that was noted of it."""
+        _remove_files(folder, noted.get("files"))
+        for name in storage.names_in(self._folder):
+            marker = self._read(name) or {}
+            _remove_files(folder, marker.get("begun"))
+            with contextlib.suppress(KeyError, TypeError):
+                _remove_files(folder, [row.name for row in parse_shard(marker).files])
+        storage.remove_folder(self._folder)
+
+    def row_of(self, place: ShardPlace) -> ShardRow | None:
+        """The manifest's row of a shard that is whole; None where it is to be made."""
+        with contextlib.suppress(KeyError, TypeError, AttributeError):  # no marker of ours: the shard is made anew
+            row = parse_shard(self._read(self._marker(place)) or {})
+            if row.scenes == place.scenes and all(is_there(place.folder, file) for file in row.files):
+                return row
+        return None
+
+    def begin_shard(self, place: ShardPlace, names: tuple[str, ...]) -> None:
+        """Notes the files of a shard before they are written, where no plan names them."""
+        json_files.write_note(self._folder / self._marker(place), {"begun": list(names)})
 
     def _open_again(self, plan: Plan, *, keep: bool) -> None:
         """Turns a dataset into work that is done in part: all of it, or none if it is to be replaced."""
@@ -77,8 +123,14 @@ class WorkFolder:
         if not keep:
             # Noted before anything is removed: a run cut off here finds in this plan what is left to remove.
             self._note(None, files)
-        (plan.folder / MANIFEST_FILE).unlink()
-        (plan.folder / CHECKSUM_FILE).unlink(missing_ok=True)
+        self._withdraw(plan.folder)
+
+    @staticmethod
+    def _withdraw(folder: Place) -> None:
+        """Makes a dataset none: the manifest goes first."""
+        (folder / MANIFEST_FILE).unlink()
+        for name in (CHECKSUM_FILE, *DESCRIPTION_FILES):
+            (folder / name).unlink(missing_ok=True)
 
     def _note(self, this: dict[str, Any] | None, files: list[str]) -> None:
         """Notes the plan under way, and the files in the destination that are its own."""
