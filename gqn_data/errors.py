@@ -145,6 +145,10 @@ class WorkerLost(GQNError):
     """A worker process that ended without telling why."""
 
 
+class ClusterError(GQNError):
+    """A cluster that cannot be used: not reached, of another version, or blind to the data."""
+
+
 class OptionError(GQNError):
     """A value that no run could use; found against possible."""
 
