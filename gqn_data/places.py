@@ -11,7 +11,7 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -276,7 +276,7 @@ class StorePath:
             starts, lengths = [offset for offset, _ in extents], [length for _, length in extents]
             return [bytes(part) for part in obstore.get_ranges(store, self._key, starts=starts, lengths=lengths)]
 
-    def blocks(self, start: int = 0, e_tag: str | None = None) -> Iterator[bytes]:
+    def blocks(self, start: int = 0, e_tag: str | None = None) -> Generator[bytes]:
         """All bytes from `start` on, in blocks, some of them fetched ahead; of one version of the object.
 
         Args:
