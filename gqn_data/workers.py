@@ -206,6 +206,15 @@ class LentExecutor(Executor):
             slots = told if isinstance(told, int) else _AT_ONCE
         return max(_AT_LEAST, 2 * slots)
 
+    def check(self) -> None:
+        """Returns where there is hope that tasks will be done.
+
+        Raises:
+            WorkerLost: it is a cluster that had no worker for too long.
+        """
+        if isinstance(self._executor, Cluster):
+            self._executor.check()
+
     def result(self, future: Future[R]) -> R:
         """The result of a task.
 
@@ -213,9 +222,8 @@ class LentExecutor(Executor):
             ClusterError: the workers do not have this package.
             WorkerLost: a worker ended without a word, or the executor itself did.
         """
-        if isinstance(self._executor, Cluster):
-            while not wait((future,), _LOOK_EVERY).done:
-                self._executor.check()
+        while not wait((future,), _LOOK_EVERY).done:
+            self.check()
         try:
             return future.result()
         except CancelledError as error:
@@ -268,15 +276,41 @@ def map_in_order(executor: Executor | None, function: Callable[[T], R], tasks: I
         return
     waiting: deque[Future[R]] = deque()
     for task in tasks:
-        with _interrupts_held_back():
-            waiting.append(executor.submit(function, task))
-        while len(waiting) >= (executor.ahead if isinstance(executor, LentExecutor) else ahead):
-            yield _result(executor, waiting.popleft())
+        waiting.append(hand_over(executor, function, task))
+        while len(waiting) >= most_ahead(executor, ahead):
+            yield result_of(executor, waiting.popleft())
     while waiting:
-        yield _result(executor, waiting.popleft())
+        yield result_of(executor, waiting.popleft())
 
 
-def _result(executor: Executor, future: Future[R]) -> R:
+def hand_over(executor: Executor, function: Callable[[T], R], task: T) -> Future[R]:
+    """Gives a task to an executor of `pool`."""
+    with _interrupts_held_back():
+        return executor.submit(function, task)
+
+
+def most_ahead(executor: Executor | None, otherwise: int) -> int:
+    """How many tasks to give to an executor of `pool` before the first result is waited for."""
+    return executor.ahead if isinstance(executor, LentExecutor) else otherwise
+
+
+def need_workers(executor: Executor | None) -> None:
+    """Returns where there is hope that an executor of `pool` does its tasks; asked by who waits without `result_of`.
+
+    Raises:
+        WorkerLost: it is a cluster that had no worker for too long.
+    """
+    if isinstance(executor, LentExecutor):
+        executor.check()
+
+
+def result_of(executor: Executor, future: Future[R]) -> R:
+    """The result of a task that was handed over to an executor of `pool`; waits for it.
+
+    Raises:
+        WorkerLost: a worker process ended without a word.
+        ClusterError: the workers of a lent executor cannot do the work.
+    """
     if isinstance(executor, LentExecutor):
         return executor.result(future)
     try:

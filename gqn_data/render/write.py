@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -118,6 +119,7 @@ def render_scene_set(
     quality: int = DEFAULT_QUALITY,
     supersample: bool = True,
     workers: int | None = None,
+    executor: Executor | None = None,
 ) -> RenderReport:
     """Renders scenes of a set into `<root>/raw/<set>/<split>/` and tells what was done.
 
@@ -134,6 +136,7 @@ def render_scene_set(
         quality: of the JPEG, 1 to 100.
         supersample: casts 2x2 rays for a pixel instead of one.
         workers: processes; None for the cores of this machine. Does not change the result.
+        executor: renders instead of processes of this run's own; is not shut down. Files are written here.
 
     Raises:
         UnknownName: no such set, or no renderer for it.
@@ -167,7 +170,7 @@ def render_scene_set(
             _warm_up(render)
         begin = time.perf_counter()
         done = sum(file.last - file.first for file in missing)
-        _write(missing, parameters, workers or _enough_workers(done, parameters))
+        _write(missing, parameters, workers or _enough_workers(done, parameters), executor)
     return RenderReport(
         folder=folder,
         files_written=len(missing),
@@ -277,14 +280,14 @@ def _render_records(chunk: _Chunk) -> list[bytes]:
     return records
 
 
-def _write(files: Sequence[_File], parameters: _Parameters, processes: int) -> None:
+def _write(files: Sequence[_File], parameters: _Parameters, processes: int, given: Executor | None) -> None:
     plan = [file.chunks(parameters) for file in files]
     chunks = [chunk for row in plan for chunk in row]
     scenes = sum(chunk.last - chunk.first for chunk in chunks)
     processes = min(processes, len(chunks))
     label = f"render {parameters.scene_set}"
     with (
-        pool(processes) as executor,
+        pool(processes, given) as executor,
         progress.bar(scenes * parameters.views, "frame", label, unit_scale=True) as bar,
     ):
         results = map_in_order(executor, _render_records, chunks, _AHEAD * processes)
