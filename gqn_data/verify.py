@@ -209,13 +209,13 @@ def _compare_sums(task: _ManifestTask, text: bytes, found: dict[str, str]) -> tu
     """
     sums = task.folder / CHECKSUM_FILE
     lines, expected = text.split(b"\n"), task.manifest.checksums(found).encode().split(b"\n")
-    own = len(expected) - 1 - len(found)  # the first line of those files
-    names_agree = [line[64:] for line in lines[own:]] == [line[64:] for line in expected[own:]]
-    if lines[:own] != expected[:own] or not names_agree:
+    own = slice(len(expected) - 1 - len(found), len(expected) - 1)  # the lines of those files; behind them is nothing
+    others_agree = lines[: own.start] == expected[: own.start] and lines[own.stop :] == expected[own.stop :]
+    if not others_agree or [line[64:] for line in lines[own]] != [line[64:] for line in expected[own]]:
         manifest = task.folder / MANIFEST_FILE
         return (f"{sums}: does not list what {manifest} lists; convert, index or copy both again",)
     faults = []
-    for (name, checksum), line, wanted in zip(found.items(), lines[own:], expected[own:]):
+    for (name, checksum), line, wanted in zip(found.items(), lines[own], expected[own]):
         if line == wanted:
             continue
         path, again = task.folder / name, "convert, index or copy both again"

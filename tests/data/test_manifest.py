@@ -16,6 +16,7 @@ from gqn_data.formats import WRITABLE
 from gqn_data.index import index_raw_folder
 from gqn_data.manifest import read_manifest
 from gqn_data.plan import Options
+from gqn_data.publishing import descriptions
 from gqn_data.scene_sets import SCENE_SETS
 from gqn_data.sources import open_raw_folder
 
@@ -76,8 +77,9 @@ def read(folder, document):
 def test_what_is_written_is_read_back(zarr, good, tmp_path):
     manifest = read_manifest(zarr)
     assert json.loads(json.dumps(manifest.to_json())) == good
-    manifest.write(tmp_path)
-    assert tree(tmp_path) == {name: (zarr / name).read_bytes() for name in ("manifest.json", "SHA256SUMS")}
+    manifest.write(tmp_path, descriptions(manifest))
+    names = ("README.md", "SHA256SUMS", "croissant.json", "manifest.json")
+    assert tree(tmp_path) == {name: (zarr / name).read_bytes() for name in names}
     assert next(iter(good)) == "schema"
 
 
