@@ -53,7 +53,7 @@ def dataset_card(manifest: Manifest) -> str:
         _reading(manifest),
         _checking(),
         "## Origin\n\nAs the manifest carries it:\n\n"
-        f"```json\n{json.dumps(manifest.origin.to_json(), indent=2)}\n```\n",
+        f"```json\n{json.dumps(manifest.origin.to_json(), indent=2, ensure_ascii=False)}\n```\n",
         f"## Licence of the data\n\n{known.licence}\n",
         "## Citation\n\nThe paper that the scene sets, and the form of their records, come from:\n\n"
         f"```bibtex\n{CITATION}```\n",

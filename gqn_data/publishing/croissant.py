@@ -73,11 +73,11 @@ _FORMATS = {
 }
 _ZARR = "https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html"
 
-# The files of a split's shards, below the dataset's folder, and where in them a scene's frames and cameras lie.
+# Where in the files of a split a scene's frames and cameras lie.
 _ARRAYS = {
-    "zarr": (("{split}/frames/c/*", "{split}/cameras/c/*"), "in the array `{what}` of the Zarr v3 group `{split}`"),
-    "numpy": (("{split}/frames-*.npy", "{split}/cameras-*.npy"), "a row of the array in `{split}/{what}-*.npy`"),
-    "tfrecord": (("{split}/*.tfrecord",), "the feature `{what}` of a tf.train.Example"),
+    "zarr": "in the array `{what}` of the Zarr v3 group `{split}`",
+    "numpy": "a row of the array in `{split}/{what}-*.npy`",
+    "tfrecord": "the feature `{what}` of a tf.train.Example",
 }
 _SPLIT_URLS = {"train": "cr:TrainingSplit", "test": "cr:TestSplit"}
 
@@ -132,15 +132,18 @@ def _manifest_file(manifest: Manifest) -> dict[str, Any]:
 
 
 def _file(row: FileRow) -> dict[str, Any]:
-    ending = next((ending for ending in _FORMATS if row.name.endswith(ending)), None)
     return {
         "@type": "cr:FileObject",
         "@id": row.name,
         "contentUrl": row.name,
         "contentSize": f"{row.bytes} B",
-        "encodingFormat": _FORMATS[ending] if ending else _ZARR,
+        "encodingFormat": _media(row.name),
         "sha256": row.sha256,
     }
+
+
+def _media(name: str) -> str:
+    return next((media for ending, media in _FORMATS.items() if name.endswith(ending)), _ZARR)
 
 
 def _file_sets(manifest: Manifest, split: Split) -> Iterator[dict[str, Any]]:
@@ -155,13 +158,17 @@ def _file_sets(manifest: Manifest, split: Split) -> Iterator[dict[str, Any]]:
                 "encodingFormat": media,
             }
         return
-    patterns, _ = _ARRAYS[manifest.format]
-    ending = patterns[0].rpartition("*")[2]
+    shards = manifest.splits[split].shards
+    includes = {
+        "zarr": [f"{split}/frames/c/*", f"{split}/cameras/c/*"],
+        "numpy": [f"{split}/frames-*.npy", f"{split}/cameras-*.npy"],
+        "tfrecord": [shard.files[0].name for shard in shards],
+    }[manifest.format]
     yield {
         "@type": "cr:FileSet",
         "@id": f"{split}-files",
-        "includes": [pattern.format(split=split) for pattern in patterns],
-        "encodingFormat": _FORMATS.get(ending, _ZARR),
+        "includes": includes,
+        "encodingFormat": _media(shards[0].files[0].name),
     }
 
 
@@ -211,7 +218,7 @@ def _records(manifest: Manifest, split: Split) -> Iterator[dict[str, Any]]:
     if manifest.format == "webdataset":
         yield from _members(split, f"{cameras}. The bytes of a .npy file: float32 ({views}, {numbers}).")
         return
-    _, where = _ARRAYS[manifest.format]
+    where = _ARRAYS[manifest.format]
     shape = f"{views},{manifest.frames.height},{manifest.frames.width},3"
     told = {
         "frames": ("The frame of each view: red, green, blue", "cr:UInt8", shape),
