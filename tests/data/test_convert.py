@@ -351,7 +351,7 @@ def test_metadata_that_is_missing_is_made_again(shared_raw, tmp_path):
 def cut_off(monkeypatch, after):
     """Makes a conversion stop as by Ctrl-C after so many shards."""
     left = [after]
-    write = conversion._write_shard
+    write = conversion.write_shard
 
     def until(task):
         if not left[0]:
@@ -359,7 +359,7 @@ def cut_off(monkeypatch, after):
         left[0] -= 1
         return write(task)
 
-    monkeypatch.setattr(conversion, "_write_shard", until)
+    monkeypatch.setattr(conversion, "write_shard", until)
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 6])
@@ -380,7 +380,7 @@ def test_an_interrupted_run_goes_on_where_it_was(after, shared_raw, tmp_path, mo
 def test_an_interruption_before_the_manifest_costs_no_shard(shared_raw, tmp_path, monkeypatch):
     whole = tree(convert_one(shared_raw, tmp_path / "whole"))
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "_with_rows", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(conversion, "complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(shared_raw, tmp_path / "cut")
     result = run(shared_raw, tmp_path / "cut")[0]

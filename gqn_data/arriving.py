@@ -1,0 +1,536 @@
+"""Conversion of source files while they arrive: a window of them lies on the disk, whatever the size of the set.
+
+Files are fetched in source order, counted, and dropped when all shards that hold scenes of them are written. Scenes
+have the numbers, and shards the bytes, that a conversion of a whole raw folder gives. A run that was cut off goes on:
+what was counted stays known, and files whose shards are whole are not fetched again.
+
+Imports `bucket`, `copying`, `destination`, `index`, `plan`, `work`, `workers`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gqn_data import json_files, storage
+from gqn_data.bucket import Bucket, BucketFile, missing
+from gqn_data.copying import ShardTask, write_shard
+from gqn_data.destination import WORK_FOLDER, Conversion, Say, already_whole, complete, raw_as_noted, working_in
+from gqn_data.errors import DestinationError, RemoteMissing
+from gqn_data.formats import FORMATS
+from gqn_data.formats.contract import Format, ShardPlace
+from gqn_data.index import IndexedFile, IndexTask, index_file, manifest_of
+from gqn_data.manifest import FileRow, FramesRow, Manifest, ShardRow, parse_source
+from gqn_data.origin import claim, read_origin
+from gqn_data.places import Place
+from gqn_data.plan import Options, Source, identity, limited, make_plan, scenes_per_shard, target_frames
+from gqn_data.progress import bar
+from gqn_data.scene_sets import SPLITS, Split
+from gqn_data.sources import RawFolder, SourceFile, converted_folder
+from gqn_data.version import TOOL
+from gqn_data.work import WorkFolder
+from gqn_data.workers import hand_over, pool, result_of
+
+_FETCHERS = 4
+_WINDOW_SHARDS = 2  # of each worker, and two more: so much lies on the disk at once unless told otherwise
+
+
+def convert_arriving(
+    bucket: Bucket,
+    root: Place,
+    options: Options,
+    say: Say = lambda _: None,
+    *,
+    raw_folder: Path,
+    keep_raw: bool = False,
+    window: int | None = None,
+    files: tuple[int, ...] | None = None,
+    executor: Executor | None = None,
+) -> list[Conversion]:
+    """Converts a set straight from where it is fetched, with bounded disk.
+
+    Args:
+        bucket: where the source files are.
+        root: the data root for what is written.
+        options: how.
+        say: told what is about to be done, a line at a time.
+        raw_folder: the raw folder of the set on this machine; source files that are there are not fetched.
+        keep_raw: fetch into the raw folder, and drop nothing.
+        window: bytes of source files that lie on the disk at once, about; None for some shards' worth.
+        files: numbers (from 1) of the source files; None for all.
+        executor: of tasks, in place of local processes.
+
+    Raises:
+        GQNError: any fault of the server, the source, the destination or the disk; nothing whole is lost by it.
+    """
+    splits = options.splits or SPLITS
+    listed = bucket.listing(splits, files)
+    absent = missing(listed)
+    if absent:
+        names = ", ".join(file.name for file in absent[:5]) + (" ..." if len(absent) > 5 else "")
+        raise RemoteMissing(
+            f"{bucket.url}: {len(absent)} source files are not there: {names}; choose others with --files"
+        )
+    there = [file for file in listed if file.remote is not None]
+    origin = bucket.origin()
+    work = root / WORK_FOLDER / bucket.scene_set.name
+    scratch = _scratch(work)
+    raw = RawFolder(
+        folder=raw_folder if keep_raw else scratch / "raw",
+        scene_set=bucket.scene_set,
+        origin=origin,
+        files={
+            split: tuple(
+                SourceFile(
+                    path=(raw_folder if keep_raw else scratch / "raw") / file.name,
+                    name=file.name,
+                    bytes=file.size,
+                    expected_scenes=file.expected_scenes,
+                )
+                for file in there
+                if file.split == split
+            )
+            for split in splits
+            if any(file.split == split for file in there)
+        },
+    )
+    if not raw.files:
+        raise RemoteMissing(f"{bucket.url}: not one source file of {bucket.scene_set.name} is there; check the address")
+
+    def as_noted(noted: Manifest) -> Source | None:
+        return raw_as_noted(raw, noted, options)
+
+    done: dict[str, Conversion] = {}
+    destinations = {name: converted_folder(root, name, bucket.scene_set) for name in options.formats}
+    with working_in(work):
+        for name, destination in destinations.items():
+            whole = None if options.overwrite else already_whole(as_noted, name, destination, options)
+            if whole is not None:
+                say(f"{name}: {destination} is whole already; nothing to do")
+                WorkFolder(work / name).remove()
+                done[name] = whole
+        left = {name: place for name, place in destinations.items() if name not in done}
+        if left:
+            if keep_raw:
+                claim(raw_folder, origin)
+            arrivals = _Arrivals(bucket, raw, there, left, work, scratch, options, window=window, keep_raw=keep_raw)
+            arrivals.take_over(raw_folder)
+            say(arrivals.announcement())
+            with pool(options.processes, executor) as workers:
+                arrivals.run(workers)
+            done |= arrivals.complete()
+        storage.remove_folder(work / "index")
+        storage.remove_folder(work / "counted")
+        if not keep_raw:
+            storage.remove_folder(scratch / "raw")
+    return [done[name] for name in options.formats]
+
+
+def _scratch(work: Place) -> Path:
+    """Where source files lie while they are needed: in the work folder, or on this machine if that is in a store."""
+    if isinstance(work, Path):
+        return work
+    from gqn_data.cache import default_folder
+
+    return default_folder() / "arriving" / str(work).replace("/", "_").replace(":", "")
+
+
+@dataclass(kw_only=True, eq=False)
+class _File:
+    """A source file on its way.
+
+    Attributes:
+        split: of it.
+        source: what it is called, and its size.
+        remote: how to fetch it.
+        counted: what was found in it; None before it was looked through.
+        first: the number in its split of its first scene; None before all files before it were counted.
+        is_here: whether it lies on the disk.
+        beyond: whether the limit is reached before it.
+    """
+
+    split: Split
+    source: SourceFile
+    remote: BucketFile
+    counted: IndexedFile | None = None
+    first: int | None = None
+    is_here: bool = False
+    beyond: bool = False
+
+    @property
+    def scenes(self) -> int:
+        return 0 if self.counted is None else self.counted.source.scenes
+
+
+@dataclass(kw_only=True, eq=False)
+class _Target:
+    """One container of the conversion.
+
+    Attributes:
+        kind: the container.
+        folder: of the dataset to be.
+        frames: how it keeps frames.
+        work: its work folder.
+        per_shard: scenes in a shard of each split, as soon as that is known.
+        planned: shards of each split that are planned.
+        rows: those that are whole.
+        written: by this run.
+    """
+
+    kind: Format
+    folder: Place
+    frames: FramesRow
+    work: WorkFolder
+    per_shard: dict[Split, int] = field(default_factory=dict)
+    planned: dict[Split, int] = field(default_factory=dict)
+    rows: dict[tuple[Split, int], ShardRow] = field(default_factory=dict)
+    written: int = 0
+
+
+class _Arrivals:
+    """Fetches, plans, writes and drops, until all is written. One thread decides; others fetch and write."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        raw: RawFolder,
+        remotes: list[BucketFile],
+        destinations: dict[str, Place],
+        work: Place,
+        scratch: Path,
+        options: Options,
+        *,
+        window: int | None,
+        keep_raw: bool,
+    ) -> None:
+        self._started = time.monotonic()
+        self._bucket = bucket
+        self._raw = raw
+        self._options = options
+        self._keep = keep_raw
+        self._counted = work / "counted"
+        self._index = work / "index" if options.on_corrupt == "skip" else None
+        self._layout = raw.layout
+        by_name = {file.name: file for file in remotes}
+        self._files = [
+            _File(split=split, source=source, remote=by_name[source.name])
+            for split, sources in raw.files.items()
+            for source in sources
+        ]
+        self._manifest = manifest_of(raw, {}, options.limit)  # the splits are not known yet
+        self._targets = [
+            _Target(
+                kind=FORMATS[name],
+                folder=folder,
+                frames=target_frames(self._manifest.frames, FORMATS[name], options),
+                work=WorkFolder(work / name),
+            )
+            for name, folder in destinations.items()
+        ]
+        largest = max(file.source.bytes for file in self._files)
+        shards = _WINDOW_SHARDS * (options.processes + 1)
+        self._window = window or shards * max(options.shard_bytes, largest)
+        self._folder = raw.folder
+        storage.remove_temporaries(scratch)
+        self._frontier = 0  # files before it are counted, and their scenes numbered
+        self._scenes: dict[Split, int] = dict.fromkeys(raw.files, 0)
+        self._ready: deque[tuple[_Target, ShardPlace]] = deque()
+        self._fetching: dict[Future[IndexedFile], _File] = {}
+        self._running: dict[Future[ShardRow], tuple[_Target, ShardPlace]] = {}
+        self._stop = threading.Event()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Readies the work folders; what an earlier run of the same conversion counted is known again."""
+        sources = [[file.split, file.source.name, file.source.bytes, _version(file.remote)] for file in self._files]
+        for target in self._targets:
+            manifest = dataclasses.replace(self._manifest, format=target.kind.name, frames=target.frames, tool=TOOL)
+            this = {
+                **identity(manifest),
+                "sources": sources,
+                "shard_bytes": self._options.shard_bytes,
+                "on_corrupt": self._options.on_corrupt,
+            }
+            target.work.begin_unplanned(target.folder, json.loads(json.dumps(this)))
+        for file in self._files:
+            file.counted = self._remembered(file)
+
+    def take_over(self, raw_folder: Path) -> None:
+        """Uses source files that lie in a raw folder of the same origin, as they are."""
+        if not raw_folder.is_dir() or read_origin(raw_folder) != self._raw.origin:
+            return
+        for file in self._files:
+            path = raw_folder / file.source.name
+            if path.is_file() and path.stat().st_size == file.source.bytes:
+                here = self._path(file)
+                if here != path:
+                    here.parent.mkdir(parents=True, exist_ok=True)
+                    here.unlink(missing_ok=True)
+                    here.symlink_to(path.absolute())
+                file.is_here = True
+
+    def announcement(self) -> str:
+        """What is about to be done."""
+        size = storage.human_bytes(sum(file.source.bytes for file in self._files))
+        kept = "kept" if self._keep else f"about {storage.human_bytes(self._window)} of them on the disk at once"
+        return f"{self._bucket.url}: {len(self._files)} source files, {size}; fetched while they are converted, {kept}"
+
+    def run(self, executor: Executor | None) -> None:
+        """Until every shard is written.
+
+        Raises:
+            GQNError: any fault; what is whole is noted, and fetched files stay for the next run.
+        """
+        total = sum(file.source.bytes for file in self._files)
+        if self._keep:
+            storage.need_room(self._folder, sum(file.source.bytes for file in self._files if not file.is_here))
+        with bar(total, "B", "fetch and convert", unit_scale=True) as self._progress, self._fetchers() as self._threads:
+            while True:
+                self._advance()
+                self._drop()
+                self._fetch()
+                self._write(executor)
+                pending = {*self._fetching, *self._running}
+                if not pending:
+                    if self._frontier == len(self._files) and not self._ready:
+                        return
+                    continue
+                self._collect(executor, pending)
+
+    @contextlib.contextmanager
+    def _fetchers(self) -> Iterator[ThreadPoolExecutor]:
+        threads = ThreadPoolExecutor(_FETCHERS)
+        try:
+            yield threads
+        finally:
+            self._stop.set()
+            threads.shutdown(wait=True, cancel_futures=True)
+
+    def _collect(self, executor: Executor | None, pending: set[Future[Any]]) -> None:
+        ended = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED).done
+        for future in [future for future in self._fetching if future in ended]:
+            file = self._fetching.pop(future)
+            file.counted = future.result()
+            file.is_here = True
+        for task in [task for task in self._running if task in ended]:
+            target, place = self._running.pop(task)
+            assert executor is not None  # noqa: S101  nothing runs elsewhere without one
+            self._note(target, place, result_of(executor, task))
+
+    # --- counting and planning ---
+
+    def _advance(self) -> None:
+        """Numbers the scenes of files whose predecessors are all counted, and plans the shards that they fill."""
+        while self._frontier < len(self._files):
+            file = self._files[self._frontier]
+            if file.counted is None and not file.beyond:
+                return
+            if not file.beyond:
+                file.first = self._scenes[file.split]
+                self._scenes[file.split] += file.scenes
+                limit = self._options.limit
+                if limit is not None and self._scenes[file.split] >= limit:
+                    for other in self._files[self._frontier + 1 :]:
+                        other.beyond |= other.split == file.split
+            self._frontier += 1
+            rest = self._files[self._frontier :]
+            self._plan(file, is_last=not any(other.split == file.split and not other.beyond for other in rest))
+
+    def _plan(self, file: _File, *, is_last: bool) -> None:
+        split, scenes = file.split, self._scenes[file.split]
+        if self._options.limit is not None:
+            scenes = min(scenes, self._options.limit)
+        for target in self._targets:
+            if split not in target.per_shard:
+                if not file.scenes:
+                    continue
+                first = ShardRow(scenes=file.scenes, files=(self._row(file),))
+                per = scenes_per_shard(target.kind, first, self._manifest, target.frames, self._options)
+                target.per_shard[split], target.planned[split] = per, 0
+            per = target.per_shard[split]
+            while (begin := target.planned[split] * per) < scenes and (is_last or begin + per <= scenes):
+                place = ShardPlace(
+                    folder=target.folder,
+                    split=split,
+                    number=target.planned[split],
+                    first_scene=begin,
+                    scenes=min(per, scenes - begin),
+                    scenes_per_shard=min(per, scenes),
+                    frames=target.frames,
+                    layout=self._layout,
+                )
+                target.planned[split] += 1
+                row = target.work.row_of(place)
+                if row is None:
+                    self._ready.append((target, place))
+                else:
+                    target.rows[split, place.number] = row
+
+    def _is_needed(self, file: _File) -> bool:
+        """Whether shards are still to be written that hold scenes of a file whose scenes are numbered."""
+        if file.beyond or not file.scenes or file.first is None:
+            return False
+        last = file.first + file.scenes - 1
+        if self._options.limit is not None:
+            last = min(last, self._options.limit - 1)
+        for target in self._targets:
+            per = target.per_shard[file.split]
+            if any((file.split, number) not in target.rows for number in range(file.first // per, last // per + 1)):
+                return True
+        return False
+
+    def _holding(self, place: ShardPlace) -> list[_File]:
+        """The files that hold scenes of a shard, in order."""
+        end = place.first_scene + place.scenes
+        return [
+            file
+            for file in self._files[: self._frontier]
+            if file.split == place.split
+            and file.first is not None
+            and file.first < end
+            and file.first + file.scenes > place.first_scene
+        ]
+
+    # --- fetching and dropping ---
+
+    def _fetch(self) -> None:
+        """Starts fetching what is wanted next, as far as the window allows."""
+        while len(self._fetching) < _FETCHERS:
+            file = self._next()
+            if file is None:
+                return
+            held = sum(other.source.bytes for other in self._files if other.is_here or other in self._fetching.values())
+            busy = self._fetching or self._running or any(self._can_run(place) for _, place in self._ready)
+            if busy and not self._keep and held + file.source.bytes > self._window:
+                return
+            with_bytes = self._threads.submit(self._bring, file)
+            self._fetching[with_bytes] = file
+
+    def _next(self) -> _File | None:
+        """The file to fetch next: one that a planned shard waits for, else the first that is not counted."""
+        under_way = list(self._fetching.values())
+        for _, place in self._ready:
+            for file in self._holding(place):
+                if not file.is_here and file not in under_way:
+                    return file
+        for file in self._files:
+            if file.counted is None and not file.beyond and file not in under_way:
+                return file
+        return None
+
+    def _bring(self, file: _File) -> IndexedFile:
+        """Fetches a file where it is not there, and looks through it; runs in a thread."""
+        path = self._path(file)
+        if not file.is_here:
+            self._bucket.fetch(file.remote, path, progress=self._progress.update, stop=self._stop)
+        if file.counted is not None:
+            return file.counted
+        task = IndexTask(
+            file=file.source, layout=self._layout, index_folder=self._index, on_corrupt=self._options.on_corrupt
+        )
+        found = index_file(task)
+        json_files.write_note(self._note_of(file), dataclasses.asdict(found))
+        return found
+
+    def _drop(self) -> None:
+        """Removes files whose scenes are all written."""
+        for file in self._files[: self._frontier]:
+            if file.is_here and not self._is_needed(file):
+                file.is_here = False
+                if not self._keep:
+                    self._path(file).unlink(missing_ok=True)
+
+    def _path(self, file: _File) -> Path:
+        return storage.on_disk(file.source.path, "source files are fetched")
+
+    def _note_of(self, file: _File) -> Place:
+        return self._counted / f"{file.source.name}.json"
+
+    def _remembered(self, file: _File) -> IndexedFile | None:
+        """What an earlier run found in a file; None where it did not get to it."""
+        if self._index is not None:
+            return None  # indexes are looked at again: what they leave out depends on every record
+        try:
+            value = json_files.read_note(self._note_of(file))
+            found = IndexedFile(source=parse_source(value["source"]), index=FileRow(**value["index"]))
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return found if found.source.bytes == file.source.bytes else None
+
+    # --- writing ---
+
+    def _can_run(self, place: ShardPlace) -> bool:
+        return all(file.is_here for file in self._holding(place))
+
+    def _write(self, executor: Executor | None) -> None:
+        """Hands over the shards whose files are all there."""
+        most = 2 * self._options.processes
+        for target, place in list(self._ready):
+            if len(self._running) >= most:
+                return
+            if not self._can_run(place):
+                continue
+            self._ready.remove((target, place))
+            target.work.begin_shard(place, target.kind.names(place))
+            task = ShardTask(source=self._source(place), place=place, format_name=target.kind.name)
+            if executor is None:
+                self._note(target, place, write_shard(task))
+            else:
+                self._running[hand_over(executor, write_shard, task)] = target, place
+
+    def _source(self, place: ShardPlace) -> Source:
+        """The files of one shard, as a source by themselves."""
+        files = self._holding(place)
+        found = [file.counted for file in files if file.counted is not None]
+        manifest = manifest_of(self._raw, {place.split: found}, None)
+        return Source(
+            folder=self._folder,
+            manifest=manifest,
+            index_folder=self._index,
+            indexed=self._index is not None,
+            first_scene=files[0].first or 0,
+        )
+
+    def _note(self, target: _Target, place: ShardPlace, row: ShardRow) -> None:
+        target.work.mark(place, row)
+        target.rows[place.split, place.number] = row
+        target.written += 1
+
+    def _row(self, file: _File) -> FileRow:
+        return FileRow(name=file.source.name, bytes=file.source.bytes, sha256=None)
+
+    def complete(self) -> dict[str, Conversion]:
+        """Writes the manifests, all shards being there."""
+        found: dict[Split, list[IndexedFile]] = {}
+        for file in self._files:
+            if file.counted is not None and not file.beyond:
+                found.setdefault(file.split, []).append(file.counted)
+        whole = manifest_of(self._raw, found, self._options.limit)
+        source = Source(folder=self._folder, manifest=limited(whole, self._options))
+        done = {}
+        for target in self._targets:
+            plan = make_plan(source, target.kind.name, target.folder, self._options)
+            if {(place.split, place.number) for place in plan.places} != set(target.rows):
+                raise DestinationError(f"{target.folder}: the source changed meanwhile; run the same command again")
+            manifest = complete(plan, target.rows, target.work)
+            done[target.kind.name] = Conversion(
+                folder=target.folder,
+                manifest=manifest,
+                written=target.written,
+                kept=len(target.rows) - target.written,
+                seconds=time.monotonic() - self._started,
+            )
+        return done
+
+
+def _version(file: BucketFile) -> str | None:
+    return None if file.remote is None else file.remote.etag or file.remote.modified
