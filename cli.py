@@ -109,21 +109,25 @@ def list_sets(names: bool, as_json: bool) -> None:
         return
     rows = [("set", "aliases", "frame", "views", "scenes (train + test)", "files", "TFRecords")]
     for row in SCENE_SETS.values():
-        marks = ["" if facts.settled else "?" for facts in (row.train, row.test)]
+        scenes = [
+            f"{facts.scenes:,}{'' if facts.settled else '?'}" if facts.scenes else "?"
+            for facts in (row.train, row.test)
+        ]
         rows.append(
             (
-                row.name,
+                row.name + ("" if row.settled else " *"),
                 ", ".join(row.aliases),
                 f"{row.frame_size}x{row.frame_size}",
                 str(row.views),
-                f"{row.train.scenes:,}{marks[0]} + {row.test.scenes:,}{marks[1]}",
+                " + ".join(scenes),
                 f"{row.train.files} + {row.test.files}",
-                human_bytes(row.raw_bytes),
+                human_bytes(row.raw_bytes) if row.raw_bytes else "?",
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-    answer([asdict(row) for row in SCENE_SETS.values()], [*lines, "?: sources disagree"], as_json=as_json)
+    lines += ["?: sources disagree, or do not say", "*: of E-GQN; availability unsettled"]
+    answer([asdict(row) for row in SCENE_SETS.values()], lines, as_json=as_json)
 
 
 @gqn_data.command()

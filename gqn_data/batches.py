@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data import images
-from gqn_data.cameras import POSE_NUMBERS, poses_of
+from gqn_data.cameras import POSE_NUMBERS, pose_fields, poses_of
 from gqn_data.dataset import Dataset
 from gqn_data.order import scenes_of_batch
 from gqn_data.views import choose_views
@@ -29,11 +29,13 @@ class BatchShape:
         scenes: B.
         views: 1 + K, the query and the context.
         size: height and width of a frame in pixels.
+        pose: numbers of a pose.
     """
 
     scenes: int
     views: int
     size: int
+    pose: int = POSE_NUMBERS
 
     def parts(self) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
         """Type, dimensions, first byte and bytes of frames, poses, views and scenes."""
@@ -41,7 +43,7 @@ class BatchShape:
         start = 0
         for name, dimensions in (
             ("uint8", (*slots, self.size, self.size, 3)),
-            ("float32", (*slots, POSE_NUMBERS)),
+            ("float32", (*slots, self.pose)),
             ("int64", slots),
             ("int64", (self.scenes,)),
         ):
@@ -109,7 +111,11 @@ class BatchMaker:
     @cached_property
     def largest(self) -> BatchShape:
         """The shape of a full batch."""
-        return BatchShape(scenes=self._batch_size // self._ranks, views=1 + self._context[1], size=self._size)
+        return self._shape(self._batch_size // self._ranks)
+
+    def _shape(self, scenes: int) -> BatchShape:
+        pose = len(pose_fields(self._dataset.layout.camera_fields))
+        return BatchShape(scenes=scenes, views=1 + self._context[1], size=self._size, pose=pose)
 
     def make(self, ticket: Ticket, block: NDArray[np.uint8]) -> BatchShape:
         """Fills the block, which may hold anything before; returns how the batch lies in it.
@@ -130,7 +136,7 @@ class BatchMaker:
             ranks=self._ranks,
         )
         choice = choose_views(scenes, views=layout.views, context=self._context, seed=self._seed, epoch=ticket.epoch)
-        shape = BatchShape(scenes=len(scenes), views=1 + self._context[1], size=size)
+        shape = self._shape(len(scenes))
         frames, poses, views, numbers = (
             block[start : start + count].view(name).reshape(dimensions)
             for name, dimensions, start, count in shape.parts()
@@ -149,6 +155,6 @@ class BatchMaker:
                 frames[slot, used:] = 0
         absent = choice.views < 0
         of_views = np.where(absent, 0, choice.views)[:, :, None]
-        poses[...] = poses_of(np.take_along_axis(cameras, of_views, axis=1))
+        poses[...] = poses_of(np.take_along_axis(cameras, of_views, axis=1), layout.camera_fields)
         poses[absent] = 0
         return shape

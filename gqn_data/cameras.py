@@ -1,4 +1,8 @@
-"""Cameras and poses: the five raw numbers of a view, and the seven that the network reads. numpy only."""
+"""Cameras and poses: the raw numbers of a view, and those that the network reads. numpy only.
+
+DeepMind's cameras are five numbers, and their pose is seven. Of cameras of other numbers nothing is known in general,
+so their pose is the numbers as they are; the readers of E-GQN's sets do the same.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import OptionError
+from gqn_data.scene_sets import CAMERA_FIELDS
 
-POSE_NUMBERS = 7
+# The order is that of DeepMind's reader (gqn-datasets, data_reader.py); many PyTorch trainers put the cosines first.
+POSE_FIELDS = ("x", "y", "z", "sin yaw", "cos yaw", "sin pitch", "cos pitch")
+POSE_NUMBERS = len(POSE_FIELDS)
 
 
-def poses_of(cameras: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The poses: float32 (..., 7): x, y, z, sin yaw, cos yaw, sin pitch, cos pitch.
+def pose_fields(camera_fields: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a pose's numbers: DeepMind's seven, or those of the camera itself."""
+    return POSE_FIELDS if camera_fields == CAMERA_FIELDS else camera_fields
 
-    The order is that of DeepMind's reader (gqn-datasets, data_reader.py); many PyTorch trainers put the cosines first.
+
+def poses_of(cameras: NDArray[np.float32], fields: tuple[str, ...] = CAMERA_FIELDS) -> NDArray[np.float32]:
+    """The poses: float32 (..., numbers of a pose), in the order of `pose_fields`.
 
     Args:
-        cameras: float32 (..., 5): x, y, z, yaw, pitch; angles in radians.
+        cameras: float32 (..., camera numbers); angles in radians.
+        fields: the names of a camera's numbers.
 
     Raises:
         OptionError: cameras of another number of fields.
     """
-    if cameras.shape[-1] != 5:
-        raise OptionError(f"cameras of {cameras.shape[-1]} numbers; poses are defined for x, y, z, yaw, pitch")
+    if cameras.shape[-1] != len(fields):
+        raise OptionError(f"cameras of {cameras.shape[-1]} numbers, expected {len(fields)}: {', '.join(fields)}")
+    if fields != CAMERA_FIELDS:
+        return cameras
     poses = np.empty((*cameras.shape[:-1], POSE_NUMBERS), np.float32)
     poses[..., :3] = cameras[..., :3]
     np.sin(cameras[..., 3:], out=poses[..., 3::2])

@@ -182,7 +182,7 @@ def _why_no_dataset(folder: Place) -> str:
         return f"no {MANIFEST_FILE} there, so no dataset: give the URL of the folder that holds it"
     if not folder.exists():
         return "no such folder"
-    if any(folder.glob("*/*.tfrecord")):
+    if any(folder.glob("*/*.tfrecord")) or any(folder.glob("*.tfrecord")):
         return f"TFRecords without an index; make one with: gqn-data index {folder}"
     below = sorted(path.parent for path in folder.glob(f"*/*/{MANIFEST_FILE}"))
     if below:

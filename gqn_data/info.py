@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gqn_data.errors import SourceMissing
 from gqn_data.index import index_source_files
-from gqn_data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from gqn_data.manifest import MANIFEST_FILE, Manifest, SplitRow, read_manifest
 from gqn_data.places import Place, StorePath
 from gqn_data.scene_sets import SceneSet
 from gqn_data.sources import open_raw_folder
@@ -43,19 +43,30 @@ class Description:
             f"{'format':<10} {manifest.format}{'' if self.indexed else ', not indexed'}",
             f"{'origin':<10} {origin.kind}{f' ({details})' if details else ''}",
             f"{'frames':<10} {frames.views} views of {frames.width}x{frames.height}, {kept}{quality}{decoder}",
-            f"{'cameras':<10} {', '.join(manifest.cameras.fields)}; angles in {manifest.cameras.angles}",
+            f"{'cameras':<10} {', '.join(manifest.cameras.fields)}; {_angles(manifest)}",
             f"{'size':<10} {human_bytes(self.bytes)}",
         ]
         for name, split in manifest.splits.items():
             skipped = sum(len(source.skipped) for source in split.sources)
             lines.append(
-                f"{name:<10} {split.scenes:,} scenes in {len(split.shards)} shards; source files "
-                f"{len(split.sources):,} of {split.expected_files:,}, whole set {split.expected_scenes:,} scenes"
+                f"{name:<10} {split.scenes:,} scenes in {len(split.shards)} shards"
+                + _of_the_whole(split)
                 + (f"; {skipped} corrupt records left out" if skipped else "")
             )
         if manifest.limit is not None:
             lines.append(f"{'limit':<10} {manifest.limit:,} scenes of each split")
         return lines
+
+
+def _angles(manifest: Manifest) -> str:
+    angles = manifest.cameras.angles
+    return "nobody says what they are" if angles == "undocumented" else f"angles in {angles}"
+
+
+def _of_the_whole(split: SplitRow) -> str:
+    """How much of the whole set a split holds, where anybody knows."""
+    text = f"; source files {len(split.sources):,} of {split.expected_files:,}" if split.expected_files else ""
+    return text + (f", whole set {split.expected_scenes:,} scenes" if split.expected_scenes else "")
 
 
 def describe(folder: Place, scene_set: SceneSet) -> Description:

@@ -21,9 +21,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from gqn_data.batches import BatchMaker, BatchShape, Ticket
+from gqn_data.cameras import pose_fields
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import GQNError, OptionError
-from gqn_data.scene_sets import Split, find_scene_set
+from gqn_data.scene_sets import SCENE_SETS, Split
 from gqn_data.views import check_context
 
 _PAGE = 4096
@@ -36,7 +37,8 @@ class Batch(NamedTuple):
 
     Attributes:
         context_frames: uint8 (B, K, H, W, 3); zeros beyond a scene's own number of context views.
-        context_poses: float32 (B, K, 7): x, y, z, sin yaw, cos yaw, sin pitch, cos pitch; zeros beyond, too.
+        context_poses: float32 (B, K, 7): x, y, z, sin yaw, cos yaw, sin pitch, cos pitch; zeros beyond, too. Of
+            cameras other than DeepMind's five numbers: the numbers as they are (`SceneLoader.pose_fields`).
         context_mask: bool (B, K); True for the context views of a scene.
         query_pose: float32 (B, 7).
         target: uint8 (B, H, W, 3), the frame that the query asks for.
@@ -134,7 +136,8 @@ class SceneLoader:
         path: a dataset, or a raw folder that was indexed.
         batch_size: scenes in a batch, over all ranks.
         split: `train` or `test`.
-        context: the smallest and the largest number of context views; None for 1 to the paper's number for the set.
+        context: the smallest and the largest number of context views; None for 1 to the paper's number for the set,
+            or to all views but the query where the set is not in the catalogue.
         seed: of the order and of the choice of views.
         workers: processes that read and decode; 0 to do it in this one.
         shuffle: permute the scenes of each epoch, or keep them in source order.
@@ -173,8 +176,10 @@ class SceneLoader:
         self.scenes = len(dataset)
         self.views = layout.views
         self.scene_set = dataset.manifest.scene_set
+        self.pose_fields = pose_fields(layout.camera_fields)
         if context is None:
-            context = 1, min(find_scene_set(self.scene_set).context_views, layout.views - 1)
+            row = SCENE_SETS.get(self.scene_set)
+            context = 1, layout.views - 1 if row is None else min(row.context_views, layout.views - 1)
         self.context = check_context(context, layout.views)
         self.frame_size = _frame_size(frame_size, layout.height, layout.width)
         for what, value, low in (("batch size", batch_size, 1), ("workers", workers, 0), ("ranks", ranks, 1)):

@@ -16,11 +16,12 @@ from pathlib import PurePosixPath
 from typing import Any, Literal, get_args
 
 from gqn_data import json_files, storage
+from gqn_data.cameras import POSE_FIELDS, pose_fields
 from gqn_data.errors import ManifestError, OptionError, OriginError
 from gqn_data.layout import SceneLayout
 from gqn_data.origin import Origin
 from gqn_data.places import Place
-from gqn_data.scene_sets import SCENE_SETS, SPLITS, Split
+from gqn_data.scene_sets import SPLITS, Angles, Split, is_set_name
 
 SCHEMA = 1
 MANIFEST_FILE = "manifest.json"
@@ -85,8 +86,8 @@ class SplitRow:
     Attributes:
         scenes: scenes in all shards.
         scenes_per_shard: of every shard but the last; 0 where shards differ (source files in place).
-        expected_scenes: what the catalogue announces for the whole set.
-        expected_files: source files of the whole set.
+        expected_scenes: what the catalogue announces for the whole set; 0 where nobody says.
+        expected_files: source files of the whole set; 0 where there are none.
         shards: in order; scene s of the split is the s-th scene of all shards.
         sources: the source files in order.
         files: other files of the split, such as a container's metadata.
@@ -115,12 +116,17 @@ class FramesRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CamerasRow:
-    """How cameras are kept: float32, the raw numbers; angles in radians, positions in units of the set."""
+    """How cameras are kept: float32, the raw numbers; positions in units of the set."""
 
     fields: tuple[str, ...]
     dtype: str = "float32"
-    angles: str = "radians"
-    pose: tuple[str, ...] = ("x", "y", "z", "sin yaw", "cos yaw", "sin pitch", "cos pitch")
+    angles: Angles = "radians"
+    pose: tuple[str, ...] = POSE_FIELDS
+
+    @staticmethod
+    def of(fields: tuple[str, ...], angles: Angles) -> CamerasRow:
+        """The row of cameras of those numbers."""
+        return CamerasRow(fields=fields, angles=angles, pose=pose_fields(fields))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +142,11 @@ class Manifest:
     limit: int | None = None
     tool: str = ""
     schema: int = field(default=SCHEMA)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the shards are source files, read where somebody else wrote them."""
+        return self.format == "tfrecord" and not any(split.scenes_per_shard for split in self.splits.values())
 
     @property
     def layout(self) -> SceneLayout:
@@ -326,8 +337,8 @@ def _check(manifest: Manifest, path: Place) -> None:
             raise ManifestError(f"{path}: {found}; copy or convert the dataset again")
 
     frames, cameras = manifest.frames, manifest.cameras
-    need(_text(manifest.scene_set), f"scene set {manifest.scene_set!r} is no name")
-    need(manifest.scene_set in SCENE_SETS, f"scene set {manifest.scene_set!r} is not in the catalogue")
+    named = _text(manifest.scene_set) and is_set_name(manifest.scene_set)
+    need(named, f"scene set {manifest.scene_set!r} is no name (a to z, digits, _ and -, 64 at most)")
     need(_text(manifest.format) and _text(manifest.tool), f"format {manifest.format!r} of tool {manifest.tool!r}")
     need(manifest.limit is None or _count(manifest.limit), f"the limit is {manifest.limit!r}")
     need(frames.encoding in get_args(Encoding), f"frames are {frames.encoding!r}, expected jpeg or raw")
@@ -338,7 +349,7 @@ def _check(manifest: Manifest, path: Place) -> None:
     need(quality is None or (_count(quality) and 1 <= quality <= 100), f"the JPEG quality is {quality!r}")
     need(0 < len(cameras.fields) <= 64 and all(map(_text, cameras.fields)), f"camera fields are {cameras.fields!r}")
     need(cameras.dtype == "float32", f"cameras are {cameras.dtype!r}, expected float32")
-    need(cameras.angles == "radians", f"angles are in {cameras.angles!r}, expected radians")
+    need(cameras.angles in get_args(Angles), f"angles are in {cameras.angles!r}, expected radians")
     need(all(map(_text, cameras.pose)), f"the pose is {cameras.pose!r}")
     need(bool(manifest.splits), "no splits")
     for name, split in manifest.splits.items():

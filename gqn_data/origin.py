@@ -88,7 +88,7 @@ def claim(folder: Path, origin: Origin) -> None:
                 "two origins are not mixed: write to another data root, or remove that folder"
             )
         return
-    if any(folder.glob("*/*.tfrecord")):
+    if any(folder.glob("*/*.tfrecord")) or any(folder.glob("*.tfrecord")):
         raise OriginError(
             f"{folder}: holds TFRecords of unknown origin (no {SOURCE_FILE}); scenes that are {_short(origin)} "
             "are not mixed with them: write to another data root"

@@ -5,7 +5,9 @@ Facts only; nothing here touches a disk. Counts are what DeepMind's reader and R
 
 Sources: the public reader (google-deepmind/gqn-datasets, data_reader.py) for files, frame sizes and views;
 the paper (Eslami et al., Science 360, 2018, supplement) for the largest number of context views; the
-bucket's listing, as reported by users, for scenes and bytes.
+bucket's listing, as reported by users, for scenes and bytes. For the three sets of E-GQN (Tobin et al., NeurIPS 2019)
+their public reader (josh-tobin/egqn-datasets) alone: it names files, splits, frame sizes, views and camera numbers,
+and neither scenes nor bytes.
 """
 
 from __future__ import annotations
@@ -22,6 +24,12 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 # The five raw numbers of a camera, in DeepMind's order; angles in radians, positions in units of the set.
 CAMERA_FIELDS = ("x", "y", "z", "yaw", "pitch")
 
+# The nine numbers of two E-GQN sets: their reader hands them on as they are, and nobody says what they mean.
+_NINE_NUMBERS = tuple(f"number_{number}" for number in range(1, 10))
+
+# What the angles among the numbers of a camera are measured in.
+Angles = Literal["radians", "undocumented"]
+
 _GIB = 1 << 30
 
 
@@ -31,34 +39,48 @@ class SplitFacts:
 
     Attributes:
         files: number of source files in the bucket.
-        runs: pairs (files, scenes per file), in file order; the files sum to `files`.
-        settled: false where the sources disagree about the number of scenes.
+        runs: pairs (files, scenes per file), in file order; the files sum to `files`. No scenes: nobody says how many.
+        settled: false where the sources disagree about the number of scenes, or do not tell it.
+        first: the number of its first source file.
+        of: the number of files that their names tell, where one numbering runs through both splits; None: `files`.
     """
 
     files: int
     runs: tuple[tuple[int, int], ...]
     settled: bool = True
+    first: int = 1
+    of: int | None = None
 
     @property
     def scenes(self) -> int:
-        """The expected number of scenes of the split."""
+        """The expected number of scenes of the split; 0 where nobody says."""
         return sum(files * scenes for files, scenes in self.runs)
 
+    @property
+    def numbers(self) -> range:
+        """The numbers of its source files."""
+        return range(self.first, self.first + self.files)
+
     def scenes_in_file(self, number: int) -> int:
-        """The expected number of scenes in source file `number`, which counts from 1."""
+        """The expected number of scenes in source file `number`; 0 where nobody says."""
+        place = self._checked(number) - self.first
         last = 0
         for files, scenes in self.runs:
             last += files
-            if number <= last:
+            if place < last:
                 return scenes
-        raise OptionError(f"source file {number} is out of range; the split has files 1 to {self.files}")
+        return 0
 
     def file_name(self, number: int) -> str:
-        """DeepMind's name of source file `number` (from 1): `0001-of-2160.tfrecord`."""
-        if not 1 <= number <= self.files:
-            raise OptionError(f"source file {number} is out of range; the split has files 1 to {self.files}")
-        width = len(str(self.files))
-        return f"{number:0{width}d}-of-{self.files}.tfrecord"
+        """DeepMind's name of source file `number`: `0001-of-2160.tfrecord`."""
+        of = self.of or self.files
+        return f"{self._checked(number):0{len(str(of))}d}-of-{of}.tfrecord"
+
+    def _checked(self, number: int) -> int:
+        if number not in self.numbers:
+            last = self.first + self.files - 1
+            raise OptionError(f"source file {number} is out of range; the split has files {self.first} to {last}")
+        return number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +93,15 @@ class SceneSet:
         frame_size: height and width of a frame in pixels.
         views: views in a scene.
         context_views: the largest number of context views in the paper.
-        raw_bytes: size of all source files, in bytes.
+        raw_bytes: size of all source files, in bytes; 0 where nobody says.
         train: facts of the training split.
         test: facts of the test split.
         camera_fields: the names of the numbers of one camera.
+        angles: what the angles among them are measured in.
         bucket: the name of the public bucket on Google Cloud Storage that holds the source files.
         about: what its scenes show, in a clause (after the README of google-deepmind/gqn-datasets).
+        split_folders: whether source files lie in `train/` and `test/`, or all in the set's own folder.
+        settled: false where it is not settled whether the bucket still gives the files.
     """
 
     name: str
@@ -88,13 +113,21 @@ class SceneSet:
     train: SplitFacts
     test: SplitFacts
     camera_fields: tuple[str, ...] = CAMERA_FIELDS
+    angles: Angles = "radians"
     bucket: str = "gqn-dataset"
     about: str = ""
+    split_folders: bool = True
+    settled: bool = True
 
     @property
     def bucket_url(self) -> str:
-        """Where the bucket answers over HTTPS; a file of the set lies at `<bucket_url>/<set>/<split>/<file>`."""
+        """Where the bucket answers over HTTPS; a file of the set lies at `<bucket_url>/<set>/<source_name>`."""
         return f"https://storage.googleapis.com/{self.bucket}"
+
+    def source_name(self, split: Split, number: int) -> str:
+        """Where source file `number` of a split lies in the set's folder: `train/0001-of-2160.tfrecord`."""
+        name = self.split(split).file_name(number)
+        return f"{split}/{name}" if self.split_folders else name
 
     def split(self, name: Split) -> SplitFacts:
         """The facts of the split of that name."""
@@ -103,6 +136,28 @@ class SceneSet:
 
 def _even(files: int, scenes: int, *, settled: bool = True) -> SplitFacts:
     return SplitFacts(files=files, runs=((files, scenes),), settled=settled)
+
+
+def _egqn(name: str, alias: str, *, train: range, test: range, of: int, nine_numbers: bool) -> SceneSet:
+    """A set of E-GQN: one folder of files, split by their numbers."""
+    splits = [
+        SplitFacts(files=len(numbers), runs=(), settled=False, first=numbers.start, of=of) for numbers in (train, test)
+    ]
+    return SceneSet(
+        name=name,
+        aliases=(alias,),
+        frame_size=128,
+        views=4,
+        context_views=3,
+        raw_bytes=0,
+        train=splits[0],
+        test=splits[1],
+        camera_fields=_NINE_NUMBERS if nine_numbers else CAMERA_FIELDS,
+        angles="undocumented" if nine_numbers else "radians",
+        bucket="egqn-datasets",
+        split_folders=False,
+        settled=False,
+    )
 
 
 # The first 500 training files of both Shepard-Metzler sets hold 20 scenes each; they are whole.
@@ -189,10 +244,21 @@ SCENE_SETS: dict[str, SceneSet] = {
             train=SplitFacts(files=900, runs=_SHEPARD_METZLER_TRAIN.runs, settled=False),
             test=_even(100, 2000),
         ),
+        _egqn("openai-block", "oab", train=range(1, 2001), test=range(2001, 2501), of=2500, nine_numbers=True),
+        _egqn("disco-humanoid", "disco", train=range(1, 2001), test=range(2001, 2501), of=2500, nine_numbers=True),
+        # their reader leaves out file 1
+        _egqn("rooms-random-objects", "rro", train=range(2, 1601), test=range(1601, 1944), of=1943, nine_numbers=False),
     )
 }
 
-_BY_ANY_NAME = {name: row for row in SCENE_SETS.values() for name in (row.name, *row.aliases)}
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("-", "_")
+
+
+_BY_ANY_NAME = {_plain(name): row for row in SCENE_SETS.values() for name in (row.name, *row.aliases)}
+
+_OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 _SOURCE_NAME = re.compile(r"(\d+)-of-(\d+)\.tfrecord")
 
@@ -203,10 +269,20 @@ def find_scene_set(name: str) -> SceneSet:
     Raises:
         UnknownSceneSet: no row has that name; the message offers the nearest one.
     """
-    row = _BY_ANY_NAME.get(name.strip().lower().replace("-", "_"))
+    row = _BY_ANY_NAME.get(_plain(name))
     if row is None:
         raise UnknownSceneSet("scene set", name, _BY_ANY_NAME)
     return row
+
+
+def is_set_name(name: str) -> bool:
+    """Whether a dataset may bear the name: of the catalogue, or any plain one (`my_scenes`)."""
+    return _OWN_NAME.fullmatch(name) is not None
+
+
+def is_in_catalogue(name: str) -> bool:
+    """Whether the catalogue knows the name, or a spelling of it."""
+    return _plain(name) in _BY_ANY_NAME
 
 
 def source_file_number(name: str) -> int | None:

@@ -1,6 +1,6 @@
 """Raw folders: the source files of a scene set, found by their exact names, and the set that a path stands for.
 
-Imports `errors`, `layout`, `origin`, `places`, `scene_sets`, `storage`.
+Imports `errors`, `layout`, `manifest`, `origin`, `places`, `scene_sets`, `storage`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from gqn_data import storage
 from gqn_data.errors import SourceMissing, UnknownSceneSet
 from gqn_data.layout import SceneLayout, layout_of
-from gqn_data.manifest import MANIFEST_FILE
+from gqn_data.manifest import MANIFEST_FILE, Manifest, read_manifest
 from gqn_data.origin import Origin, read_origin
 from gqn_data.places import Place, StorePath, place
-from gqn_data.scene_sets import SPLITS, SceneSet, Split, find_scene_set
+from gqn_data.scene_sets import SCENE_SETS, SPLITS, SceneSet, Split, SplitFacts, find_scene_set, is_in_catalogue
 
 _QUESTIONS_AT_ONCE = 16
 
@@ -75,15 +75,15 @@ def open_raw_folder(folder: Place, scene_set: SceneSet) -> RawFolder:
     files: dict[Split, tuple[SourceFile, ...]] = {}
     for split in SPLITS:
         facts = scene_set.split(split)
-        numbers = {facts.file_name(number): number for number in range(1, facts.files + 1)}
+        numbers = {facts.file_name(number): number for number in facts.numbers}
         found = [
             SourceFile(
-                path=folder / split / name,
-                name=f"{split}/{name}",
+                path=folder / (relative := scene_set.source_name(split, numbers[name])),
+                name=relative,
                 bytes=size,
                 expected_scenes=facts.scenes_in_file(numbers[name]),
             )
-            for name, size in _sizes(folder / split, numbers)
+            for name, size in _sizes(folder / split if scene_set.split_folders else folder, numbers)
         ]
         if found:
             files[split] = tuple(found)
@@ -112,7 +112,9 @@ def _size(path: StorePath) -> int | None:
 
 
 def _nothing_found(folder: Place, scene_set: SceneSet) -> str:
-    wanted = f"train/{scene_set.train.file_name(1)}"
+    wanted = scene_set.source_name("train", scene_set.train.first)
+    if (folder / MANIFEST_FILE).exists() and not read_manifest(folder).in_place:
+        return "a dataset, and no source files; it is ready as it is"
     if isinstance(folder, StorePath):
         return f"no source files of {scene_set.name}; expected files named like {wanted} below it"
     others = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tfrecord"))
@@ -143,6 +145,27 @@ def set_of(path: Place, given: str | None) -> SceneSet:
         ) from error
 
 
+def set_of_manifest(manifest: Manifest) -> SceneSet:
+    """The row of a dataset's set: the catalogue's, or for a set of somebody's own what its manifest says."""
+    known = SCENE_SETS.get(manifest.scene_set)
+    if known is not None:
+        return known
+    frames = manifest.frames
+    none = SplitFacts(files=0, runs=())
+    return SceneSet(
+        name=manifest.scene_set,
+        aliases=(),
+        frame_size=frames.height,
+        views=frames.views,
+        context_views=max(1, frames.views - 1),
+        raw_bytes=0,
+        train=none,
+        test=none,
+        camera_fields=manifest.cameras.fields,
+        angles=manifest.cameras.angles,
+    )
+
+
 def locate(source: str, root: Place, given: str | None) -> tuple[Place, SceneSet]:
     """The folder and the set that a user means by a name or a path.
 
@@ -159,10 +182,10 @@ def locate(source: str, root: Place, given: str | None) -> tuple[Place, SceneSet
     if isinstance(path, StorePath) or path.exists() or os.sep in source or given is not None:
         if isinstance(path, Path) and not path.exists():
             raise SourceMissing(f"{path}: no such file or folder")
-        if (path / MANIFEST_FILE).exists() and given is None:
-            from gqn_data.manifest import read_manifest
-
-            return path, find_scene_set(read_manifest(path).scene_set)
+        if (path / MANIFEST_FILE).exists() and (given is None or not is_in_catalogue(given)):
+            row = set_of_manifest(read_manifest(path))
+            if given in (None, row.name):
+                return path, row
         return path, set_of(path, given)
     scene_set = find_scene_set(source)
     return root / "raw" / scene_set.name, scene_set

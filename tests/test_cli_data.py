@@ -300,8 +300,11 @@ def test_list_names_every_set_with_its_aliases_and_counts():
     text = good("list").stdout
     for row in SCENE_SETS.values():
         (line,) = [line for line in text.splitlines() if line.startswith(row.name + " ")]
-        for part in (*row.aliases, f"{row.frame_size}x{row.frame_size}", f"{row.train.scenes:,}", str(row.train.files)):
+        for part in (*row.aliases, f"{row.frame_size}x{row.frame_size}", str(row.train.files)):
             assert part in line
+        assert (f"{row.train.scenes:,}" if row.train.scenes else "? + ?") in line
+        assert row.settled == (f"{row.name} *" not in line)
+    assert "availability unsettled" in text
     assert good("list", "--names").stdout.split() == list(SCENE_SETS)
     assert [row["name"] for row in json.loads(good("list", "--json").stdout)] == list(SCENE_SETS)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gqn_data.cameras import POSE_NUMBERS, poses_of
+from gqn_data.cameras import POSE_NUMBERS, pose_fields, poses_of
 from gqn_data.errors import OptionError
 
 NUMBERS = st.floats(-20, 20, width=32)
@@ -45,5 +45,14 @@ def test_cameras_are_left_as_they_were() -> None:
 
 @pytest.mark.parametrize("width", [0, 3, 4, 6, 7, 9])
 def test_cameras_of_another_width_are_refused(width: int) -> None:
-    with pytest.raises(OptionError, match=rf"cameras of {width} numbers; poses are defined for x, y, z, yaw, pitch"):
+    with pytest.raises(OptionError, match=rf"cameras of {width} numbers, expected 5: x, y, z, yaw, pitch"):
         poses_of(np.zeros((2, width), np.float32))
+
+
+@pytest.mark.parametrize("fields", [("a",), ("x", "y", "z", "pitch", "yaw"), tuple("abcdefghi")])
+def test_of_other_cameras_the_pose_is_the_numbers_as_they_are(fields: tuple[str, ...]) -> None:
+    cameras = np.random.default_rng(1).normal(size=(2, 3, len(fields))).astype(np.float32)
+    assert pose_fields(fields) == fields
+    np.testing.assert_array_equal(poses_of(cameras, fields), cameras)
+    with pytest.raises(OptionError, match=f"expected {len(fields)}: {', '.join(fields)}"):
+        poses_of(cameras[..., :-1], fields)

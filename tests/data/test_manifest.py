@@ -142,7 +142,7 @@ def test_a_missing_key_is_refused(data, good, tmp_path):
 FILE = ("splits", "train", "shards", 0, "files", 0)
 WRONG = {
     ("schema",): [2, 0, None, "1", True, 1.5, [1]],
-    ("scene_set",): ["rooms", "", None, 3, ["mazes"], {"a": 1}],
+    ("scene_set",): ["Rooms", "", None, 3, ["mazes"], {"a": 1}, "my rooms", "../rooms", "a/b", "-", "r" * 65],
     ("format",): [None, 3, []],
     ("tool",): [None, 3],
     ("limit",): [-1, 1.5, "2", True],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from made_scenes import SET, make_raw_folder, tree
 
 from gqn_data.errors import GQNError, OptionError, SourceMissing, UnknownSceneSet
-from gqn_data.scene_sets import SCENE_SETS, find_scene_set, source_file_number
+from gqn_data.scene_sets import SCENE_SETS, find_scene_set, is_in_catalogue, is_set_name, source_file_number
 from gqn_data.sources import locate, open_raw_folder, set_of
 
 # name: files, frame, views, scenes (train, test), raw size in GiB; from the project's facts about the data
@@ -23,8 +23,17 @@ FACTS = {
 }
 
 
+# name: first and last train file, first and last test file, files in the names, camera numbers; from the public
+# reader of E-GQN (josh-tobin/egqn-datasets, data_reader.py)
+EGQN_FACTS = {
+    "openai-block": ((1, 2000), (2001, 2500), 2500, 9),
+    "disco-humanoid": ((1, 2000), (2001, 2500), 2500, 9),
+    "rooms-random-objects": ((2, 1600), (1601, 1943), 1943, 5),
+}
+
+
 def test_the_catalogue_says_what_is_known():
-    assert set(SCENE_SETS) == set(FACTS)
+    assert list(SCENE_SETS) == [*FACTS, *EGQN_FACTS]  # DeepMind's come first
     for name, (files, frame, views, scenes, size) in FACTS.items():
         row = SCENE_SETS[name]
         assert row.name == name
@@ -36,9 +45,29 @@ def test_the_catalogue_says_what_is_known():
         assert 1 <= row.context_views < row.views
 
 
+@pytest.mark.parametrize("name", EGQN_FACTS)
+def test_the_sets_of_egqn_are_as_their_reader_reads_them(name):
+    row = SCENE_SETS[name]
+    train, test, of, numbers = EGQN_FACTS[name]
+    assert (row.frame_size, row.views, row.context_views, len(row.camera_fields)) == (128, 4, 3, numbers)
+    for split, (first, last) in (("train", train), ("test", test)):
+        facts = row.split(split)
+        assert [facts.numbers[0], facts.numbers[-1]] == [first, last]
+        assert facts.files == last - first + 1
+        assert row.source_name(split, last) == f"{last:04}-of-{of}.tfrecord"  # all in one folder
+        assert facts.scenes_in_file(first) == 0  # nobody says how many
+        for outside in (first - 1, last + 1):
+            with pytest.raises(OptionError, match=f"files {first} to {last}"):
+                facts.file_name(outside)
+    assert not row.settled
+    assert row.bucket_url == "https://storage.googleapis.com/egqn-datasets"
+    assert row.angles == ("radians" if numbers == 5 else "undocumented")
+
+
 def test_what_is_not_settled_says_so():
+    assert {name for name, row in SCENE_SETS.items() if not row.settled} == set(EGQN_FACTS)
     unsettled = {
-        (name, split) for name, row in SCENE_SETS.items() for split in ("train", "test") if not row.split(split).settled
+        (name, split) for name in FACTS for split in ("train", "test") if not SCENE_SETS[name].split(split).settled
     }
     assert unsettled == {("rooms_free_camera_with_object_rotations", "test"), ("shepard_metzler_7_parts", "train")}
 
@@ -47,12 +76,12 @@ def test_what_is_not_settled_says_so():
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_files_of_a_split_hold_its_scenes_between_them(row, split):
     facts = row.split(split)
-    assert sum(facts.scenes_in_file(number) for number in range(1, facts.files + 1)) == facts.scenes
-    for outside in (0, -1, facts.files + 1):
+    assert sum(facts.scenes_in_file(number) for number in facts.numbers) == facts.scenes
+    for outside in (facts.first - 1, -1, facts.first + facts.files):
         with pytest.raises(OptionError, match="out of range"):
             facts.file_name(outside)
     with pytest.raises(OptionError, match="out of range"):
-        facts.scenes_in_file(facts.files + 1)
+        facts.scenes_in_file(facts.first + facts.files)
 
 
 @pytest.mark.parametrize("name", ["shepard_metzler_5_parts", "shepard_metzler_7_parts"])
@@ -99,6 +128,19 @@ def test_every_name_and_alias_finds_one_set():
 def test_an_unknown_set_is_answered_with_the_nearest_name(typed, nearest):
     with pytest.raises(UnknownSceneSet, match=f"did you mean '{nearest}"):
         find_scene_set(typed)
+
+
+@pytest.mark.parametrize("name", [*SCENE_SETS, "mine", "my_scenes", "7-rooms", "a" * 64])
+def test_plain_names_are_names_of_sets(name):
+    assert is_set_name(name)
+    assert is_in_catalogue(name) == (name in SCENE_SETS)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a" * 65, "Mine", "my scenes", "../mine", "a/b", "-mine", ".mine", "mine\n", "mïne"]
+)
+def test_other_names_are_none(name):
+    assert not is_set_name(name)
 
 
 @given(st.text())
