@@ -1,6 +1,6 @@
 """One shard of a conversion: its scenes from the source, checked on the way, into a container. Runs in any process.
 
-Imports `dataset`, `formats`, `manifest`, `plan`.
+Imports `dataset`, `formats`, `manifest`, `plan`, `storage`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from gqn_data import storage
 from gqn_data.dataset import Dataset
-from gqn_data.errors import CorruptFrame, ShardChecksumError
+from gqn_data.errors import CorruptFrame, DestinationError, ShardChecksumError
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.formats.tfrecord_files import scenes_in_sequence
@@ -21,6 +22,34 @@ from gqn_data.scene import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """Tells a worker whether the run that sent it is still the one that writes the dataset.
+
+    A worker of a cluster outlives a client that was killed, and a run with another plan may have begun meanwhile.
+
+    Attributes:
+        note: the file in which the run noted its plan.
+        sha256: of that file.
+    """
+
+    note: Place
+    sha256: str
+
+    def check(self) -> None:
+        """Returns where the plan is still that.
+
+        Raises:
+            DestinationError: it is another, or none.
+        """
+        try:
+            found = storage.sha256_of(self.note)
+        except FileNotFoundError:
+            found = ""
+        if found != self.sha256:
+            raise DestinationError(f"{self.note}: the run that this shard was for is over; the shard is not written")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShardTask:
     """A shard to write.
 
@@ -28,11 +57,13 @@ class ShardTask:
         source: where its scenes are; at least those.
         place: which shard of which dataset.
         format_name: of the container.
+        ticket: of the run; None where no worker can outlive it.
     """
 
     source: Source
     place: ShardPlace
     format_name: str
+    ticket: Ticket | None = None
 
 
 def write_shard(task: ShardTask) -> ShardRow:
@@ -40,6 +71,7 @@ def write_shard(task: ShardTask) -> ShardRow:
 
     Raises:
         GQNError: a record, a frame or a shard of the source cannot be trusted, or the shard cannot be written.
+        DestinationError: the run that this shard was for is over.
     """
     place, source = task.place, task.source
     at = place.first_scene - source.first_scene
@@ -49,9 +81,12 @@ def write_shard(task: ShardTask) -> ShardRow:
         for scene in _scenes_of(source, place):
             yield scene
             at += 1
+        if task.ticket is not None:
+            task.ticket.check()  # now, for what follows is the flush and the rename
 
     try:
-        return FORMATS[task.format_name].write_shard(place, scenes())
+        with storage.own_temporaries():
+            return FORMATS[task.format_name].write_shard(place, scenes())
     except CorruptFrame as error:
         dataset = Dataset(source.folder, source.manifest, place.split)
         number, within = dataset.locate(at)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -124,17 +125,16 @@ def index_file(task: IndexTask) -> IndexedFile:
         )
         index["length"] = np.array(lengths, np.uint32).reshape(scenes, views)
         index["cameras"] = np.stack(cameras)
-    found = IndexedFile(
-        source=SourceRow(
-            name=task.file.name,
-            bytes=stat.st_size,
-            scenes=scenes,
-            expected_scenes=task.file.expected_scenes,
-            skipped=tuple(skipped),
-        ),
-        index=write_npy(task.index_folder, name, index),
+    source = SourceRow(
+        name=task.file.name,
+        bytes=stat.st_size,
+        scenes=scenes,
+        expected_scenes=task.file.expected_scenes,
+        skipped=tuple(skipped),
     )
-    json_files.write_note(memo, {**seen, **dataclasses.asdict(found)})
+    with storage.own_temporaries():
+        found = IndexedFile(source=source, index=write_npy(task.index_folder, name, index))
+        json_files.write_note(memo, {**seen, **dataclasses.asdict(found)})
     return found
 
 
@@ -183,6 +183,7 @@ def index_source_files(
     limit: int | None = None,
     on_corrupt: OnCorrupt = "fail",
     workers: int = 1,
+    executor: Executor | None = None,
 ) -> Manifest:
     """Indexes the source files of a raw folder; returns the manifest of them, read in place.
 
@@ -193,25 +194,38 @@ def index_source_files(
         limit: at most so many scenes of each split; files beyond are not read.
         on_corrupt: `fail`, or `skip` corrupt records and note them.
         workers: processes.
+        executor: does the work instead of processes of this run's own; is not shut down.
 
     Raises:
         CorruptRecord: a record cannot be trusted, and corrupt ones are not skipped.
         SourceMissing: a split has no scenes at all.
     """
+    if executor is not None:
+        raw, index_folder = _told_elsewhere(raw), index_folder and index_folder.absolute()
     layout = raw.layout
+    first = [files[0].path for files in raw.files.values()]
     kept: dict[Split, list[IndexedFile]] = {}
-    with pool(workers) as executor:
+    with pool(workers, executor, shared=first) as running:
         for split, files in raw.files.items():
             if splits is not None and split not in splits:
                 continue
             tasks = (
                 IndexTask(file=file, layout=layout, index_folder=index_folder, on_corrupt=on_corrupt) for file in files
             )
-            found = map_in_order(executor, index_file, tasks, 2 * workers)
+            found = map_in_order(running, index_file, tasks, 2 * workers)
             kept[split] = _until(limit, found, files, split)
     if not kept:
         raise SourceMissing(f"{raw.folder}: no source files of the split {' or '.join(splits or ())}")
     return manifest_of(raw, kept, limit)
+
+
+def _told_elsewhere(raw: RawFolder) -> RawFolder:
+    """The raw folder as workers must be told of it that may be anywhere: no path depends on where they run."""
+    files = {
+        split: tuple(dataclasses.replace(file, path=file.path.absolute()) for file in files)
+        for split, files in raw.files.items()
+    }
+    return dataclasses.replace(raw, folder=raw.folder.absolute(), files=files)
 
 
 def manifest_of(raw: RawFolder, found: Mapping[Split, Sequence[IndexedFile]], limit: int | None) -> Manifest:
@@ -274,7 +288,9 @@ def _split_row(raw: RawFolder, split: Split, found: Sequence[IndexedFile]) -> Sp
     )
 
 
-def index_raw_folder(raw: RawFolder, *, on_corrupt: OnCorrupt = "fail", workers: int = 1) -> Manifest:
+def index_raw_folder(
+    raw: RawFolder, *, on_corrupt: OnCorrupt = "fail", workers: int = 1, executor: Executor | None = None
+) -> Manifest:
     """Makes a raw folder trainable in place: an index beside each source file, and the manifest last.
 
     Files that did not change since the last run are not read again.
@@ -284,6 +300,7 @@ def index_raw_folder(raw: RawFolder, *, on_corrupt: OnCorrupt = "fail", workers:
     """
     with storage.sole_writer(raw.folder):
         storage.remove_temporaries(raw.folder)
-        manifest = index_source_files(raw, raw.folder, on_corrupt=on_corrupt, workers=workers)
+        manifest = index_source_files(raw, raw.folder, on_corrupt=on_corrupt, workers=workers, executor=executor)
+        storage.remove_temporaries(raw.folder)  # of workers that were lost on the way
         manifest.write(raw.folder)
     return manifest

@@ -13,9 +13,11 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -29,6 +31,7 @@ except ImportError:  # Windows has no fcntl; two runs at once are then not notic
     fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY = ".partial"
+_attempt: ContextVar[str] = ContextVar("attempt", default="")
 _BLOCK = 1 << 20
 
 
@@ -65,7 +68,7 @@ def writing(path: Place) -> Iterator[IO[bytes]]:
             path.put(file)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + _TEMPORARY)
+    temporary = path.with_name(path.name + _attempt.get() + _TEMPORARY)
     with _full_disk_told(path):
         try:
             with temporary.open("wb", buffering=_BLOCK) as file:
@@ -77,6 +80,20 @@ def writing(path: Place) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
             raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def own_temporaries() -> Iterator[None]:
+    """In the block, temporary names are of this attempt alone: another one may write the same file at the same time.
+
+    A cluster runs a task again when it has lost sight of a worker, which may still be at it, on the same shared disk.
+    Both attempts give the same bytes. What a killed one leaves is not overwritten by the next: `remove_temporaries`.
+    """
+    before = _attempt.set(f".{uuid.uuid4().hex[:16]}")
+    try:
+        yield
+    finally:
+        _attempt.reset(before)
 
 
 @contextlib.contextmanager

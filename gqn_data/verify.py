@@ -6,7 +6,8 @@ Nothing is written. Every fault is found and told, not only the first one. Impor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,7 +100,14 @@ class _Found:
     faults: tuple[str, ...] = ()
 
 
-def verify(folder: Place, scene_set: SceneSet, *, deep: bool = False, workers: int | None = None) -> Verification:
+def verify(
+    folder: Place,
+    scene_set: SceneSet,
+    *,
+    deep: bool = False,
+    workers: int | None = None,
+    executor: Executor | None = None,
+) -> Verification:
     """Checks a dataset, or a raw folder.
 
     Args:
@@ -107,16 +115,22 @@ def verify(folder: Place, scene_set: SceneSet, *, deep: bool = False, workers: i
         scene_set: the set that it holds.
         deep: decode every frame and look at every camera, too.
         workers: processes; None for one a core.
+        executor: does the work instead of processes of this run's own; is not shut down.
 
     Raises:
         GQNError: there is nothing to check, or the manifest cannot be used.
     """
+    if executor is not None:
+        folder = folder.absolute()  # its workers may be anywhere
     tasks = list(_tasks(folder, scene_set, deep))
     total = sum(_size(task) for task in tasks)
     processes = workers or usable_cores()
     found = []
-    with pool(min(processes, len(tasks))) as executor, bar(total, "B", "verify", unit_scale=True) as progress:
-        for task, result in zip(tasks, map_in_order(executor, _check, tasks, 2 * processes)):
+    with (
+        pool(min(processes, len(tasks)), executor, shared=_seen_by_all(tasks)) as running,
+        bar(total, "B", "verify", unit_scale=True) as progress,
+    ):
+        for task, result in zip(tasks, map_in_order(running, _check, tasks, 2 * processes)):
             found.append(result)
             progress.update(_size(task))
     return Verification(
@@ -151,6 +165,12 @@ def _tasks(folder: Place, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
         elif deep:
             for number in range(len(split_row.shards)):
                 yield _ShardTask(folder=folder, manifest=manifest, split=split, number=number)
+
+
+def _seen_by_all(tasks: Sequence[_Task]) -> list[Place]:
+    """A file that every worker must see: what one does not see would be told as a fault of the data."""
+    first = tasks[0]
+    return [first.path if isinstance(first, _RecordsTask) else first.folder / MANIFEST_FILE]
 
 
 def _size(task: _Task) -> int:
