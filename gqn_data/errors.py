@@ -141,6 +141,14 @@ class FetchStopped(FetchError):
     """A fetch that was told to stop; what has come is kept for the next run."""
 
 
+class StoreRefused(StoreError):
+    """An object store that does not let this user in."""
+
+
+class StoreChanged(StoreError):
+    """An object that is not of the version that was asked for any more."""
+
+
 class WorkerLost(GQNError):
     """A worker process that ended without telling why."""
 

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from gqn_data.errors import SourceMissing, StoreError
+from gqn_data.errors import SourceMissing, StoreChanged, StoreError, StoreRefused
 
 if TYPE_CHECKING:
     from obstore import GetOptions, PutMode
@@ -192,12 +192,22 @@ class StorePath:
     @contextlib.contextmanager
     def _told(self) -> Iterator[ObjectStore]:
         """The store; its errors as ours, but for an absent object, which is a FileNotFoundError as on a disk."""
-        from obstore.exceptions import BaseError, NotFoundError
+        from obstore.exceptions import (
+            BaseError,
+            NotFoundError,
+            PermissionDeniedError,
+            PreconditionError,
+            UnauthenticatedError,
+        )
 
         try:
             yield _store(self._root, os.getpid())
         except (FileNotFoundError, NotFoundError) as error:
             raise FileNotFoundError(2, "no such object", str(self)) from error
+        except PreconditionError as error:
+            raise StoreChanged(f"{self}: was replaced meanwhile; run the same command again") from error
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise StoreRefused(f"{self}: {_first_line(error)}; {_remedy(self.scheme)}") from error
         except BaseError as error:
             raise StoreError(f"{self}: {_first_line(error)}; {_remedy(self.scheme)}") from error
 
@@ -296,7 +306,7 @@ class StorePath:
             if tag is not None and not tag.startswith("W/"):
                 options["if_match"] = tag
             elif e_tag is not None and e_tag != stat.e_tag:
-                raise StoreError(f"{self}: was replaced meanwhile; run the same command again")
+                raise StoreChanged(f"{self}: was replaced meanwhile; run the same command again")
 
             def fetch(first: int) -> bytes:
                 last = min(first + BLOCK, stat.st_size)
