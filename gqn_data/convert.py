@@ -10,6 +10,7 @@ Imports `copying`, `destination`, `index`, `manifest`, `plan`, `sources`, `work`
 from __future__ import annotations
 
 import time
+from concurrent.futures import Executor
 from pathlib import Path
 
 from gqn_data import storage
@@ -38,7 +39,13 @@ from gqn_data.workers import map_in_order, pool
 
 
 def convert(
-    folder: Place, scene_set: SceneSet, root: Place, options: Options, say: Say = lambda _: None
+    folder: Place,
+    scene_set: SceneSet,
+    root: Place,
+    options: Options,
+    say: Say = lambda _: None,
+    *,
+    executor: Executor | None = None,
 ) -> list[Conversion]:
     """Converts a raw folder or a dataset into the containers asked for, below the data root.
 
@@ -48,10 +55,13 @@ def convert(
         root: the data root for what is written: `<root>/<format>/<set>/`.
         options: how.
         say: told what is about to be done, a line at a time.
+        executor: does the work instead of processes of this run's own; is not shut down.
 
     Raises:
         GQNError: any fault of the source, of the destination or of the disk; nothing whole is lost by it.
     """
+    if executor is not None:
+        folder, root = folder.absolute(), root.absolute()  # its workers may be anywhere
     work = root / WORK_FOLDER / scene_set.name
     destinations = {name: converted_folder(root, name, scene_set) for name in options.formats}
     for destination in destinations.values():
@@ -72,11 +82,11 @@ def convert(
                 WorkFolder(work / name).remove()  # of a run that was cut off when all was written
                 done[name] = whole
         if len(done) < len(destinations):
-            source = _open_source(folder, scene_set, work / "index", options)
+            source = _open_source(folder, scene_set, work / "index", options, executor)
             for name, destination in destinations.items():
                 if name not in done:
                     plan = make_plan(source, name, destination, options)
-                    done[name] = _write(plan, source, WorkFolder(work / name), options, say)
+                    done[name] = _write(plan, source, WorkFolder(work / name), options, say, executor)
         storage.remove_folder(work / "index")
     return [done[name] for name in options.formats]
 
@@ -91,7 +101,13 @@ def plan_only(folder: Place, scene_set: SceneSet, root: Place, options: Options)
     return [make_plan(source, name, converted_folder(root, name, scene_set), options) for name in options.formats]
 
 
-def _open_source(folder: Place, scene_set: SceneSet, index_folder: Place | None, options: Options) -> Source:
+def _open_source(
+    folder: Place,
+    scene_set: SceneSet,
+    index_folder: Place | None,
+    options: Options,
+    executor: Executor | None = None,
+) -> Source:
     """The source. Raw files without an index are counted by their framing, and checked when they are copied.
 
     Where corrupt records are to be skipped, the counts are known only after a look at every record: the files are
@@ -109,6 +125,7 @@ def _open_source(folder: Place, scene_set: SceneSet, index_folder: Place | None,
         limit=options.limit,
         on_corrupt=options.on_corrupt,
         workers=options.processes,
+        executor=executor,
     )
     return Source(folder=folder, manifest=limited(manifest, options), index_folder=index_folder, indexed=look_at_all)
 
@@ -130,7 +147,9 @@ def _source_as_noted(folder: Place, scene_set: SceneSet, noted: Manifest, option
     return raw_as_noted(open_raw_folder(folder, scene_set), noted, options)
 
 
-def _write(plan: Plan, source: Source, work: WorkFolder, options: Options, say: Say) -> Conversion:
+def _write(
+    plan: Plan, source: Source, work: WorkFolder, options: Options, say: Say, executor: Executor | None
+) -> Conversion:
     """Writes what is missing of a planned dataset, the manifest last."""
     started = time.monotonic()
     name = plan.manifest.format
@@ -145,17 +164,20 @@ def _write(plan: Plan, source: Source, work: WorkFolder, options: Options, say: 
         f"writing about {storage.human_bytes(wanted)} to {plan.folder}"
     )
     storage.need_room(plan.folder, wanted)
-    tasks = (ShardTask(source=source, place=place, format_name=name) for place in missing)
+    ticket = None if executor is None else work.ticket()  # processes of our own do not outlive us
+    tasks = (ShardTask(source=source, place=place, format_name=name, ticket=ticket) for place in missing)
     total = sum(place.scenes for place in plan.places)
     workers = min(options.processes, max(1, len(missing)))
     with (
-        pool(workers) as executor,
+        pool(workers, executor, shared=() if ticket is None else (ticket.note, source.first_file)) as running,
         bar(total, "scene", name, initial=total - sum(place.scenes for place in missing)) as progress,
     ):
-        for place, row in zip(missing, map_in_order(executor, write_shard, tasks, 2 * workers)):
+        for place, row in zip(missing, map_in_order(running, write_shard, tasks, 2 * workers)):
             work.mark(place, row)
             done[place.split, place.number] = row
             progress.update(place.scenes)
+    if executor is not None:
+        storage.remove_temporaries(plan.folder)  # of workers that were lost on the way
     manifest = complete(plan, done, work)
     seconds = time.monotonic() - started
     return Conversion(

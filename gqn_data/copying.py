@@ -1,6 +1,6 @@
 """One shard of a conversion: its scenes from the source, checked on the way, into a container. Runs in any process.
 
-Imports `dataset`, `formats`, `manifest`, `plan`, `storage`.
+Imports `dataset`, `formats`, `manifest`, `plan`, `storage`, `work`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from gqn_data import storage
 from gqn_data.dataset import Dataset
-from gqn_data.errors import CorruptFrame, DestinationError, ShardChecksumError
+from gqn_data.errors import CorruptFrame, ShardChecksumError
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.formats.tfrecord_files import scenes_in_sequence
@@ -19,34 +19,7 @@ from gqn_data.manifest import FileRow, ShardRow, file_fault
 from gqn_data.places import Place
 from gqn_data.plan import Source
 from gqn_data.scene import Scene
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ticket:
-    """Tells a worker whether the run that sent it is still the one that writes the dataset.
-
-    A worker of a cluster outlives a client that was killed, and a run with another plan may have begun meanwhile.
-
-    Attributes:
-        note: the file in which the run noted its plan.
-        sha256: of that file.
-    """
-
-    note: Place
-    sha256: str
-
-    def check(self) -> None:
-        """Returns where the plan is still that.
-
-        Raises:
-            DestinationError: it is another, or none.
-        """
-        try:
-            found = storage.sha256_of(self.note)
-        except FileNotFoundError:
-            found = ""
-        if found != self.sha256:
-            raise DestinationError(f"{self.note}: the run that this shard was for is over; the shard is not written")
+from gqn_data.work import Ticket
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,6 +89,11 @@ class Source:
     first_scene: int = 0
 
     @property
+    def first_file(self) -> Place:
+        """The first file that is read; who sees it sees the source."""
+        return self.folder / next(iter(self.manifest.splits.values())).shards[0].files[0].name
+
+    @property
     def stored_bytes(self) -> int:
         """About what the wanted scenes take in the source."""
         total = 0

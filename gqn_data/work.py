@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from gqn_data import json_files, storage
-from gqn_data.errors import ManifestError
+from gqn_data.errors import DestinationError, ManifestError
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.manifest import (
     CHECKSUM_FILE,
@@ -31,6 +32,34 @@ _PLAN_FILE = "plan.json"
 
 # The shards of a plan that are whole, by split and number.
 Done = dict[tuple[Split, int], ShardRow]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """Tells a worker whether the run that sent it is still the one that writes the dataset.
+
+    A worker of a cluster outlives a client that was killed, and a run with another plan may have begun meanwhile.
+
+    Attributes:
+        note: the file in which the run noted its plan.
+        sha256: of that file.
+    """
+
+    note: Place
+    sha256: str
+
+    def check(self) -> None:
+        """Returns where the plan is still that.
+
+        Raises:
+            DestinationError: it is another, or none.
+        """
+        try:
+            found = storage.sha256_of(self.note)
+        except FileNotFoundError:
+            found = ""
+        if found != self.sha256:
+            raise DestinationError(f"{self.note}: the run that this shard was for is over; the shard is not written")
 
 
 class WorkFolder:
@@ -135,6 +164,11 @@ class WorkFolder:
     def _note(self, this: dict[str, Any] | None, files: list[str]) -> None:
         """Notes the plan under way, and the files in the destination that are its own."""
         json_files.write_note(self._folder / _PLAN_FILE, {"identity": this, "files": files})
+
+    def ticket(self) -> Ticket:
+        """What a worker needs to know that the run still is the one that writes, from `begin` on."""
+        note = self._folder / _PLAN_FILE
+        return Ticket(note=note, sha256=storage.sha256_of(note))
 
     def mark(self, place: ShardPlace, row: ShardRow) -> None:
         """Notes that a shard is whole."""
