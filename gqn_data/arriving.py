@@ -38,7 +38,7 @@ from gqn_data.scene_sets import SPLITS, Split
 from gqn_data.sources import RawFolder, SourceFile, converted_folder
 from gqn_data.version import TOOL
 from gqn_data.work import WorkFolder
-from gqn_data.workers import hand_over, pool, result_of
+from gqn_data.workers import hand_over, most_ahead, need_workers, pool, result_of
 
 _FETCHERS = 4
 _WINDOW_SHARDS = 2  # of each worker, and two more: so much lies on the disk at once unless told otherwise
@@ -72,6 +72,8 @@ def convert_arriving(
     Raises:
         GQNError: any fault of the server, the source, the destination or the disk; nothing whole is lost by it.
     """
+    if executor is not None:
+        root, raw_folder = root.absolute(), raw_folder.absolute()  # its workers may be anywhere
     splits = options.splits or SPLITS
     listed = bucket.listing(splits, files)
     absent = missing(listed)
@@ -125,7 +127,8 @@ def convert_arriving(
             arrivals = _Arrivals(bucket, raw, there, left, work, scratch, options, window=window, keep_raw=keep_raw)
             arrivals.take_over(raw_folder)
             say(arrivals.announcement())
-            with pool(options.processes, executor) as workers:
+            storage.make_folder(raw.folder)
+            with pool(options.processes, executor, shared=(raw.folder,)) as workers:
                 arrivals.run(workers)
             done |= arrivals.complete()
         storage.remove_folder(work / "index")
@@ -317,6 +320,8 @@ class _Arrivals:
 
     def _collect(self, executor: Executor | None, pending: set[Future[Any]]) -> None:
         ended = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED).done
+        if self._running:
+            need_workers(executor)
         for future in [future for future in self._fetching if future in ended]:
             file = self._fetching.pop(future)
             file.counted = future.result()
@@ -473,7 +478,7 @@ class _Arrivals:
 
     def _write(self, executor: Executor | None) -> None:
         """Hands over the shards whose files are all there."""
-        most = 2 * self._options.processes
+        most = most_ahead(executor, 2 * self._options.processes)
         for target, place in list(self._ready):
             if len(self._running) >= most:
                 return
@@ -481,7 +486,8 @@ class _Arrivals:
                 continue
             self._ready.remove((target, place))
             target.work.begin_shard(place, target.kind.names(place))
-            task = ShardTask(source=self._source(place), place=place, format_name=target.kind.name)
+            ticket = None if executor is None else target.work.ticket()
+            task = ShardTask(source=self._source(place), place=place, format_name=target.kind.name, ticket=ticket)
             if executor is None:
                 self._note(target, place, write_shard(task))
             else:
