@@ -6,6 +6,7 @@ Results go to stdout, progress and messages to stderr. Exit status: 0 done, 1 th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -56,6 +57,17 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
+def cluster(scheduler: str | None, workers: int | None) -> Any:
+    """The cluster that `--scheduler` names, as an executor for as long as the block lasts; None without it."""
+    if scheduler is None:
+        return contextlib.nullcontext()
+    if workers is not None:
+        raise click.UsageError("--workers are processes of this machine; a cluster has its own: leave out one of both")
+    from gqn_data.cluster import connect
+
+    return connect(scheduler, say)
+
+
 def answer(value: Any, lines: list[str], *, as_json: bool) -> None:
     """The result of a command, on stdout: as JSON, or as text."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
@@ -82,6 +94,9 @@ _root = click.option(
 )
 _set = click.option("--set", "set_name", help="The scene set, where the folder's name does not tell it.")
 _workers = click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: one a core]")
+_scheduler = click.option(
+    "--scheduler", metavar="ADDRESS", help="Work on a Dask cluster: tcp://host:port, or a scheduler file."
+)
 _split = click.option("--split", type=click.Choice(SPLITS), help="One split only.  [default: both]")
 
 
@@ -151,9 +166,16 @@ def info(source: str, set_name: str | None, root: Place | None, as_json: bool) -
 @_root
 @click.option("--deep", is_flag=True, help="Decode every frame, too.")
 @_workers
+@_scheduler
 @_json
 def verify(
-    source: str, set_name: str | None, root: Place | None, deep: bool, workers: int | None, as_json: bool
+    source: str,
+    set_name: str | None,
+    root: Place | None,
+    deep: bool,
+    workers: int | None,
+    scheduler: str | None,
+    as_json: bool,
 ) -> None:
     """Check a dataset against its checksums, or TFRecords record by record.
 
@@ -165,7 +187,9 @@ def verify(
     from gqn_data.storage import data_root, human_bytes
     from gqn_data.verify import verify as verify_folder
 
-    found = verify_folder(*locate(source, data_root(root), set_name), deep=deep, workers=workers)
+    folder, scene_set = locate(source, data_root(root), set_name)
+    with cluster(scheduler, workers) as executor:
+        found = verify_folder(folder, scene_set, deep=deep, workers=workers, executor=executor)
     decoded = f", {found.frames:,} frames decoded" if deep else ""
     verdict = f"{len(found.faults)} faults" if found.faults else "all good"
     lines = [*found.faults, f"{found.files:,} files, {human_bytes(found.bytes)}{decoded}: {verdict}"]
@@ -216,9 +240,16 @@ def view(
 @_root
 @click.option("--on-corrupt", type=click.Choice(["fail", "skip"]), default="fail", show_default=True)
 @_workers
+@_scheduler
 @_json
 def index(
-    source: str, set_name: str | None, root: Place | None, on_corrupt: Any, workers: int | None, as_json: bool
+    source: str,
+    set_name: str | None,
+    root: Place | None,
+    on_corrupt: Any,
+    workers: int | None,
+    scheduler: str | None,
+    as_json: bool,
 ) -> None:
     """Make TFRecords trainable in place: check every record and note where each frame lies."""
     from gqn_data.index import index_raw_folder
@@ -229,7 +260,8 @@ def index(
 
     folder, scene_set = locate(source, data_root(root), set_name)
     raw = open_raw_folder(folder, scene_set)
-    index_raw_folder(raw, on_corrupt=on_corrupt, workers=workers or usable_cores())
+    with cluster(scheduler, workers) as executor:
+        index_raw_folder(raw, on_corrupt=on_corrupt, workers=workers or usable_cores(), executor=executor)
     found = describe(folder, scene_set)
     answer(found.manifest.to_json(), found.lines(), as_json=as_json)
 
@@ -255,6 +287,7 @@ def index(
 @click.option("--on-corrupt", type=click.Choice(["fail", "skip"]), default="fail", show_default=True)
 @click.option("--shard-mb", type=click.IntRange(1), default=256, show_default=True, help="About so many MiB a shard.")
 @_workers
+@_scheduler
 @click.option("--overwrite", is_flag=True, help="Replace a dataset that is there.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @_json
@@ -271,6 +304,7 @@ def convert(
     on_corrupt: Any,
     shard_mb: int,
     workers: int | None,
+    scheduler: str | None,
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
@@ -306,7 +340,8 @@ def convert(
             as_json=as_json,
         )
         return
-    done = convert_set(folder, scene_set, target, options, say)
+    with cluster(scheduler, workers) as executor:
+        done = convert_set(folder, scene_set, target, options, say, executor=executor)
     lines = []
     for result in done:
         manifest = result.manifest
@@ -329,6 +364,7 @@ def convert(
 @click.option("--views", type=int, help="Views a scene.  [default: the set's]")
 @click.option("--supersample/--no-supersample", default=True, show_default=True, help="Four rays a pixel, or one.")
 @_workers
+@_scheduler
 @_json
 def render(
     scene_set: str,
@@ -340,23 +376,26 @@ def render(
     views: int | None,
     supersample: bool,
     workers: int | None,
+    scheduler: str | None,
     as_json: bool,
 ) -> None:
     """Render scenes as TFRecords in DeepMind's schema and file names: no download needed."""
     from gqn_data.render.write import render_scene_set
     from gqn_data.storage import data_root, on_disk
 
-    report = render_scene_set(
-        on_disk(data_root(root), "scenes are rendered"),
-        scene_set,
-        scenes=scenes,
-        split=split,
-        seed=seed,
-        frame_size=size,
-        views=views,
-        supersample=supersample,
-        workers=workers,
-    )
+    with cluster(scheduler, workers) as executor:
+        report = render_scene_set(
+            on_disk(data_root(root), "scenes are rendered"),
+            scene_set,
+            scenes=scenes,
+            split=split,
+            seed=seed,
+            frame_size=size,
+            views=views,
+            supersample=supersample,
+            workers=workers,
+            executor=executor,
+        )
     rate = f", {report.frames / report.seconds:,.0f} frames/s" if report.frames else ""
     files = f"files written {report.files_written}, kept {report.files_kept}"
     answer(

@@ -130,6 +130,9 @@ def convert_arriving(
             storage.make_folder(raw.folder)
             with pool(options.processes, executor, shared=(raw.folder,)) as workers:
                 arrivals.run(workers)
+            if executor is not None:
+                for place in left.values():
+                    storage.remove_temporaries(place)  # of workers that were lost on the way
             done |= arrivals.complete()
         storage.remove_folder(work / "index")
         storage.remove_folder(work / "counted")

@@ -137,8 +137,8 @@ def _patience() -> float:
 
 
 @contextlib.contextmanager
-def connect(scheduler: str | None, say: Callable[[str], None] = lambda _: None) -> Iterator[DaskCluster | None]:
-    """The cluster of a scheduler, as the commands name it; None where none is named.
+def connect(scheduler: str, say: Callable[[str], None] = lambda _: None) -> Iterator[DaskCluster]:
+    """The cluster of a scheduler, as the commands name it.
 
     Args:
         scheduler: `tcp://host:port`, or the path of a scheduler file, as Dask's own commands write it.
@@ -148,9 +148,6 @@ def connect(scheduler: str | None, say: Callable[[str], None] = lambda _: None) 
         OptionError: neither an address nor a file.
         ClusterError: Dask is absent, the scheduler cannot be reached, or workers are of another version.
     """
-    if scheduler is None:
-        yield None
-        return
     where: dict[str, Any] = {"address": scheduler}
     if Path(scheduler).is_file():
         where = {"scheduler_file": scheduler}
