@@ -82,10 +82,12 @@ def describe(folder: Place, scene_set: SceneSet) -> Description:
     if (folder / MANIFEST_FILE).exists():
         manifest, indexed = read_manifest(folder), True
     elif isinstance(folder, StorePath):
-        raise SourceMissing(
-            f"{folder}: TFRecords without an index, and to count them all of them must be read; "
-            f"index them there with: gqn-data index {folder}"
-        )
+        if folder.can_be_listed and any(name.endswith(".tfrecord") for name, _ in folder.files()):
+            raise SourceMissing(
+                f"{folder}: TFRecords without an index, and to count them all of them must be read; "
+                f"index them there with: gqn-data index {folder}"
+            )
+        manifest, indexed = read_manifest(folder), True  # says that there is none
     else:
         manifest, indexed = index_source_files(open_raw_folder(folder, scene_set), None), False
     return Description(

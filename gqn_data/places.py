@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 from gqn_data.errors import SourceMissing, StoreChanged, StoreError, StoreRefused
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, PutMode
+    from obstore import GetOptions, PutMode, UpdateVersion
     from obstore.store import ObjectStore
 
 BLOCK = 8 << 20  # bytes of one request when a whole object is read
@@ -351,7 +351,12 @@ class StorePath:
 
     def replace(self, data: bytes, version: Stat) -> Stat | None:
         """Writes the object if it still is of that version; None where it is not."""
-        return self._put_if({"e_tag": version.e_tag, "version": version.version}, data)
+        mode: UpdateVersion = {}
+        if version.e_tag is not None:
+            mode["e_tag"] = version.e_tag
+        if version.version is not None:
+            mode["version"] = version.version
+        return self._put_if(mode, data)
 
     def _put_if(self, mode: PutMode, data: bytes) -> Stat | None:
         import obstore

@@ -6,6 +6,7 @@ import pytest
 from fault_counts import FaultCounts
 from hypothesis import HealthCheck, settings
 from made_scenes import SET, make_raw_folder
+from s3_server import environment, new_bucket, s3_server
 
 from gqn_data.scene_sets import SCENE_SETS
 
@@ -47,6 +48,21 @@ def pytest_collection_modifyitems(items):
 def faults(request):
     """Counts of a test of faults: `tries` says how many, `record` notes how it went."""
     return FaultCounts(request.node.nodeid)
+
+
+@pytest.fixture(scope="session")
+def s3_address():
+    """The address of an S3 server of this test process's own."""
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def s3(s3_address, monkeypatch):
+    """The URL of an empty bucket on a local S3 server that the environment names."""
+    for name, value in environment(s3_address).items():
+        monkeypatch.setenv(name, value)
+    return new_bucket(s3_address)
 
 
 @pytest.fixture(scope="session")
