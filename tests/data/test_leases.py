@@ -84,9 +84,14 @@ def test_a_lease_is_renewed_while_it_is_held(s3, monkeypatch):
 def test_a_lost_lease_is_told_and_not_taken_from_the_other_run(s3, monkeypatch):
     monkeypatch.setattr(leases, "RENEWED_EVERY", 0.02)
     folder = place(s3) / "work"
-    with pytest.raises(DestinationError, match="took it over"), storage.sole_writer(folder):
-        hold(folder / ".lock")
-        time.sleep(1.0)
+
+    def be_overtaken():
+        with storage.sole_writer(folder):
+            hold(folder / ".lock")
+            time.sleep(1.0)
+
+    with pytest.raises(DestinationError, match="took it over"):
+        be_overtaken()
     assert json.loads((folder / ".lock").read_bytes())["host"] == "elsewhere"
 
 
