@@ -2,6 +2,7 @@
 
     import gqn_data
     scenes = gqn_data.open("data/zarr/rooms_ring_camera")
+    with gqn_data.SceneWriter("data/zarr/my_scenes") as writer: ...
 
 `gqn_data.loader` makes batches for PyTorch. Names are imported when first used, so that `import gqn_data` is quick.
 """
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
     from gqn_data.dataset import open_dataset as open  # noqa: A004  the name that users look for
     from gqn_data.scene import Scene
     from gqn_data.scene_sets import SCENE_SETS, find_scene_set
+    from gqn_data.scene_writer import SceneWriter
 
 __version__ = VERSION
-__all__ = ["SCENE_SETS", "Dataset", "Scene", "__version__", "find_scene_set", "open"]
+__all__ = ["SCENE_SETS", "Dataset", "Scene", "SceneWriter", "__version__", "find_scene_set", "open"]
 
 _HOMES = {
     "Dataset": ("gqn_data.dataset", "Dataset"),
     "open": ("gqn_data.dataset", "open_dataset"),
     "Scene": ("gqn_data.scene", "Scene"),
+    "SceneWriter": ("gqn_data.scene_writer", "SceneWriter"),
     "SCENE_SETS": ("gqn_data.scene_sets", "SCENE_SETS"),
     "find_scene_set": ("gqn_data.scene_sets", "find_scene_set"),
 }

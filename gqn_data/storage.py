@@ -62,14 +62,14 @@ def writing(path: Place) -> Iterator[IO[bytes]]:
         StoreError: the store does not take it.
     """
     if isinstance(path, StorePath):
-        with _full_disk_told(path), tempfile.TemporaryFile(buffering=_BLOCK) as file:  # nameless: a kill leaves nothing
+        with full_disk_told(path), tempfile.TemporaryFile(buffering=_BLOCK) as file:  # nameless: a kill leaves nothing
             yield file
             file.seek(0)
             path.put(file)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + _attempt.get() + _TEMPORARY)
-    with _full_disk_told(path):
+    with full_disk_told(path):
         try:
             with temporary.open("wb", buffering=_BLOCK) as file:
                 yield file
@@ -97,7 +97,8 @@ def own_temporaries() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _full_disk_told(path: Place) -> Iterator[None]:
+def full_disk_told(path: Place) -> Iterator[None]:
+    """Raises NoSpace where the system says that the disk is full; `path` is what is written."""
     try:
         yield
     except OSError as error:

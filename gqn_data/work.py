@@ -127,6 +127,10 @@ class WorkFolder:
                 _remove_files(folder, [row.name for row in parse_shard(marker).files])
         storage.remove_folder(self._folder)
 
+    def abandon(self, folder: Place) -> None:
+        """Removes what this conversion left in the destination, and all that was noted of it."""
+        self._forget(folder, self._read(_PLAN_FILE) or {})
+
     def row_of(self, place: ShardPlace) -> ShardRow | None:
         """The manifest's row of a shard that is whole; None where it is to be made."""
         with contextlib.suppress(KeyError, TypeError, AttributeError):  # no marker of ours: the shard is made anew
