@@ -1,16 +1,16 @@
 """The Croissant description of a converted dataset: `croissant.json`, for catalogues and loaders.
 
-Every file is listed with its checksum: `mlcroissant` takes under a millisecond a file, and what a set of files alone
-would say nobody could check. Croissant has readers for tars of JPEGs and for JSON, so that the frames of WebDataset
-shards, and for every container the list of shards, load as records; of arrays in zarr, `.npy` and TFRecords it can
-say the shape and the type. What no source tells, such as the day of publication of scenes that somebody rendered,
-is left out. Imports `provenance` and what lies below it.
+Every file is listed with its checksum: files that a pattern names nobody could check. Croissant has readers for tars
+of JPEGs and for JSON, so that the frames of WebDataset shards, and for every container the list of shards, load as
+records; of arrays in zarr, `.npy` and TFRecords it can say the shape and the type. What no source tells, such as the
+day of publication of scenes that somebody rendered, is left out. Imports `provenance` and what lies below it.
 
 Source: docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html; the context is that of `mlcroissant`.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -94,7 +94,7 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
     about = about_set(manifest.scene_set)
     frames = manifest.frames
     value: dict[str, Any] = {
-        "@context": _CONTEXT,
+        "@context": copy.deepcopy(_CONTEXT),  # readers write into what they are given
         "@type": "sc:Dataset",
         "name": f"gqn-{manifest.scene_set}-{manifest.format}",
         "description": f"{known.headline} {manifest.scene_set}, a scene set for Generative Query Networks"
