@@ -27,6 +27,7 @@ from gqn_data.places import Place
 HEADER_BYTES = 12  # length as uint64, its masked checksum as uint32, both little-endian
 FOOTER_BYTES = 4  # masked checksum of the payload
 _BUFFER = 1 << 20
+_MOST_BYTES = 1 << 30  # of a record; protobuf itself reads no message of more than twice that
 
 _HEADER = struct.Struct("<QI")
 _UINT64 = struct.Struct("<Q")
@@ -58,9 +59,14 @@ class Record(NamedTuple):
     payload: bytes
 
 
-def masked_crc(data: bytes | memoryview) -> int:
-    """The checksum of the framing: CRC-32C, rotated right by 15 bits, plus a constant (record_writer.h)."""
-    crc: int = crc32c.crc32c(data)
+def masked_crc(data: bytes | memoryview, before: int = 0) -> int:
+    """The checksum of the framing: CRC-32C, rotated right by 15 bits, plus a constant (record_writer.h).
+
+    Args:
+        data: the bytes.
+        before: CRC-32C of those that come before them.
+    """
+    crc: int = crc32c.crc32c(data, before)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -86,7 +92,7 @@ def read_records(
         while header or not number:
             length = _length_in(header)
             following = offset + HEADER_BYTES + length + FOOTER_BYTES
-            if length < 0 or following > size:
+            if not 0 <= length <= _MOST_BYTES or following > size:
                 fault = _framing_fault(header, size - offset, first=offset == 0)
                 report(CorruptFraming(path, number, offset, fault), on_corrupt)
                 return
@@ -140,6 +146,8 @@ def _framing_fault(header: bytes, left: int, *, first: bool) -> str:
         what = "not a TFRecord, or damaged" if first else "damaged"
         return f"{what}: checksum of the length {length} is {found:08x}, the file says {expected:08x}"
     needed = HEADER_BYTES + _length_in(header) + FOOTER_BYTES
+    if needed <= left:
+        return f"a record of {_length_in(header)} bytes, expected {_MOST_BYTES} at most"
     return f"the file ends inside the record: {left} bytes left, expected {needed}"
 
 
@@ -153,10 +161,63 @@ def count_records(path: Place) -> int:
         return _pass_over(file, path, size, None)[0]
 
 
+def check_records(path: Path) -> int:
+    """The number of records in a file, both checksums of each tested; a MiB of memory, whatever the records' lengths.
+
+    Raises:
+        CorruptRecord: a payload does not match its checksum.
+        CorruptFraming: no TFRecord, compressed, or cut short.
+    """
+    view = memoryview(bytearray(_BUFFER))
+    begin = end = number = offset = 0  # bytes [begin, end) of the view are those from `offset` in the file on
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+
+        def more() -> None:
+            """Moves what is left to the front, and fills the rest."""
+            nonlocal begin, end
+            view[: end - begin] = view[begin:end]
+            begin, end = 0, end - begin
+            while end < len(view) and (count := file.readinto(view[end:])):
+                end += count
+
+        while offset < size or not number:
+            if end - begin < HEADER_BYTES:
+                more()
+            header = bytes(view[begin : min(end, begin + HEADER_BYTES)])
+            length = _length_in(header)
+            following = offset + HEADER_BYTES + length + FOOTER_BYTES
+            if length < 0 or following > size:
+                raise CorruptFraming(path, number, offset, _framing_fault(header, size - offset, first=offset == 0))
+            begin += HEADER_BYTES
+            if length > end - begin:
+                more()
+            before = 0
+            left = length
+            while left > end - begin and begin < end:  # longer than the view
+                before = crc32c.crc32c(view[begin:end], before)
+                left -= end - begin
+                begin = end
+                more()
+            found = masked_crc(view[begin : begin + left], before)
+            begin += left
+            if end - begin < FOOTER_BYTES:
+                more()
+            expected = int.from_bytes(view[begin : begin + FOOTER_BYTES], "little")
+            begin += FOOTER_BYTES
+            if found != expected:
+                raise wrong_payload(path, number, offset, found, expected)
+            number += 1
+            offset = following
+    return number
+
+
 @contextlib.contextmanager
 def _opened(path: Place) -> Iterator[tuple[IO[bytes], int]]:
     """A file open for reading, and its size."""
     if isinstance(path, Path):
+        if path.exists() and not path.is_file():
+            raise CorruptFraming(path, 0, 0, "no regular file")
         with path.open("rb", buffering=_BUFFER) as local:
             yield local, os.fstat(local.fileno()).st_size
         return
@@ -177,7 +238,7 @@ def _pass_over(file: IO[bytes], path: Place, size: int, count: int | None) -> tu
             header = os.pread(handle, HEADER_BYTES, offset)
         length = _length_in(header)
         following = offset + HEADER_BYTES + length + FOOTER_BYTES
-        if length < 0 or following > size:
+        if not 0 <= length <= _MOST_BYTES or following > size:
             fault = _framing_fault(header, size - offset, first=offset == 0)
             raise CorruptFraming(path, number, offset, fault)
         offset = following

@@ -3,6 +3,7 @@
 import gzip
 import io
 import pickle
+import tracemalloc
 import zipfile
 import zlib
 from itertools import accumulate
@@ -15,10 +16,11 @@ from made_scenes import framed, make_raw_folder, scenes_from, write_source_file
 from tfrecord import TFRecordWriter
 from tfrecord.reader import tfrecord_iterator, tfrecord_loader
 
+from gqn_data import tfrecords
 from gqn_data.errors import CorruptFraming, CorruptRecord, SourceMissing
 from gqn_data.index import index_source_files
 from gqn_data.sources import open_raw_folder
-from gqn_data.tfrecords import RecordWriter, count_records, read_records, serialize_example
+from gqn_data.tfrecords import RecordWriter, check_records, count_records, read_records, serialize_example
 
 PAYLOADS = [b"first record", bytes(range(40)), b"", b"the last one"]
 BYTES = framed(PAYLOADS)
@@ -85,6 +87,41 @@ def test_counting_reports_damaged_lengths_without_reading_payloads(tmp_path):
             with pytest.raises(CorruptFraming) as caught:
                 count_records(file_of(tmp_path, flipped(BYTES, at, 0x10)))
             assert caught.value.record == number
+
+
+@given(
+    lengths=st.lists(st.integers(0, 400), max_size=12),
+    change=st.none() | st.tuples(st.integers(0, 5000), st.integers(1, 255)),
+    cut=st.none() | st.integers(0, 5000),
+    buffer=st.integers(16, 200),
+)
+@settings(max_examples=300)
+def test_checking_alone_finds_what_reading_finds(lengths, change, cut, buffer, tmp_path):
+    data = framed([bytes(range(7, 7 + length % 200)) * (length // 200 + 1) for length in lengths])
+    if change and data:
+        data = flipped(data, change[0] % len(data), change[1])
+    path = file_of(tmp_path, data if cut is None else data[:cut])
+    try:
+        expected = len(list(read_records(path)))
+    except CorruptRecord as fault:
+        expected = (type(fault), str(fault))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tfrecords, "_BUFFER", buffer)
+        try:
+            found = check_records(path)
+        except CorruptRecord as fault:
+            found = (type(fault), str(fault))
+    assert found == expected
+
+
+def test_checking_takes_no_memory_for_the_length_of_a_record(tmp_path):
+    path = file_of(tmp_path, framed([bytes(40_000_000), b"end"]))
+    tracemalloc.start()
+    try:
+        assert check_records(path) == 2
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_length_beyond_the_file_is_refused_before_any_memory_is_taken_for_it(tmp_path):
