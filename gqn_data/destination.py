@@ -23,6 +23,7 @@ from gqn_data.manifest import (
     SourceRow,
     read_manifest,
 )
+from gqn_data.parts import need_no_part
 from gqn_data.places import Place
 from gqn_data.plan import Options, Plan, Source, identity, limited, make_plan
 from gqn_data.publishing import descriptions
@@ -55,10 +56,17 @@ class Conversion:
 
 @contextlib.contextmanager
 def working_in(work: Place) -> Iterator[None]:
-    """Holds the work folder for this process; removes it at the end, however that comes, where it is empty."""
+    """Holds the work folder for this process, while no part is at work in it."""
+    with removed_if_empty(work), storage.sole_writer(work):
+        need_no_part(work)
+        yield
+
+
+@contextlib.contextmanager
+def removed_if_empty(work: Place) -> Iterator[None]:
+    """Removes the work folder at the end, however that comes, where it is empty."""
     try:
-        with storage.sole_writer(work):
-            yield
+        yield
     finally:
         if isinstance(work, Path):
             with contextlib.suppress(OSError):  # not empty: another set is being converted, or this one in part

@@ -280,29 +280,35 @@ def _sync_data(handle: int) -> None:
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Place) -> Iterator[None]:
+def sole_writer(folder: Place, lock_name: str = ".lock") -> Iterator[None]:
     """Holds `folder` for this process; the system lets go of it even when the process is killed.
 
-    In an object store a lease is held instead (`leases.py`).
+    In an object store a lease is held instead (`leases.py`). A file system that has no locks is like one that lets
+    go of them at once: two runs are then not noticed.
+
+    Args:
+        folder: made where it is absent.
+        lock_name: of the file in it that is held.
 
     Raises:
         DestinationError: another process is writing there.
     """
     if isinstance(folder, StorePath):
-        with lease(folder / ".lock", str(folder)):
+        with lease(folder / lock_name, str(folder)):
             yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / ".lock"
+    lock = folder / lock_name
     while True:
         with lock.open("ab") as file:
             if fcntl is not None:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError as error:
-                    raise DestinationError(
-                        f"{folder}: another run is writing there; wait for it, or write elsewhere with --out"
-                    ) from error
+                    if error.errno in (errno.EAGAIN, errno.EACCES):
+                        raise DestinationError(
+                            f"{folder}: another run is writing there; wait for it, or write elsewhere with --out"
+                        ) from error
             try:
                 same = lock.stat().st_ino == os.fstat(file.fileno()).st_ino
             except FileNotFoundError:

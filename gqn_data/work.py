@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -72,7 +73,7 @@ class WorkFolder:
     def __init__(self, folder: Place) -> None:
         self._folder = folder
 
-    def begin(self, plan: Plan, *, overwrite: bool) -> Done:
+    def begin(self, plan: Plan, *, overwrite: bool, tidy: bool = True) -> Done:
         """Makes the destination ready for a plan: what is done of it stays, what is of another plan goes.
 
         From here until the manifest is written anew the destination is no dataset.
@@ -80,9 +81,11 @@ class WorkFolder:
         Args:
             plan: what will be written.
             overwrite: remove a dataset that is there, whatever it is.
+            tidy: remove temporary files, which are of killed runs.
         """
         storage.make_folder(plan.folder)
-        storage.remove_temporaries(plan.folder)
+        if tidy:
+            storage.remove_temporaries(plan.folder)
         if (plan.folder / MANIFEST_FILE).exists():
             self._open_again(plan, keep=not overwrite)
         noted = self._read(_PLAN_FILE)
@@ -92,7 +95,38 @@ class WorkFolder:
             noted = None
         if noted is None:
             self._note(this, plan.names())
-        done = {(place.split, place.number): self.row_of(place) for place in plan.places}
+        return self._done(plan.places)
+
+    def begin_part(self, plan: Plan, places: Sequence[ShardPlace]) -> Done:
+        """Makes the destination ready for a part of a plan, beside which other parts may be at work.
+
+        The first one readies it as `begin` does; temporary files stay, for they may be the others'.
+
+        Args:
+            plan: of all parts.
+            places: the shards of this part.
+
+        Raises:
+            DestinationError: another plan is noted; parts take nothing away that others made.
+        """
+        this = identity(plan.manifest)
+        noted = self._read(_PLAN_FILE) or {}
+        other = noted.get("identity")
+        if other is not None and other != this:
+            raise DestinationError(
+                f"{plan.folder}: another conversion is under way there, of other source files or with other options; "
+                f"give all parts the same; to give that one up, remove {plan.folder} and {self._folder}"
+            )
+        if other is None or (plan.folder / MANIFEST_FILE).exists():
+            self.begin(plan, overwrite=False, tidy=False)
+        return self._done(places)
+
+    def shards_done(self) -> int:
+        """How many shards are noted as whole, by all parts."""
+        return sum(name.endswith(".json") and name != _PLAN_FILE for name in storage.names_in(self._folder))
+
+    def _done(self, places: Sequence[ShardPlace]) -> Done:
+        done = {(place.split, place.number): self.row_of(place) for place in places}
         return {key: row for key, row in done.items() if row is not None}
 
     def begin_unplanned(self, folder: Place, this: dict[str, Any]) -> None:
