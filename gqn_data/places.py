@@ -278,13 +278,14 @@ class StorePath:
         with self._told() as store:
             return bytes(obstore.get_range(store, self._key, start=offset, length=length))
 
-    def read_ranges(self, extents: list[tuple[int, int]]) -> list[bytes]:
-        """The bytes of several extents (offset, length), fetched at once; near ones in one request."""
+    def read_ranges(self, extents: list[tuple[int, int]], gap: int = 1 << 20) -> list[bytes]:
+        """The bytes of several extents (offset, length), fetched at once; those up to `gap` apart by one request."""
         import obstore
 
         with self._told() as store:
             starts, lengths = [offset for offset, _ in extents], [length for _, length in extents]
-            return [bytes(part) for part in obstore.get_ranges(store, self._key, starts=starts, lengths=lengths)]
+            parts = obstore.get_ranges(store, self._key, starts=starts, lengths=lengths, coalesce=gap)
+            return [bytes(part) for part in parts]
 
     def blocks(self, start: int = 0, e_tag: str | None = None) -> Generator[bytes]:
         """All bytes from `start` on, in blocks, some of them fetched ahead; of one version of the object.

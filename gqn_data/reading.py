@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import threading
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,9 +23,13 @@ from gqn_data.errors import ShardChecksumError
 from gqn_data.places import Place, StorePath
 
 _MOST_OPEN = 256  # of the 1024 that systems commonly allow a process
+_GAP = 32 << 10  # bytes that come along between two extents of an object cost about what another request does
+
+# Windows would else translate line ends; a child process has its own files; a pipe would be waited for.
+_OPEN = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-class _Open(Protocol):
+class OpenFile(Protocol):
     """A file that is open."""
 
     size: int
@@ -34,19 +40,28 @@ class _Open(Protocol):
     def read_into(self, offset: int, out: NDArray[np.uint8]) -> int:
         """Fills the beginning of `out`; returns how many bytes."""
 
+    def read_many(self, extents: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of each extent (offset, length), or fewer."""
+
 
 class _Handle:
     """An open file on a disk; closed when nobody uses it any more."""
 
     def __init__(self, path: Path) -> None:
-        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
-        self.size = os.fstat(self.number).st_size
+        self.number = os.open(path, _OPEN)
+        found = os.fstat(self.number)
+        if not stat.S_ISREG(found.st_mode):
+            raise ShardChecksumError(f"{path}: no regular file; convert or copy the dataset again")
+        self.size = found.st_size
 
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self.number, length, offset)
 
     def read_into(self, offset: int, out: NDArray[np.uint8]) -> int:
         return os.preadv(self.number, [out.data], offset)
+
+    def read_many(self, extents: Sequence[tuple[int, int]]) -> list[bytes]:
+        return [self.read(offset, length) for offset, length in extents]
 
     def __del__(self) -> None:
         number = getattr(self, "number", None)
@@ -68,6 +83,19 @@ class _Object:
         data = self._path.read_range(offset, out.nbytes)
         out.reshape(-1)[: len(data)] = np.frombuffer(data, np.uint8)
         return len(data)
+
+    def read_many(self, extents: Sequence[tuple[int, int]]) -> list[bytes]:
+        return self._path.read_ranges(list(extents), gap=_GAP)
+
+
+def open_file(path: Place) -> OpenFile:
+    """A file, opened for ranged reads.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ShardChecksumError: no regular file.
+    """
+    return _Handle(path) if isinstance(path, Path) else _Object(path)
 
 
 # The files that are open, the one opened first at the head.
@@ -98,31 +126,42 @@ class RangedFile:
     def __init__(self, path: Place, size: int | None = None) -> None:
         self.path = path
         self._expected = size
-        self._handle: _Open | None = None
+        self._handle: OpenFile | None = None
 
     def __reduce__(self) -> tuple[type[RangedFile], tuple[Place, int | None]]:
         return type(self), (self.path, self._expected)
 
-    def _open(self) -> _Open:
+    @property
+    def is_far(self) -> bool:
+        """Whether every read is a request to a store, so that several are better made at once."""
+        return not isinstance(self.path, Path)
+
+    def fetched_again(self) -> bool:
+        """Whether the file was a local copy that had been damaged, and is a new one now."""
+        return False
+
+    def _opened(self) -> OpenFile:
+        return open_file(self.path)
+
+    def _open(self) -> OpenFile:
+        try:
+            handle = self._opened()  # without the lock: a remote file may have to be fetched first
+        except FileNotFoundError as error:
+            raise ShardChecksumError(
+                f"{self.path}: listed in the manifest and absent; convert or copy the dataset again"
+            ) from error
+        if self._expected is not None and handle.size != self._expected:
+            raise ShardChecksumError(
+                f"{self.path}: {handle.size} bytes, the manifest says {self._expected}; convert, index or copy it again"
+            )
         with _lock:
-            if self._handle is not None:  # opened by another thread meanwhile
-                return self._handle
-            try:
-                handle = _Handle(self.path) if isinstance(self.path, Path) else _Object(self.path)
-            except FileNotFoundError as error:
-                raise ShardChecksumError(
-                    f"{self.path}: listed in the manifest and absent; convert or copy the dataset again"
-                ) from error
-            if self._expected is not None and handle.size != self._expected:
-                raise ShardChecksumError(
-                    f"{self.path}: {handle.size} bytes, the manifest says {self._expected}; "
-                    "convert, index or copy it again"
-                )
-            self._handle = handle
-            _open_files.append(self)
-            while len(_open_files) > _MOST_OPEN:
-                _open_files.popleft()._handle = None  # whoever reads from it now still holds it
-            return handle
+            if self._handle is None:  # not opened by another thread meanwhile
+                self._handle = handle
+                if isinstance(handle, _Handle):
+                    _open_files.append(self)
+                while len(_open_files) > _MOST_OPEN:
+                    _open_files.popleft()._handle = None  # whoever reads from it now still holds it
+        return handle
 
     @property
     def size(self) -> int:
@@ -145,6 +184,22 @@ class RangedFile:
                 raise self._outside(offset, length, offset + len(data))
             data += more
         return data
+
+    def read_many(self, extents: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of each extent (offset, length); of a file in a store, all asked for at once.
+
+        Raises:
+            ShardChecksumError: the file does not hold one of them.
+        """
+        handle = self._handle or self._open()
+        for offset, length in extents:
+            if offset + length > handle.size:
+                raise self._outside(offset, length, handle.size)
+        parts = handle.read_many(extents)
+        for (offset, length), part in zip(extents, parts, strict=True):
+            if len(part) != length:
+                raise self._outside(offset, length, offset + len(part))
+        return parts
 
     def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
         """Fills the contiguous array `out` with the bytes from `offset` on.

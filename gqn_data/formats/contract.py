@@ -19,6 +19,9 @@ from gqn_data.reading import RangedFile
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import Split
 
+# Opens a file of a dataset, from its place, its row of the manifest, and the byte from which on it is kept at hand.
+Opener = Callable[[Place, FileRow, int | None], RangedFile]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPlace:
@@ -34,6 +37,7 @@ class ShardPlace:
         frames: how frames are kept.
         layout: what every scene looks like.
         index_folder: where indexes lie, if not in `folder` (source files that may not be written beside).
+        opener: opens the files; None to read them where they lie.
     """
 
     folder: Place
@@ -45,10 +49,18 @@ class ShardPlace:
     frames: FramesRow
     layout: SceneLayout
     index_folder: Place | None = None
+    opener: Opener | None = None
 
-    def open(self, row: FileRow) -> RangedFile:
-        """A file of the shard, to read ranges of."""
-        return RangedFile(self.folder / row.name, row.bytes)
+    def open(self, row: FileRow, *, kept_from: int | None = None) -> RangedFile:
+        """A file of the shard, to read ranges of.
+
+        Args:
+            row: which file.
+            kept_from: the byte from which on it is asked for again and again, 0 for an index: of a file that lies far
+                away that part is better kept here; None where no part is.
+        """
+        path = self.folder / row.name
+        return RangedFile(path, row.bytes) if self.opener is None else self.opener(path, row, kept_from)
 
 
 class OpenShard(Protocol):

@@ -48,7 +48,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
 
 
 def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
-    frames, cameras = map(place.open, row.files)
+    frames, cameras = place.open(row.files[0]), place.open(row.files[1], kept_from=0)
     layout = place.layout
     return PixelShard(
         npy_rows(frames, np.dtype(np.uint8), layout.frames_shape, row.scenes),

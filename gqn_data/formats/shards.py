@@ -91,6 +91,8 @@ class EncodedShard(ABC):
             try:
                 images.decode_into(frame, out[position])
             except CorruptFrame as error:
+                if self.file.fetched_again():
+                    return self.decode_into(scene, views, out)
                 raise ShardChecksumError(
                     f"{self.file.path}: scene {scene} of the file, view {views[position]}, "
                     f"at byte {offsets[views[position]]}: {error}; run gqn-data verify on the dataset"
@@ -107,6 +109,8 @@ class EncodedShard(ABC):
                 f"{self.file.path}: scene {scene} of the file would end at byte {last} of {self.file.size}; "
                 "its index is damaged or not its own: run gqn-data verify on the dataset"
             )
+        if self.file.is_far:
+            return [memoryview(part) for part in self.file.read_many([*zip(offsets, lengths)])]
         if last - first <= max(_ONE_READ, 2 * sum(lengths)):
             block = memoryview(self.file.read(first, last - first))
             return [block[offset - first : offset - first + length] for offset, length in zip(offsets, lengths)]
@@ -167,6 +171,11 @@ class PixelShard:
         frames = self._frames
         start = frames.start + scene * frames.row_bytes
         view_bytes = frames.row_bytes // frames.shape[0]
+        if frames.file.is_far:
+            parts = frames.file.read_many([(start + view * view_bytes, view_bytes) for view in views])
+            for position, part in enumerate(parts):
+                out[position] = np.frombuffer(part, np.uint8).reshape(frames.shape[1:])
+            return self.cameras(scene)
         for position, view in enumerate(views):
             frames.file.read_into(start + view * view_bytes, out[position])
         return self.cameras(scene)

@@ -86,7 +86,10 @@ def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
         names = ", ".join(file.name for file in row.files)
         raise ManifestError(f"{place.folder}: a source file and its index were expected, found {names}; index it again")
     source_row, index_row = row.files
-    index = RangedFile((place.index_folder or place.folder) / index_row.name, index_row.bytes)
+    if place.index_folder is None:
+        index = place.open(index_row, kept_from=0)
+    else:
+        index = RangedFile(place.index_folder / index_row.name, index_row.bytes)
     rows = npy_rows(index, index_dtype(place.layout), (), row.scenes)
     return TFRecordShard(place.open(source_row), rows, place.layout)
 

@@ -118,7 +118,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
 
 
 def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
-    tar, index = map(place.open, row.files)
+    tar, index = place.open(row.files[0]), place.open(row.files[1], kept_from=0)
     return IndexedShard(tar, npy_rows(index, index_dtype(place.layout), (), row.scenes), place.layout)
 
 

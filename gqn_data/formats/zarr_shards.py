@@ -223,11 +223,13 @@ class _RawShard:
 
 
 def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
-    frames, cameras = map(place.open, row.files)
+    frames_row, cameras_row = row.files
     shape = _index_shape(place)
-    start = row.files[0].bytes - _CHECKSUM_BYTES - _EXTENT.itemsize * int(np.prod(shape))
+    start = frames_row.bytes - _CHECKSUM_BYTES - _EXTENT.itemsize * int(np.prod(shape))
     if start < 0:
-        raise ShardChecksumError(f"{frames.path}: {row.files[0].bytes} bytes are too few for its index; convert again")
+        path = place.folder / frames_row.name
+        raise ShardChecksumError(f"{path}: {frames_row.bytes} bytes are too few for its index; convert again")
+    frames, cameras = place.open(frames_row, kept_from=start), place.open(cameras_row, kept_from=0)
     index = Rows(frames, start, _EXTENT, shape[1:], row.scenes)
     camera_rows = Rows(cameras, 0, np.dtype("<f4"), place.layout.cameras_shape, row.scenes)
     kind = _JpegShard if place.frames.encoding == "jpeg" else _RawShard
