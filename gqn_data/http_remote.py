@@ -1,7 +1,7 @@
 """Files behind a web server: what it has, and their bytes from any place on, over `requests`.
 
 Proxies and certificates are those of the environment, as `requests` finds them. Nothing that a server says is
-believed further than `fetch` checks it. Imports `errors`, `fetch`, `version`.
+believed further than `fetch` checks it. Imports `errors`, `remote`, `version`.
 
 Sources: RFC 9110 (ranges, conditions, entity tags, Retry-After);
 https://cloud.google.com/storage/docs/xml-api/reference-headers (x-goog-hash).
@@ -27,7 +27,7 @@ import requests
 import urllib3
 
 from gqn_data.errors import OptionError, RemoteChanged, RemoteFault, RemoteMissing, RemoteRefused
-from gqn_data.fetch import RemoteFile
+from gqn_data.remote import RemoteFile
 from gqn_data.version import VERSION
 
 _BLOCK = 1 << 18  # what comes at once; a larger block leaves the cache before it is checked and written
@@ -83,7 +83,7 @@ class HTTPRemote:
         return f"{self._shown}/{quote(name)}" if name else self._shown
 
     def ask(self, name: str) -> RemoteFile | None:
-        """What there is under a name; see `fetch.Remote`."""
+        """What there is under a name; see `remote.Remote`."""
         try:
             with self._request("HEAD", name) as answer:
                 self._refuse(answer, name)
@@ -102,7 +102,7 @@ class HTTPRemote:
         return file
 
     def open(self, name: str, *, offset: int = 0, like: RemoteFile | None = None) -> HTTPBody:
-        """The bytes of a file from `offset` on; see `fetch.Remote`."""
+        """The bytes of a file from `offset` on; see `remote.Remote`."""
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         condition = like.etag if offset and like is not None else None
         if condition is not None and not condition.startswith("W/"):  # a weak tag names no bytes: `fetch` compares it
@@ -195,7 +195,7 @@ class HTTPRemote:
 
 
 class HTTPBody:
-    """The body of an answer; see `fetch.Body`."""
+    """The body of an answer; see `remote.Body`."""
 
     def __init__(self, answer: requests.Response, url: str, file: RemoteFile, offset: int, timeout: float) -> None:
         self.file = file
@@ -211,7 +211,7 @@ class HTTPBody:
         self._answer.close()
 
     def blocks(self) -> Iterator[bytes]:
-        """The bytes, as they come; see `fetch.Body`. What came before a fault is not lost with it."""
+        """The bytes, as they come; see `remote.Body`. What came before a fault is not lost with it."""
         try:
             while block := self._answer.raw.read1(_BLOCK, decode_content=False):
                 yield block

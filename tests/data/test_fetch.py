@@ -17,7 +17,7 @@ from fault_server import Fault, FaultServer, goog_hash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gqn_data import fetch
+from gqn_data import json_files
 from gqn_data.errors import (
     CorruptRecord,
     FetchError,
@@ -31,6 +31,8 @@ from gqn_data.errors import (
 )
 from gqn_data.fetch import Patience, RemoteFile, fetch_file
 from gqn_data.http_remote import HTTPRemote
+from gqn_data.part_file import Part
+from gqn_data.remote import ask
 
 NAME = "set/train/one.bin"
 DATA = random.Random(1).randbytes(300_000)
@@ -88,7 +90,7 @@ def left(target):
 def leave_part(server, target, size, data=DATA, **note):
     """What a killed run leaves of a file of the server's: so many bytes, and the note of what they are part of."""
     with HTTPRemote(server.url) as remote:
-        part = fetch._Part(target, remote.url(NAME), None)
+        part = Part(target, remote.url(NAME), None)
         part.take_up(replace(remote.ask(NAME), **note))
         part.write(data[:size])
         part.close()
@@ -307,7 +309,7 @@ def test_each_fault_that_is_passed_over_is_told(server, get):
 
 def test_a_file_that_is_not_there_is_none_to_ask_for_and_an_error_to_fetch(get, server, target, waits):
     with HTTPRemote(server.url) as remote:
-        assert fetch.ask(remote, "set/other") is None
+        assert ask(remote, "set/other") is None
     with pytest.raises(RemoteMissing, match=f"{server.url}/set/other: not there"):
         get(name="set/other")
     assert waits == []
@@ -630,7 +632,7 @@ def test_a_part_of_something_else_is_begun_anew(spoil, server, get, target):
     spoilt = spoil(part, value)
     if isinstance(spoilt, dict):
         note.unlink()
-        fetch.json_files.write_note(note, spoilt)
+        json_files.write_note(note, spoilt)
     else:
         note.write_text(json.dumps(spoilt) if spoilt is not None else '{"url": ')
     found = get()
@@ -685,7 +687,7 @@ def test_a_wait_ends_when_told_to_stop(server, target):
 
 
 def test_a_full_disk_is_told_and_the_part_is_kept(server, get, target, monkeypatch):
-    write, room = fetch._Part.write, [150_000]
+    write, room = Part.write, [150_000]
 
     def full(part, block):
         """As the system does: what fits is written, then an error comes."""
@@ -694,7 +696,7 @@ def test_a_full_disk_is_told_and_the_part_is_kept(server, get, target, monkeypat
             raise OSError(28, "No space left on device")
         room[0] -= len(block)
 
-    monkeypatch.setattr(fetch._Part, "write", full)
+    monkeypatch.setattr(Part, "write", full)
     with pytest.raises(NoSpace, match=r"one\.bin\.part: the disk is full after 150000 bytes; they are kept"):
         get()
     assert left(target) == ["one.bin.part", "one.bin.part.json"]
