@@ -97,6 +97,17 @@ _workers = click.option("--workers", type=click.IntRange(1, 1024), help="Process
 _scheduler = click.option(
     "--scheduler", metavar="ADDRESS", help="Work on a Dask cluster: tcp://host:port, or a scheduler file."
 )
+
+
+def _part_of(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+    from gqn_data.parts import Part
+
+    return None if value is None else Part.parse(value)
+
+
+_part = click.option(
+    "--shard", "part", metavar="I/N", callback=_part_of, help="One part of N, from 0, for job arrays: 0/8 ... 7/8."
+)
 _split = click.option("--split", type=click.Choice(SPLITS), help="One split only.  [default: both]")
 
 
@@ -167,6 +178,7 @@ def info(source: str, set_name: str | None, root: Place | None, as_json: bool) -
 @click.option("--deep", is_flag=True, help="Decode every frame, too.")
 @_workers
 @_scheduler
+@_part
 @_json
 def verify(
     source: str,
@@ -175,6 +187,7 @@ def verify(
     deep: bool,
     workers: int | None,
     scheduler: str | None,
+    part: Any,
     as_json: bool,
 ) -> None:
     """Check a dataset against its checksums, or TFRecords record by record.
@@ -189,7 +202,7 @@ def verify(
 
     folder, scene_set = locate(source, data_root(root), set_name)
     with cluster(scheduler, workers) as executor:
-        found = verify_folder(folder, scene_set, deep=deep, workers=workers, executor=executor)
+        found = verify_folder(folder, scene_set, deep=deep, workers=workers, executor=executor, part=part)
     decoded = f", {found.frames:,} frames decoded" if deep else ""
     verdict = f"{len(found.faults)} faults" if found.faults else "all good"
     lines = [*found.faults, f"{found.files:,} files, {human_bytes(found.bytes)}{decoded}: {verdict}"]
@@ -288,6 +301,7 @@ def index(
 @click.option("--shard-mb", type=click.IntRange(1), default=256, show_default=True, help="About so many MiB a shard.")
 @_workers
 @_scheduler
+@_part
 @click.option("--overwrite", is_flag=True, help="Replace a dataset that is there.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @_json
@@ -305,6 +319,7 @@ def convert(
     shard_mb: int,
     workers: int | None,
     scheduler: str | None,
+    part: Any,
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
@@ -314,7 +329,7 @@ def convert(
     JPEG bytes are copied as they are; nothing is lost. Interrupted, the same command goes on where it was.
     """
     from gqn_data.convert import convert as convert_set
-    from gqn_data.convert import plan_only
+    from gqn_data.convert import convert_part, plan_only
     from gqn_data.plan import Options
     from gqn_data.sources import locate
     from gqn_data.storage import data_root, human_bytes
@@ -337,6 +352,19 @@ def convert(
         answer(
             [{"folder": str(p.folder), "shards": len(p.places), "bytes": p.stored_bytes} for p in plans],
             [f"{p.folder}: {len(p.places)} shards, about {human_bytes(p.stored_bytes)}" for p in plans],
+            as_json=as_json,
+        )
+        return
+    if part is not None:
+        with cluster(scheduler, workers) as executor:
+            parts = convert_part(folder, scene_set, target, options, part, say, executor=executor)
+        answer(
+            [{**vars(row), "folder": str(row.folder)} for row in parts],
+            [
+                f"{row.folder}: part {part}, {row.written} shards written, {row.kept} kept; "
+                f"{row.done} of all {row.shards} are there"
+                for row in parts
+            ],
             as_json=as_json,
         )
         return
@@ -365,6 +393,7 @@ def convert(
 @click.option("--supersample/--no-supersample", default=True, show_default=True, help="Four rays a pixel, or one.")
 @_workers
 @_scheduler
+@_part
 @_json
 def render(
     scene_set: str,
@@ -377,6 +406,7 @@ def render(
     supersample: bool,
     workers: int | None,
     scheduler: str | None,
+    part: Any,
     as_json: bool,
 ) -> None:
     """Render scenes as TFRecords in DeepMind's schema and file names: no download needed."""
@@ -395,6 +425,7 @@ def render(
             supersample=supersample,
             workers=workers,
             executor=executor,
+            part=part,
         )
     rate = f", {report.frames / report.seconds:,.0f} frames/s" if report.frames else ""
     files = f"files written {report.files_written}, kept {report.files_kept}"

@@ -32,6 +32,7 @@ from gqn_data.manifest import (
     SplitRow,
     parse_source,
 )
+from gqn_data.parts import need_no_part
 from gqn_data.places import Place, Stat
 from gqn_data.progress import bar
 from gqn_data.scene_sets import Split
@@ -299,6 +300,7 @@ def index_raw_folder(
         CorruptRecord: a record cannot be trusted, and corrupt ones are not skipped.
     """
     with storage.sole_writer(raw.folder):
+        need_no_part(raw.folder)
         storage.remove_temporaries(raw.folder)
         manifest = index_source_files(raw, raw.folder, on_corrupt=on_corrupt, workers=workers, executor=executor)
         storage.remove_temporaries(raw.folder)  # of workers that were lost on the way

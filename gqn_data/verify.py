@@ -28,6 +28,7 @@ from gqn_data.manifest import (
 )
 from gqn_data.origin import SOURCE_FILE, read_origin
 from gqn_data.places import Place
+from gqn_data.parts import Part
 from gqn_data.progress import bar
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import SceneSet, Split
@@ -108,6 +109,7 @@ def verify(
     workers: int | None = None,
     executor: Executor | None = None,
 ) -> Verification:
+    part: Part | None = None,
     """Checks a dataset, or a raw folder.
 
     Args:
@@ -117,6 +119,7 @@ def verify(
         workers: processes; None for one a core.
         executor: does the work instead of processes of this run's own; is not shut down.
 
+        part: check every n-th file and shard only; None for all.
     Raises:
         GQNError: there is nothing to check, or the manifest cannot be used.
     """
@@ -124,6 +127,8 @@ def verify(
         folder = folder.absolute()  # its workers may be anywhere
     tasks = list(_tasks(folder, scene_set, deep))
     total = sum(_size(task) for task in tasks)
+    if part is not None:
+        tasks = part.of(tasks)
     processes = workers or usable_cores()
     found = []
     with (
@@ -170,6 +175,8 @@ def _tasks(folder: Place, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
 def _seen_by_all(tasks: Sequence[_Task]) -> list[Place]:
     """A file that every worker must see: what one does not see would be told as a fault of the data."""
     first = tasks[0]
+    if not tasks:
+        return []
     return [first.path if isinstance(first, _RecordsTask) else first.folder / MANIFEST_FILE]
 
 

@@ -7,9 +7,10 @@ Imports the rest of the package, `tfrecords` and what lies below it.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 from gqn_data import images, origin, progress, storage
 from gqn_data.errors import CorruptRecord, DestinationError, OptionError
+from gqn_data.parts import Part, need_no_part, taking_part
 from gqn_data.render import RENDERER_VERSION, Renderer, find_renderer
 from gqn_data.scene_sets import SCENE_SETS, SPLITS, SceneSet, Split, SplitFacts, source_file_number
 from gqn_data.tfrecords import RecordWriter, count_records, serialize_example
@@ -120,6 +122,7 @@ def render_scene_set(
     supersample: bool = True,
     workers: int | None = None,
     executor: Executor | None = None,
+    part: Part | None = None,
 ) -> RenderReport:
     """Renders scenes of a set into `<root>/raw/<set>/<split>/` and tells what was done.
 
@@ -137,6 +140,7 @@ def render_scene_set(
         supersample: casts 2x2 rays for a pixel instead of one.
         workers: processes; None for the cores of this machine. Does not change the result.
         executor: renders instead of processes of this run's own; is not shut down. Files are written here.
+        part: write every n-th file only; None for all. Parts may be at work at the same time.
 
     Raises:
         UnknownName: no such set, or no renderer for it.
@@ -159,26 +163,45 @@ def render_scene_set(
     if workers is not None:
         _at_least("number of workers", workers, 1)
     folder = root / "raw" / scene_set
-    files = [file for part, count in wanted.items() for file in _plan(folder, row, part, count)]
-    with storage.sole_writer(folder):
+    files = [file for split_name, count in wanted.items() for file in _plan(folder, row, split_name, count)]
+
+    def begin() -> None:
         origin.claim(folder, parameters.origin)
-        for part in wanted:
-            _refuse_more(folder / part, [file for file in files if file.split == part])
-            storage.remove_temporaries(folder / part)
-        missing = [file for file in files if not _is_whole(file)]
+        for split_name in wanted:
+            _refuse_more(folder / split_name, [file for file in files if file.split == split_name])
+
+    with _writing_to(folder, part, begin):
+        if part is None:
+            for split_name in wanted:
+                storage.remove_temporaries(folder / split_name)
+        here = files if part is None else part.of(files)
+        missing = [file for file in here if not _is_whole(file)]
         if missing:
             _warm_up(render)
-        begin = time.perf_counter()
+        started = time.perf_counter()
         done = sum(file.last - file.first for file in missing)
         _write(missing, parameters, workers or _enough_workers(done, parameters), executor)
     return RenderReport(
         folder=folder,
         files_written=len(missing),
-        files_kept=len(files) - len(missing),
+        files_kept=len(here) - len(missing),
         scenes=done,
         frames=done * parameters.views,
-        seconds=time.perf_counter() - begin,
+        seconds=time.perf_counter() - started,
     )
+
+
+@contextlib.contextmanager
+def _writing_to(folder: Path, part: Part | None, begin: Callable[[], None]) -> Iterator[None]:
+    """Holds the raw folder, or a part of it; readies it first."""
+    if part is not None:
+        with storage.own_temporaries(), taking_part(folder, part, begin):
+            yield
+        return
+    with storage.sole_writer(folder):
+        need_no_part(folder)
+        begin()
+        yield
 
 
 def share(scenes: int, split: Split | None) -> dict[Split, int]:
