@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gqn_model.config import POSE_NUMBERS
 from gqn_model.inputs import Context, pixels
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ def nearest_view(context: Context, query: Tensor) -> Tensor:
     """Of each sample the context frame whose camera is nearest to the query's, (B, 3, H, W).
 
     The distance of two cameras is that of their positions joined with their unit directions of view, so that on a
-    ring, where every camera looks at the centre, it is the distance along the ring.
+    ring, where every camera looks at the centre, it is the distance along the ring. Of poses whose numbers are not
+    DeepMind's seven nothing is known, and their distance is that of the numbers.
 
     Args:
         context: the observed views.
-        query: poses (B, 7).
+        query: poses (B, P).
     """
     apart = (_place(context.poses) - _place(query)[:, None]).square().sum(-1)
     nearest = apart.masked_fill(~context.mask, torch.inf).argmin(1)
@@ -42,6 +44,8 @@ def nearest_view(context: Context, query: Tensor) -> Tensor:
 
 
 def _place(poses: Tensor) -> Tensor:
+    if poses.shape[-1] != POSE_NUMBERS:
+        return poses
     sin_yaw, cos_yaw, sin_pitch, cos_pitch = poses[..., 3:].unbind(-1)
     direction = torch.stack([cos_yaw * cos_pitch, sin_yaw * cos_pitch, sin_pitch], -1)
     return torch.cat([poses[..., :3], direction], -1)

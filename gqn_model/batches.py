@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gqn_data.errors import RunMismatch
-from gqn_model.config import Config
+from gqn_model.checkpoints import pose_order
+from gqn_model.config import POSE_NUMBERS, Config
 
 if TYPE_CHECKING:
     from gqn_data.loader import Batch, SceneLoader
@@ -28,6 +29,10 @@ class Batches(Protocol):
     @property
     def scene_set(self) -> str:
         """Name of the scene set."""
+
+    @property
+    def pose_fields(self) -> tuple[str, ...]:
+        """The names of the numbers of a pose."""
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches from the present place on."""
@@ -50,7 +55,7 @@ def training_batches(shards: str | Path, config: Config) -> tuple[SceneLoader, C
         config: frame size and largest context may be open (0).
 
     Raises:
-        RunMismatch: the frame size that the dataset has is none that the network can take.
+        RunMismatch: the frame size or the poses that the dataset has are none that the network can take.
     """
     from torch import cuda
 
@@ -81,9 +86,10 @@ def training_batches(shards: str | Path, config: Config) -> tuple[SceneLoader, C
         raise RunMismatch(
             f"{shards}: frames of {loader.frame_size} pixels; the network takes multiples of 4: give --frame-size"
         )
+    pose = _settled_pose(loader, shards, config)
     settled = replace(
         config,
-        model=replace(config.model, frame_size=loader.frame_size),
+        model=replace(config.model, frame_size=loader.frame_size, pose_numbers=pose),
         training=replace(training, context_min=loader.context[0], context_max=loader.context[1]),
     )
     return loader, settled
@@ -101,10 +107,13 @@ def fixed_batches(
         context: context views of every sample.
         batch_size: scenes in a batch; the last may have fewer.
         seed: of the choice of query and context.
+
+    Raises:
+        RunMismatch: the poses of the dataset are none that the network can take.
     """
     from gqn_data.loader import SceneLoader
 
-    return SceneLoader(
+    loader = SceneLoader(
         shards,
         split=split,
         batch_size=batch_size,
@@ -114,4 +123,40 @@ def fixed_batches(
         seed=seed,
         frame_size=config.model.frame_size,
         drop_last=False,
+    )
+    if len(loader.pose_fields) != config.model.pose:
+        raise _other_poses(loader, shards, config)
+    return loader
+
+
+def check_order(batches: SceneLoader, shards: str | Path, order: str) -> None:
+    """Returns where the numbers of a dataset's poses mean what they meant in a run.
+
+    Args:
+        batches: of the dataset.
+        shards: the dataset.
+        order: of the run's poses, as `checkpoints.pose_order` tells it.
+
+    Raises:
+        RunMismatch: they mean something else.
+    """
+    found = pose_order(batches.pose_fields)
+    if found != order:
+        batches.close()
+        raise RunMismatch(f"{shards}: its poses are {found}, those of the run {order}; give a dataset of such cameras")
+
+
+def _settled_pose(loader: SceneLoader, shards: str | Path, config: Config) -> int:
+    """`pose_numbers`, as the dataset has it; left open for DeepMind's cameras, as in runs that knew no other."""
+    found, given = len(loader.pose_fields), config.model.pose_numbers
+    if given not in (0, found):
+        raise _other_poses(loader, shards, config)
+    return given if found == POSE_NUMBERS else found
+
+
+def _other_poses(loader: SceneLoader, shards: str | Path, config: Config) -> RunMismatch:
+    loader.close()
+    fields = ", ".join(loader.pose_fields)
+    return RunMismatch(
+        f"{shards}: poses of {len(loader.pose_fields)} numbers ({fields}); the network takes {config.model.pose}"
     )

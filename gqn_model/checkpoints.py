@@ -28,7 +28,8 @@ FORMAT = 1
 CONFIG_FILE = "config.json"
 _FOLDER = "checkpoints"
 
-# The order of the numbers of a pose; peers differ (cos before sin), and weights do not fit another order.
+# The order of the numbers of a pose of DeepMind's cameras; peers differ (cos before sin), and weights do not fit
+# another order.
 POSE_ORDER = "x y z sin_yaw cos_yaw sin_pitch cos_pitch"
 
 
@@ -45,6 +46,7 @@ class Checkpoint:
         loader: the position in the stream of batches.
         fingerprint: the dataset's.
         scene_set: its name.
+        pose_order: the numbers of its poses, as `pose_order` tells them.
     """
 
     step: int
@@ -55,6 +57,12 @@ class Checkpoint:
     loader: dict[str, int | str]
     fingerprint: str
     scene_set: str
+    pose_order: str
+
+
+def pose_order(fields: tuple[str, ...]) -> str:
+    """The numbers of a pose and their order, as a checkpoint tells them."""
+    return " ".join(field.replace(" ", "_") for field in fields)
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -98,7 +106,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     path = checkpoint_path(run, checkpoint.step)
     value = {
         "format": FORMAT,
-        "pose_order": POSE_ORDER,
+        "pose_order": checkpoint.pose_order,
         "step": checkpoint.step,
         "config": checkpoint.config.to_json(),
         "model": checkpoint.model,
@@ -143,7 +151,8 @@ def load_checkpoint(run: Path, step: int | None = None) -> Checkpoint:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
         raise CheckpointError(f"{path}: format {found}, expected {FORMAT}; use the version that wrote it")
-    if value["pose_order"] != POSE_ORDER:
+    # A run that has settled their number has seen other cameras than DeepMind's, in an order of their own.
+    if not config.model.pose_numbers and value["pose_order"] != POSE_ORDER:
         raise CheckpointError(f"{path}: poses are {value['pose_order']!r}, expected {POSE_ORDER!r}")
     try:
         saved = Config.from_json(value["config"], path)
@@ -163,6 +172,7 @@ def load_checkpoint(run: Path, step: int | None = None) -> Checkpoint:
         loader=value["loader"],
         fingerprint=value["fingerprint"],
         scene_set=value["scene_set"],
+        pose_order=str(value["pose_order"]),
     )
 
 

@@ -21,8 +21,12 @@ from gqn_model.representations import REPRESENTATIONS
 
 T = TypeVar("T", int, float, str, bool)
 
-# The numbers of a pose: x, y, z, sin yaw, cos yaw, sin pitch, cos pitch (google-deepmind/gqn-datasets).
+# The numbers of a pose: x, y, z, sin yaw, cos yaw, sin pitch, cos pitch (google-deepmind/gqn-datasets); sets with
+# other cameras have others.
 POSE_NUMBERS = 7
+
+
+MOST_POSE_NUMBERS = 64  # as many as a manifest allows a camera
 
 
 def setting(
@@ -43,6 +47,7 @@ class ModelConfig:
     """What decides the parameters and the arithmetic of the network."""
 
     frame_size: int = setting(0, "height and width of a frame, a multiple of 4; 0: the dataset's", least=0)
+    pose_numbers: int = setting(0, "numbers of a pose; 0: the dataset's, which are 7 for DeepMind's cameras", least=0)
     representation: str = setting("tower", "network that reads the context views", choices=tuple(REPRESENTATIONS))
     representation_channels: int = setting(256, "channels of the scene representation r", least=8)
     hidden: int = setting(128, "channels of the states of both cores", least=1)
@@ -58,10 +63,17 @@ class ModelConfig:
             raise OptionError(
                 f"frame_size is {self.frame_size}; possible: multiples of 4 from 8, or 0 for the dataset's"
             )
+        if self.pose_numbers > MOST_POSE_NUMBERS:
+            raise OptionError(f"pose_numbers is {self.pose_numbers}; possible: 0 to {MOST_POSE_NUMBERS}")
         if self.kernel % 2 == 0:
             raise OptionError(f"kernel is {self.kernel}; possible: odd numbers")
         if self.representation_channels % 8:
             raise OptionError(f"representation_channels is {self.representation_channels}; possible: multiples of 8")
+
+    @property
+    def pose(self) -> int:
+        """P, the numbers of a pose; where no dataset has told another, DeepMind's."""
+        return self.pose_numbers or POSE_NUMBERS
 
 
 @dataclass(frozen=True, kw_only=True)

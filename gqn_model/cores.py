@@ -32,21 +32,21 @@ class ConvLSTM(nn.Module):
         moving: channels of the input that changes from step to step, the state not counted.
         static: S.
         hidden: D.
-        pose_at: where in the static input the pose begins.
+        pose: where in the static input the pose begins, and its numbers.
         kernel: side of the kernels, odd.
         cores: C.
     """
 
-    def __init__(self, moving: int, static: int, hidden: int, *, pose_at: int, kernel: int, cores: int) -> None:
+    def __init__(
+        self, moving: int, static: int, hidden: int, *, pose: tuple[int, int], kernel: int, cores: int
+    ) -> None:
         super().__init__()
         self.cores = cores
         self.padding = kernel // 2
         self.static = nn.Conv2d(static, cores * 4 * hidden, kernel, padding=self.padding)
         shape = (4 * hidden, hidden + moving, kernel, kernel)
         self.moving = nn.ParameterList(nn.Parameter(torch.empty(shape)) for _ in range(cores))
-        draw_gates(
-            [self.static.weight, *self.moving], self.static.bias, channels=hidden + moving + static, pose_at=pose_at
-        )
+        draw_gates([self.static.weight, *self.moving], self.static.bias, channels=hidden + moving + static, pose=pose)
 
     def prepare(self, static: Tensor) -> tuple[Tensor, ...]:
         """The share of the static input (B, S, h, w) in the gates of each core: C tensors (B, 4D, h, w)."""

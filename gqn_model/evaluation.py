@@ -29,7 +29,7 @@ from torch import Tensor
 from gqn_data import storage
 from gqn_data.errors import GQNError, OptionError, RunMismatch
 from gqn_model.baselines import mean_image, nearest_view
-from gqn_model.batches import fixed_batches
+from gqn_model.batches import check_order, fixed_batches
 from gqn_model.inputs import to_device
 from gqn_model.likelihood import gaussian_floor, psnr
 from gqn_model.model import GQN
@@ -196,6 +196,7 @@ def evaluate(
 
     average, origin = _mean_image(shards, config, scenes)
     batches = fixed_batches(shards, config, split=split, context=context, batch_size=_BATCH, seed=0)
+    check_order(batches, shards, checkpoint.pose_order)
     collected = _Collected()
     try:
         for batch in _first(batches, scenes):

@@ -19,7 +19,7 @@ class Context(NamedTuple):
 
     Attributes:
         frames: (B, K, 3, H, W) in [0, 1].
-        poses: (B, K, 7).
+        poses: (B, K, P); P is 7 of DeepMind's cameras.
         mask: bool (B, K), True where a slot holds a view.
     """
 
@@ -33,7 +33,7 @@ class Inputs(NamedTuple):
 
     Attributes:
         context: the observed views.
-        query: (B, 7), the pose asked about.
+        query: (B, P), the pose asked about.
         target: (B, 3, H, W) in [0, 1], the true frame there.
     """
 

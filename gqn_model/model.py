@@ -5,7 +5,8 @@ the same to the last digits (see `cores`); a plain version, written as the paper
 `tests/model/naive.py`. No training here, no files but in `GQN.from_run`.
 
 Shapes: B samples, K slots for context views, L steps, D channels of a state, Z channels of a latent, R channels of
-the representation, P = 7 numbers of a pose, H = W the side of a frame, h = w = H/4 the side of the maps.
+the representation, P numbers of a pose (7 of DeepMind's cameras), H = W the side of a frame, h = w = H/4 the side of
+the maps.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gqn_data.errors import OptionError
-from gqn_model.config import POSE_NUMBERS, ModelConfig
+from gqn_model.config import ModelConfig
 from gqn_model.cores import Canvas, ConvLSTM, State
 from gqn_model.inputs import Context, Inputs
 from gqn_model.likelihood import Gaussian, kl_divergence, log_likelihood
@@ -61,10 +62,11 @@ class GQN(nn.Module):
         self.shared = config.shared_cores
         cores = 1 if self.shared else config.core_steps
         hidden, latent, kernel, r = config.hidden, config.latent, config.kernel, config.representation_channels
-        self.representation = make_representation(config.representation, r, config.frame_size)
-        self.generation = ConvLSTM(latent, POSE_NUMBERS + r, hidden, pose_at=0, kernel=kernel, cores=cores)
+        pose = config.pose
+        self.representation = make_representation(config.representation, r, config.frame_size, pose)
+        self.generation = ConvLSTM(latent, pose + r, hidden, pose=(0, pose), kernel=kernel, cores=cores)
         self.inference = ConvLSTM(
-            hidden + config.canvas, 3 + POSE_NUMBERS + r, hidden, pose_at=3, kernel=kernel, cores=cores
+            hidden + config.canvas, 3 + pose + r, hidden, pose=(3, pose), kernel=kernel, cores=cores
         )
         self.look = nn.Conv2d(3, 3, 4, 4)
         self.canvas = Canvas(hidden, config.canvas, cores, shared=self.shared)

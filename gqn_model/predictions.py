@@ -9,7 +9,7 @@ import numpy as np
 
 from gqn_data.errors import RunMismatch
 from gqn_data.sheet import picture_kind, write_picture
-from gqn_model.batches import fixed_batches
+from gqn_model.batches import check_order, fixed_batches
 from gqn_model.inputs import to_device
 from gqn_model.pictures import prediction_picture
 from gqn_model.training import load_network
@@ -52,6 +52,7 @@ def write_predictions(
     model, checkpoint, place = load_network(run, step, device)
     context = context or checkpoint.config.training.context_max
     batches = fixed_batches(shards, checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed)
+    check_order(batches, shards, checkpoint.pose_order)
     try:
         batch = next(iter(batches), None)
     finally:

@@ -29,6 +29,7 @@ from gqn_model.checkpoints import (
     Checkpoint,
     checkpoint_steps,
     load_checkpoint,
+    pose_order,
     random_states,
     restore_random,
     save_checkpoint,
@@ -310,6 +311,7 @@ class _Trainer:
             loader=self.batches.state_dict(),
             fingerprint=self.batches.fingerprint,
             scene_set=self.batches.scene_set,
+            pose_order=pose_order(self.batches.pose_fields),
         )
         try:
             save_checkpoint(self.run, state, self.config.training.keep)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-# Name -> "module:class". A class takes (channels, frame_size) and maps frames (N, 3, H, W) in [0, 1] and poses
-# (N, 7) to r: (N, channels, H/4, W/4), or (N, channels, 1, 1) where the network keeps no map.
+# Name -> "module:class". A class takes (channels, frame_size, pose) and maps frames (N, 3, H, W) in [0, 1] and poses
+# (N, pose) to r: (N, channels, H/4, W/4), or (N, channels, 1, 1) where the network keeps no map.
 REPRESENTATIONS: dict[str, str] = {
     "tower": "gqn_model.representations.tower:Tower",
     "pool": "gqn_model.representations.pool:Pool",
@@ -20,14 +20,15 @@ REPRESENTATIONS: dict[str, str] = {
 }
 
 
-def make_representation(name: str, channels: int, frame_size: int) -> nn.Module:
+def make_representation(name: str, channels: int, frame_size: int, pose: int) -> nn.Module:
     """A new representation network.
 
     Args:
         name: a name of `REPRESENTATIONS`.
         channels: channels of r.
         frame_size: height and width of a frame in pixels.
+        pose: numbers of a pose.
     """
     module, _, attribute = REPRESENTATIONS[name].partition(":")
-    network: nn.Module = getattr(importlib.import_module(module), attribute)(channels, frame_size)
+    network: nn.Module = getattr(importlib.import_module(module), attribute)(channels, frame_size, pose)
     return network

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gqn_model.config import POSE_NUMBERS
 from gqn_model.initial import draw_before_relu
 
 
@@ -22,13 +21,14 @@ class Pyramid(nn.Module):
     Args:
         channels: R; 256 in the paper, and 32, 64, 128 in the layers before.
         frame_size: H; any multiple of 4.
+        pose: P; 7 of DeepMind's cameras.
     """
 
-    def __init__(self, channels: int, frame_size: int) -> None:
+    def __init__(self, channels: int, frame_size: int, pose: int) -> None:
         super().__init__()
         last = -(-frame_size // 8)
         self.layers = nn.Sequential(
-            nn.Conv2d(3 + POSE_NUMBERS, channels // 8, 2, 2),
+            nn.Conv2d(3 + pose, channels // 8, 2, 2),
             nn.ReLU(),
             nn.Conv2d(channels // 8, channels // 4, 2, 2),
             nn.ReLU(),
@@ -39,7 +39,7 @@ class Pyramid(nn.Module):
         )
         for at, layer in enumerate(self.layers):
             if isinstance(layer, nn.Conv2d):
-                draw_before_relu(layer, posed=at == 0)
+                draw_before_relu(layer, pose=0 if at else pose)
 
     def forward(self, frames: Tensor, poses: Tensor) -> Tensor:
         """The representation of each view on its own."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gqn_model.config import POSE_NUMBERS
 from gqn_model.initial import draw_before_relu
 
 
@@ -19,11 +18,12 @@ class Tower(nn.Module):
     Args:
         channels: R; 256 in the paper.
         frame_size: H; any multiple of 4.
+        pose: P; 7 of DeepMind's cameras.
     """
 
-    def __init__(self, channels: int, frame_size: int) -> None:  # noqa: ARG002  every network takes both
+    def __init__(self, channels: int, frame_size: int, pose: int) -> None:  # noqa: ARG002  every network takes all
         super().__init__()
-        half, posed = channels // 2, channels + POSE_NUMBERS
+        half, posed = channels // 2, channels + pose
         self.enter = nn.Conv2d(3, channels, 2, 2)
         self.skip_down = nn.Conv2d(channels, channels, 2, 2)
         self.down_1 = nn.Conv2d(channels, half, 3, padding=1)
@@ -35,7 +35,7 @@ class Tower(nn.Module):
         for layer in (self.enter, self.skip_down, self.down_1, self.down_2, self.posed_2, self.leave):
             draw_before_relu(layer)
         for layer in (self.skip_posed, self.posed_1):
-            draw_before_relu(layer, posed=True)
+            draw_before_relu(layer, pose=pose)
 
     def forward(self, frames: Tensor, poses: Tensor) -> Tensor:
         """The representation of each view on its own."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from gqn_data.cameras import POSE_FIELDS
 from gqn_data.loader import Batch
 from gqn_model.config import Config, resolve
 from gqn_model.inputs import Inputs, to_device
@@ -50,6 +51,7 @@ class Source:
     """An endless stream of batches, each a function of its place."""
 
     fingerprint = "synthetic"
+    pose_fields = POSE_FIELDS
     scene_set = "bars"
 
     def __init__(self, config: Config, *, scenes: int = 8, broken_from: int | None = None) -> None:

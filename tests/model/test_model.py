@@ -13,7 +13,7 @@ from synthetic import batch_of, scenes_of, small, small_inputs, small_model
 
 from gqn_data.errors import OptionError
 from gqn_model.config import Config, ModelConfig, resolve
-from gqn_model.inputs import Context, to_device
+from gqn_model.inputs import Context, Inputs, to_device
 from gqn_model.likelihood import Gaussian, gaussian_floor, kl_divergence, log_likelihood
 from gqn_model.model import GQN
 from gqn_model.representations import REPRESENTATIONS
@@ -110,6 +110,29 @@ def test_the_pyramid_reads_every_pixel_where_the_map_is_odd() -> None:
 def test_a_network_of_no_size_says_what_is_possible() -> None:
     with pytest.raises(OptionError, match="multiples of 4"):
         GQN(ModelConfig())
+
+
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("numbers", [1, 9])
+def test_poses_of_other_numbers_are_learned_from_and_predicted(representation: str, numbers: int) -> None:
+    config = small(representation=representation, pose_numbers=numbers)
+    model, (context, _, target) = small_model(config), small_inputs(config)
+    poses = torch.rand(*context.mask.shape, numbers)
+    inputs = Inputs(context._replace(poses=poses), torch.rand(len(target), numbers), target)
+    (-model(inputs, 1.0).value.mean()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.abs().sum() > 0), name
+    before = model.predict(inputs.context, inputs.query, torch.zeros(3, 3, 3, 4, 4))
+    turned = model.predict(inputs.context, inputs.query + 1, torch.zeros(3, 3, 3, 4, 4))
+    assert not torch.equal(before, turned)  # every one of them is read
+    with pytest.raises(RuntimeError, match="channels"):
+        small_model(small(representation=representation))(inputs, 1.0)
+
+
+def test_a_pose_of_seven_numbers_need_not_be_asked_for() -> None:
+    open_, asked = small_model(small()), small_model(small(pose_numbers=7))
+    assert [p.shape for p in open_.parameters()] == [p.shape for p in asked.parameters()]
 
 
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
