@@ -27,8 +27,8 @@ from gqn_data.manifest import (
     read_manifest,
 )
 from gqn_data.origin import SOURCE_FILE, read_origin
-from gqn_data.places import Place
 from gqn_data.parts import Part
+from gqn_data.places import Place
 from gqn_data.progress import bar
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import SceneSet, Split
@@ -108,8 +108,8 @@ def verify(
     deep: bool = False,
     workers: int | None = None,
     executor: Executor | None = None,
-) -> Verification:
     part: Part | None = None,
+) -> Verification:
     """Checks a dataset, or a raw folder.
 
     Args:
@@ -118,17 +118,17 @@ def verify(
         deep: decode every frame and look at every camera, too.
         workers: processes; None for one a core.
         executor: does the work instead of processes of this run's own; is not shut down.
-
         part: check every n-th file and shard only; None for all.
+
     Raises:
         GQNError: there is nothing to check, or the manifest cannot be used.
     """
     if executor is not None:
         folder = folder.absolute()  # its workers may be anywhere
     tasks = list(_tasks(folder, scene_set, deep))
-    total = sum(_size(task) for task in tasks)
     if part is not None:
         tasks = part.of(tasks)
+    total = sum(_size(task) for task in tasks)
     processes = workers or usable_cores()
     found = []
     with (
@@ -174,9 +174,9 @@ def _tasks(folder: Place, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
 
 def _seen_by_all(tasks: Sequence[_Task]) -> list[Place]:
     """A file that every worker must see: what one does not see would be told as a fault of the data."""
-    first = tasks[0]
     if not tasks:
         return []
+    first = tasks[0]
     return [first.path if isinstance(first, _RecordsTask) else first.folder / MANIFEST_FILE]
 
 
