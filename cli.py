@@ -302,6 +302,15 @@ def index(
 @_workers
 @_scheduler
 @_part
+@click.option("--fetch", is_flag=True, help="Fetch source files that are not here, though some are.")
+@click.option("--files", help="Numbers of the source files to fetch: 1-20 or 3,7-9.  [default: all]")
+@click.option("--base-url", help="A mirror to fetch from.  [default: $GQN_BASE_URL, else the set's public bucket]")
+@click.option("--keep-raw", is_flag=True, help="Keep the source files that are fetched.")
+@click.option(
+    "--window-gb",
+    type=click.FloatRange(0, min_open=True),
+    help="About so much of them on the disk at once.  [default: a few shards]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a dataset that is there.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @_json
@@ -320,19 +329,25 @@ def convert(
     workers: int | None,
     scheduler: str | None,
     part: Any,
+    fetch: bool,
+    files: str | None,
+    base_url: str | None,
+    keep_raw: bool,
+    window_gb: float | None,
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Convert TFRecords, or any dataset, to zarr, numpy or WebDataset shards.
 
-    JPEG bytes are copied as they are; nothing is lost. Interrupted, the same command goes on where it was.
+    JPEG bytes are copied as they are; nothing is lost. Interrupted, the same command goes on where it was. A SET of
+    which no source file is in the data root is fetched while it is converted: a window of its files is on the disk.
     """
-    from gqn_data.convert import convert as convert_set
+    from gqn_data.bucket import parse_files
     from gqn_data.convert import convert_part, plan_only
     from gqn_data.plan import Options
-    from gqn_data.sources import locate
     from gqn_data.storage import data_root, human_bytes
+    from gqn_data.supply import convert_supply, find_supply
 
     options = Options(
         formats=tuple(dict.fromkeys(formats)),
@@ -345,8 +360,16 @@ def convert(
         shard_bytes=shard_mb << 20,
         workers=workers,
     )
-    folder, scene_set = locate(source, data_root(root), set_name)
     target = out if out is not None else data_root(root)
+    wanted = None if files is None else parse_files(files)
+    asked = fetch or keep_raw or wanted is not None
+    supply = find_supply(source, data_root(root), target, set_name, base_url=base_url, fetch=asked)
+    folder, scene_set = supply.folder, supply.scene_set
+    if supply.bucket is not None and (dry_run or part is not None):
+        raise OptionError(
+            f"{scene_set.name} would be fetched while it is converted, which neither --dry-run nor "
+            f"--shard can do; fetch it first with: gqn-data download {scene_set.name}"
+        )
     if dry_run:
         plans = plan_only(folder, scene_set, target, options)
         answer(
@@ -369,7 +392,16 @@ def convert(
         )
         return
     with cluster(scheduler, workers) as executor:
-        done = convert_set(folder, scene_set, target, options, say, executor=executor)
+        done = convert_supply(
+            supply,
+            target,
+            options,
+            say,
+            files=wanted,
+            keep_raw=keep_raw,
+            window=None if window_gb is None else int(window_gb * 1e9),
+            executor=executor,
+        )
     lines = []
     for result in done:
         manifest = result.manifest

@@ -50,10 +50,11 @@ def convert_arriving(
     options: Options,
     say: Say = lambda _: None,
     *,
-    raw_folder: Path,
+    raw_folder: Path | None = None,
     keep_raw: bool = False,
     window: int | None = None,
     files: tuple[int, ...] | None = None,
+    whole_set: bool = True,
     executor: Executor | None = None,
 ) -> list[Conversion]:
     """Converts a set straight from where it is fetched, with bounded disk.
@@ -67,16 +68,18 @@ def convert_arriving(
         keep_raw: fetch into the raw folder, and drop nothing.
         window: bytes of source files that lie on the disk at once, about; None for some shards' worth.
         files: numbers (from 1) of the source files; None for all.
+        whole_set: whether it is a fault that some of them are not there.
         executor: of tasks, in place of local processes.
 
     Raises:
         GQNError: any fault of the server, the source, the destination or the disk; nothing whole is lost by it.
     """
     if executor is not None:
-        root, raw_folder = root.absolute(), raw_folder.absolute()  # its workers may be anywhere
+        root = root.absolute()  # its workers may be anywhere
+        raw_folder = None if raw_folder is None else raw_folder.absolute()
     splits = options.splits or SPLITS
     listed = bucket.listing(splits, files)
-    absent = missing(listed)
+    absent = missing(listed) if whole_set else ()
     if absent:
         names = ", ".join(file.name for file in absent[:5]) + (" ..." if len(absent) > 5 else "")
         raise RemoteMissing(
@@ -86,14 +89,15 @@ def convert_arriving(
     origin = bucket.origin()
     work = root / WORK_FOLDER / bucket.scene_set.name
     scratch = _scratch(work)
+    held = raw_folder if keep_raw and raw_folder is not None else scratch / "raw"
     raw = RawFolder(
-        folder=raw_folder if keep_raw else scratch / "raw",
+        folder=held,
         scene_set=bucket.scene_set,
         origin=origin,
         files={
             split: tuple(
                 SourceFile(
-                    path=(raw_folder if keep_raw else scratch / "raw") / file.name,
+                    path=held / file.name,
                     name=file.name,
                     bytes=file.size,
                     expected_scenes=file.expected_scenes,
@@ -113,7 +117,7 @@ def convert_arriving(
 
     done: dict[str, Conversion] = {}
     destinations = {name: converted_folder(root, name, bucket.scene_set) for name in options.formats}
-    with working_in(work):
+    with working_in(work), storage.sole_writer(held) if keep_raw else contextlib.nullcontext():
         for name, destination in destinations.items():
             whole = None if options.overwrite else already_whole(as_noted, name, destination, options)
             if whole is not None:
@@ -123,9 +127,10 @@ def convert_arriving(
         left = {name: place for name, place in destinations.items() if name not in done}
         if left:
             if keep_raw:
-                claim(raw_folder, origin)
+                claim(held, origin)
             arrivals = _Arrivals(bucket, raw, there, left, work, scratch, options, window=window, keep_raw=keep_raw)
-            arrivals.take_over(raw_folder)
+            if raw_folder is not None:
+                arrivals.take_over(raw_folder)
             say(arrivals.announcement())
             storage.make_folder(raw.folder)
             with pool(options.processes, executor, shared=(raw.folder,)) as workers:
@@ -305,7 +310,7 @@ class _Arrivals:
                 self._drop()
                 self._fetch()
                 self._write(executor)
-                pending = {*self._fetching, *self._running}
+                pending: set[Future[Any]] = {*self._fetching, *self._running}
                 if not pending:
                     if self._frontier == len(self._files) and not self._ready:
                         return
