@@ -108,6 +108,10 @@ def _part_of(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 _part = click.option(
     "--shard", "part", metavar="I/N", callback=_part_of, help="One part of N, from 0, for job arrays: 0/8 ... 7/8."
 )
+_files = click.option("--files", help="Numbers of the source files to fetch: 1-20 or 3,7-9.  [default: all]")
+_base_url = click.option(
+    "--base-url", help="A mirror to fetch from.  [default: $GQN_BASE_URL, else the set's public bucket]"
+)
 _split = click.option("--split", type=click.Choice(SPLITS), help="One split only.  [default: both]")
 
 
@@ -303,8 +307,8 @@ def index(
 @_scheduler
 @_part
 @click.option("--fetch", is_flag=True, help="Fetch source files that are not here, though some are.")
-@click.option("--files", help="Numbers of the source files to fetch: 1-20 or 3,7-9.  [default: all]")
-@click.option("--base-url", help="A mirror to fetch from.  [default: $GQN_BASE_URL, else the set's public bucket]")
+@_files
+@_base_url
 @click.option("--keep-raw", is_flag=True, help="Keep the source files that are fetched.")
 @click.option(
     "--window-gb",
@@ -466,6 +470,62 @@ def render(
         [f"{report.folder}: {report.scenes:,} scenes; {files}{rate}"],
         as_json=as_json,
     )
+
+
+@gqn_data.command()
+@click.argument("scene_set", metavar="SET")
+@_root
+@_split
+@_files
+@click.option("--limit", type=click.IntRange(1), help="No more files of each split than hold so many scenes.")
+@click.option("--workers", type=click.IntRange(1, 64), default=4, show_default=True, help="Files fetched at once.")
+@_base_url
+@click.option("--recheck", is_flag=True, help="Read the files that are there, too; fetch the damaged ones again.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds without a byte until it is tried again.",
+)
+@_json
+def download(
+    scene_set: str,
+    root: Place | None,
+    split: Any,
+    files: str | None,
+    limit: int | None,
+    workers: int,
+    base_url: str | None,
+    recheck: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Fetch a set's TFRecords from the public bucket, or a mirror of it, and check every record.
+
+    A file is there whole, or not at all. Interrupted, the same command goes on in the middle of a file; what is there
+    is not fetched again.
+    """
+    from gqn_data.bucket import parse_files
+    from gqn_data.download import download as download_set
+    from gqn_data.scene_sets import find_scene_set
+    from gqn_data.storage import data_root, human_bytes
+
+    done = download_set(
+        find_scene_set(scene_set),
+        data_root(root),
+        split=split,
+        files=None if files is None else parse_files(files),
+        limit=limit,
+        workers=workers,
+        base_url=base_url,
+        recheck=recheck,
+        timeout=timeout,
+        say=say,
+    )
+    rate = f", {human_bytes(done.bytes / done.seconds)}/s" if done.bytes else ""
+    fetched = f"{len(done.fetched):,} files fetched, {done.scenes:,} scenes, {human_bytes(done.bytes)}{rate}"
+    answer(done.to_json(), [f"{done.folder}: {fetched}; {done.kept:,} files were there"], as_json=as_json)
 
 
 @click.group(cls=Commands, context_settings=_SETTINGS)

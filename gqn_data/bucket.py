@@ -100,6 +100,17 @@ def parse_files(text: str) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
+def format_files(numbers: Iterable[int]) -> str:
+    """Numbers as `parse_files` reads them: `3,7-9`."""
+    ranges: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in ranges)
+
+
 def file_numbers(
     scene_set: SceneSet, splits: Sequence[Split] = SPLITS, files: Sequence[int] | None = None
 ) -> dict[Split, tuple[int, ...]]:
@@ -215,6 +226,8 @@ class Bucket:
         self,
         splits: Sequence[Split] = SPLITS,
         files: Sequence[int] | None = None,
+        *,
+        named: bool | None = None,
     ) -> tuple[BucketFile, ...]:
         """The source files, split by split, in order, each asked for; also those that the server has not.
 
@@ -224,6 +237,7 @@ class Bucket:
         Args:
             splits: which.
             files: their numbers; None for all.
+            named: whether somebody asked for them by number; None where `files` says so.
 
         Raises:
             OptionError: no split has such a number.
@@ -237,7 +251,9 @@ class Bucket:
         with Threads(min(_ASKERS, len(wanted))) as threads:
             futures = [threads.submit(self._asked, split, number, threads.stop) for split, number in wanted]
             listed = tuple(future.result() for future in futures)
-        if files is None and any(file.remote is None for file in listed) and self.origin().kind == "rendered":
+        if named is None:
+            named = files is not None
+        if not named and any(file.remote is None for file in listed) and self.origin().kind == "rendered":
             last = {file.split: file.number for file in listed if file.remote is not None}
             listed = tuple(replace(file, required=file.number <= last.get(file.split, 0)) for file in listed)
         return listed

@@ -21,7 +21,7 @@ from gqn_data.errors import (
     RemoteFault,
     RemoteMissing,
 )
-from gqn_data.part_file import Part
+from gqn_data.part_file import PartFile
 from gqn_data.patience import Patience, Retries
 from gqn_data.remote import Remote, RemoteFile
 
@@ -124,7 +124,7 @@ class _Fetch:
         self._resumed_at: int | None = None
         self._received = 0
         self._farthest = 0
-        self.part = Part(path, self._url, progress)
+        self.part = PartFile(path, self._url, progress)
 
     def run(self) -> Fetched:
         begun = 0
@@ -133,7 +133,7 @@ class _Fetch:
             try:
                 file = self._receive(self._file())
                 self._accept(file)
-                self.part.finish(self._path)
+                self.part.finish()
                 return Fetched(
                     path=self._path,
                     file=file,

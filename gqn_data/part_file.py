@@ -21,7 +21,21 @@ _NOTE = ".part.json"
 _BLOCK = 1 << 20
 
 
-class Part:
+def size_of_part(path: Path) -> int:
+    """The bytes that have come of the file of that final name, by a run before this one."""
+    try:
+        return path.with_name(path.name + PART).stat().st_size
+    except OSError:
+        return 0
+
+
+def remove_part(path: Path) -> None:
+    """Removes the part of the file of that final name, if there is one."""
+    for ending in (PART, _NOTE):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+class PartFile:
     """What has come of a file so far: bytes on the disk, their checksum, and a note of what they are part of.
 
     Args:
@@ -36,6 +50,7 @@ class Part:
     """
 
     def __init__(self, path: Path, url: str, progress: Callable[[int], None] | None) -> None:
+        self._final = path
         self.path = path.with_name(path.name + PART)
         self.size = 0
         self.crc = 0
@@ -112,18 +127,17 @@ class Part:
     def remove(self) -> None:
         """Forgets everything."""
         self.close()
-        self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+        remove_part(self._final)
         self._progress(-self.size)
         self.size = self.crc = 0
 
-    def finish(self, path: Path) -> None:
+    def finish(self) -> None:
         """Gives the part its final name, all of it being on the disk."""
         os.fsync(self._opened.fileno())
         self.close()
-        self.path.replace(path)
+        self.path.replace(self._final)
         self._note.unlink(missing_ok=True)
-        storage.sync_folder(path.parent)
+        storage.sync_folder(self._final.parent)
 
     def close(self) -> None:
         """Closes the file; what has come stays."""

@@ -31,7 +31,7 @@ from gqn_data.errors import (
 )
 from gqn_data.fetch import Patience, RemoteFile, fetch_file
 from gqn_data.http_remote import HTTPRemote
-from gqn_data.part_file import Part
+from gqn_data.part_file import PartFile
 from gqn_data.remote import ask
 
 NAME = "set/train/one.bin"
@@ -90,7 +90,7 @@ def left(target):
 def leave_part(server, target, size, data=DATA, **note):
     """What a killed run leaves of a file of the server's: so many bytes, and the note of what they are part of."""
     with HTTPRemote(server.url) as remote:
-        part = Part(target, remote.url(NAME), None)
+        part = PartFile(target, remote.url(NAME), None)
         part.take_up(replace(remote.ask(NAME), **note))
         part.write(data[:size])
         part.close()
@@ -687,7 +687,7 @@ def test_a_wait_ends_when_told_to_stop(server, target):
 
 
 def test_a_full_disk_is_told_and_the_part_is_kept(server, get, target, monkeypatch):
-    write, room = Part.write, [150_000]
+    write, room = PartFile.write, [150_000]
 
     def full(part, block):
         """As the system does: what fits is written, then an error comes."""
@@ -696,7 +696,7 @@ def test_a_full_disk_is_told_and_the_part_is_kept(server, get, target, monkeypat
             raise OSError(28, "No space left on device")
         room[0] -= len(block)
 
-    monkeypatch.setattr(Part, "write", full)
+    monkeypatch.setattr(PartFile, "write", full)
     with pytest.raises(NoSpace, match=r"one\.bin\.part: the disk is full after 150000 bytes; they are kept"):
         get()
     assert left(target) == ["one.bin.part", "one.bin.part.json"]
