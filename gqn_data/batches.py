@@ -5,7 +5,9 @@ Runs in the loader's workers; numpy only. Imports `cameras`, `dataset`, `images`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from gqn_data import images
 from gqn_data.cameras import POSE_NUMBERS, pose_fields, poses_of
 from gqn_data.dataset import Dataset
-from gqn_data.order import scenes_of_batch
+from gqn_data.order import Windows, scenes_of_batch
 from gqn_data.views import choose_views
 
 _ALIGNED = 64  # parts of a batch begin on a cache line
@@ -85,6 +87,9 @@ class BatchMaker:
         size: frames are resized by area to so many pixels.
         rank: which slice of every batch.
         ranks: number of slices.
+        windows: the way through the shards; None for all scenes at once.
+        at_once: scenes read at the same time, by threads: where every read is a request to a store, most of it is
+            waiting.
     """
 
     def __init__(
@@ -98,6 +103,8 @@ class BatchMaker:
         size: int,
         rank: int,
         ranks: int,
+        windows: Windows | None = None,
+        at_once: int = 1,
     ) -> None:
         self._dataset = dataset
         self._batch_size = batch_size
@@ -107,6 +114,8 @@ class BatchMaker:
         self._size = size
         self._rank = rank
         self._ranks = ranks
+        self._windows = windows
+        self._at_once = at_once
 
     @cached_property
     def largest(self) -> BatchShape:
@@ -134,6 +143,7 @@ class BatchMaker:
             shuffle=self._shuffle,
             rank=self._rank,
             ranks=self._ranks,
+            windows=self._windows,
         )
         choice = choose_views(scenes, views=layout.views, context=self._context, seed=self._seed, epoch=ticket.epoch)
         shape = self._shape(len(scenes))
@@ -144,15 +154,24 @@ class BatchMaker:
         views[...] = choice.views
         numbers[...] = scenes
         cameras = np.empty((len(scenes), *layout.cameras_shape), np.float32)
-        # Decoding writes pixel by pixel: into small memory of one's own, which stays in the cache, and then all at once
-        # into the block, it takes a tenth less than straight into shared pages.
-        decoded = np.empty((shape.views, *layout.frames_shape[1:]), np.uint8)
-        chosen = zip(scenes.tolist(), choice.views.tolist(), (choice.context + 1).tolist())
-        for slot, (scene, wanted, used) in enumerate(chosen):
-            cameras[slot] = dataset.decode_into(scene, wanted[:used], decoded)
-            frames[slot, :used] = images.resize_area(decoded[:used], size)
-            if used < shape.views:
-                frames[slot, used:] = 0
+        chosen = [*zip(itertools.count(), scenes.tolist(), choice.views.tolist(), (choice.context + 1).tolist())]
+
+        def fill(slots: Sequence[tuple[int, int, list[int], int]]) -> None:
+            # Decoding writes pixel by pixel: into small memory of one's own, which stays in the cache, and then all at
+            # once into the block, it takes a tenth less than straight into shared pages.
+            decoded = np.empty((shape.views, *layout.frames_shape[1:]), np.uint8)
+            for slot, scene, wanted, used in slots:
+                cameras[slot] = dataset.decode_into(scene, wanted[:used], decoded)
+                frames[slot, :used] = images.resize_area(decoded[:used], size)
+                if used < shape.views:
+                    frames[slot, used:] = 0
+
+        if self._at_once == 1:
+            fill(chosen)
+        else:
+            with ThreadPoolExecutor(self._at_once) as threads:
+                for _ in threads.map(fill, (chosen[first :: self._at_once] for first in range(self._at_once))):
+                    pass
         absent = choice.views < 0
         of_views = np.where(absent, 0, choice.views)[:, :, None]
         poses[...] = poses_of(np.take_along_axis(cameras, of_views, axis=1), layout.camera_fields)

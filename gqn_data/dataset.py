@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from gqn_data.errors import ManifestError, OptionError, SourceMissing, UnknownName
 from gqn_data.formats import FORMATS
-from gqn_data.formats.contract import OpenShard, ShardPlace
-from gqn_data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from gqn_data.formats.contract import Opener, OpenShard, ShardPlace
+from gqn_data.manifest import MANIFEST_FILE, Manifest, ShardRow, read_manifest
 from gqn_data.places import Place, StorePath, place
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import SPLITS, Split
@@ -54,6 +54,7 @@ class Dataset(Sequence[Scene]):
         self._per_shard = row.scenes_per_shard
         self._first = [0, *accumulate(shard.scenes for shard in row.shards)]
         self._open: dict[int, OpenShard] = {}
+        self._opener: Opener | None = None
 
     def __len__(self) -> int:
         return self._scenes
@@ -95,6 +96,21 @@ class Dataset(Sequence[Scene]):
         shard = bisect.bisect_right(self._first, scene) - 1
         return shard, scene - self._first[shard]
 
+    @property
+    def shards(self) -> tuple[ShardRow, ...]:
+        """The rows of the split's shards, in source order."""
+        return self._shards
+
+    @property
+    def is_by_view(self) -> bool:
+        """Whether a view can be read without the others of its scene."""
+        return self.manifest.frames.encoding in FORMATS[self.manifest.format].by_view
+
+    def read_through(self, opener: Opener) -> None:
+        """From now on opens files through `opener`, such as one that keeps local copies."""
+        self._opener = opener
+        self._open.clear()
+
     def shard(self, number: int) -> OpenShard:
         """A shard of the split, opened."""
         shard = self._open.get(number)
@@ -110,6 +126,7 @@ class Dataset(Sequence[Scene]):
                 frames=self.manifest.frames,
                 layout=self.layout,
                 index_folder=self._index_folder,
+                opener=self._opener,
             )
             kind = FORMATS[self.manifest.format]
             found, expected = tuple(file.name for file in row.files), kind.names(place)

@@ -4,31 +4,40 @@
         ...
 
 The stream of scenes and views depends on the dataset, the seed and the batch size: not on the number of workers,
-nor on where it was interrupted. Only the views that a batch uses are read and decoded.
-Imports `batches`, `dataset`, `views`.
+nor on where it was interrupted, nor on where the dataset lies. Only the views that a batch uses are decoded. Scenes of
+a large dataset in a store come in windows of shards, from a cache on this machine or by range (docs/streaming.md).
+Imports `batches`, `cache`, `dataset`, `order`, `prefetch`, `streaming`, `views`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from gqn_data.batches import BatchMaker, BatchShape, Ticket
+from gqn_data.cache import ShardCache, open_cache
 from gqn_data.cameras import pose_fields
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import GQNError, OptionError
+from gqn_data.order import Windows
+from gqn_data.places import StorePath
+from gqn_data.prefetch import Position, WindowFetcher
 from gqn_data.scene_sets import SCENE_SETS, Split
+from gqn_data.streaming import CachedFiles, Reading, Remote, choose_reading, default_window
 from gqn_data.views import check_context
 
 _PAGE = 4096
 _AHEAD = 2  # batches that each worker makes ahead
+_REQUESTS = 16  # scenes of a batch that are read at the same time by range
 _HELD = 3  # blocks for batches that the consumer still holds when the next are made
 
 
@@ -133,7 +142,7 @@ class SceneLoader:
     that is not among them, drawn anew every epoch from (seed, epoch, scene).
 
     Args:
-        path: a dataset, or a raw folder that was indexed.
+        path: a dataset, or a raw folder that was indexed; a folder or the URL of one.
         batch_size: scenes in a batch, over all ranks.
         split: `train` or `test`.
         context: the smallest and the largest number of context views; None for 1 to the paper's number for the set,
@@ -147,6 +156,12 @@ class SceneLoader:
         ranks: number of slices; divides `batch_size`.
         drop_last: leave out the last batch of an epoch where it is not full, or give it shorter.
         pin_memory: hand batches out in pinned memory.
+        window: shards in a window: the scenes of so many are shuffled among themselves, window after window; None for
+            all shards on a disk, and for 8 GB of them in a store.
+        remote: how a dataset in a store is read: `cache`, by copies of whole files; `range`, only the views of a
+            batch; `auto`, by what is better.
+        cache: the folder of copies; None for `$GQN_CACHE`, else `~/.cache/gqn-toolkit`.
+        cache_gb: the most that copies may take, in GB; None for 50, or half of the disk's room where that is less.
 
     Raises:
         OptionError: a value that the dataset does not allow.
@@ -169,6 +184,10 @@ class SceneLoader:
         ranks: int = 1,
         drop_last: bool = True,
         pin_memory: bool = False,
+        window: int | None = None,
+        remote: Remote = "auto",
+        cache: str | os.PathLike[str] | None = None,
+        cache_gb: float | None = None,
     ) -> None:
         dataset = open_dataset(path, split)
         layout = dataset.layout
@@ -182,8 +201,9 @@ class SceneLoader:
             context = 1, layout.views - 1 if row is None else min(row.context_views, layout.views - 1)
         self.context = check_context(context, layout.views)
         self.frame_size = _frame_size(frame_size, layout.height, layout.width)
-        for what, value, low in (("batch size", batch_size, 1), ("workers", workers, 0), ("ranks", ranks, 1)):
-            if value < low:
+        least = ("batch size", batch_size, 1), ("workers", workers, 0), ("ranks", ranks, 1), ("window", window, 1)
+        for what, value, low in least:
+            if value is not None and value < low:
                 raise OptionError(f"{what} is {value}, expected {low} or more")
         if batch_size % ranks or not 0 <= rank < ranks:
             raise OptionError(f"a batch of {batch_size} scenes is not divided evenly by {ranks} ranks (rank {rank})")
@@ -202,17 +222,14 @@ class SceneLoader:
                 f"{path}: {self.scenes} {split} scenes are fewer than a batch of {batch_size}; "
                 "choose a smaller batch, or drop_last=False"
             )
-        self._maker = BatchMaker(
-            dataset,
-            batch_size=batch_size,
-            context=self.context,
-            seed=seed,
-            shuffle=shuffle,
-            size=self.frame_size,
-            rank=rank,
-            ranks=ranks,
-        )
-        self._order: dict[str, int | str] = {
+        self._shuffle = shuffle
+        self._rank, self._ranks = rank, ranks
+        self._remote = remote
+        self._cache: ShardCache | None = None
+        if isinstance(dataset.folder, StorePath):
+            self._cache = open_cache(cache, cache_gb)
+        self._window_given = window is not None
+        self._stream: dict[str, int | str] = {
             "dataset": dataset.fingerprint,
             "split": split,
             "seed": seed,
@@ -221,10 +238,39 @@ class SceneLoader:
             "shuffle": int(shuffle),
             "drop_last": int(drop_last),
         }
+        self._set_window(window)
         self._given = 0
         # Weak: whoever iterates holds the workers, so they end with the loop. Held from here as well they would be
         # part of a cycle, and torch waits five seconds for each worker that the cycle's collector ends.
         self._running: weakref.ref[Generator[Batch]] | None = None
+
+    def _set_window(self, window: int | None) -> None:
+        """Settles the order, and how scenes are read in it."""
+        dataset = self.dataset
+        if window is None:
+            window = len(dataset.shards) if self._cache is None else default_window(dataset.shards)
+        sizes = [shard.scenes for shard in dataset.shards]
+        self._windows = Windows(sizes, window=window, seed=self.seed, shuffle=self._shuffle)
+        self._order = self._stream | self._windows.identity
+        self.reading: Reading | None = None  # from a disk
+        if self._cache is not None:
+            used = (1 + sum(self.context) / 2) / self.views if dataset.is_by_view else 1.0
+            self.reading = choose_reading(
+                self._remote, shards=dataset.shards, windows=self._windows, used=used, cache=self._cache
+            )
+            dataset.read_through(CachedFiles(cache=self._cache, reading=self.reading))
+        self._maker = BatchMaker(
+            dataset,
+            batch_size=self.batch_size,
+            context=self.context,
+            seed=self.seed,
+            shuffle=self._shuffle,
+            size=self.frame_size,
+            rank=self._rank,
+            ranks=self._ranks,
+            windows=self._windows,
+            at_once=_REQUESTS if self.reading == "range" else 1,
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -247,20 +293,32 @@ class SceneLoader:
         count = _AHEAD * self.workers + _HELD
         blocks = _Blocks(count, self._maker.largest.bytes, shared=self.workers > 0)
         making = _Making(self._maker, blocks.memory)
-        for ticket, made in self._made(making, blocks):
-            if isinstance(made, GQNError):
-                raise made
-            shape, own = made
-            block = own if ticket.block is None else blocks.lend(ticket.block)
-            assert block is not None  # noqa: S101  it is one or the other
-            # Counted before it is handed out: whoever holds the batch sees a state that goes on after it.
-            self._given += 1
-            yield _as_batch(shape, block.pin_memory() if self._pin else block)
-            del block, own, made  # not held while the next batch is waited for
+        with self._fetching_ahead() as fetcher:
+            for ticket, made in self._made(making, blocks, fetcher):
+                if isinstance(made, GQNError):
+                    raise made
+                shape, own = made
+                block = own if ticket.block is None else blocks.lend(ticket.block)
+                assert block is not None  # noqa: S101  it is one or the other
+                # Counted before it is handed out: whoever holds the batch sees a state that goes on after it.
+                self._given += 1
+                yield _as_batch(shape, block.pin_memory() if self._pin else block)
+                del block, own, made  # not held while the next batch is waited for
         self._given = 0  # all epochs are over; a new iteration begins anew
 
+    def _fetching_ahead(self) -> contextlib.AbstractContextManager[WindowFetcher | None]:
+        folder = self.dataset.folder
+        if self._cache is None or self.reading != "cache" or isinstance(folder, Path):
+            return contextlib.nullcontext()
+        return WindowFetcher(self._cache, folder, self.dataset.shards, self._windows, self.epochs)
+
+    def _position(self, number: int, within: int) -> Position:
+        """Of a batch, counted over all epochs, the position of its first scene, or of the last: `within` 0 or 1."""
+        epoch, batch = divmod(number, self._per_epoch)
+        return Position(epoch, min((batch + within) * self.batch_size, self.scenes) - within)
+
     def _made(
-        self, making: _Making, blocks: _Blocks
+        self, making: _Making, blocks: _Blocks, fetcher: WindowFetcher | None
     ) -> Iterator[tuple[Ticket, tuple[BatchShape, torch.Tensor | None] | GQNError]]:
         end = None if self.epochs is None else self.epochs * self._per_epoch
         numbers = itertools.count(self._given) if end is None else iter(range(self._given, end))
@@ -268,6 +326,8 @@ class SceneLoader:
 
         def tickets() -> Iterator[Ticket]:
             for number in numbers:
+                if fetcher is not None:
+                    fetcher.need(self._position(self._given, 0), self._position(number, 1))
                 epoch, batch = divmod(number, self._per_epoch)
                 under_way.append(Ticket(epoch=epoch, batch=batch, block=blocks.take()))
                 yield under_way[-1]
@@ -284,6 +344,8 @@ class SceneLoader:
             prefetch_factor=_AHEAD,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # torch's own is the trainer's, and is not drawn from here
+            # The store's client has threads, which a forked process would wait for in vain.
+            multiprocessing_context=None if self._cache is None else "spawn",
         )
         for made in loader:  # in the order of the tickets
             yield under_way.popleft(), made
@@ -301,13 +363,12 @@ class SceneLoader:
         """
         if not isinstance(state, Mapping):
             raise OptionError(f"the loader's state is {type(state).__name__}, expected what state_dict gave")
-        differing = [
-            f"{name} {state.get(name)!r}, here {value!r}"
-            for name, value in self._order.items()
-            if state.get(name) != value
-        ]
-        if differing:
-            raise OptionError(f"the loader's state is of another stream: {'; '.join(differing)}")
+        self._check_same(state, self._stream)
+        windows = state.get("windows", 1)
+        if self._shuffle and not self._window_given and type(windows) is int and 1 <= windows != self._windows.count:
+            # nobody chose the windows here, so those that the stream began with go on
+            self._set_window(-(-len(self.dataset.shards) // windows))
+        self._check_same(state, ("windows", "shards"))
         epoch, batches = state.get("epoch"), state.get("batches")
         # By type, not isinstance: True is an int to Python, and no position.
         if type(epoch) is not int or type(batches) is not int or epoch < 0 or not 0 <= batches < self._per_epoch:
@@ -317,6 +378,15 @@ class SceneLoader:
             )
         self.close()
         self._given = epoch * self._per_epoch + batches
+
+    def _check_same(self, state: Mapping[str, int | str], names: Iterable[str]) -> None:
+        differing = [
+            f"{name} {state.get(name)!r}, here {self._order.get(name)!r}"
+            for name in names
+            if state.get(name) != self._order.get(name)
+        ]
+        if differing:
+            raise OptionError(f"the loader's state is of another stream: {'; '.join(differing)}")
 
     def close(self) -> None:
         """Ends the workers; the loader can be iterated again."""

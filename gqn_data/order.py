@@ -117,12 +117,12 @@ class Windows:
         self._epochs: dict[int, _Epoch] = {}
 
     @property
-    def identity(self) -> str:
-        """Tells orders apart that a seed alone does not; empty where the windows change nothing."""
+    def identity(self) -> dict[str, int | str]:
+        """Tells orders apart that a seed alone does not: how many windows, over which shards; none of it for one."""
         if self.count == 1 or not self._shuffle:
-            return ""
+            return {}
         sizes = hashlib.sha256(self._sizes.astype("<i8").tobytes()).hexdigest()[:8]
-        return f"{self.count} windows of {len(self._sizes)} shards ({sizes})"
+        return {"windows": self.count, "shards": f"{len(self._sizes)}, {sizes}"}
 
     @property
     def largest(self) -> int:

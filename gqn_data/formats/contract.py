@@ -89,6 +89,7 @@ class Format:
     Attributes:
         name: as in `--format` and in the manifest.
         encodings: how it can keep frames, the usual way first.
+        by_view: those in which a view is read without the others of its scene.
         names: the files of a shard, from the dataset's folder.
         write_shard: writes one shard, whole or not at all, from its scenes in order; runs in any process.
         finish: writes the metadata of all splits, when all shards are there; returns the files by split.
@@ -98,6 +99,7 @@ class Format:
 
     name: str
     encodings: tuple[Encoding, ...]
+    by_view: tuple[Encoding, ...]
     names: Callable[[ShardPlace], tuple[str, ...]]
     write_shard: Callable[[ShardPlace, Iterable[Scene]], ShardRow]
     finish: Callable[[Place, Manifest], dict[Split, tuple[FileRow, ...]]]

@@ -85,14 +85,24 @@ class EncodedShard(ABC):
         Raises:
             ShardChecksumError: a frame cannot be read or decoded; the message tells file, scene and view.
         """
+        try:
+            return self._decode_into(scene, views, out)
+        except ShardChecksumError:
+            if not self._fetched_again():
+                raise
+        return self._decode_into(scene, views, out)
+
+    def _fetched_again(self) -> bool:
+        """Whether what was read was a damaged local copy of a remote file, and is another one now."""
+        return self.file.fetched_again()
+
+    def _decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         offsets, lengths, cameras = self.describe(scene)
         frames = self._read(scene, [offsets[view] for view in views], [lengths[view] for view in views])
         for position, frame in enumerate(frames):
             try:
                 images.decode_into(frame, out[position])
             except CorruptFrame as error:
-                if self.file.fetched_again():
-                    return self.decode_into(scene, views, out)
                 raise ShardChecksumError(
                     f"{self.file.path}: scene {scene} of the file, view {views[position]}, "
                     f"at byte {offsets[views[position]]}: {error}; run gqn-data verify on the dataset"
@@ -129,6 +139,9 @@ class IndexedShard(EncodedShard):
     def __init__(self, file: RangedFile, index: Rows, layout: SceneLayout) -> None:
         super().__init__(file, layout)
         self.index = index
+
+    def _fetched_again(self) -> bool:
+        return any([super()._fetched_again(), self.index.file.fetched_again()])
 
     def describe(self, scene: int) -> tuple[list[int], list[int], NDArray[np.float32]]:  # noqa: D102
         row = self.index[scene]

@@ -132,6 +132,7 @@ def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Enco
 FORMAT = Format(
     name="webdataset",
     encodings=("jpeg",),
+    by_view=("jpeg",),
     names=_names,
     write_shard=_write_shard,
     finish=no_metadata,
