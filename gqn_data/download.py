@@ -132,7 +132,9 @@ def download(
             folder=folder,
             url=bucket.url,
             origin=bucket.origin(),
-            fetched=tuple(run.fetched),
+            fetched=tuple(
+                file.name for split in numbers for file in sorted(run.fetched, key=_number) if file.split == split
+            ),
             kept=run.kept,
             bytes=run.received,
             scenes=run.scenes,
@@ -202,7 +204,7 @@ class _Run:
         self._asked = 0
         self._faults: list[tuple[str, FetchError]] = []
         self._absent: list[BucketFile] = []
-        self.fetched: list[str] = []
+        self.fetched: list[BucketFile] = []
         self.kept = 0
         self.received = 0
         self.scenes = 0
@@ -311,7 +313,7 @@ class _Run:
         self._splits[task.file.split].scenes += outcome.scenes
         self.received += outcome.received
         if outcome.was_fetched:
-            self.fetched.append(task.file.name)
+            self.fetched.append(task.file)
             self.scenes += outcome.scenes
         else:
             self.kept += 1
@@ -375,6 +377,10 @@ class _Run:
             f"{self._bucket.url}: {failed:,} of {self._asked:,} files of {name} could not be fetched: "
             f"{'; '.join(told)}. The others are whole"
         )
+
+
+def _number(file: BucketFile) -> int:
+    return file.number
 
 
 def _crc32c_of(path: Path) -> int:

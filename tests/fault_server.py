@@ -45,6 +45,7 @@ class Fault:
         shift: the part that comes begins so many bytes off, and its Content-Range says so.
         unsized: no Content-Length: the end of the connection is the end of the body.
         content: this instead of the file's bytes, with the entity tag and all that belong to it.
+        only_get: HEAD is answered well, whatever is wrong.
     """
 
     status: int | None = None
@@ -59,11 +60,12 @@ class Fault:
     shift: int = 0
     unsized: bool = False
     content: bytes | None = None
+    only_get: bool = False
 
     @property
     def concerns_head(self):
         """Whether HEAD shows it, which has no body."""
-        return self.status is not None or bool(self.headers) or self.content is not None
+        return not self.only_get and (self.status is not None or bool(self.headers) or self.content is not None)
 
 
 class Asked(NamedTuple):
