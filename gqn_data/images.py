@@ -22,7 +22,7 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_IMAGE = b"\xff\xd8"
 _END_OF_IMAGE = b"\xff\xd9"
 
-_MOST_PIXELS = 1 << 26  # a header of some bytes may claim 65535x65535, twelve gigabytes of pixels
+MOST_PIXELS = 1 << 26  # of a frame: a header of some bytes may claim 65535x65535, twelve gigabytes of pixels
 
 
 def header_of(jpeg: bytes | bytearray | memoryview) -> tuple[int, int, int]:
@@ -102,8 +102,8 @@ def decode(jpeg: bytes | bytearray | memoryview) -> NDArray[np.uint8]:
     """
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
-        if height * width > _MOST_PIXELS:
-            raise CorruptFrame(f"a frame of {width}x{height} pixels, expected {_MOST_PIXELS} pixels at most")
+        if height * width > MOST_PIXELS:
+            raise CorruptFrame(f"a frame of {width}x{height} pixels, expected {MOST_PIXELS} pixels at most")
         return np.asarray(simplejpeg.decode_jpeg(jpeg, "RGB"))
     except ValueError as error:
         raise CorruptFrame(f"the JPEG cannot be decoded: {error}") from error

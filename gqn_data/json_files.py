@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
 from typing import Any
 
 from gqn_data import storage
@@ -32,7 +30,7 @@ def read_json(place: Place, most: int = MOST_BYTES) -> Any:
         FileNotFoundError: there is no such file.
         ValueError: it is no JSON, or more of it than anybody wrote; the text says what.
     """
-    return _parse(_read(place, most))
+    return _parse(storage.read_bounded(place, most))
 
 
 def write_note(place: Place, value: dict[str, Any]) -> None:
@@ -51,7 +49,7 @@ def read_note(place: Place, *, needs_checksum: bool = True) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: it is no table, or not the one that was written; the text says what.
     """
-    data = _read(place, _MOST_IN_A_NOTE)
+    data = storage.read_bounded(place, _MOST_IN_A_NOTE)
     value = _parse(data)
     if not isinstance(value, dict):
         raise ValueError(f"expected a table, found {type(value).__name__}")
@@ -67,15 +65,6 @@ def read_note(place: Place, *, needs_checksum: bool = True) -> dict[str, Any]:
 
 def _checksum_of(value: dict[str, Any]) -> str:
     return hashlib.sha256(storage.json_bytes(value)).hexdigest()
-
-
-def _read(place: Place, most: int) -> bytes:
-    found = place.stat()
-    if isinstance(found, os.stat_result) and not stat.S_ISREG(found.st_mode):
-        raise ValueError("no regular file")  # a device has no end, a pipe nobody at the other one
-    if found.st_size > most:
-        raise ValueError(f"{found.st_size} bytes, expected {most} at most")
-    return place.read_bytes()
 
 
 def _parse(data: bytes) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from gqn_data import json_files, storage
 from gqn_data.cameras import POSE_FIELDS, pose_fields
 from gqn_data.errors import ManifestError, OptionError, OriginError
-from gqn_data.layout import SceneLayout
+from gqn_data.layout import SceneLayout, layout_fault
 from gqn_data.origin import Origin
 from gqn_data.places import Place
 from gqn_data.scene_sets import SPLITS, Angles, Split, is_set_name
@@ -31,6 +31,8 @@ CROISSANT_FILE = "croissant.json"
 
 # What describes a converted dataset; source files that are only indexed have none.
 DESCRIPTION_FILES = (CARD_FILE, CROISSANT_FILE)
+
+_MOST_SAID = 300  # of what a file says, in a message
 
 # How frames lie in a container: the JPEG bytes of the source, or pixels.
 Encoding = Literal["jpeg", "raw"]
@@ -250,8 +252,9 @@ def read_manifest(folder: Place) -> Manifest:
         raise ManifestError(f"{path}: expected a table, found {type(value).__name__}")
     schema = value.get("schema")
     if not _count(schema) or schema != SCHEMA:
+        tool = str(value.get("tool", "?"))[:_MOST_SAID]
         raise ManifestError(
-            f"{path}: schema {schema!r}, expected {SCHEMA}: written by another version ({value.get('tool', '?')}); "
+            f"{path}: schema {str(schema)[:_MOST_SAID]}, expected {SCHEMA}: written by another version ({tool}); "
             "install that version, or convert again"
         )
     try:
@@ -334,7 +337,7 @@ def _check(manifest: Manifest, path: Place) -> None:
 
     def need(good: bool, found: str) -> None:
         if not good:
-            raise ManifestError(f"{path}: {found}; copy or convert the dataset again")
+            raise ManifestError(f"{path}: {found[:_MOST_SAID]}; copy or convert the dataset again")
 
     frames, cameras = manifest.frames, manifest.cameras
     named = _text(manifest.scene_set) and is_set_name(manifest.scene_set)
@@ -342,8 +345,8 @@ def _check(manifest: Manifest, path: Place) -> None:
     need(_text(manifest.format) and _text(manifest.tool), f"format {manifest.format!r} of tool {manifest.tool!r}")
     need(manifest.limit is None or _count(manifest.limit), f"the limit is {manifest.limit!r}")
     need(frames.encoding in get_args(Encoding), f"frames are {frames.encoding!r}, expected jpeg or raw")
-    for name, number in (("views", frames.views), ("height", frames.height), ("width", frames.width)):
-        need(_count(number) and 1 <= number <= 1 << 16, f"{name} is {number!r}")
+    fault = layout_fault(frames.views, frames.height, frames.width)
+    need(fault is None, str(fault))
     need(frames.decoder is None or _text(frames.decoder), f"the decoder is {frames.decoder!r}")
     quality = frames.jpeg_quality
     need(quality is None or (_count(quality) and 1 <= quality <= 100), f"the JPEG quality is {quality!r}")
@@ -383,6 +386,9 @@ def _check(manifest: Manifest, path: Place) -> None:
 def _inside(name: object) -> bool:
     """Whether a name is a plain path below the dataset's folder."""
     if not (isinstance(name, str) and name.isprintable() and "\\" not in name):
+        return False
+    # No disk takes longer ones, and some stores none of more than 1,024 bytes in all.
+    if len(name.encode()) > 1000 or any(len(part.encode()) > 255 for part in name.split("/")):
         return False
     pure = PurePosixPath(name)
     return not pure.is_absolute() and ".." not in pure.parts and name == str(pure) and name != "."

@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any, Self
 
-from gqn_data.errors import DestinationError, NoSpace, OptionError
+from gqn_data.errors import DestinationError, NoSpace, OptionError, ShardChecksumError
 from gqn_data.leases import lease
 from gqn_data.places import Place, StorePath, place
 
@@ -163,13 +163,34 @@ def remove_temporaries(folder: Place) -> None:
             path.unlink(missing_ok=True)
 
 
+def read_bounded(path: Place, most: int) -> bytes:
+    """The bytes of a file that should have no more than so many.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has more, or is a device, which has no end, or a pipe, which has nobody at its other one.
+    """
+    found = path.stat()
+    if isinstance(path, Path) and not path.is_file():
+        raise ValueError("no regular file")
+    if found.st_size > most:
+        raise ValueError(f"{found.st_size} bytes, expected {most} at most")
+    return path.read_bytes()
+
+
 def sha256_of(path: Place) -> str:
-    """The SHA-256 of a file, in hexadecimal; bounded memory."""
+    """The SHA-256 of a file, in hexadecimal; bounded memory.
+
+    Raises:
+        ShardChecksumError: a device or a pipe, which may have no end.
+    """
     if isinstance(path, StorePath):
         digest = hashlib.sha256()
         for block in path.blocks():
             digest.update(block)
         return digest.hexdigest()
+    if path.exists() and not path.is_file():
+        raise ShardChecksumError(f"{path}: no regular file; convert or copy it again")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -16,6 +16,7 @@ from gqn_data import storage
 from gqn_data.dataset import Dataset
 from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError
 from gqn_data.index import note_fault, note_name
+from gqn_data.json_files import MOST_BYTES
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import (
     CHECKSUM_FILE,
@@ -204,9 +205,11 @@ def _check(task: _Task) -> _Found:
 def _check_manifest(task: _ManifestTask) -> _Found:
     sums = task.folder / CHECKSUM_FILE
     try:
-        text = sums.read_bytes()
+        text = storage.read_bounded(sums, MOST_BYTES)
     except FileNotFoundError:
         return _Found(faults=(f"{sums}: absent; convert, index or copy it again",))
+    except ValueError as error:
+        return _Found(faults=(f"{sums}: {error}; convert, index or copy it again",))
     # Descriptions are checked where they are listed: indexed source files have none, nor have older datasets.
     names = [name for name in DESCRIPTION_FILES if f"  {name}\n".encode() in text]
     found: dict[str, str] = {}

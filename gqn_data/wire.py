@@ -9,6 +9,7 @@ Source: wire format, protobuf.dev/programming-guides/encoding. Imports `errors`,
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sized
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,10 @@ from gqn_data.places import Place
 from gqn_data.tfrecords import HEADER_BYTES, Record
 
 _FLOAT = np.dtype("<f4")
+
+# A record may hold a thousand times more small parts than any scene has; they take some fifty bytes of memory each.
+_MOST_FEATURES = 1000
+_MOST_VALUES = 1 << 20
 
 # Between two frames: the end marker of the one, the tag and the first two bytes of the length of the next.
 _BETWEEN = struct.Struct("<HBBB")
@@ -201,10 +206,9 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             raise WireError(begin, "not an Example message: a varint of more than ten bytes")
 
 
-def _fields(data: bytes, span: _Span) -> list[tuple[int, int, int, int]]:
+def _fields(data: bytes, span: _Span) -> Iterator[tuple[int, int, int, int]]:
     """The fields of a message: (field number, wire type, start, stop of the value)."""
     at, end = span
-    fields = []
     while at < end:
         begin = at
         tag = data[at]
@@ -233,8 +237,7 @@ def _fields(data: bytes, span: _Span) -> list[tuple[int, int, int, int]]:
             raise WireError(begin, f"a field of {at - start} bytes, {end - start} left in its message")
         if tag < 8:
             raise WireError(begin, "not an Example message: field number 0")
-        fields.append((tag >> 3, kind, start, at))
-    return fields
+        yield tag >> 3, kind, start, at
 
 
 def _end_of_group(data: bytes, at: int, end: int, number: int) -> int:
@@ -275,7 +278,10 @@ def _features(data: bytes) -> dict[bytes, list[_Span]]:
                     name = data[begin:end]
                 elif part == 2 and part_kind == 2:
                     values.append((begin, end))
+                    _bounded(values, begin, name)
             found[name] = values
+            if len(found) > _MOST_FEATURES:
+                raise WireError(entry_start, f"more than {_MOST_FEATURES} features, expected frames and cameras")
     return found
 
 
@@ -293,11 +299,17 @@ def _lists(data: bytes, features: dict[bytes, list[_Span]], name: bytes, wanted:
                     kept = []
                 kept_kind = number
                 kept.append((start, stop))
+                _bounded(kept, start, name)
     if kept_kind != wanted:
         kinds = {1: "bytes", 2: "floats", 3: "integers"}
         reason = f"feature {name.decode()!r} holds {kinds[kept_kind]}, expected {kinds[wanted]}"
         raise WireError(features[name][0][0], reason)
     return kept
+
+
+def _bounded(values: Sized, at: int, name: bytes) -> None:
+    if len(values) > _MOST_VALUES:
+        raise WireError(at, f"more than {_MOST_VALUES} values in feature {_printable(name)!r}")
 
 
 def _printable(name: bytes) -> str:
@@ -318,6 +330,7 @@ def _byte_values(data: bytes, features: dict[bytes, list[_Span]], name: bytes) -
                     if number == 1 and kind == 2:
                         offsets.append(start)
                         lengths.append(stop - start)
+                        _bounded(offsets, start, name)
                 break
             length = data[here + 1]
             if length < 0x80:
@@ -332,6 +345,7 @@ def _byte_values(data: bytes, features: dict[bytes, list[_Span]], name: bytes) -
                 raise WireError(start, f"a frame of {length} bytes, {end - start} left in its list")
             offsets.append(start)
             lengths.append(length)
+            _bounded(offsets, start, name)
     return offsets, lengths
 
 
@@ -344,4 +358,5 @@ def _float_values(data: bytes, features: dict[bytes, list[_Span]], name: bytes) 
                 if (stop - start) % 4:
                     raise WireError(start, f"packed floats in {stop - start} bytes, expected a multiple of 4")
                 parts.append(data[start:stop])
+                _bounded(parts, start, name)
     return np.frombuffer(b"".join(parts), _FLOAT)

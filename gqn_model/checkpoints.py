@@ -7,10 +7,11 @@ with `weights_only=True`: a checkpoint from a stranger runs no code.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
-import json
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gqn_data import storage
+from gqn_data import json_files, storage
 from gqn_data.errors import CheckpointError, OptionError, UnknownName
 from gqn_model.config import Config
 
@@ -73,7 +74,7 @@ def checkpoint_path(run: Path, step: int) -> Path:
 def checkpoint_steps(run: Path) -> list[int]:
     """The steps of which the run has whole checkpoints, ascending."""
     found = (path.with_suffix("") for path in (run / _FOLDER).glob("*.pt.sha256"))
-    return sorted(int(path.stem) for path in found if path.stem.isdigit() and path.exists())
+    return sorted(int(path.stem) for path in found if path.stem.isdecimal() and path.exists())
 
 
 def write_config(run: Path, config: Config) -> None:
@@ -90,7 +91,7 @@ def read_config(run: Path) -> Config:
     """
     path = run / CONFIG_FILE
     try:
-        return Config.from_json(json.loads(path.read_bytes()), path)
+        return Config.from_json(json_files.read_json(path), path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{run}: no {CONFIG_FILE} there; expected the folder of a `gqn train`") from error
     except ValueError as error:
@@ -145,12 +146,17 @@ def load_checkpoint(run: Path, step: int | None = None) -> Checkpoint:
     raw = path.read_bytes()
     _verify(path, raw, [other for other in steps if other < step])
     try:
+        _refuse_packed(raw)
         value = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path}: cannot be read as weights and plain values ({error})") from error
+        reason = "".join(filter(str.isprintable, str(error).split("\n", 1)[0]))
+        raise CheckpointError(f"{path}: cannot be read as weights and plain values ({reason})") from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
         raise CheckpointError(f"{path}: format {found}, expected {FORMAT}; use the version that wrote it")
+    absent = {field.name for field in dataclasses.fields(Checkpoint)} - set(value)
+    if absent:
+        raise CheckpointError(f"{path}: holds no {', '.join(sorted(absent))}; use the version that wrote it")
     # A run that has settled their number has seen other cameras than DeepMind's, in an order of their own.
     if not config.model.pose_numbers and value["pose_order"] != POSE_ORDER:
         raise CheckpointError(f"{path}: poses are {value['pose_order']!r}, expected {POSE_ORDER!r}")
@@ -196,6 +202,14 @@ def restore_random(states: dict[str, Tensor], device: torch.device) -> None:
 
 def _sum_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
+
+
+def _refuse_packed(raw: bytes) -> None:
+    """Raises ValueError where parts of the archive are packed: torch packs nothing, and a bomb would be unpacked."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        held = sum(part.file_size for part in archive.infolist())
+    if held > len(raw):
+        raise ValueError(f"its parts take {held} bytes, the file has {len(raw)}")
 
 
 def _verify(path: Path, raw: bytes, earlier: list[int]) -> None:

@@ -7,7 +7,6 @@ A run's folder holds `config.json` (all settings, resolved), `run.json` (dataset
 from __future__ import annotations
 
 import dataclasses
-import json
 import platform
 import re
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from gqn_data import storage
+from gqn_data import json_files, storage
 from gqn_data.errors import CheckpointError, DestinationError, GQNError, OptionError
 from gqn_model.batches import fixed_batches, training_batches
 from gqn_model.checkpoints import CONFIG_FILE, checkpoint_steps, load_checkpoint, read_config, write_config
@@ -63,7 +62,7 @@ def read_facts(run: Path) -> RunFacts:
     """
     path = run / RUN_FILE
     try:
-        return RunFacts(**json.loads(path.read_bytes()))
+        return RunFacts(**json_files.read_json(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"{run}: no {RUN_FILE} there; expected the folder of a `gqn train`") from error
     except (ValueError, TypeError) as error:

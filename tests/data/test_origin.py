@@ -80,5 +80,5 @@ def test_rendered_folders_tell_their_layout_and_others_take_the_catalogues():
     "details", [{"views": 0}, {"views": -1}, {"views": "3"}, {"frame_size": 0}, {"frame_size": 1.5}]
 )
 def test_a_layout_that_cannot_be_is_refused(details):
-    with pytest.raises(OriginError, match="expected a frame size and a number of views"):
+    with pytest.raises(OriginError, match=r"source\.json: .* is .*, expected 1 to 65536"):
         layout_of(SCENE_SETS[SET], Origin(kind="rendered", details=details))

@@ -5,6 +5,7 @@ import itertools
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from io import BytesIO
 
 import numpy as np
@@ -122,7 +123,10 @@ def test_source_json_tells_how_the_scenes_were_rendered_and_not_how_many(tmp_pat
         for scenes in (2, 30)
     )
     assert one.read_bytes() == other.read_bytes()
-    assert json.loads(one.read_text()) == {
+    written = json.loads(one.read_text())
+    checksum = written.pop("sha256")
+    assert checksum == sha256((json.dumps(written, indent=2) + "\n").encode()).hexdigest()
+    assert written == {
         "kind": "rendered",
         "details": {
             "renderer": "gqn-toolkit",
