@@ -104,7 +104,7 @@ class Dataset(Sequence[Scene]):
     @property
     def is_by_view(self) -> bool:
         """Whether a view can be read without the others of its scene."""
-        return self.manifest.frames.encoding in FORMATS[self.manifest.format].by_view
+        return self.manifest.frames.encoding not in FORMATS[self.manifest.format].views_together
 
     def read_through(self, opener: Opener) -> None:
         """From now on opens files through `opener`, such as one that keeps local copies."""

@@ -89,22 +89,22 @@ class Format:
     Attributes:
         name: as in `--format` and in the manifest.
         encodings: how it can keep frames, the usual way first.
-        by_view: those in which a view is read without the others of its scene.
         names: the files of a shard, from the dataset's folder.
         write_shard: writes one shard, whole or not at all, from its scenes in order; runs in any process.
         finish: writes the metadata of all splits, when all shards are there; returns the files by split.
         open_shard: opens a shard of the manifest's.
         stored_bytes: bytes for (scenes, encoded bytes of them, layout, encoding).
+        views_together: encodings in which a view is read with the others of its scene or not at all.
     """
 
     name: str
     encodings: tuple[Encoding, ...]
-    by_view: tuple[Encoding, ...]
     names: Callable[[ShardPlace], tuple[str, ...]]
     write_shard: Callable[[ShardPlace, Iterable[Scene]], ShardRow]
     finish: Callable[[Place, Manifest], dict[Split, tuple[FileRow, ...]]]
     open_shard: Callable[[ShardPlace, ShardRow], OpenShard]
     stored_bytes: Callable[[int, int, SceneLayout, Encoding], int]
+    views_together: tuple[Encoding, ...] = ()
 
 
 def no_metadata(folder: Place, manifest: Manifest) -> dict[Split, tuple[FileRow, ...]]:  # noqa: ARG001

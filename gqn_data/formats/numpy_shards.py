@@ -63,7 +63,6 @@ def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Enco
 FORMAT = Format(
     name="numpy",
     encodings=("raw",),
-    by_view=("raw",),
     names=_names,
     write_shard=_write_shard,
     finish=no_metadata,

@@ -105,7 +105,6 @@ def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Enco
 FORMAT = Format(
     name="tfrecord",
     encodings=("jpeg",),
-    by_view=("jpeg",),
     names=lambda _: (),
     write_shard=_write_shard,
     finish=no_metadata,

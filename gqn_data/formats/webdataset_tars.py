@@ -132,7 +132,6 @@ def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Enco
 FORMAT = Format(
     name="webdataset",
     encodings=("jpeg",),
-    by_view=("jpeg",),
     names=_names,
     write_shard=_write_shard,
     finish=no_metadata,

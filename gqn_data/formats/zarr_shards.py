@@ -247,7 +247,7 @@ def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Enco
 FORMAT = Format(
     name="zarr",
     encodings=("jpeg", "raw"),
-    by_view=("jpeg",),
+    views_together=("raw",),
     names=_names,
     write_shard=_write_shard,
     finish=_finish,
