@@ -99,7 +99,7 @@ class SceneSet:
         camera_fields: the names of the numbers of one camera.
         angles: what the angles among them are measured in.
         bucket: the name of the public bucket on Google Cloud Storage that holds the source files.
-        about: what its scenes show, in a clause (after the README of google-deepmind/gqn-datasets).
+        about: what its scenes show, in a clause (after the READMEs beside both readers).
         split_folders: whether source files lie in `train/` and `test/`, or all in the set's own folder.
         settled: false where it is not settled whether the bucket still gives the files.
     """
@@ -138,13 +138,14 @@ def _even(files: int, scenes: int, *, settled: bool = True) -> SplitFacts:
     return SplitFacts(files=files, runs=((files, scenes),), settled=settled)
 
 
-def _egqn(name: str, alias: str, *, train: range, test: range, of: int, nine_numbers: bool) -> SceneSet:
+def _egqn(name: str, alias: str, about: str, *, train: range, test: range, of: int, nine_numbers: bool) -> SceneSet:
     """A set of E-GQN: one folder of files, split by their numbers."""
     splits = [
         SplitFacts(files=len(numbers), runs=(), settled=False, first=numbers.start, of=of) for numbers in (train, test)
     ]
     return SceneSet(
         name=name,
+        about=about,
         aliases=(alias,),
         frame_size=128,
         views=4,
@@ -244,10 +245,33 @@ SCENE_SETS: dict[str, SceneSet] = {
             train=SplitFacts(files=900, runs=_SHEPARD_METZLER_TRAIN.runs, settled=False),
             test=_even(100, 2000),
         ),
-        _egqn("openai-block", "oab", train=range(1, 2001), test=range(2001, 2501), of=2500, nine_numbers=True),
-        _egqn("disco-humanoid", "disco", train=range(1, 2001), test=range(2001, 2501), of=2500, nine_numbers=True),
-        # their reader leaves out file 1
-        _egqn("rooms-random-objects", "rro", train=range(2, 1601), test=range(1601, 1944), of=1943, nine_numbers=False),
+        _egqn(
+            "openai-block",
+            "oab",
+            "a robot's hand with a lettered cube in it; fingers, light and textures vary",
+            train=range(1, 2001),
+            test=range(2001, 2501),
+            of=2500,
+            nine_numbers=True,
+        ),
+        _egqn(
+            "disco-humanoid",
+            "disco",
+            "a humanoid with all its joints at random; light and textures vary",
+            train=range(1, 2001),
+            test=range(2001, 2501),
+            of=2500,
+            nine_numbers=True,
+        ),
+        _egqn(
+            "rooms-random-objects",
+            "rro",
+            "one to four objects of ShapeNet dropped into a room; light and textures vary",
+            train=range(2, 1601),  # their reader leaves out file 1
+            test=range(1601, 1944),
+            of=1943,
+            nine_numbers=False,
+        ),
     )
 }
 

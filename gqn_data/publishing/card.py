@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gqn_data.errors import UnknownName
 from gqn_data.manifest import CHECKSUM_FILE, CROISSANT_FILE, MANIFEST_FILE, Manifest
-from gqn_data.publishing.provenance import CITATION, about_set, provenance
+from gqn_data.publishing.provenance import about_set, citation, provenance
 from gqn_data.scene_sets import SCENE_SETS, Split
 
 _SKIPPED_SHOWN = 20
@@ -54,9 +54,9 @@ def dataset_card(manifest: Manifest) -> str:
         _checking(),
         "## Origin\n\nAs the manifest carries it:\n\n"
         f"```json\n{json.dumps(manifest.origin.to_json(), indent=2, ensure_ascii=False)}\n```\n",
-        f"## Licence of the data\n\n{known.licence}\n",
-        "## Citation\n\nThe paper that the scene sets, and the form of their records, come from:\n\n"
-        f"```bibtex\n{CITATION}```\n",
+        f"## Licence of the data\n\n{_plain(known.licence)}\n",
+        "## Citation\n\nWhere the scene sets, or the form of their records, come from:\n\n"
+        f"```bibtex\n{citation(manifest)}```\n",
         f"Written by {_plain(manifest.tool)} with the dataset, from `{MANIFEST_FILE}` alone.\n",
     )
     return "\n".join(part for part in parts if part)
@@ -93,7 +93,7 @@ def _front_matter(manifest: Manifest) -> str:
 
 def _what(manifest: Manifest) -> str:
     frames, cameras = manifest.frames, manifest.cameras
-    about = about_set(manifest.scene_set)
+    about = about_set(manifest)
     kept = {
         "jpeg": "JPEG, the very bytes of the source"
         if frames.jpeg_quality is None

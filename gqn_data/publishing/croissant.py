@@ -17,7 +17,7 @@ from typing import Any
 
 from gqn_data.errors import UnknownName
 from gqn_data.manifest import MANIFEST_FILE, FileRow, Manifest
-from gqn_data.publishing.provenance import CITATION, about_set, provenance
+from gqn_data.publishing.provenance import about_set, citation, provenance
 from gqn_data.scene_sets import Split
 
 _CONTEXT: dict[str, Any] = {
@@ -91,7 +91,7 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
     if manifest.format not in (*_ARRAYS, "webdataset"):
         raise UnknownName("format in the manifest", manifest.format, (*_ARRAYS, "webdataset"))
     known = provenance(manifest)
-    about = about_set(manifest.scene_set)
+    about = about_set(manifest)
     frames = manifest.frames
     value: dict[str, Any] = {
         "@context": copy.deepcopy(_CONTEXT),  # readers write into what they are given
@@ -101,9 +101,13 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
         f"{f': {about}' if about else ''}. A scene is {frames.views} views of {frames.height}x{frames.width} pixels, "
         f"each with its camera: {', '.join(manifest.cameras.fields)}, angles in {manifest.cameras.angles}.",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
-        "citeAs": CITATION,
+        "citeAs": citation(manifest),
         # The specification wants one; a work whose text says what is known of it is the truth.
-        "license": {"@type": "sc:CreativeWork", "name": "not stated here", "description": known.licence},
+        "license": {
+            "@type": "sc:CreativeWork",
+            "name": known.licence_name or "not stated here",
+            "description": known.licence,
+        },
         "version": f"{manifest.schema}.0.0",  # of the layout; scenes of one origin have no other version
         "keywords": ["gqn", "generative query network", "novel view synthesis", manifest.scene_set, known.short],
     }

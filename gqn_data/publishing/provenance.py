@@ -2,22 +2,24 @@
 
 Only what a source says is said. Imports `manifest` and `scene_sets`.
 
-Sources: github.com/google-deepmind/gqn-datasets for the scene sets (its README names no licence for the data; the
-header of its data_reader.py is the Apache License 2.0); science.org/doi/10.1126/science.aar6170 for the paper, its
-authors and its date.
+Sources: github.com/google-deepmind/gqn-datasets (its README names no licence for the data; the header of its
+data_reader.py is the Apache License 2.0); science.org/doi/10.1126/science.aar6170 for the paper, its authors and its
+date; github.com/josh-tobin/egqn-datasets (MIT licence; its README names none for the data) and the proceedings of
+NeurIPS 2019 for E-GQN.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from gqn_data.manifest import Manifest
 from gqn_data.scene_sets import SCENE_SETS
 
-_GQN_BUCKET = "gqn-dataset"
-_GQN_PAGE = "https://github.com/google-deepmind/gqn-datasets"
+_EGQN_BUCKET = "egqn-datasets"
 
-CITATION = """\
+_CITATION = """\
 @article{eslami2018neural,
   title   = {Neural scene representation and rendering},
   author  = {Eslami, S. M. Ali and Jimenez Rezende, Danilo and Besse, Frederic and Viola, Fabio and
@@ -34,6 +36,17 @@ CITATION = """\
 }
 """
 
+_EGQN_CITATION = """\
+@inproceedings{tobin2019geometry,
+  title     = {Geometry-Aware Neural Rendering},
+  author    = {Tobin, Josh and {OpenAI Robotics} and Abbeel, Pieter},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {32},
+  pages     = {11559--11569},
+  year      = {2019}
+}
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
@@ -43,7 +56,8 @@ class Provenance:
         short: in a word or two, for titles.
         headline: one sentence that nobody should miss.
         licence: what is known of the licence of the data, in sentences.
-        page: where they are described; None where nobody knows.
+        licence_name: of the licence, where one is stated.
+        page: where the scenes are described; None where nobody knows.
         creator: the organisation that made them; None where nobody knows.
         published: the day they were published, as a date of ISO 8601; None where no source tells.
     """
@@ -51,50 +65,62 @@ class Provenance:
     short: str
     headline: str
     licence: str
+    licence_name: str | None = None
     page: str | None = None
     creator: str | None = None
     published: str | None = None
 
 
+_DEEPMINDS = Provenance(
+    short="DeepMind's",
+    headline="DeepMind's own scenes, from their public bucket gs://gqn-dataset.",
+    licence="DeepMind state none for the data: the README of https://github.com/google-deepmind/gqn-datasets tells "
+    "where the files are to be had and names no licence; the Apache License 2.0 stands in the header of their reader, "
+    "which is code. Ask them where you need more than that.",
+    page="https://github.com/google-deepmind/gqn-datasets",
+    creator="DeepMind",
+    published="2018-06-15",  # the paper's day; the sets came out with it
+)
+
+_EGQNS = Provenance(
+    short="E-GQN's",
+    headline="The scenes of E-GQN (Tobin et al., 2019), from their public bucket gs://egqn-datasets. "
+    "These are not DeepMind's scenes.",
+    licence="None is stated for the data: https://github.com/josh-tobin/egqn-datasets is under the MIT licence, which "
+    "is the reader's, and its README names none for the files in the bucket.",
+    page="https://github.com/josh-tobin/egqn-datasets",
+)
+
+
 def provenance(manifest: Manifest) -> Provenance:
     """What can be said of the scenes of a dataset, by the origin that its manifest carries."""
     origin = manifest.origin
+    if origin.kind == "deepmind":
+        return _DEEPMINDS
     if origin.kind == "rendered":
-        return _rendered(manifest)
-    if origin.kind == "imported":
-        return Provenance(
-            short="imported",
-            headline="Imported: nothing here tells where these scenes come from, or that they are DeepMind's.",
-            licence="None is stated here: where the scenes come from is not known to the program that copied them. "
-            "Who publishes them has to know it, and says so beside them, in a file LICENSE.",
-        )
-    row = SCENE_SETS.get(manifest.scene_set)
-    bucket = _GQN_BUCKET if row is None else row.bucket
-    if bucket != _GQN_BUCKET:
-        return Provenance(
-            short=f"from gs://{bucket}",
-            headline=f"From the public bucket gs://{bucket}: made by those who published it, not by this project.",
-            licence="None is stated here; ask those who published the bucket.",
-        )
-    return Provenance(
-        short="DeepMind's",
-        headline=f"DeepMind's own scenes, from their public bucket gs://{bucket}.",
-        licence=f"DeepMind state none for the data: the README of {_GQN_PAGE} tells where the files are to be had and "
-        "names no licence; the Apache License 2.0 stands in the header of their reader, which is code. Ask them where "
-        "you need more than that.",
-        page=_GQN_PAGE,
-        creator="DeepMind",
-        published="2018-06-15",  # the paper's day; the sets came out with it
-    )
+        return _rendered(origin.details)
+    if _is_egqn(manifest) and origin.details.get("bucket") == f"gs://{_EGQN_BUCKET}":
+        return _EGQNS
+    return _imported(manifest)
 
 
-def about_set(name: str) -> str:
+def citation(manifest: Manifest) -> str:
+    """BibTeX of the papers that a scene set comes from."""
+    return _CITATION + (_EGQN_CITATION if _is_egqn(manifest) else "")
+
+
+def about_set(manifest: Manifest) -> str:
     """What the scenes of a set show, in a clause; empty where the catalogue does not say."""
-    return SCENE_SETS[name].about if name in SCENE_SETS else ""
+    row = SCENE_SETS.get(manifest.scene_set)
+    return "" if row is None else row.about
 
 
-def _rendered(manifest: Manifest) -> Provenance:
-    details = manifest.origin.details
+def _is_egqn(manifest: Manifest) -> bool:
+    row = SCENE_SETS.get(manifest.scene_set)
+    return row is not None and row.bucket == _EGQN_BUCKET
+
+
+def _rendered(details: Mapping[str, Any]) -> Provenance:
     by = _one_line(details.get("renderer", "a renderer that the manifest does not name"))
     told = [f"{key} {_one_line(details[key])}" for key in ("version", "seed") if key in details]
     how = f", {', '.join(told)}" if told else ""
@@ -103,6 +129,32 @@ def _rendered(manifest: Manifest) -> Provenance:
         headline=f"Rendered by {by}{how}. These are not DeepMind's scenes.",
         licence="None is stated here. The renderer's code is under the Apache License 2.0, which says nothing of the "
         "pictures it makes: who renders a set chooses, and says so beside it, in a file LICENSE.",
+    )
+
+
+def _imported(manifest: Manifest) -> Provenance:
+    details = manifest.origin.details
+    name = next((_one_line(details[key]) for key in ("licence", "license") if isinstance(details.get(key), str)), None)
+    licence = (
+        "None is stated here: it is not known to the program that wrote this. Who publishes the scenes has to know it, "
+        "and says so beside them, in a file LICENSE."
+        if name is None
+        else f"{name}, as those say who wrote the dataset."
+    )
+    if manifest.scene_set not in SCENE_SETS:
+        return Provenance(
+            short="own scenes",
+            headline="Somebody's own scenes: neither DeepMind's nor rendered by this project.",
+            licence=licence,
+            licence_name=name,
+        )
+    where = next((f" from {_one_line(details[key])}" for key in ("bucket", "from") if key in details), "")
+    unknown = "nothing here tells" if where else "nothing here tells where these scenes come from, or"
+    return Provenance(
+        short="imported",
+        headline=f"Imported{where}: {unknown} that they are DeepMind's.",
+        licence=licence,
+        licence_name=name,
     )
 
 

@@ -40,7 +40,7 @@ from gqn_data.sources import open_raw_folder
 from gqn_data.verify import verify
 
 CASES = [(name, encoding) for name in WRITABLE for encoding in FORMATS[name].encodings]
-EVERY = [(name, encoding) for name in FORMATS for encoding in FORMATS[name].encodings]
+EVERY = [*CASES, ("tfrecord", "jpeg")]
 every_container = pytest.mark.parametrize(("name", "encoding"), EVERY)
 written_container = pytest.mark.parametrize(("name", "encoding"), CASES)
 
@@ -319,7 +319,29 @@ def test_sets_that_no_catalogue_knows_are_described_all_the_same(datasets):
     }
     manifest = dataclasses.replace(manifest, scene_set="my_kitchen", splits=splits)
     assert "| train | 7 | not known | 2 | - |" in dataset_card(manifest)
-    loaded(croissant(manifest))
+    assert "\n> **Somebody's own scenes: neither DeepMind's nor rendered by this project.**\n" in dataset_card(manifest)
+    dataset, _ = loaded(croissant(manifest))
+    (licence,) = dataset.metadata.license
+    assert licence.name == "not stated here"
+    licensed = dataclasses.replace(manifest, origin=Origin(kind="imported", details={"licence": "CC0-1.0"}))
+    assert "\n\nCC0-1.0, as those say who wrote the dataset.\n" in dataset_card(licensed)
+    (licence,) = loaded(croissant(licensed))[0].metadata.license
+    assert licence.name == "CC0-1.0"
+
+
+def test_sets_of_others_are_not_called_deepminds(datasets):
+    folder = datasets("zarr", "jpeg")
+    for name in ("openai-block", "rooms-random-objects"):
+        origin = Origin(kind="imported", details={"bucket": "gs://egqn-datasets"})
+        manifest = dataclasses.replace(read_manifest(folder), scene_set=name, origin=origin)
+        card = dataset_card(manifest)
+        assert "\n> **The scenes of E-GQN (Tobin et al., 2019), from" in card
+        assert "tobin2019geometry" in card
+        assert "tobin2019geometry" in loaded(croissant(manifest))[0].metadata.cite_as
+        elsewhere = dataclasses.replace(manifest, origin=Origin(kind="imported", details={"from": "https://host/x"}))
+        head = "Imported from https://host/x: nothing here tells that they are DeepMind's."
+        assert f"\n> **{head}**\n" in dataset_card(elsewhere)
+    assert "tobin2019geometry" not in dataset_card(read_manifest(folder))
 
 
 def test_what_a_reader_does_to_a_description_is_not_in_the_next(datasets):
