@@ -1,0 +1,37 @@
+"""The parsers fuzzed by what leads to new code: a program of its own, not a test; needs `pip install atheris`.
+
+    python tests/faults/fuzz_atheris.py message -max_total_time=600
+
+The first word names a target of fuzz_targets.py; libFuzzer takes the rest. Inputs that led to new code are kept in
+.fuzz/TARGET/ and are where the next run goes on; one that shows a fault is written to .fuzz/TARGET-crash-...: put
+its bytes into FOUND of test_fuzz_parsers.py.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main():
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    import atheris
+
+    with atheris.instrument_imports(include=["gqn_data"]):
+        from fuzz_targets import TARGETS
+
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in TARGETS:
+        sys.exit(f"name one of: {', '.join(TARGETS)}")
+    target, good = TARGETS[name]
+    word = name.replace(" ", "-")
+    corpus = ROOT / ".fuzz" / word
+    corpus.mkdir(parents=True, exist_ok=True)
+    (corpus / "good").write_bytes(good())
+    options = [f"-artifact_prefix={corpus.parent / word}-", *sys.argv[2:], str(corpus)]
+    atheris.Setup([sys.argv[0], *options], target)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
