@@ -4,7 +4,7 @@ Files are fetched in source order, counted, and dropped when all shards that hol
 have the numbers, and shards the bytes, that a conversion of a whole raw folder gives. A run that was cut off goes on:
 what was counted stays known, and files whose shards are whole are not fetched again.
 
-Imports `bucket`, `copying`, `destination`, `index`, `plan`, `work`, `workers`.
+Imports `bucket`, `copying`, `destination`, `growing_plan`, `index`, `plan`, `work`, `workers`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import dataclasses
 import json
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +25,13 @@ from gqn_data.copying import ShardTask, write_shard
 from gqn_data.destination import WORK_FOLDER, Conversion, Say, already_whole, complete, raw_as_noted, working_in
 from gqn_data.errors import DestinationError, RemoteMissing
 from gqn_data.formats import FORMATS
-from gqn_data.formats.contract import Format, ShardPlace
+from gqn_data.formats.contract import ShardPlace
+from gqn_data.growing_plan import ArrivingFile, GrowingPlan, Target
 from gqn_data.index import IndexedFile, IndexTask, index_file, manifest_of
-from gqn_data.manifest import FileRow, FramesRow, Manifest, ShardRow, parse_source
+from gqn_data.manifest import FileRow, Manifest, ShardRow, parse_source
 from gqn_data.origin import claim, read_origin
 from gqn_data.places import Place
-from gqn_data.plan import Options, Source, identity, limited, make_plan, scenes_per_shard, target_frames
+from gqn_data.plan import Options, Source, identity, limited, make_plan, target_frames
 from gqn_data.progress import bar
 from gqn_data.scene_sets import SPLITS, Split
 from gqn_data.sources import RawFolder, SourceFile, converted_folder
@@ -155,58 +154,6 @@ def _scratch(work: Place) -> Path:
     return default_folder() / "arriving" / str(work).replace("/", "_").replace(":", "")
 
 
-@dataclass(kw_only=True, eq=False)
-class _File:
-    """A source file on its way.
-
-    Attributes:
-        split: of it.
-        source: what it is called, and its size.
-        remote: how to fetch it.
-        counted: what was found in it; None before it was looked through.
-        first: the number in its split of its first scene; None before all files before it were counted.
-        is_here: whether it lies on the disk.
-        beyond: whether the limit is reached before it.
-    """
-
-    split: Split
-    source: SourceFile
-    remote: BucketFile
-    counted: IndexedFile | None = None
-    first: int | None = None
-    is_here: bool = False
-    beyond: bool = False
-
-    @property
-    def scenes(self) -> int:
-        return 0 if self.counted is None else self.counted.source.scenes
-
-
-@dataclass(kw_only=True, eq=False)
-class _Target:
-    """One container of the conversion.
-
-    Attributes:
-        kind: the container.
-        folder: of the dataset to be.
-        frames: how it keeps frames.
-        work: its work folder.
-        per_shard: scenes in a shard of each split, as soon as that is known.
-        planned: shards of each split that are planned.
-        rows: those that are whole.
-        written: by this run.
-    """
-
-    kind: Format
-    folder: Place
-    frames: FramesRow
-    work: WorkFolder
-    per_shard: dict[Split, int] = field(default_factory=dict)
-    planned: dict[Split, int] = field(default_factory=dict)
-    rows: dict[tuple[Split, int], ShardRow] = field(default_factory=dict)
-    written: int = 0
-
-
 class _Arrivals:
     """Fetches, plans, writes and drops, until all is written. One thread decides; others fetch and write."""
 
@@ -233,13 +180,13 @@ class _Arrivals:
         self._layout = raw.layout
         by_name = {file.name: file for file in remotes}
         self._files = [
-            _File(split=split, source=source, remote=by_name[source.name])
+            ArrivingFile(split=split, source=source, remote=by_name[source.name])
             for split, sources in raw.files.items()
             for source in sources
         ]
         self._manifest = manifest_of(raw, {}, options.limit)  # the splits are not known yet
         self._targets = [
-            _Target(
+            Target(
                 kind=FORMATS[name],
                 folder=folder,
                 frames=target_frames(self._manifest.frames, FORMATS[name], options),
@@ -252,11 +199,9 @@ class _Arrivals:
         self._window = window or shards * max(options.shard_bytes, largest)
         self._folder = raw.folder
         storage.remove_temporaries(scratch)
-        self._frontier = 0  # files before it are counted, and their scenes numbered
-        self._scenes: dict[Split, int] = dict.fromkeys(raw.files, 0)
-        self._ready: deque[tuple[_Target, ShardPlace]] = deque()
-        self._fetching: dict[Future[IndexedFile], _File] = {}
-        self._running: dict[Future[ShardRow], tuple[_Target, ShardPlace]] = {}
+        self._plan = GrowingPlan(self._files, self._targets, self._manifest, options)
+        self._fetching: dict[Future[IndexedFile], ArrivingFile] = {}
+        self._running: dict[Future[ShardRow], tuple[Target, ShardPlace]] = {}
         self._stop = threading.Event()
         self._begin()
 
@@ -274,6 +219,9 @@ class _Arrivals:
             target.work.begin_unplanned(target.folder, json.loads(json.dumps(this)))
         for file in self._files:
             file.counted = self._remembered(file)
+            path = self._path(file)
+            if file.counted is not None and path.is_file() and path.stat().st_size == file.source.bytes:
+                file.is_here = True  # of a run that was cut off: it was whole when it was counted
 
     def take_over(self, raw_folder: Path) -> None:
         """Uses source files that lie in a raw folder of the same origin, as they are."""
@@ -302,17 +250,17 @@ class _Arrivals:
             GQNError: any fault; what is whole is noted, and fetched files stay for the next run.
         """
         total = sum(file.source.bytes for file in self._files)
-        if self._keep:
-            storage.need_room(self._folder, sum(file.source.bytes for file in self._files if not file.is_here))
+        wanted = sum(file.source.bytes for file in self._files if not file.is_here)
+        storage.need_room(self._folder, wanted if self._keep else min(wanted, self._window))
         with bar(total, "B", "fetch and convert", unit_scale=True) as self._progress, self._fetchers() as self._threads:
             while True:
-                self._advance()
+                self._plan.advance()
                 self._drop()
                 self._fetch()
                 self._write(executor)
                 pending: set[Future[Any]] = {*self._fetching, *self._running}
                 if not pending:
-                    if self._frontier == len(self._files) and not self._ready:
+                    if self._plan.is_whole and not self._plan.ready:
                         return
                     continue
                 self._collect(executor, pending)
@@ -339,80 +287,6 @@ class _Arrivals:
             assert executor is not None  # noqa: S101  nothing runs elsewhere without one
             self._note(target, place, result_of(executor, task))
 
-    # --- counting and planning ---
-
-    def _advance(self) -> None:
-        """Numbers the scenes of files whose predecessors are all counted, and plans the shards that they fill."""
-        while self._frontier < len(self._files):
-            file = self._files[self._frontier]
-            if file.counted is None and not file.beyond:
-                return
-            if not file.beyond:
-                file.first = self._scenes[file.split]
-                self._scenes[file.split] += file.scenes
-                limit = self._options.limit
-                if limit is not None and self._scenes[file.split] >= limit:
-                    for other in self._files[self._frontier + 1 :]:
-                        other.beyond |= other.split == file.split
-            self._frontier += 1
-            rest = self._files[self._frontier :]
-            self._plan(file, is_last=not any(other.split == file.split and not other.beyond for other in rest))
-
-    def _plan(self, file: _File, *, is_last: bool) -> None:
-        split, scenes = file.split, self._scenes[file.split]
-        if self._options.limit is not None:
-            scenes = min(scenes, self._options.limit)
-        for target in self._targets:
-            if split not in target.per_shard:
-                if not file.scenes:
-                    continue
-                first = ShardRow(scenes=file.scenes, files=(self._row(file),))
-                per = scenes_per_shard(target.kind, first, self._manifest, target.frames, self._options)
-                target.per_shard[split], target.planned[split] = per, 0
-            per = target.per_shard[split]
-            while (begin := target.planned[split] * per) < scenes and (is_last or begin + per <= scenes):
-                place = ShardPlace(
-                    folder=target.folder,
-                    split=split,
-                    number=target.planned[split],
-                    first_scene=begin,
-                    scenes=min(per, scenes - begin),
-                    scenes_per_shard=min(per, scenes),
-                    frames=target.frames,
-                    layout=self._layout,
-                )
-                target.planned[split] += 1
-                row = target.work.row_of(place)
-                if row is None:
-                    self._ready.append((target, place))
-                else:
-                    target.rows[split, place.number] = row
-
-    def _is_needed(self, file: _File) -> bool:
-        """Whether shards are still to be written that hold scenes of a file whose scenes are numbered."""
-        if file.beyond or not file.scenes or file.first is None:
-            return False
-        last = file.first + file.scenes - 1
-        if self._options.limit is not None:
-            last = min(last, self._options.limit - 1)
-        for target in self._targets:
-            per = target.per_shard[file.split]
-            if any((file.split, number) not in target.rows for number in range(file.first // per, last // per + 1)):
-                return True
-        return False
-
-    def _holding(self, place: ShardPlace) -> list[_File]:
-        """The files that hold scenes of a shard, in order."""
-        end = place.first_scene + place.scenes
-        return [
-            file
-            for file in self._files[: self._frontier]
-            if file.split == place.split
-            and file.first is not None
-            and file.first < end
-            and file.first + file.scenes > place.first_scene
-        ]
-
     # --- fetching and dropping ---
 
     def _fetch(self) -> None:
@@ -422,17 +296,17 @@ class _Arrivals:
             if file is None:
                 return
             held = sum(other.source.bytes for other in self._files if other.is_here or other in self._fetching.values())
-            busy = self._fetching or self._running or any(self._can_run(place) for _, place in self._ready)
+            busy = self._fetching or self._running or any(self._can_run(place) for _, place in self._plan.ready)
             if busy and not self._keep and held + file.source.bytes > self._window:
                 return
             with_bytes = self._threads.submit(self._bring, file)
             self._fetching[with_bytes] = file
 
-    def _next(self) -> _File | None:
+    def _next(self) -> ArrivingFile | None:
         """The file to fetch next: one that a planned shard waits for, else the first that is not counted."""
         under_way = list(self._fetching.values())
-        for _, place in self._ready:
-            for file in self._holding(place):
+        for _, place in self._plan.ready:
+            for file in self._plan.holding(place):
                 if not file.is_here and file not in under_way:
                     return file
         for file in self._files:
@@ -440,7 +314,7 @@ class _Arrivals:
                 return file
         return None
 
-    def _bring(self, file: _File) -> IndexedFile:
+    def _bring(self, file: ArrivingFile) -> IndexedFile:
         """Fetches a file where it is not there, and looks through it; runs in a thread."""
         path = self._path(file)
         if not file.is_here:
@@ -451,24 +325,24 @@ class _Arrivals:
             file=file.source, layout=self._layout, index_folder=self._index, on_corrupt=self._options.on_corrupt
         )
         found = index_file(task)
-        json_files.write_note(self._note_of(file), dataclasses.asdict(found))
+        json_files.write_note(self._note_of(file), {**dataclasses.asdict(found), "version": _version(file.remote)})
         return found
 
     def _drop(self) -> None:
         """Removes files whose scenes are all written."""
-        for file in self._files[: self._frontier]:
-            if file.is_here and not self._is_needed(file):
+        for file in self._plan.numbered:
+            if file.is_here and not self._plan.is_needed(file):
                 file.is_here = False
                 if not self._keep:
                     self._path(file).unlink(missing_ok=True)
 
-    def _path(self, file: _File) -> Path:
+    def _path(self, file: ArrivingFile) -> Path:
         return storage.on_disk(file.source.path, "source files are fetched")
 
-    def _note_of(self, file: _File) -> Place:
+    def _note_of(self, file: ArrivingFile) -> Place:
         return self._counted / f"{file.source.name}.json"
 
-    def _remembered(self, file: _File) -> IndexedFile | None:
+    def _remembered(self, file: ArrivingFile) -> IndexedFile | None:
         """What an earlier run found in a file; None where it did not get to it."""
         if self._index is not None:
             return None  # indexes are looked at again: what they leave out depends on every record
@@ -477,22 +351,23 @@ class _Arrivals:
             found = IndexedFile(source=parse_source(value["source"]), index=FileRow(**value["index"]))
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        return found if found.source.bytes == file.source.bytes else None
+        same = found.source.bytes == file.source.bytes and value.get("version") == _version(file.remote)
+        return found if same else None
 
     # --- writing ---
 
     def _can_run(self, place: ShardPlace) -> bool:
-        return all(file.is_here for file in self._holding(place))
+        return all(file.is_here for file in self._plan.holding(place))
 
     def _write(self, executor: Executor | None) -> None:
         """Hands over the shards whose files are all there."""
         most = most_ahead(executor, 2 * self._options.processes)
-        for target, place in list(self._ready):
+        for target, place in list(self._plan.ready):
             if len(self._running) >= most:
                 return
             if not self._can_run(place):
                 continue
-            self._ready.remove((target, place))
+            self._plan.ready.remove((target, place))
             target.work.begin_shard(place, target.kind.names(place))
             ticket = None if executor is None else target.work.ticket()
             task = ShardTask(source=self._source(place), place=place, format_name=target.kind.name, ticket=ticket)
@@ -503,7 +378,7 @@ class _Arrivals:
 
     def _source(self, place: ShardPlace) -> Source:
         """The files of one shard, as a source by themselves."""
-        files = self._holding(place)
+        files = self._plan.holding(place)
         found = [file.counted for file in files if file.counted is not None]
         manifest = manifest_of(self._raw, {place.split: found}, None)
         return Source(
@@ -514,13 +389,10 @@ class _Arrivals:
             first_scene=files[0].first or 0,
         )
 
-    def _note(self, target: _Target, place: ShardPlace, row: ShardRow) -> None:
+    def _note(self, target: Target, place: ShardPlace, row: ShardRow) -> None:
         target.work.mark(place, row)
         target.rows[place.split, place.number] = row
         target.written += 1
-
-    def _row(self, file: _File) -> FileRow:
-        return FileRow(name=file.source.name, bytes=file.source.bytes, sha256=None)
 
     def complete(self) -> dict[str, Conversion]:
         """Writes the manifests, all shards being there."""

@@ -1,6 +1,6 @@
 """One shard of a conversion: its scenes from the source, checked on the way, into a container. Runs in any process.
 
-Imports `dataset`, `formats`, `manifest`, `plan`, `storage`, `work`.
+Imports `cache`, `dataset`, `formats`, `manifest`, `plan`, `streaming`, `work`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gqn_data import storage
+from gqn_data.cache import open_cache
 from gqn_data.dataset import Dataset
 from gqn_data.errors import CorruptFrame, ShardChecksumError
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.formats.tfrecord_files import scenes_in_sequence
 from gqn_data.manifest import FileRow, ShardRow, file_fault
-from gqn_data.places import Place
+from gqn_data.places import Place, StorePath
 from gqn_data.plan import Source
 from gqn_data.scene import Scene
+from gqn_data.streaming import CachedFiles
 from gqn_data.work import Ticket
 
 
@@ -76,6 +78,9 @@ def _scenes_of(source: Source, place: ShardPlace) -> Iterator[Scene]:
         yield from scenes_in_sequence(source.folder, source.manifest, place.split, first, count)
         return
     dataset = Dataset(source.folder, source.manifest, place.split, source.index_folder)
+    if isinstance(source.folder, StorePath):
+        # Files come here whole, once for all shards that hold scenes of them, and are checked when they come.
+        dataset.read_through(CachedFiles(cache=open_cache(), reading="cache"))
     end = first + count
     while first < end:
         number, within = dataset.locate(first)
@@ -92,8 +97,8 @@ def _check_files(dataset: Dataset, number: int, index_folder: Place | None) -> N
     Raises:
         ShardChecksumError: it is not what was written.
     """
-    if index_folder is not None:
-        return  # made by this very run; the records carry their own checksums
+    if index_folder is not None or isinstance(dataset.folder, StorePath):
+        return  # made by this very run, the records carrying their own checksums; or checked on arrival
     for row in dataset.manifest.splits[dataset.split].shards[number].files:
         if row.sha256 is not None:
             _check_file(dataset.folder, row)

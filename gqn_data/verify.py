@@ -6,15 +6,19 @@ Nothing is written. Every fault is found and told, not only the first one. Impor
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from gqn_data import storage
+from gqn_data import fetch_again, storage
+from gqn_data.array_files import is_mirror
 from gqn_data.dataset import Dataset
-from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError
+from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError, ShardChecksumError
 from gqn_data.index import note_fault, note_name
 from gqn_data.json_files import MOST_BYTES
 from gqn_data.layout import SceneLayout
@@ -27,10 +31,12 @@ from gqn_data.manifest import (
     file_fault,
     read_manifest,
 )
+from gqn_data.mirror import MirrorArray, array_fault, open_mirror
 from gqn_data.origin import SOURCE_FILE, read_origin
 from gqn_data.parts import Part
-from gqn_data.places import Place
+from gqn_data.places import Place, StorePath
 from gqn_data.progress import bar
+from gqn_data.reading import RangedFile
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import SceneSet, Split
 from gqn_data.sources import open_raw_folder
@@ -49,6 +55,7 @@ class Verification:
         scenes: scenes in them.
         frames: frames that were decoded; 0 unless `deep`.
         faults: one line a fault, naming file, record or scene, and what to do.
+        fetch_again: the commands that fetch the damaged source files again.
     """
 
     files: int
@@ -56,6 +63,7 @@ class Verification:
     scenes: int
     frames: int
     faults: tuple[str, ...]
+    fetch_again: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +99,14 @@ class _ShardTask:
     manifest: Manifest
     split: Split
     number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ArrayTask:
+    """One array of the numpy mirror."""
+
+    array: MirrorArray
+    deep: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +147,15 @@ def verify(
         tasks = part.of(tasks)
     total = sum(_size(task) for task in tasks)
     processes = workers or usable_cores()
-    found = []
+    found: list[_Found] = []
+    damaged: list[str] = []
     with (
         pool(min(processes, len(tasks)), executor, shared=_seen_by_all(tasks)) as running,
         bar(total, "B", "verify", unit_scale=True) as progress,
     ):
         for task, result in zip(tasks, map_in_order(running, _check, tasks, 2 * processes)):
             found.append(result)
+            damaged += _source_files(task, folder) if result.faults else []
             progress.update(_size(task))
     return Verification(
         files=sum(result.files for result in found),
@@ -145,14 +163,19 @@ def verify(
         scenes=sum(result.scenes for result in found),
         frames=sum(result.frames for result in found),
         faults=tuple(fault for result in found for fault in result.faults),
+        fetch_again=fetch_again.commands(folder, scene_set, damaged),
     )
 
 
-_Task = _ManifestTask | _FileTask | _RecordsTask | _ShardTask
+_Task = _ManifestTask | _FileTask | _RecordsTask | _ShardTask | _ArrayTask
 
 
 def _tasks(folder: Place, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
     if not (folder / MANIFEST_FILE).exists():
+        if is_mirror(folder):
+            for arrays in open_mirror(folder, scene_set).splits.values():
+                yield from (_ArrayTask(array=array, deep=deep) for array in arrays)
+            return
         raw = open_raw_folder(folder, scene_set)
         for files in raw.files.values():
             for file in files:
@@ -178,7 +201,18 @@ def _seen_by_all(tasks: Sequence[_Task]) -> list[Place]:
     if not tasks:
         return []
     first = tasks[0]
+    if isinstance(first, _ArrayTask):
+        return [first.array.path]
     return [first.path if isinstance(first, _RecordsTask) else first.folder / MANIFEST_FILE]
+
+
+def _source_files(task: _Task, folder: Place) -> list[str]:
+    """The source file that a task reads, as it is called in the raw folder; none for other tasks."""
+    if isinstance(task, _FileTask):
+        return [task.row.name]
+    if isinstance(task, _RecordsTask) and isinstance(task.path, Path) and isinstance(folder, Path):
+        return [task.path.relative_to(folder).as_posix()]
+    return []
 
 
 def _size(task: _Task) -> int:
@@ -188,6 +222,8 @@ def _size(task: _Task) -> int:
         return task.row.bytes if task.row.sha256 else 0
     if isinstance(task, _RecordsTask):
         return task.path.stat().st_size
+    if isinstance(task, _ArrayTask):
+        return task.array.bytes
     shard = task.manifest.splits[task.split].shards[task.number]
     return sum(file.bytes for file in shard.files)
 
@@ -199,6 +235,9 @@ def _check(task: _Task) -> _Found:
         return _check_file(task)
     if isinstance(task, _RecordsTask):
         return _check_records(task)
+    if isinstance(task, _ArrayTask):
+        fault = array_fault(task.array, deep=task.deep)
+        return _Found(files=1, bytes=task.array.bytes, faults=() if fault is None else (fault,))
     return _check_shard(task)
 
 
@@ -303,6 +342,27 @@ def _check_records(task: _RecordsTask) -> _Found:
 
 def _check_shard(task: _ShardTask) -> _Found:
     dataset = Dataset(task.folder, task.manifest, task.split)
+    if not isinstance(task.folder, StorePath):
+        return _decode_shard(dataset, task)
+    with tempfile.TemporaryDirectory() as here:  # read as a whole, once, in place of scene by scene
+        dataset.read_through(partial(_copied, Path(here)))
+        return _decode_shard(dataset, task)
+
+
+def _copied(folder: Path, path: Place, row: FileRow, _: int | None) -> RangedFile:
+    """Opens a copy of a file in a store, made when it is first asked for."""
+    copy = folder / row.name
+    if isinstance(path, StorePath) and not copy.exists():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with copy.open("wb") as file:
+                file.writelines(path.blocks())
+        except FileNotFoundError as error:
+            raise ShardChecksumError(f"{path}: listed in the manifest and absent; convert or copy it again") from error
+    return RangedFile(copy, row.bytes)
+
+
+def _decode_shard(dataset: Dataset, task: _ShardTask) -> _Found:
     row = task.manifest.splits[task.split].shards[task.number]
     name = task.folder / row.files[0].name
     faults: list[str] = []

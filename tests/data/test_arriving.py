@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
@@ -73,6 +74,12 @@ def test_the_bytes_are_those_of_a_raw_folder(mirror, server, tmp_path, workers, 
     assert tree(tmp_path / "there") == expected(mirror, tmp_path / "here")
 
 
+def test_any_executor_does_the_work(mirror, server, tmp_path):
+    with ThreadPoolExecutor(3) as executor:
+        arrive(server, tmp_path / "there", window=5000, executor=executor)
+    assert tree(tmp_path / "there") == expected(mirror, tmp_path / "here")
+
+
 @pytest.mark.parametrize(
     "changes", [{"limit": 5}, {"splits": ("test",)}, {"shard_bytes": 1 << 28}, {"on_corrupt": "skip"}, {"limit": 1}]
 )
@@ -96,14 +103,18 @@ class Watched(Bucket):
 
 
 def test_a_window_of_the_source_lies_on_the_disk(mirror, server, tmp_path):
+    held = []
+
     class Here(Watched):
-        held = []
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            self.held = held
 
     arrive(server, tmp_path, options(formats=("zarr",), shard_bytes=3000), bucket=Here, window=6000)
     sizes = [path.stat().st_size for path in (mirror / SET).rglob("*.tfrecord")]
-    assert len(Here.held) == len(sizes) == 11
-    assert max(Here.held) <= 6000 + max(sizes)
-    assert sum(sizes) > 2 * max(Here.held)
+    assert len(held) == len(sizes) == 11
+    assert max(held) <= 6000 + max(sizes)
+    assert sum(sizes) > 2 * max(held)
     assert not (tmp_path / ".work").exists()
 
 
@@ -149,6 +160,7 @@ def test_files_whose_shards_are_whole_are_not_fetched_again(mirror, server, tmp_
     server.asked.clear()
     (result,) = arrive(server, tmp_path / "there", chosen, window=1)
     assert result.kept == 4
+    assert len(fetched(server)) == len(set(fetched(server)))
     assert f"{SET}/train/{source_name('train', 1)}" not in fetched(server)
     assert tree(tmp_path / "there") == expected(mirror, tmp_path / "here", chosen)
 

@@ -32,6 +32,11 @@ def upload(folder, to):
     return to
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GQN_CACHE", str(tmp_path / "cache"))
+
+
 def options(**changes):
     return Options(**{"formats": FORMATS, "shard_bytes": 7000, "workers": 1, **changes})
 
