@@ -27,6 +27,7 @@ from gqn_data.places import Place
 HEADER_BYTES = 12  # length as uint64, its masked checksum as uint32, both little-endian
 FOOTER_BYTES = 4  # masked checksum of the payload
 _BUFFER = 1 << 20
+_CHECKED = 1 << 18  # bytes that are checked at once; more would leave the cache in between
 _MOST_BYTES = 1 << 30  # of a record; protobuf itself reads no message of more than twice that
 
 _HEADER = struct.Struct("<QI")
@@ -108,7 +109,7 @@ def read_records(
             header = between[FOOTER_BYTES:]
 
 
-def wrong_payload(path: Place, number: int, offset: int, found: int, expected: int) -> CorruptRecord:
+def wrong_payload(path: object, number: int, offset: int, found: int, expected: int) -> CorruptRecord:
     """The fault of a record whose payload has another checksum than its footer says."""
     reason = f"checksum of the payload is {found:08x}, the file says {expected:08x}"
     return CorruptRecord(path, number, offset, reason)
@@ -161,55 +162,95 @@ def count_records(path: Place) -> int:
         return _pass_over(file, path, size, None)[0]
 
 
+class RecordChecker:
+    """Tests both checksums of every record of a file whose bytes come past in order, in blocks of any size.
+
+    Nothing of the file is held but what lies between two payloads.
+
+    Args:
+        file: which, for messages.
+        size: its bytes.
+    """
+
+    def __init__(self, file: object, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._number = 0
+        self._offset = 0  # of the record that is under way
+        self._length = -1  # of its payload; -1 before the first header
+        self._left = 0  # bytes of its payload that are to come
+        self._crc = 0  # of those that came
+        self._joint = bytearray()  # what came of its footer and the next header
+        self._wanted = HEADER_BYTES  # bytes of both
+
+    def feed(self, block: bytes | memoryview) -> None:
+        """Takes the next bytes; those behind the end of the file are passed over.
+
+        Raises:
+            CorruptRecord: a payload does not match its checksum.
+            CorruptFraming: no TFRecord, compressed, or cut short.
+        """
+        view = memoryview(block)
+        at, end = 0, len(view)
+        while at < end and self._offset < self._size:
+            if self._left:
+                took = min(self._left, end - at)
+                self._crc = crc32c.crc32c(view[at : at + took], self._crc)
+                self._left -= took
+            else:
+                took = min(self._wanted - len(self._joint), end - at)
+                self._joint += view[at : at + took]
+                if len(self._joint) == self._wanted:
+                    self._pass_joint()
+            at += took
+
+    def finish(self) -> int:
+        """The number of records, when all bytes have come.
+
+        Raises:
+            CorruptRecord, CorruptFraming: as `feed`; what came ends inside a record.
+        """
+        if self._offset < self._size or not self._number:
+            self._pass_joint()
+            raise CorruptFraming(self._file, self._number, self._offset, "the file ends inside the record")
+        return self._number
+
+    def _pass_joint(self) -> None:
+        """Looks at what lies between two payloads: before the first and behind the last it is half as much."""
+        header = bytes(self._joint)
+        self._joint.clear()
+        if self._length >= 0:
+            footer, header = header[:FOOTER_BYTES], header[FOOTER_BYTES:]
+            found, expected = masked_crc(b"", self._crc), int.from_bytes(footer, "little")
+            if found != expected:
+                raise wrong_payload(self._file, self._number, self._offset, found, expected)
+            self._offset += HEADER_BYTES + self._length + FOOTER_BYTES
+            self._number += 1
+            if self._offset == self._size:
+                return
+        length = _length_in(header)
+        following = self._offset + HEADER_BYTES + length + FOOTER_BYTES
+        if length < 0 or following > self._size:
+            fault = _framing_fault(header, self._size - self._offset, first=self._offset == 0)
+            raise CorruptFraming(self._file, self._number, self._offset, fault)
+        self._length = self._left = length
+        self._crc = 0
+        self._wanted = FOOTER_BYTES + (HEADER_BYTES if following < self._size else 0)
+
+
 def check_records(path: Path) -> int:
-    """The number of records in a file, both checksums of each tested; a MiB of memory, whatever the records' lengths.
+    """The number of records in a file, both checksums of each tested; the same memory whatever their lengths.
 
     Raises:
         CorruptRecord: a payload does not match its checksum.
         CorruptFraming: no TFRecord, compressed, or cut short.
     """
-    view = memoryview(bytearray(_BUFFER))
-    begin = end = number = offset = 0  # bytes [begin, end) of the view are those from `offset` in the file on
+    view = memoryview(bytearray(_CHECKED))
     with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-
-        def more() -> None:
-            """Moves what is left to the front, and fills the rest."""
-            nonlocal begin, end
-            view[: end - begin] = view[begin:end]
-            begin, end = 0, end - begin
-            while end < len(view) and (count := file.readinto(view[end:])):
-                end += count
-
-        while offset < size or not number:
-            if end - begin < HEADER_BYTES:
-                more()
-            header = bytes(view[begin : min(end, begin + HEADER_BYTES)])
-            length = _length_in(header)
-            following = offset + HEADER_BYTES + length + FOOTER_BYTES
-            if length < 0 or following > size:
-                raise CorruptFraming(path, number, offset, _framing_fault(header, size - offset, first=offset == 0))
-            begin += HEADER_BYTES
-            if length > end - begin:
-                more()
-            before = 0
-            left = length
-            while left > end - begin and begin < end:  # longer than the view
-                before = crc32c.crc32c(view[begin:end], before)
-                left -= end - begin
-                begin = end
-                more()
-            found = masked_crc(view[begin : begin + left], before)
-            begin += left
-            if end - begin < FOOTER_BYTES:
-                more()
-            expected = int.from_bytes(view[begin : begin + FOOTER_BYTES], "little")
-            begin += FOOTER_BYTES
-            if found != expected:
-                raise wrong_payload(path, number, offset, found, expected)
-            number += 1
-            offset = following
-    return number
+        checker = RecordChecker(path, os.fstat(file.fileno()).st_size)
+        while count := file.readinto(view):
+            checker.feed(view[:count])
+    return checker.finish()
 
 
 @contextlib.contextmanager
