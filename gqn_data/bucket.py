@@ -24,7 +24,7 @@ from gqn_data.origin import SOURCE_FILE, Origin
 from gqn_data.patience import Patience
 from gqn_data.remote import Remote, RemoteFile, ask
 from gqn_data.scene_sets import SPLITS, SceneSet, Split
-from gqn_data.tfrecords import check_records
+from gqn_data.tfrecords import RecordChecker
 from gqn_data.threads import Threads
 
 BASE_URL = "GQN_BASE_URL"
@@ -283,11 +283,11 @@ class Bucket:
         Raises:
             FetchError, NoSpace: as `fetch.fetch_file`.
         """
-        scenes = 0
+        checkers: list[RecordChecker] = []
 
-        def check(part: Path) -> None:
-            nonlocal scenes
-            scenes = check_records(part)
+        def check(size: int) -> RecordChecker:
+            checkers[:] = [RecordChecker(path, size)]
+            return checkers[0]
 
         fetched = fetch_file(
             self._remote,
@@ -300,4 +300,6 @@ class Bucket:
             stop=stop,
             tell=self._tell,
         )
-        return FetchedSource(file=file, path=path, scenes=scenes, crc32c=fetched.crc32c, received=fetched.received)
+        return FetchedSource(
+            file=file, path=path, scenes=checkers[0].finish(), crc32c=fetched.crc32c, received=fetched.received
+        )

@@ -11,22 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gqn_data.errors import (
-    CorruptRecord,
-    FetchError,
-    GQNError,
-    NoSpace,
-    RemoteChanged,
-    RemoteDamaged,
-    RemoteFault,
-    RemoteMissing,
-)
-from gqn_data.part_file import PartFile
+from gqn_data.errors import FetchError, NoSpace, RemoteChanged, RemoteDamaged, RemoteFault, RemoteMissing
+from gqn_data.part_file import Check, PartFile, WrongBytes
 from gqn_data.patience import Patience, Retries
 from gqn_data.remote import Remote, RemoteFile
 
 # The names that those who fetch need, in one place.
-__all__ = ["Fetched", "Patience", "Remote", "RemoteFile", "fetch_file"]
+__all__ = ["Check", "Fetched", "Patience", "Remote", "RemoteFile", "fetch_file"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +39,13 @@ class Fetched:
     received: int
 
 
-class _Wrong(Exception):
-    """The bytes that came are not those of the file; `lasting` where the server surely has them so itself."""
-
-    def __init__(self, reason: str, *, lasting: bool = False) -> None:
-        self.lasting = lasting
-        super().__init__(reason)
-
-
 def fetch_file(
     remote: Remote,
     name: str,
     path: Path,
     *,
     known: RemoteFile | None = None,
-    check: Callable[[Path], object] | None = None,
+    check: Callable[[int], Check] | None = None,
     progress: Callable[[int], None] | None = None,
     patience: Patience | None = None,
     stop: threading.Event | None = None,
@@ -75,7 +58,7 @@ def fetch_file(
         name: its name there.
         path: where it is to lie; a part left by an earlier run is gone on with where the file is still the same.
         known: what `ask` said of it, if it was asked.
-        check: looks at the whole file under its temporary name, and raises a `GQNError` where it is not right.
+        check: makes what looks at the bytes of a file of so many bytes as they come, besides size and CRC32C.
         progress: told the bytes that have come, one time with another; fewer than none where some are thrown away.
         patience: how often is tried again.
         stop: when set, fetching ends with `FetchStopped`.
@@ -99,7 +82,7 @@ def fetch_file(
             "Make room and run the same command again"
         ) from error
     finally:
-        fetch.part.close()
+        fetch.part.end()
 
 
 class _Fetch:
@@ -111,20 +94,20 @@ class _Fetch:
         name: str,
         path: Path,
         known: RemoteFile | None,
-        check: Callable[[Path], object] | None,
+        check: Callable[[int], Check] | None,
         progress: Callable[[int], None] | None,
         patience: Patience,
         stop: threading.Event | None,
         tell: Callable[[str], None] | None,
     ) -> None:
-        self._remote, self._name, self._path, self._known, self._check = remote, name, path, known, check
+        self._remote, self._name, self._path, self._known = remote, name, path, known
         self._url = remote.url(name)
         self._anew = patience.anew
         self._retries = Retries(patience, stop, tell, "what has come is kept: run the same command again to go on")
         self._resumed_at: int | None = None
         self._received = 0
         self._farthest = 0
-        self.part = PartFile(path, self._url, progress)
+        self.part = PartFile(path, self._url, progress, check)
 
     def run(self) -> Fetched:
         begun = 0
@@ -132,7 +115,8 @@ class _Fetch:
             self._retries.check_stop()
             try:
                 file = self._receive(self._file())
-                self._accept(file)
+                if file.crc32c is not None and self.part.crc != file.crc32c:
+                    raise WrongBytes(f"CRC32C is {self.part.crc:08x}, expected {file.crc32c:08x}")
                 self.part.finish()
                 return Fetched(
                     path=self._path,
@@ -145,19 +129,17 @@ class _Fetch:
                 # A server that knows no ranges sends the same bytes each time: only what is new counts.
                 progressed, self._farthest = self.part.size > self._farthest, max(self.part.size, self._farthest)
                 self._retries.after(fault, progressed=progressed)
-            except (RemoteChanged, _Wrong) as fault:
+            except (RemoteChanged, WrongBytes) as fault:
                 begun += 1
                 self.part.remove()
                 self._known, self._farthest = None, 0
-                if begun >= self._anew or (isinstance(fault, _Wrong) and fault.lasting):
+                if begun >= self._anew:
                     raise self._given_up(fault, begun) from fault
                 self._retries.pause(f"{self._url}: {fault}; begun anew", begun)
 
-    def _given_up(self, fault: RemoteChanged | _Wrong, begun: int) -> FetchError:
+    def _given_up(self, fault: RemoteChanged | WrongBytes, begun: int) -> FetchError:
         if isinstance(fault, RemoteChanged):
             return FetchError(f"{self._url}: changed {begun} times while it was fetched ({fault}); try again later")
-        if fault.lasting:
-            return RemoteDamaged(f"{self._url}: {fault}; the server has it so, by its own checksum: tell its owner")
         times = "once" if begun == 1 else f"{begun} times"
         return RemoteDamaged(f"{self._url}: fetched {times}, and the bytes were wrong: {fault}; fetch it elsewhere")
 
@@ -191,25 +173,11 @@ class _Fetch:
                 self._retries.check_stop()
                 self._received += len(block)
                 if self.part.size + len(block) > file.size:
-                    raise _Wrong(f"more than the {file.size} bytes came that it has")
+                    raise WrongBytes(f"more than the {file.size} bytes came that it has")
                 self.part.write(block)
             if self.part.size < file.size:
                 raise RemoteFault(f"{self._url}: the connection ended at byte {self.part.size} of {file.size}")
             return file if file.crc32c is not None else replace(file, crc32c=body.file.crc32c)
-
-    def _accept(self, file: RemoteFile) -> None:
-        """Returns where all the bytes are right."""
-        if file.crc32c is not None and self.part.crc != file.crc32c:
-            raise _Wrong(f"CRC32C is {self.part.crc:08x}, expected {file.crc32c:08x}")
-        if self._check is None:
-            return
-        try:
-            self._check(self.part.path)
-        except CorruptRecord as error:
-            reason = f"record {error.record} at byte {error.offset}: {error.reason}"
-            raise _Wrong(reason, lasting=file.crc32c is not None) from error
-        except GQNError as error:
-            raise _Wrong(str(error), lasting=file.crc32c is not None) from error
 
 
 def _described(file: RemoteFile) -> str:

@@ -90,10 +90,10 @@ def left(target):
 def leave_part(server, target, size, data=DATA, **note):
     """What a killed run leaves of a file of the server's: so many bytes, and the note of what they are part of."""
     with HTTPRemote(server.url) as remote:
-        part = PartFile(target, remote.url(NAME), None)
+        part = PartFile(target, remote.url(NAME))
         part.take_up(replace(remote.ask(NAME), **note))
         part.write(data[:size])
-        part.close()
+        part.end()
     server.asked.clear()
 
 
@@ -442,38 +442,67 @@ def test_bytes_beyond_the_end_are_never_written(server, get, target, waits):
     assert target.read_bytes() == DATA
 
 
-def test_a_check_that_fails_once_has_the_file_fetched_again(server, get, target):
-    seen = []
+class Check:
+    """Sees the bytes come by, and finds fault with those that are not the file's."""
 
-    def check(path):
-        seen.append(path.read_bytes() == DATA)
-        if not seen[-1]:
-            raise CorruptRecord(path, 3, 100, "checksum is a, the file says b")
+    def __init__(self, size):
+        assert size == len(DATA)
+        self.seen = b""
 
-    server.next(Fault(flip=7))
+    def feed(self, block):
+        self.seen += bytes(block)
+        if self.seen != DATA[: len(self.seen)]:
+            raise CorruptRecord("part", 3, 100, "checksum is a, the file says b")
+
+    def finish(self):
+        if self.seen != DATA:
+            raise CorruptRecord("part", 9, 900, "ends too early")
+
+
+def test_a_check_sees_all_bytes_once_in_order(server, get, target):
+    made = []
+
+    def check(size):
+        made.append(Check(size))
+        return made[-1]
+
+    leave_part(server, target, 50_000)
+    server.next(Fault(cut=5000), Fault(reset=70_000), Fault(cut=1000, ignore_range=True))
     get(check=check)
-    assert seen == [False, True]
+    assert made[-1].seen == DATA
     assert target.read_bytes() == DATA
 
 
-def test_a_check_that_fails_each_time_is_an_error_that_names_the_record(server, get, target):
-    def check(path):
-        raise CorruptRecord(path, 3, 100, "checksum is a, the file says b")
+def test_a_check_that_fails_once_has_the_file_fetched_again(server, get, target):
+    server.next(Fault(flip=7))
+    said = []
+    get(check=Check, tell=said.append)
+    assert target.read_bytes() == DATA
+    assert "record 3 at byte 100: checksum is a, the file says b; begun anew" in said[0]
 
+
+def test_a_check_that_fails_each_time_is_an_error_that_names_the_record(server, get, target):
+    server.always(Fault(flip=7))
     with pytest.raises(RemoteDamaged, match=f"{NAME}: fetched 4 times, .*: record 3 at byte 100: checksum is a, the"):
-        get(check=check)
+        get(check=Check)
     assert len(server.gets()) == 4
     assert left(target) == []
 
 
-def test_what_the_server_itself_has_wrong_is_not_fetched_again(server, get, target):
-    def check(path):
-        raise CorruptRecord(path, 3, 100, "checksum is a, the file says b")
+def test_a_part_that_a_check_finds_wrong_is_begun_anew(server, get, target):
+    leave_part(server, target, 100_000, OTHER)
+    get(check=Check)
+    assert target.read_bytes() == DATA
+    assert [asked.start for asked in server.gets()] == [0]
 
-    server.checksums = True
-    with pytest.raises(RemoteDamaged, match=r"record 3 at byte 100: .*the server has it so"):
-        get(check=check)
-    assert len(server.gets()) == 1
+
+def test_a_check_that_fails_in_the_end_keeps_no_file(server, get, target):
+    class Never(Check):
+        def finish(self):
+            raise CorruptRecord("part", 9, 900, "ends too early")
+
+    with pytest.raises(RemoteDamaged, match="record 9 at byte 900: ends too early"):
+        get(check=Never)
     assert left(target) == []
 
 
@@ -592,7 +621,6 @@ def test_what_a_killed_run_left_is_gone_on_with(tags, server, get, target):
     assert target.read_bytes() == DATA
     assert (found.resumed_at, found.received) == (123_456, len(DATA) - 123_456)
     assert found.crc32c == crc32c.crc32c(DATA)
-    assert came[0] == 123_456
     assert sum(came) == len(DATA)
     assert left(target) == ["one.bin"]
 
