@@ -51,6 +51,10 @@ def header_of(jpeg: bytes | bytearray | memoryview) -> tuple[int, int, int]:
             components = jpeg[at + 9]
             if components != 3:
                 raise CorruptFrame(f"a JPEG of {components} colour components, expected 3")
+            if length != 8 + 3 * components:  # B.2.2; a header that ends before its size would stand for any size
+                raise CorruptFrame(f"a JPEG with a frame segment of {length} bytes, expected {8 + 3 * components}")
+            if at + 2 + length > end:
+                break
             return height, width, at + 2 + length
         if length < 2:
             break

@@ -154,7 +154,7 @@ def jpeg(data):
     height = width = None
     with contextlib.suppress(CorruptFrame):
         height, width, length = images.header_of(data)
-        assert length >= 10
+        assert 21 <= length <= len(data)  # the marker of the image and the whole frame segment, at least
     assert not checked or (height, width) == (SIZE, SIZE)
     out = np.full((SIZE + 2, SIZE, 3), 99, np.uint8)
     try:

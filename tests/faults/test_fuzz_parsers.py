@@ -13,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 # Inputs that showed a fault, by target.
-FOUND: dict[str, list[bytes]] = {}
+FOUND: dict[str, list[bytes]] = {
+    # A frame segment said to be of no bytes: the header ended before the size, and would have stood for any size.
+    "JPEG header": [bytes.fromhex("ffd8ffc00000170010001403")],
+}
 
 INTERESTING = st.sampled_from(
     [

@@ -1,0 +1,140 @@
+"""Work that the tests kill, run twice at once, or let run out of disk: each a program of its own.
+
+A job reads the source that it is given and writes below its root; two runs of it give the same bytes.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from made_scenes import SET, make_raw_folder, tree
+
+from gqn_data.places import StorePath, place
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+from gqn_data.convert import convert
+from gqn_data.errors import GQNError
+from gqn_data.index import index_raw_folder
+from gqn_data.places import place
+from gqn_data.plan import Options
+from gqn_data.render.write import render_scene_set
+from gqn_data.scene_sets import SCENE_SETS
+from gqn_data.scene_writer import SceneWriter
+from gqn_data.sources import open_raw_folder
+from gqn_data.dataset import open_dataset
+SOURCE, TARGET, WORKERS = place(sys.argv[1]), place(sys.argv[2]), int(sys.argv[3])
+ROW = SCENE_SETS["%s"]
+def options(*formats):
+    return Options(formats=formats, shard_bytes=3000, workers=WORKERS)
+def run():
+    %s
+if __name__ == "__main__":
+    try:
+        run()
+    except GQNError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+def _nothing(source, target):
+    """Makes the root of a try as it is before the first run."""
+
+
+def _copy(source, target):
+    shutil.copytree(source, target, dirs_exist_ok=True)  # times too: the notes of an indexer hold them
+
+
+class Job(NamedTuple):
+    """One kind of work.
+
+    Attributes:
+        code: what is run, in words of the program above.
+        reads: `disk` or `store`: where its source lies; a raw folder.
+        writes: the same of what it makes.
+        prepare: makes a root on a disk ready, from the source.
+    """
+
+    code: str
+    reads: str = "disk"
+    writes: str = "disk"
+    prepare: Callable[[Path, Path], None] = _nothing
+
+
+JOBS = {
+    "convert": Job('convert(SOURCE, ROW, TARGET, options("zarr", "webdataset"))'),
+    "convert to numpy": Job('convert(SOURCE, ROW, TARGET, options("numpy"))'),
+    "convert to a store": Job('convert(SOURCE, ROW, TARGET, options("zarr"))', writes="store"),
+    "convert from a store": Job('convert(SOURCE, ROW, TARGET, options("webdataset"))', reads="store"),
+    "index": Job("index_raw_folder(open_raw_folder(TARGET, ROW), workers=WORKERS)", prepare=_copy),
+    "render": Job(
+        'render_scene_set(Path(TARGET), "sm5", scenes=90, seed=3, frame_size=16, views=2, supersample=False, '
+        "workers=WORKERS)"
+    ),
+}
+
+
+def make_source(folder):
+    """A raw folder of 45 train scenes in six source files, and three test scenes."""
+    return make_raw_folder(folder / SET, train=(10, 8, 8, 7, 6, 6), test=(2, 1))
+
+
+class Bench:
+    """Runs one kind of work.
+
+    Args:
+        job: which.
+        source: the raw folder on a disk.
+        folder: for the roots of tries.
+        bucket: the URL of an empty one, on a server that the environment names.
+    """
+
+    def __init__(self, job, source, folder, bucket):
+        self.job, self.source, self.folder, self.bucket = JOBS[job], source, folder, place(bucket)
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.given = source
+        if self.job.reads == "store":
+            self.given = self.bucket / "source" / SET
+            for name, data in tree(source).items():
+                (self.given / name).put(data)
+
+    def new_root(self, name):
+        """An empty place to write to, or one made ready."""
+        if self.job.writes == "store":
+            return self.bucket / name
+        root = self.folder / name
+        root.mkdir(parents=True)
+        self.job.prepare(self.source, root)
+        return root
+
+    def start(self, root, workers=1):
+        """The work as a process, the leader of a group of its own."""
+        command = [sys.executable, "-c", _PROGRAM % (SET, self.job.code), str(self.given), str(root), str(workers)]
+        return subprocess.Popen(
+            command, start_new_session=True, env=self.environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+
+    def finish(self, root, workers=1):
+        """Runs the work to its end; what it told."""
+        process = self.start(root, workers)
+        _, said = process.communicate(timeout=300)
+        return process.returncode, said.decode()
+
+    def files(self, root):
+        """Every file below a root with its bytes."""
+        if isinstance(root, StorePath):
+            return {name: (root / name).read_bytes() for name, _ in root.files()}
+        return tree(root)
+
+    def count(self, root):
+        """How many files are whole; it grows as the work goes on."""
+        if isinstance(root, StorePath):
+            return sum(1 for _ in root.files())
+        return sum(1 for _, _, names in os.walk(root) for name in names if not name.endswith(".partial"))
