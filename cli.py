@@ -210,6 +210,7 @@ def verify(
     decoded = f", {found.frames:,} frames decoded" if deep else ""
     verdict = f"{len(found.faults)} faults" if found.faults else "all good"
     lines = [*found.faults, f"{found.files:,} files, {human_bytes(found.bytes)}{decoded}: {verdict}"]
+    lines += [f"to fetch them again: {command}" for command in found.fetch_again]
     answer(asdict(found), lines, as_json=as_json)
     if found.faults:
         sys.exit(_FAILED)

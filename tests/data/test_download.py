@@ -584,7 +584,7 @@ def run(*arguments):
 
 @pytest.fixture
 def wide(tmp_path):
-    """A mirror of a set as the catalogue has it, of ten files a split, those of train large enough to be interrupted."""
+    """A mirror of a set as the catalogue has it: ten files a split, those of train large enough to be interrupted."""
     folder = make_raw_folder(tmp_path / "wide" / SET, train=(30,) * 10, test=(3,) * 10)
     with FaultServer(folder.parent) as server:
         yield server
@@ -622,6 +622,79 @@ def test_the_command_ends_with_one_line_and_a_status(wide, root):
     )
     for arguments in (("nonesuch",), ("sm5", "--files", "x"), ("sm5", "--files", "901"), ("sm5", "--base-url", "here")):
         assert run("download", *arguments, "--root", root).exit_code == 2
+
+
+def flip(path, at=200):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_verify_names_the_command_that_makes_it_good(wide, root, monkeypatch):
+    monkeypatch.setenv("GQN_BASE_URL", wide.url)
+    monkeypatch.setenv("GQN_DATA", str(root))
+    assert run("download", SET, "--files", "1-6").exit_code == 0
+    assert json.loads(run("verify", SET, "--workers", 1, "--json").stdout)["fetch_again"] == []
+    for number in (2, 3, 5):
+        flip(raw(root) / "train" / f"{number:03d}-of-900.tfrecord")
+    cut = raw(root) / "test" / "004-of-100.tfrecord"
+    cut.write_bytes(cut.read_bytes()[:-1])
+    found = run("verify", SET, "--workers", 1)
+    assert found.exit_code == 1
+    commands = json.loads(run("verify", SET, "--workers", 1, "--json").stdout)["fetch_again"]
+    assert commands == [
+        f"gqn-data download {SET} --split train --files 2-3,5 --recheck",
+        f"gqn-data download {SET} --split test --files 4 --recheck",
+    ]
+    assert found.stdout.splitlines()[-2:] == [f"to fetch them again: {command}" for command in commands]
+    wide.forget()
+    for command in commands:
+        assert run(*command.split()[1:]).exit_code == 0
+    assert run("verify", SET, "--workers", 1).exit_code == 0
+    assert len([asked for asked in wide.gets() if asked.path.endswith(".tfrecord")]) == 4
+
+
+def test_the_command_of_verify_suits_the_folder_and_its_origin(wide, root, tmp_path, monkeypatch):
+    options = ("--files", "1", "--split", "train", "--root", root, "--base-url", wide.url)
+    assert run("download", SET, *options).exit_code == 0
+    folder = raw(root)
+    flip(folder / "train" / "001-of-900.tfrecord")
+
+    def commands(path=folder):
+        result = run("verify", path, "--set", SET, "--workers", 1, "--json")
+        assert result.exit_code == 1
+        return json.loads(result.stdout)["fetch_again"]
+
+    command = f"gqn-data download {SET} --split train --files 1 --recheck"
+    assert commands() == [f"{command} --base-url MIRROR --root {root}"]  # rendered; nobody knows by which mirror
+    (wide.folder / SET / "source.json").unlink()
+    (folder / "source.json").unlink()
+    (folder / "source.json").write_text(json.dumps({"kind": "imported", "details": {"from": wide.url}}))
+    monkeypatch.chdir(tmp_path)
+    (again,) = commands()
+    assert again == f"{command} --base-url {wide.url} --root {root}"
+    assert run(*again.split()[1:]).exit_code == 0
+    assert source_files(folder).items() <= source_files(wide.folder / SET).items()
+    flip(folder / "train" / "001-of-900.tfrecord")
+    (folder / "source.json").write_text(json.dumps(DEEPMINDS))
+    assert commands() == [f"{command} --root {root}"]
+    (folder / "source.json").unlink()
+    assert commands() == []  # of unknown origin: download would refuse to mix
+    (folder / "source.json").write_text(json.dumps(DEEPMINDS))
+    elsewhere = folder.rename(tmp_path / "elsewhere")
+    assert commands(elsewhere) == []
+
+
+def test_an_indexed_folder_is_made_good_by_the_command_of_verify(wide, root, monkeypatch):
+    monkeypatch.setenv("GQN_BASE_URL", wide.url)
+    monkeypatch.setenv("GQN_DATA", str(root))
+    assert run("download", SET, "--files", "1-3", "--split", "train").exit_code == 0
+    assert run("index", SET, "--workers", 1).exit_code == 0
+    assert run("verify", SET, "--workers", 1).exit_code == 0
+    flip(raw(root) / "train" / "002-of-900.tfrecord")
+    (command,) = json.loads(run("verify", SET, "--workers", 1, "--json").stdout)["fetch_again"]
+    assert run(*command.split()[1:]).exit_code == 0
+    assert run("verify", SET, "--workers", 1).exit_code == 0
 
 
 def test_an_interrupt_keeps_what_has_come(wide, root):
