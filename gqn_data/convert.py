@@ -4,7 +4,7 @@ Source files are counted, the shards are planned from the counts that were found
 check every record on the way, the manifest comes last. A run can be cut off at any moment; the same command then
 goes on where it was, and ends with the same bytes.
 
-Imports `copying`, `destination`, `index`, `manifest`, `parts`, `plan`, `sources`, `work`,
+Imports `array_files`, `copying`, `destination`, `index`, `manifest`, `mirror`, `parts`, `plan`, `sources`, `work`,
 `workers`.
 """
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gqn_data import storage
+from gqn_data.array_files import is_mirror
 from gqn_data.copying import ShardTask, write_shard
 from gqn_data.destination import (
     WORK_FOLDER,
@@ -34,6 +35,7 @@ from gqn_data.errors import DestinationError, OptionError
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.index import index_source_files
 from gqn_data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from gqn_data.mirror import look_through, mirror_manifest, open_mirror
 from gqn_data.parts import Part, taking_part
 from gqn_data.places import Place
 from gqn_data.plan import Options, Plan, Source, limited, make_plan
@@ -148,8 +150,8 @@ def convert_part(
         folder, root = folder.absolute(), root.absolute()  # its workers may be anywhere
     work = root / WORK_FOLDER / scene_set.name
     destinations = _destinations(folder, scene_set, root, options)
-    # Where every record is looked at first, one part does it, and the others wait and find what it noted.
-    look_at_all = options.on_corrupt == "skip"
+    # Where all of the source is looked at first, one part does it, and the others wait and find what it noted.
+    look_at_all = options.on_corrupt == "skip" or is_mirror(folder)
     counted = None if look_at_all else _open_source(folder, scene_set, None, options, executor)
 
     def begin() -> list[tuple[Plan, Source, Done]]:
@@ -232,6 +234,13 @@ def _open_source(
         manifest = read_manifest(folder)
         if not manifest.in_place or _index_fits(open_raw_folder(folder, scene_set), manifest, options):
             return Source(folder=folder, manifest=limited(manifest, options))
+    elif is_mirror(folder):
+        mirror = open_mirror(folder, scene_set, options.splits)
+        if index_folder is None or not mirror.gzipped:
+            return Source(folder=folder, manifest=limited(mirror_manifest(mirror), options))
+        points = look_through(mirror, index_folder, workers=options.processes, executor=executor)
+        manifest = limited(mirror_manifest(mirror, points), options)
+        return Source(folder=folder, manifest=manifest, index_folder=index_folder)
     look_at_all = options.on_corrupt == "skip" and index_folder is not None
     manifest = index_source_files(
         open_raw_folder(folder, scene_set),
@@ -259,6 +268,9 @@ def _source_as_noted(folder: Place, scene_set: SceneSet, noted: Manifest, option
         manifest = read_manifest(folder)
         if not manifest.in_place:
             return Source(folder=folder, manifest=limited(manifest, options))
+    elif is_mirror(folder):
+        manifest = mirror_manifest(open_mirror(folder, scene_set, options.splits))
+        return Source(folder=folder, manifest=limited(manifest, options))
     return raw_as_noted(open_raw_folder(folder, scene_set), noted, options)
 
 

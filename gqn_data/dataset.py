@@ -18,6 +18,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from gqn_data.array_files import is_mirror
 from gqn_data.errors import ManifestError, OptionError, SourceMissing, UnknownName
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import Opener, OpenShard, ShardPlace
@@ -201,6 +202,8 @@ def _why_no_dataset(folder: Place) -> str:
         return "no such folder"
     if any(folder.glob("*/*.tfrecord")) or any(folder.glob("*.tfrecord")):
         return f"TFRecords without an index; make one with: gqn-data index {folder}"
+    if is_mirror(folder):
+        return f"arrays of the numpy mirror; convert them first: gqn-data convert {folder}"
     below = sorted(path.parent for path in folder.glob(f"*/*/{MANIFEST_FILE}"))
     if below:
         return f"no dataset but a data root; did you mean {below[0]}?"

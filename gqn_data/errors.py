@@ -78,6 +78,10 @@ class IndexFileError(GQNError):
     """An index that is absent, of another version, or does not fit the file that it describes."""
 
 
+class ArrayFileError(GQNError):
+    """An array file of somebody else's that is damaged, or not what its name and its set say."""
+
+
 class ManifestError(GQNError):
     """A manifest that is absent, of another schema version, or says what cannot be."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gqn_data.array_files import is_mirror
 from gqn_data.errors import SourceMissing
 from gqn_data.index import index_source_files
 from gqn_data.manifest import MANIFEST_FILE, Manifest, SplitRow, read_manifest
+from gqn_data.mirror import mirror_manifest, open_mirror
 from gqn_data.places import Place, StorePath
 from gqn_data.scene_sets import SceneSet
 from gqn_data.sources import open_raw_folder
@@ -81,6 +83,8 @@ def describe(folder: Place, scene_set: SceneSet) -> Description:
     """
     if (folder / MANIFEST_FILE).exists():
         manifest, indexed = read_manifest(folder), True
+    elif is_mirror(folder):
+        manifest, indexed = mirror_manifest(open_mirror(folder, scene_set)), True
     elif isinstance(folder, StorePath):
         if folder.can_be_listed and any(name.endswith(".tfrecord") for name, _ in folder.files()):
             raise SourceMissing(

@@ -214,7 +214,8 @@ def scenes_per_shard(kind: Format, first: ShardRow, wanted: Manifest, frames: Fr
 def _stored_bytes(kind: Format, scenes: int, source_bytes: int, wanted: Manifest, frames: FramesRow) -> int:
     """About what scenes that take so many bytes in the source take in a container."""
     if wanted.frames.encoding == "raw" and frames.encoding == "jpeg":
-        source_bytes //= 4  # JPEGs at quality 95 take about a sixth of the pixels; this much there is room for
+        # JPEGs at quality 95 take about a sixth of the pixels; this much there is room for
+        source_bytes = scenes * wanted.layout.views * wanted.layout.frame_bytes // 4
     return kind.stored_bytes(scenes, source_bytes, wanted.layout, frames.encoding)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gqn_data import storage
+from gqn_data.array_files import is_mirror
 from gqn_data.errors import SourceMissing, UnknownSceneSet
 from gqn_data.layout import SceneLayout, layout_of
 from gqn_data.manifest import MANIFEST_FILE, Manifest, read_manifest
@@ -115,6 +116,8 @@ def _nothing_found(folder: Place, scene_set: SceneSet) -> str:
     wanted = scene_set.source_name("train", scene_set.train.first)
     if (folder / MANIFEST_FILE).exists() and not read_manifest(folder).in_place:
         return "a dataset, and no source files; it is ready as it is"
+    if is_mirror(folder):
+        return "arrays of the numpy mirror, and no source files; convert them as they are"
     if isinstance(folder, StorePath):
         return f"no source files of {scene_set.name}; expected files named like {wanted} below it"
     others = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tfrecord"))

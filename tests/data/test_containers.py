@@ -74,7 +74,7 @@ every_container = pytest.mark.parametrize(("name", "encoding"), [*CASES, ("tfrec
 
 
 def test_every_container_of_the_dict_is_either_written_or_read_in_place():
-    assert {*WRITABLE, "tfrecord"} == set(FORMATS)
+    assert {*WRITABLE, "tfrecord", "mirror"} == set(FORMATS)
     assert all(FORMATS[name].name == name for name in FORMATS)
 
 

@@ -1,0 +1,87 @@
+"""mirror: the public numpy mirror's layout, one array of images and one of viewpoints a split; read, never written.
+
+`train_images.npy` is uint8 (scene, view, height, width, 3), `train_viewpoints.npy` float32 (scene, view, camera
+number); either may be gzipped, and is then read with the help of seek points (`gzipped`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gqn_data import storage
+from gqn_data.array_files import GZIPPED, ArrayHeader, read_header
+from gqn_data.errors import ArrayFileError, ManifestError, OptionError
+from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
+from gqn_data.formats.shards import PixelShard
+from gqn_data.gzipped import GzippedFile
+from gqn_data.layout import SceneLayout
+from gqn_data.manifest import Encoding, FileRow, ShardRow
+from gqn_data.places import Place
+from gqn_data.reading import RangedFile, Rows
+from gqn_data.scene import Scene
+
+PIXELS, NUMBERS = np.dtype("u1"), np.dtype("<f4")
+
+
+def points_name(name: str) -> str:
+    """The name of the seek points of a gzipped array."""
+    return f"{name}.points"
+
+
+def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
+    if len(row.files) < 2:
+        raise ManifestError(f"{place.folder}: images and viewpoints were expected, found {len(row.files)} files")
+    frames = _rows(place, row, 0, PIXELS, place.layout.frames_shape)
+    return PixelShard(frames, _rows(place, row, 1, NUMBERS, place.layout.cameras_shape))
+
+
+def _rows(place: ShardPlace, row: ShardRow, number: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Rows:
+    """The rows of one of the shard's two arrays."""
+    file = row.files[number]
+    path = place.folder / file.name
+    header = read_header(path)
+    if (header.dtype, header.shape) != (dtype, (row.scenes, *shape)):
+        raise ArrayFileError(f"{path}: has changed since it was looked at; run the same command again")
+    if not file.name.endswith(GZIPPED):
+        return Rows(RangedFile(path, file.bytes), header.start, dtype, shape, row.scenes)
+    points = next((other for other in row.files[2:] if other.name == points_name(file.name)), None)
+    if points is None or place.index_folder is None:
+        raise ArrayFileError(f"{path}: gzipped, and not looked through yet; convert it")
+    return Rows(
+        _gzipped(place.folder, file, place.index_folder, points, header), header.start, dtype, shape, row.scenes
+    )
+
+
+@lru_cache(maxsize=4)
+def _gzipped(folder: Place, file: FileRow, index_folder: Place, points: FileRow, header: ArrayHeader) -> GzippedFile:
+    """One open file for all the shards that a worker writes: it goes on unpacking where it was."""
+    return GzippedFile(
+        storage.on_disk(folder / file.name, "gzipped arrays belong"),
+        file.bytes,
+        header.bytes,
+        storage.on_disk(index_folder / points.name, "seek points belong"),
+        points.sha256 or "",
+    )
+
+
+def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:  # noqa: ARG001
+    raise OptionError(f"{place.folder}: the mirror's arrays are read and not written; choose numpy")
+
+
+def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Encoding) -> int:  # noqa: ARG001
+    return scenes * (layout.views * layout.frame_bytes + NUMBERS.itemsize * int(np.prod(layout.cameras_shape)))
+
+
+FORMAT = Format(
+    name="mirror",
+    encodings=("raw",),
+    names=lambda _: (),
+    write_shard=_write_shard,
+    finish=no_metadata,
+    open_shard=_open_shard,
+    stored_bytes=_stored_bytes,
+)
