@@ -1,0 +1,156 @@
+"""Downloading against `curl`: the same files from the same server on this machine, one after the other, in turn.
+
+Run with: python -m benchmarks.download
+
+The server is a process of its own that hands files to the system (`sendfile`), and tells their CRC32C as Google's
+storage does. `curl` writes what comes; `download` also computes CRC32C of every file, tests both checksums of every
+record, and has each file on the disk before it gets its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import crc32c
+
+from benchmarks.scenes import HEADER, SET, emptied, raw_rooms, row, side_by_side
+from gqn_data.download import download
+from gqn_data.sources import RawFolder
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Whole files alone: nothing breaks here, so nobody asks for ranges."""
+
+    protocol_version = "HTTP/1.1"
+    folder = Path()
+    checksums: dict[str, str] = {}  # noqa: RUF012  set once, before the server starts
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._head()
+
+    def do_GET(self) -> None:
+        name = self._head()
+        if name is not None:
+            with (self.folder / name).open("rb") as file:
+                self.wfile.flush()
+                self.connection.sendfile(file)
+
+    def _head(self) -> str | None:
+        name = self.path.lstrip("/")
+        if name not in self.checksums:
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
+        self.send_response(200)
+        self.send_header("Content-Length", str((self.folder / name).stat().st_size))
+        self.send_header("ETag", f'"{self.checksums[name]}"')
+        self.send_header("x-goog-hash", f"crc32c={self.checksums[name]}")
+        self.end_headers()
+        return name
+
+
+def serve(folder: Path) -> None:
+    """Serves every file below a folder, and says on which port."""
+    _Handler.folder = folder
+    for path in folder.rglob("*"):
+        if path.is_file():
+            crc = crc32c.crc32c(path.read_bytes())
+            _Handler.checksums[path.relative_to(folder).as_posix()] = base64.b64encode(crc.to_bytes(4, "big")).decode()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    print(server.server_address[1], flush=True)
+    server.serve_forever()
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The URL of a server of that folder."""
+    command = [sys.executable, "-m", "benchmarks.download", "--serve", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()
+
+
+def _megabytes(raw: RawFolder) -> float:
+    return sum(file.bytes for file in raw.files["train"]) / 1e6
+
+
+def by_curl(raw: RawFolder, url: str, to: Path, at_once: int, *, synced: bool) -> float:
+    """MB/s of `curl`, on the disk in the end where `synced`."""
+    words = [
+        "curl",
+        "--silent",
+        "--show-error",
+        "--no-progress-meter",
+        "--fail",
+        "--parallel",
+        "--parallel-max",
+        str(at_once),
+    ]
+    for file in raw.files["train"]:
+        words += ["--output", str(to / Path(file.name).name), f"{url}/{SET.name}/{file.name}"]
+    started = time.perf_counter()
+    subprocess.run(words, check=True)
+    if synced:
+        for path in to.iterdir():
+            with path.open("rb") as opened:
+                os.fsync(opened.fileno())
+    return _megabytes(raw) / (time.perf_counter() - started)
+
+
+def by_us(raw: RawFolder, url: str, to: Path, at_once: int) -> float:
+    """MB/s of `gqn-data download`, all checks included."""
+    numbers = range(1, len(raw.files["train"]) + 1)
+    started = time.perf_counter()
+    done = download(SET, to, split="train", files=numbers, workers=at_once, base_url=url)
+    seconds = time.perf_counter() - started
+    assert done.bytes == sum(file.bytes for file in raw.files["train"])
+    return _megabytes(raw) / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenes", type=int, default=40_000, help="scenes to fetch, 5000 a file")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="keep the source files here, for another run")
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve)
+        return
+    with raw_rooms(options.scenes, options.folder) as raw, tempfile.TemporaryDirectory() as scratch:
+        to = Path(scratch) / "to"
+        assert isinstance(raw.folder, Path)
+        print(f"{_megabytes(raw):,.0f} MB in {len(raw.files['train'])} files; medians")
+        print(HEADER)
+        with served(raw.folder.parent) as url:
+            for at_once in (1, 4):
+                for synced in (False, True):
+                    figures = side_by_side(
+                        lambda: by_curl(raw, url, emptied(to), at_once, synced=synced),  # noqa: B023
+                        lambda: by_us(raw, url, emptied(to), at_once),  # noqa: B023
+                        options.runs,
+                    )
+                    yardstick = "curl and fsync" if synced else "curl"
+                    name = f"{at_once} at once, against {yardstick}"
+                    print(row(name, "MB/s", figures, 0.0 if synced else 0.7), flush=True)
+
+
+if __name__ == "__main__":
+    main()
