@@ -93,16 +93,7 @@ def _megabytes(raw: RawFolder) -> float:
 
 def by_curl(raw: RawFolder, url: str, to: Path, at_once: int, *, synced: bool) -> float:
     """MB/s of `curl`, on the disk in the end where `synced`."""
-    words = [
-        "curl",
-        "--silent",
-        "--show-error",
-        "--no-progress-meter",
-        "--fail",
-        "--parallel",
-        "--parallel-max",
-        str(at_once),
-    ]
+    words = ["curl", "--no-progress-meter", "--fail", "--parallel", "--parallel-max", str(at_once)]
     for file in raw.files["train"]:
         words += ["--output", str(to / Path(file.name).name), f"{url}/{SET.name}/{file.name}"]
     started = time.perf_counter()
