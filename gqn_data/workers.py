@@ -66,7 +66,7 @@ def pool(workers: int, given: Executor | None = None, shared: Sequence[Place] = 
     if workers < 2:
         yield None
         return
-    executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
+    executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker)
     try:
         yield executor
     finally:
@@ -74,7 +74,7 @@ def pool(workers: int, given: Executor | None = None, shared: Sequence[Place] = 
 
 
 @contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
+def interrupts_held_back() -> Iterator[None]:
     """Ctrl-C waits until the block ends; processes that are started in it never see one.
 
     They inherit the mask, so that none is interrupted while it still imports. The handler is for this process: the
@@ -98,7 +98,8 @@ def _interrupts_held_back() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """Begins a process of ours: Ctrl-C is the parent's, and the end of the parent is its end."""
     # Ctrl-C reaches the whole process group; the parent decides what to do about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -285,7 +286,7 @@ def map_in_order(executor: Executor | None, function: Callable[[T], R], tasks: I
 
 def hand_over(executor: Executor, function: Callable[[T], R], task: T) -> Future[R]:
     """Gives a task to an executor of `pool`."""
-    with _interrupts_held_back():
+    with interrupts_held_back():
         return executor.submit(function, task)
 
 
