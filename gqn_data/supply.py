@@ -1,6 +1,6 @@
 """Where the scenes of a conversion come from: a folder that is there, or a server that source files are fetched from.
 
-Imports `arriving`, `bucket`, `convert`, `sources`, `store_remote`.
+Imports `array_files`, `arriving`, `bucket`, `convert`, `sources`, `store_remote`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+from gqn_data.array_files import is_mirror
 from gqn_data.arriving import convert_arriving
 from gqn_data.bucket import Bucket
 from gqn_data.convert import convert
@@ -68,7 +69,7 @@ def find_supply(
     folder, scene_set = locate(source, root, set_name)
     named = folder == root / "raw" / scene_set.name
     if isinstance(folder, StorePath):
-        if (folder / MANIFEST_FILE).exists():
+        if (folder / MANIFEST_FILE).exists() or is_mirror(folder):
             return Supply(folder=folder, scene_set=scene_set)
         if not named or (not fetch and folder.is_dir()):
             remote = StoreRemote(folder, prefix=f"{scene_set.name}/")
@@ -85,9 +86,9 @@ def find_supply(
 
 
 def _has_source_files(folder: Path, scene_set: SceneSet) -> bool:
-    if (folder / MANIFEST_FILE).exists():
+    if (folder / MANIFEST_FILE).exists() or is_mirror(folder):
         return True
-    if not any((folder / split).is_dir() for split in SPLITS):
+    if scene_set.split_folders and not any((folder / split).is_dir() for split in SPLITS):
         return False
     try:
         open_raw_folder(folder, scene_set)

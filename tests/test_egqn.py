@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from fault_server import FaultServer
 from made_scenes import MadeScene, jpeg, pattern, write_source_file
 
 import cli
@@ -161,6 +162,34 @@ def test_scenes_of_two_origins_are_not_mixed_in_one_folder(tmp_path):
     make_raw(tmp_path / FIVE, FIVE)
     with pytest.raises(OriginError, match="unknown origin"):
         claim(tmp_path / FIVE, Origin(kind="deepmind"))
+
+
+def test_they_are_fetched_from_one_folder_and_converted_while_they_come(name, raw, tmp_path, monkeypatch):
+    made = raw[1]
+    monkeypatch.delenv("GQN_BASE_URL", raising=False)
+    make_raw(tmp_path / "mirror" / name, name)
+    numbers = ",".join(map(str, FILES[name]))
+    with FaultServer(tmp_path / "mirror") as server:
+        for split in ("train", "test"):
+            options = ["--split", split, "--files", numbers_in(split, name), "--base-url", server.url]
+            told = CliRunner().invoke(cli.gqn_data, ["download", name, "--root", str(tmp_path / "a"), *options])
+            assert told.exit_code == 0, told.output
+        folder = tmp_path / "a" / "raw" / name
+        assert sorted(path.name for path in folder.glob("*.tfrecord")) == [NAMES[name].format(n) for n in FILES[name]]
+        told = CliRunner().invoke(
+            cli.gqn_data,
+            ["convert", name, "--root", str(tmp_path / "b"), "--files", numbers, "--base-url", server.url],
+        )
+        assert told.exit_code == 0, told.output
+    convert(folder, SCENE_SETS[name], tmp_path / "a", Options(workers=1))
+    for root in ("a", "b"):
+        for split in ("train", "test"):
+            same(open_dataset(tmp_path / root / "zarr" / name, split), made[split])
+
+
+def numbers_in(split, name):
+    numbers = SCENE_SETS[name].split(split).numbers
+    return ",".join(str(number) for number in FILES[name] if number in numbers)
 
 
 SMALL = {

@@ -33,6 +33,7 @@ from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
 from gqn_data.sources import locate, open_raw_folder
 from gqn_data.storage import sha256_of
+from gqn_data.supply import find_supply
 from gqn_data.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,6 +168,12 @@ def test_the_commands_know_it(mirror, tmp_path):
     same(tmp_path / "numpy" / SET)
     assert "numpy mirror" in call("index", mirror).output
     assert "convert them first" in call("view", mirror, "-o", tmp_path / "x.png").output
+
+
+def test_a_mirror_in_the_data_root_is_not_fetched_anew(tmp_path):
+    folder = make_mirror(tmp_path / "raw" / SET)
+    assert find_supply("sm5", tmp_path, tmp_path, None).bucket is None
+    assert find_supply(str(folder), tmp_path, tmp_path, None).bucket is None
 
 
 def test_a_folder_of_another_name_is_told_its_set(tmp_path):
