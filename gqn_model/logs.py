@@ -5,15 +5,17 @@ Torch is not imported here but in the adapter that needs it. What the figures me
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from gqn_data import storage
+from gqn_data.errors import NoSpace
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -127,18 +129,32 @@ class JsonLines:
             lines = path.read_bytes().splitlines(keepends=True)
             with storage.writing(path) as file:
                 file.writelines(line for line in lines if _step_of(line) <= start)
+        self._path = path
         self._file = path.open("a")
+        self._told = False
 
     def log(self, record: Record) -> None:
-        """Takes one line."""
-        print(json.dumps(asdict(record)), file=self._file, flush=True)
+        """Takes one line; where the disk is full it waits for room, and goes first when there is some."""
+        with self._unless_full():
+            print(json.dumps(asdict(record)), file=self._file, flush=True)
 
     def picture(self, step: int, image: Image) -> None:
         """Nothing: the picture is a file of the run already."""
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        with self._unless_full():
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _unless_full(self) -> Iterator[None]:
+        try:
+            with storage.full_disk_told(self._path):
+                yield
+        except NoSpace as error:
+            if not self._told:  # once: hours of training are not to be lost to a line of a log
+                sys.stderr.write(f"warning: {error} (training goes on)\n")
+            self._told = True
 
 
 class TensorBoard:

@@ -333,8 +333,11 @@ class _Trainer:
         from gqn_model.pictures import prediction_picture
 
         image = prediction_picture(self.model, probe, f"{self.batches.scene_set}, after step {self.step}")
-        with storage.writing(self.run / "pictures" / f"{self.step:08d}.png") as file:
-            image.save(file, format="PNG")
+        try:
+            with storage.writing(self.run / "pictures" / f"{self.step:08d}.png") as file:
+                image.save(file, format="PNG")
+        except NoSpace as error:
+            sys.stderr.write(f"warning: {error} (training goes on without the picture)\n")
         for logger in self.loggers:
             logger.picture(self.step, image)
 
