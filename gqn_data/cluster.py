@@ -81,8 +81,10 @@ class DaskCluster(Cluster):
         """The threads of all workers that are there now."""
         now = time.monotonic()
         if now - self._asked >= _ASK_EVERY:
-            with contextlib.suppress(OSError):  # a scheduler that is gone is told of by `check`
-                self._slots = sum(self._client.nthreads().values())
+            # A scheduler that is gone has dropped all tasks, whose results say so; the client is left without one.
+            with contextlib.suppress(OSError, AttributeError):
+                if self._client.status == "running":
+                    self._slots = sum(self._client.nthreads().values())
             self._asked = now
         return self._slots
 
@@ -159,18 +161,28 @@ def connect(scheduler: str, say: Callable[[str], None] = lambda _: None) -> Iter
         raise ClusterError(
             f"--scheduler needs Dask, which is not installed ({error.name}): pip install 'gqn-toolkit[cluster]'"
         ) from error
-    log = logging.getLogger("distributed.client")
-    level = log.level
-    log.setLevel(logging.CRITICAL)  # what it would print of a lost connection, the error says in a line
+    with _quiet():
+        try:
+            client: Any = Client(**where, set_as_default=False)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            said = str(error).split("\n", 1)[0]
+            raise ClusterError(
+                f"{scheduler}: no Dask scheduler answers there ({said}); start one with: dask scheduler"
+            ) from error
+        try:
+            yield DaskCluster(client, say=say)
+        finally:
+            client.close()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Dask's client from printing what it sees of a lost connection: our error says so in a line."""
+    levels = {log: log.level for log in map(logging.getLogger, ("distributed.client", "tornado.application"))}
     try:
-        client: Any = Client(**where, set_as_default=False)  # type: ignore[no-untyped-call]
-    except OSError as error:
-        said = str(error).split("\n", 1)[0]
-        raise ClusterError(
-            f"{scheduler}: no Dask scheduler answers there ({said}); start one with: dask scheduler"
-        ) from error
-    try:
-        yield DaskCluster(client, say=say)
+        for log in levels:
+            log.setLevel(logging.CRITICAL)
+        yield
     finally:
-        client.close()
-        log.setLevel(level)
+        for log, level in levels.items():
+            log.setLevel(level)

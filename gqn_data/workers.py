@@ -223,7 +223,8 @@ class LentExecutor(Executor):
             ClusterError: the workers do not have this package.
             WorkerLost: a worker ended without a word, or the executor itself did.
         """
-        while not wait((future,), _LOOK_EVERY).done:
+        while not future.done():  # `wait` itself does not see what an executor cancels when it is shut down
+            wait((future,), _LOOK_EVERY)
             self.check()
         try:
             return future.result()
