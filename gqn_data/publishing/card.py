@@ -297,7 +297,10 @@ _READERS = {
         lines=_webdataset_lines,
     ),
     "tfrecord": _Reader(
-        about=lambda _: "TFRecords, a `tf.train.Example` a scene: `frames`, the JPEG of each view, and `cameras`.",
+        about=lambda _: (
+            "TFRecords, a `tf.train.Example` a scene: `frames`, the JPEG of each view, and `cameras`. "
+            "The `.index.npy` beside each file makes it random access and may be ignored."
+        ),
         needs=lambda _: "`tfrecord` and `pillow`",
         lines=_tfrecord_lines,
     ),
