@@ -6,7 +6,7 @@
 The stream of scenes and views depends on the dataset, the seed and the batch size: not on the number of workers,
 nor on where it was interrupted, nor on where the dataset lies. Only the views that a batch uses are decoded. Scenes of
 a large dataset in a store come in windows of shards, from a cache on this machine or by range (docs/streaming.md).
-Imports `batches`, `cache`, `dataset`, `order`, `prefetch`, `streaming`, `views`.
+Imports `batches`, `cache`, `dataset`, `order`, `prefetch`, `spawned`, `streaming`, `views`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from gqn_data.batches import BatchMaker, BatchShape, Ticket
 from gqn_data.cache import ShardCache, open_cache
@@ -32,6 +32,7 @@ from gqn_data.order import Windows
 from gqn_data.places import StorePath
 from gqn_data.prefetch import Position, WindowFetcher
 from gqn_data.scene_sets import SCENE_SETS, Split
+from gqn_data.spawned import SpawnedWorkers
 from gqn_data.streaming import CachedFiles, Reading, Remote, choose_reading, default_window
 from gqn_data.views import check_context
 
@@ -110,15 +111,17 @@ class _Making(Dataset[tuple[BatchShape, torch.Tensor | None] | GQNError]):
     Args:
         maker: makes them.
         blocks: of `_Blocks`, where tickets name one.
+        shared: whether other blocks are shared, too, so that the consumer need not copy what a worker made.
     """
 
-    def __init__(self, maker: BatchMaker, blocks: torch.Tensor) -> None:
+    def __init__(self, maker: BatchMaker, blocks: torch.Tensor, *, shared: bool) -> None:
         self._maker = maker
         self._blocks = blocks
+        self._shared = shared
 
     def __getitem__(self, ticket: Ticket) -> tuple[BatchShape, torch.Tensor | None] | GQNError:
         """The batch's shape, and its block where the ticket names none."""
-        block = None if ticket.block is not None else _new_block(self._maker.largest.bytes)
+        block = None if ticket.block is not None else _new_block(self._maker.largest.bytes, shared=self._shared)
         memory = self._blocks[ticket.block] if block is None else block
         try:
             return self._maker.make(ticket, memory.numpy()), block
@@ -127,9 +130,9 @@ class _Making(Dataset[tuple[BatchShape, torch.Tensor | None] | GQNError]):
             return error
 
 
-def _new_block(size: int) -> torch.Tensor:
-    """A block beside those that are lent out: shared where a worker makes it, so that the consumer need not copy it."""
-    if get_worker_info() is None:
+def _new_block(size: int, *, shared: bool) -> torch.Tensor:
+    """A block beside those that are lent out."""
+    if not shared:
         return torch.empty(size, dtype=torch.uint8)
     storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]  # as torch's default_collate does
     return torch.empty(0, dtype=torch.uint8).set_(storage)
@@ -292,9 +295,9 @@ class SceneLoader:
         # Enough for all that the workers make ahead, and for some that the consumer holds on to.
         count = _AHEAD * self.workers + _HELD
         blocks = _Blocks(count, self._maker.largest.bytes, shared=self.workers > 0)
-        making = _Making(self._maker, blocks.memory)
-        with self._fetching_ahead() as fetcher:
-            for ticket, made in self._made(making, blocks, fetcher):
+        making = _Making(self._maker, blocks.memory, shared=self.workers > 0)
+        with self._fetching_ahead() as fetcher, contextlib.closing(self._made(making, blocks, fetcher)) as all_made:
+            for ticket, made in all_made:
                 if isinstance(made, GQNError):
                     raise made
                 shape, own = made
@@ -319,7 +322,7 @@ class SceneLoader:
 
     def _made(
         self, making: _Making, blocks: _Blocks, fetcher: WindowFetcher | None
-    ) -> Iterator[tuple[Ticket, tuple[BatchShape, torch.Tensor | None] | GQNError]]:
+    ) -> Generator[tuple[Ticket, tuple[BatchShape, torch.Tensor | None] | GQNError]]:
         end = None if self.epochs is None else self.epochs * self._per_epoch
         numbers = itertools.count(self._given) if end is None else iter(range(self._given, end))
         under_way: deque[Ticket] = deque()
@@ -336,6 +339,11 @@ class SceneLoader:
             for ticket in tickets():
                 yield under_way.popleft(), making[ticket]
             return
+        if self._cache is not None:
+            with SpawnedWorkers(making.__getitem__, self.workers) as workers:
+                for made in workers.in_order(tickets(), _AHEAD):
+                    yield under_way.popleft(), made
+            return
         loader = DataLoader(
             making,
             batch_size=None,
@@ -344,8 +352,6 @@ class SceneLoader:
             prefetch_factor=_AHEAD,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # torch's own is the trainer's, and is not drawn from here
-            # The store's client has threads, which a forked process would wait for in vain.
-            multiprocessing_context=None if self._cache is None else "spawn",
         )
         for made in loader:  # in the order of the tickets
             yield under_way.popleft(), made

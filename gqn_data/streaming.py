@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ WINDOW_BYTES = 8_000_000_000
 RANGE_BELOW = 0.25
 
 
+_renewing = threading.Lock()
+
+
 class CachedFile(RangedFile):
     """A remote file, read from a copy that is fetched when it is first asked for.
 
@@ -47,6 +51,7 @@ class CachedFile(RangedFile):
         self._row = row
         self._cache = cache
         self._start = start
+        self._renewed = False
 
     def __reduce__(self) -> tuple[type[CachedFile], tuple[StorePath, FileRow, ShardCache, int]]:  # type: ignore[override]
         return type(self), (self._far, self._row, self._cache, self._start)
@@ -58,10 +63,12 @@ class CachedFile(RangedFile):
 
     def fetched_again(self) -> bool:
         """Whether the copy had been damaged on this disk; it is another one now."""
-        if self._cache.copies.removed_if_damaged(self._copy()) is None:
-            return False
-        self._handle = None
-        return True
+        with _renewing:
+            if self._cache.copies.removed_if_damaged(self._copy()) is not None:
+                self._handle = None
+                self._renewed = True
+            # Also to a thread that read the damaged copy, and asks after another one had it fetched again.
+            return self._renewed
 
     def _copy(self) -> Path:
         if self._start:

@@ -203,7 +203,13 @@ class _RawShard:
         return Scene(self.cameras(scene), pixels=self._pixels(scene))
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        np.take(self._pixels(scene), views, axis=0, out=out[: len(views)])
+        try:
+            pixels = self._pixels(scene)
+        except ShardChecksumError:
+            if not self._file.fetched_again():
+                raise
+            pixels = self._pixels(scene)
+        np.take(pixels, views, axis=0, out=out[: len(views)])
         return self.cameras(scene)
 
     def _pixels(self, scene: int) -> NDArray[np.uint8]:
