@@ -24,7 +24,7 @@ from typing import IO
 
 from gqn_data import storage
 from gqn_data.copies import Copies
-from gqn_data.errors import FetchStopped, NoSpace, OptionError, ShardChecksumError
+from gqn_data.errors import FetchStopped, NoSpace, OptionError, ShardChecksumError, StoreChanged
 from gqn_data.manifest import FileRow
 from gqn_data.places import StorePath
 
@@ -216,7 +216,11 @@ class ShardCache:
 
     def _fetch(self, wanted: _Wanted, path: Path, partial: IO[bytes], stop: threading.Event | None) -> None:
         for _ in range(_TRIES):
-            fault, found = _take_in(wanted, partial, stop)
+            try:
+                fault, found = _take_in(wanted, partial, stop)
+            except StoreChanged as error:
+                fault = str(error)
+                continue
             if fault is None:
                 self.copies.keep(path, partial, found)
                 return

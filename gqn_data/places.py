@@ -91,8 +91,19 @@ SCHEMES: dict[str, Callable[[str], ObjectStore]] = {
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/*(.*)", re.DOTALL)
 
 
+# The process that asked a store first: the client's threads are not in those that are forked from it afterwards.
+_asked_by: int | None = None
+
+
 @lru_cache(maxsize=64)
-def _store(root: str, process: int) -> ObjectStore:  # noqa: ARG001  a forked child cannot use its parent's store
+def _store(root: str, process: int) -> ObjectStore:
+    global _asked_by  # noqa: PLW0603  it is one client for all stores of a process
+    if _asked_by not in (None, process):
+        raise StoreError(
+            f"{root}: this process was forked from one that had asked a store, and would wait for ever; "
+            "start processes afresh (multiprocessing's method spawn or forkserver)"
+        )
+    _asked_by = process
     scheme = root.split(":", 1)[0]
     from obstore.exceptions import BaseError
 

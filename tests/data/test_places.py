@@ -1,5 +1,6 @@
 """Places: names as pathlib has them, objects whole or absent, errors that tell where."""
 
+import multiprocessing
 import pickle
 from pathlib import Path, PurePosixPath
 
@@ -155,3 +156,12 @@ def test_a_folder_is_removed_with_all_below_it(s3):
         (place(s3) / name).put(b"1")
     storage.remove_folder(place(s3) / "a")
     assert [name for name, _ in place(s3).files()] == ["c"]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_process_is_told_that_it_cannot_ask_and_does_not_hang(s3):
+    path = place(s3) / "x"
+    path.put(b"1")
+    told = pytest.raises(StoreError, match=r"was forked from one that had asked a store.*spawn")
+    with multiprocessing.get_context("fork").Pool(1) as forked, told:
+        forked.apply_async(path.read_bytes).get(60)
