@@ -49,11 +49,11 @@ class Work:
         self.remote = convert(self.raw, ROW, place(store), self.options("webdataset"))[0].folder
 
     @staticmethod
-    def options(*formats, frames=None):
-        return Options(formats=formats, frames=frames, shard_bytes=9000, workers=1)
+    def options(*formats, frames=None, workers=1):
+        return Options(formats=formats, frames=frames, shard_bytes=9000, workers=workers)
 
-    def convert(self, root, *formats, frames=None):
-        convert(self.raw, ROW, root, self.options(*formats, frames=frames))
+    def convert(self, root, *formats, frames=None, workers=1):
+        convert(self.raw, ROW, root, self.options(*formats, frames=frames, workers=workers))
 
     def index(self, root):
         if not (root / "raw").exists():
@@ -88,6 +88,7 @@ WORK = {
     "convert to numpy": lambda work, root: work.convert(root, "numpy"),
     "convert to webdataset": lambda work, root: work.convert(root, "webdataset"),
     "convert to three containers": lambda work, root: work.convert(root, "zarr", "numpy", "webdataset"),
+    "convert by two workers": lambda work, root: work.convert(root, "zarr", workers=2),
     "index": lambda work, root: work.index(root),
     "render": lambda work, root: work.render(root),
     "download": lambda work, root: work.download(root),
