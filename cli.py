@@ -289,7 +289,7 @@ def index(
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["zarr", "numpy", "webdataset"]),
+    type=click.Choice(["zarr", "numpy", "webdataset", "tfrecord"]),
     multiple=True,
     default=("zarr",),
     show_default=True,

@@ -7,19 +7,15 @@ own work folder. Imports `formats`, `manifest`, `sources`, `tfrecords`, `wire`, 
 from __future__ import annotations
 
 import dataclasses
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gqn_data import json_files, storage
 from gqn_data.errors import CorruptRecord, SourceMissing
-from gqn_data.formats.shards import index_dtype, write_npy
-from gqn_data.formats.tfrecord_files import index_name
+from gqn_data.formats.shards import write_npy
+from gqn_data.formats.tfrecord_files import IndexBuilder, index_name
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import (
     CamerasRow,
@@ -37,7 +33,7 @@ from gqn_data.places import Place, Stat
 from gqn_data.progress import bar
 from gqn_data.scene_sets import Split
 from gqn_data.sources import RawFolder, SourceFile
-from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, count_records, read_records, report
+from gqn_data.tfrecords import count_records, read_records, report
 from gqn_data.version import TOOL
 from gqn_data.wire import SceneScanner
 from gqn_data.workers import map_in_order, pool
@@ -101,40 +97,23 @@ def index_file(task: IndexTask) -> IndexedFile:
 
     on_fault = skip if task.on_corrupt == "skip" else None
     scanner = SceneScanner(task.layout)
-    records, sizes, offsets, lengths = array("Q"), array("Q"), array("Q"), array("L")
-    cameras: list[NDArray[np.float32]] = []
+    index = IndexBuilder(task.layout)
     for record in read_records(task.file.path, on_fault):
         try:
             scene = scanner.scan(record, task.file.path)
         except CorruptRecord as fault:
             report(fault, on_fault)
             continue
-        records.append(record.offset)
-        sizes.append(HEADER_BYTES + len(record.payload) + FOOTER_BYTES)
-        offsets.extend(scene.offsets)
-        lengths.extend(scene.lengths)
-        cameras.append(scene.cameras)
-    scenes = len(records)
-    index = np.zeros(scenes, index_dtype(task.layout))
-    if scenes:
-        views = task.layout.views
-        index["record"] = records
-        index["size"] = sizes
-        # the scan counts from the start of the payload, the index from the start of the file
-        index["offset"] = (
-            np.array(offsets, np.uint64).reshape(scenes, views) + (index["record"] + HEADER_BYTES)[:, None]
-        )
-        index["length"] = np.array(lengths, np.uint32).reshape(scenes, views)
-        index["cameras"] = np.stack(cameras)
+        index.add(record, scene)
     source = SourceRow(
         name=task.file.name,
         bytes=stat.st_size,
-        scenes=scenes,
+        scenes=index.scenes,
         expected_scenes=task.file.expected_scenes,
         skipped=tuple(skipped),
     )
     with storage.own_temporaries():
-        found = IndexedFile(source=source, index=write_npy(task.index_folder, name, index))
+        found = IndexedFile(source=source, index=write_npy(task.index_folder, name, index.rows()))
         json_files.write_note(memo, {**seen, **dataclasses.asdict(found)})
     return found
 

@@ -15,7 +15,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Protocol
 
 import crc32c
 import numpy as np
@@ -288,7 +288,7 @@ def _pass_over(file: IO[bytes], path: Place, size: int, count: int | None) -> tu
     return number, offset
 
 
-def serialize_example(frames: Sequence[bytes], cameras: NDArray[np.float32]) -> bytes:
+def serialize_example(frames: Sequence[bytes | bytearray | memoryview], cameras: NDArray[np.float32]) -> bytes:
     """A scene as a serialized `Example` in DeepMind's schema; the same scene gives the same bytes.
 
     Args:
@@ -304,6 +304,13 @@ def serialize_example(frames: Sequence[bytes], cameras: NDArray[np.float32]) -> 
     return bytes(example.SerializeToString(deterministic=True))  # a map has no order of its own
 
 
+class Sink(Protocol):
+    """What takes bytes, one after the other."""
+
+    def write(self, part: bytes, /) -> object:
+        """Appends bytes."""
+
+
 class RecordWriter:
     """Frames payloads into a binary file that the caller opened.
 
@@ -311,7 +318,7 @@ class RecordWriter:
         file: open for writing, at the place where the next record is to begin.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: Sink) -> None:
         self._file = file
 
     def write(self, payload: bytes) -> None:

@@ -196,7 +196,7 @@ def _tasks(folder: Place, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
     for row in manifest.all_files():
         yield _FileTask(folder=folder, row=row)
     for split, split_row in manifest.splits.items():
-        if manifest.format == "tfrecord":
+        if manifest.in_place:
             for shard in split_row.shards:
                 path = folder / shard.files[0].name
                 if path.exists():
@@ -310,7 +310,7 @@ def _compare_sums(task: _ManifestTask, text: bytes, found: dict[str, str]) -> tu
 def _beside_source_files(task: _ManifestTask) -> tuple[str, ...]:
     """What is wrong with the files beside indexed source files that no manifest can list."""
     manifest, faults = task.manifest, []
-    if manifest.format == "tfrecord":
+    if manifest.in_place:
         origin = task.folder / SOURCE_FILE
         try:
             if origin.exists() and (found := read_origin(task.folder)) != manifest.origin:

@@ -10,5 +10,5 @@ FORMATS: dict[str, Format] = {
     for module in (zarr_shards, numpy_shards, webdataset_tars, tfrecord_files, mirror_arrays)
 }
 
-# What `convert` writes; TFRecords are read in place.
-WRITABLE = ("zarr", "numpy", "webdataset")
+# What `convert` writes.
+WRITABLE = ("zarr", "numpy", "webdataset", "tfrecord")

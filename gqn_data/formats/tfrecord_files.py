@@ -1,25 +1,41 @@
-"""tfrecord: DeepMind's own files, trainable in place by an index beside each.
+"""tfrecord: DeepMind's own files, trainable in place by an index beside each; and shards in the same schema.
 
-Nothing is written here but the index: TFRecords are made by the renderer, or fetched.
+Source files are read under the names that they have; their shards differ in size. What is converted to TFRecords is
+`<split>/scenes-00000.tfrecord`, with `<split>/scenes-00000.index.npy` beside it, in shards of equal size: any reader of
+DeepMind's files reads them.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from gqn_data.errors import CorruptFraming, ManifestError, OptionError
+import numpy as np
+from numpy.typing import NDArray
+
+from gqn_data import storage
+from gqn_data.errors import CorruptFrame, CorruptFraming, CorruptRecord, ManifestError
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
-from gqn_data.formats.shards import IndexedShard, index_dtype
+from gqn_data.formats.shards import IndexedShard, encoded_frames, index_dtype, write_npy
 from gqn_data.layout import SceneLayout
-from gqn_data.manifest import Encoding, Manifest, ShardRow
+from gqn_data.manifest import Encoding, FileRow, Manifest, ShardRow
 from gqn_data.places import Place
 from gqn_data.reading import RangedFile, npy_rows
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import Split
-from gqn_data.tfrecords import FOOTER_BYTES, HEADER_BYTES, masked_crc, read_records, wrong_payload
-from gqn_data.wire import SceneScanner
+from gqn_data.tfrecords import (
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    Record,
+    RecordWriter,
+    masked_crc,
+    read_records,
+    serialize_example,
+    wrong_payload,
+)
+from gqn_data.wire import ScannedScene, SceneScanner
 
 
 class TFRecordShard(IndexedShard):
@@ -76,6 +92,47 @@ def scenes_in_sequence(folder: Place, manifest: Manifest, split: Split, first: i
         before += shard.scenes
 
 
+class IndexBuilder:
+    """Collects where the scenes of one file lie, record after record.
+
+    Args:
+        layout: what every scene looks like.
+
+    Attributes:
+        scenes: how many there are so far.
+    """
+
+    def __init__(self, layout: SceneLayout) -> None:
+        self._layout = layout
+        self._records, self._sizes = array("Q"), array("Q")
+        self._offsets, self._lengths = array("Q"), array("L")
+        self._cameras: list[NDArray[np.float32]] = []
+        self.scenes = 0
+
+    def add(self, record: Record, scene: ScannedScene) -> None:
+        """Takes the next scene."""
+        self._records.append(record.offset)
+        self._sizes.append(HEADER_BYTES + len(record.payload) + FOOTER_BYTES)
+        self._offsets.extend(scene.offsets)
+        self._lengths.extend(scene.lengths)
+        self._cameras.append(scene.cameras)
+        self.scenes += 1
+
+    def rows(self) -> NDArray[np.void]:
+        """The index: rows of `index_dtype`."""
+        index = np.zeros(self.scenes, index_dtype(self._layout))
+        if self.scenes:
+            shape = self.scenes, self._layout.views
+            index["record"] = self._records
+            index["size"] = self._sizes
+            # the scan counts from the start of the payload, the index from the start of the file
+            starts = (index["record"] + HEADER_BYTES)[:, None]
+            index["offset"] = np.array(self._offsets, np.uint64).reshape(shape) + starts
+            index["length"] = np.array(self._lengths, np.uint32).reshape(shape)
+            index["cameras"] = np.stack(self._cameras)
+        return index
+
+
 def index_name(source_name: str) -> str:
     """The name of the index of a source file: `0001-of-2160.index.npy`."""
     return Path(source_name).with_suffix(".index.npy").as_posix()
@@ -94,18 +151,44 @@ def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
     return TFRecordShard(place.open(source_row), rows, place.layout)
 
 
-def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:  # noqa: ARG001
-    raise OptionError(f"{place.folder}: datasets are not converted to TFRecords; choose zarr, numpy or webdataset")
+def _names(place: ShardPlace) -> tuple[str, ...]:
+    if not place.scenes_per_shard:
+        return ()  # source files, whose names are their own
+    name = f"{place.split}/scenes-{place.number:05d}.tfrecord"
+    return name, index_name(name)
+
+
+def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
+    records_name, its_index_name = _names(place)
+    path = place.folder / records_name
+    index, scanner = IndexBuilder(place.layout), SceneScanner(place.layout)
+    with storage.writing(path) as file, storage.ChecksummedFile(file) as out:
+        writer = RecordWriter(out)
+        for number, scene in enumerate(scenes):
+            payload = serialize_example(encoded_frames(scene, place.frames.jpeg_quality), scene.cameras)
+            record = Record(number, out.position, payload)
+            try:
+                index.add(record, scanner.scan(record, path))
+            except CorruptRecord as error:  # the source's fault: what it took for a frame is none
+                raise CorruptFrame(error.reason) from error
+            writer.write(payload)
+        row = FileRow(name=records_name, sha256=out.finish(), bytes=out.position)
+    return ShardRow(scenes=place.scenes, files=(row, write_npy(place.folder, its_index_name, index.rows())))
+
+
+# What a record takes beside its frames and cameras: framing, names, the lengths of messages and of each frame.
+_RECORD_BYTES, _FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES + 48, 4
 
 
 def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Encoding) -> int:  # noqa: ARG001
-    return scenes * index_dtype(layout).itemsize
+    cameras = 4 * int(np.prod(layout.cameras_shape))
+    return encoded + scenes * (_RECORD_BYTES + layout.views * _FRAME_BYTES + cameras + index_dtype(layout).itemsize)
 
 
 FORMAT = Format(
     name="tfrecord",
     encodings=("jpeg",),
-    names=lambda _: (),
+    names=_names,
     write_shard=_write_shard,
     finish=no_metadata,
     open_shard=_open_shard,

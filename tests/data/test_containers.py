@@ -48,8 +48,8 @@ def datasets(shared_raw, tmp_path_factory):
 
     @cache
     def get(name, encoding):
-        if name == "tfrecord":
-            folder = make_raw_folder(root / "tfrecord" / SET)
+        if name == "indexed":
+            folder = make_raw_folder(root / "indexed" / SET)
             index_raw_folder(open_raw_folder(folder, SCENE_SETS[SET]))
             return folder
         return converted(shared_raw, root / encoding, name, encoding, shard_bytes=SMALL)
@@ -70,11 +70,11 @@ def expected_frames(number):
     return np.stack([simplejpeg.decode_jpeg(frame) for frame in made_scene(number).frames])
 
 
-every_container = pytest.mark.parametrize(("name", "encoding"), [*CASES, ("tfrecord", "jpeg")])
+every_container = pytest.mark.parametrize(("name", "encoding"), [*CASES, ("indexed", "jpeg")])
 
 
 def test_every_container_of_the_dict_is_either_written_or_read_in_place():
-    assert {*WRITABLE, "tfrecord", "mirror"} == set(FORMATS)
+    assert {*WRITABLE, "mirror"} == set(FORMATS)
     assert all(FORMATS[name].name == name for name in FORMATS)
 
 
@@ -129,7 +129,7 @@ def test_scenes_are_numbered_as_in_a_list(name, encoding, datasets):
 def test_the_fingerprint_tells_scenes_apart_and_not_containers(name, encoding, datasets, tmp_path):
     folder = datasets(name, encoding)
     prints = {open_dataset(folder, split).fingerprint for split in SPLITS}
-    assert prints == {open_dataset(datasets("tfrecord", "jpeg"), split).fingerprint for split in SPLITS}
+    assert prints == {open_dataset(datasets("indexed", "jpeg"), split).fingerprint for split in SPLITS}
     fewer = converted(folder, tmp_path, "zarr", "raw", limit=6)
     assert open_dataset(fewer).fingerprint not in prints
 
@@ -147,7 +147,7 @@ def test_checksums_are_what_sha256sum_checks(name, encoding, datasets):
         assert row.sha256 is None or row.sha256 == hashlib.sha256(data).hexdigest()
         assert (row.sha256 is None) == (row.name not in listed)
     there = set(tree(folder)) - {"manifest.json", "SHA256SUMS", "README.md", "croissant.json"}
-    if name != "tfrecord":
+    if name != "indexed":
         assert there == {row.name for row in manifest.all_files()}
 
 
@@ -171,7 +171,7 @@ def test_any_container_converts_to_any_other(name, encoding, to, kept, datasets,
             if kept == encoding == "jpeg":
                 assert [bytes(frame) for frame in scene.encoded] == list(made_scene(first + number).frames)
     if kept == encoding:
-        direct = converted(datasets("tfrecord", "jpeg"), tmp_path / "direct", to, kept)
+        direct = converted(datasets("indexed", "jpeg"), tmp_path / "direct", to, kept)
         assert tree(folder) == tree(direct)
 
 
@@ -241,7 +241,7 @@ def test_the_index_of_a_zarr_shard_ends_in_its_checksum_and_tells_where_each_jpe
 
 
 def test_a_damaged_index_is_noticed_by_stock_zarr(datasets, tmp_path):
-    folder = converted(datasets("tfrecord", "jpeg"), tmp_path, "zarr", "jpeg")
+    folder = converted(datasets("indexed", "jpeg"), tmp_path, "zarr", "jpeg")
     path = folder / read_manifest(folder).splits["train"].shards[0].files[0].name
     data = bytearray(path.read_bytes())
     data[-30] ^= 1
@@ -352,7 +352,7 @@ def test_files_that_are_cut_or_absent_are_an_error_that_names_them(name, encodin
             with pytest.raises(ShardChecksumError) as caught:
                 _ = scenes[0].frames, scenes.cameras
             assert str(path) in str(caught.value)
-            if name != "tfrecord" or damage == "cut":
+            if name != "indexed" or damage == "cut":
                 with pytest.raises(GQNError) as caught:
                     converted(folder, tmp_path / damage / "out", "zarr", None)
                 assert str(path) in str(caught.value)

@@ -225,11 +225,11 @@ def test_reading_by_a_wrong_manifest_is_an_error_of_ours_and_stays_inside(name, 
 
 
 @pytest.mark.parametrize("change", ["one too few", "one too many", "swapped", "another shard's"])
-@pytest.mark.parametrize("name", [*WRITABLE, "tfrecord"])
+@pytest.mark.parametrize("name", [*WRITABLE, "indexed"])
 def test_shards_with_other_files_than_their_container_has_are_refused(name, change, folders, raw):
-    if name == "tfrecord":
+    if name == "indexed":
         index_raw_folder(open_raw_folder(raw, SCENE_SETS[SET]))
-    folder = raw if name == "tfrecord" else folders[name]
+    folder = raw if name == "indexed" else folders[name]
     text = (folder / "manifest.json").read_text()
     document = json.loads(text)
     shards = document["splits"]["train"]["shards"]

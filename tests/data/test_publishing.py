@@ -40,7 +40,7 @@ from gqn_data.sources import open_raw_folder
 from gqn_data.verify import verify
 
 CASES = [(name, encoding) for name in WRITABLE for encoding in FORMATS[name].encodings]
-EVERY = [*CASES, ("tfrecord", "jpeg")]
+EVERY = [*CASES, ("indexed", "jpeg")]
 every_container = pytest.mark.parametrize(("name", "encoding"), EVERY)
 written_container = pytest.mark.parametrize(("name", "encoding"), CASES)
 
@@ -91,8 +91,8 @@ def datasets(shared_raw, tmp_path_factory):
 
     @cache
     def get(name, encoding):
-        if name == "tfrecord":
-            folder = make_raw_folder(root / "tfrecord" / SET)
+        if name == "indexed":
+            folder = make_raw_folder(root / "indexed" / SET)
             index_raw_folder(open_raw_folder(folder, SCENE_SETS[SET]))
             return folder
         return converted(shared_raw, root / encoding, name, encoding).folder
@@ -205,12 +205,12 @@ def test_of_arrays_that_croissant_cannot_read_it_says_shape_and_type(name, encod
     frames, cameras = records.fields
     assert (frames.data_type, frames.array_shape_tuple) == (np.uint8, (VIEWS, SIZE, SIZE, 3))
     assert (cameras.data_type, cameras.array_shape_tuple) == (np.float32, (VIEWS, 5))
-    assert f"no reader for {name}" in records.description
+    assert f"no reader for {name.replace('indexed', 'tfrecord')}" in records.description
     assert "x, y, z, yaw, pitch" in cameras.description
     folder = datasets(name, encoding)
     (files,) = (files for files in dataset.metadata.file_sets if files.id == "train-files")
     matched = {file for pattern in files.includes for file in tree(folder) if fnmatch(file, pattern)}
-    first = 1 if name == "tfrecord" else 2  # the files of a shard that hold frames and cameras
+    first = 1 if name in ("tfrecord", "indexed") else 2  # the files of a shard that hold frames and cameras
     shards = read_manifest(folder).splits["train"].shards
     assert matched == {row.name for shard in shards for row in shard.files[:first]}
 
@@ -245,7 +245,7 @@ def test_the_front_matter_is_what_the_hub_reads(name, encoding, kind, datasets):
     front, body = front_matter(dataset_card(of_origin(folder, kind)))
     assert body.startswith(f"\n# {SET} (")
     assert front["size_categories"] == ["n<1K"]
-    assert {"gqn", name} <= set(front["tags"])
+    assert {"gqn", name.replace("indexed", "tfrecord")} <= set(front["tags"])
     assert SET in front["pretty_name"]
     assert front.get("license") == ("unknown" if kind == "deepmind" else None)
     if name == "webdataset":
@@ -264,7 +264,7 @@ def test_the_front_matter_is_what_the_hub_reads(name, encoding, kind, datasets):
 def test_the_cards_python_reads_the_first_scene_with_stock_libraries(name, encoding, datasets, monkeypatch):
     folder = datasets(name, encoding)
     card = dataset_card(read_manifest(folder))
-    assert name == "tfrecord" or card == (folder / "README.md").read_text()
+    assert name == "indexed" or card == (folder / "README.md").read_text()
     monkeypatch.chdir(folder)
     stock, ours = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert "gqn" not in stock
@@ -407,7 +407,7 @@ def test_the_descriptions_are_functions_of_the_manifest_alone(name, encoding, da
 
 
 def test_source_files_that_are_only_indexed_are_not_described(datasets):
-    folder = datasets("tfrecord", "jpeg")
+    folder = datasets("indexed", "jpeg")
     assert not (folder / "README.md").exists()
     assert not (folder / "croissant.json").exists()
     assert faults_of(folder) == ()
@@ -514,7 +514,7 @@ def test_datasets_of_the_version_before_open_verify_and_are_given_a_card(dataset
 
 
 def test_a_readme_that_no_checksum_names_is_nobodys_business(datasets, tmp_path):
-    folder = shutil.copytree(datasets("tfrecord", "jpeg"), tmp_path / SET)
+    folder = shutil.copytree(datasets("indexed", "jpeg"), tmp_path / SET)
     (folder / "README.md").write_text("of my own\n")
     assert faults_of(folder) == ()
 

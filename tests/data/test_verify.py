@@ -17,7 +17,7 @@ from gqn_data.sources import open_raw_folder
 from gqn_data.verify import verify
 
 CASES = [(name, encoding) for name in WRITABLE for encoding in FORMATS[name].encodings]
-every_container = pytest.mark.parametrize(("name", "encoding"), [*CASES, ("tfrecord", "jpeg")])
+every_container = pytest.mark.parametrize(("name", "encoding"), [*CASES, ("indexed", "jpeg")])
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +27,9 @@ def datasets(shared_raw, tmp_path_factory):
     for name, encoding in CASES:
         options = Options(formats=(name,), frames=encoding, shard_bytes=9000, workers=1)
         found[name, encoding] = convert(shared_raw, SCENE_SETS[SET], root / encoding, options)[0].folder
-    folder = make_raw_folder(root / "tfrecord" / SET)
+    folder = make_raw_folder(root / "indexed" / SET)
     index_raw_folder(open_raw_folder(folder, SCENE_SETS[SET]))
-    found["tfrecord", "jpeg"] = folder
+    found["indexed", "jpeg"] = folder
     return found
 
 
