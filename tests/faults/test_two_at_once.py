@@ -1,0 +1,57 @@
+"""Two of the same command at once in one folder: the second is refused in words, and the first ends as if alone.
+
+The first is stopped (SIGSTOP) when its first bytes are there, so that the second surely meets it.
+"""
+
+import signal
+
+import pytest
+from jobs import JOBS, Bench, make_source
+from processes import wait_until
+
+QUICK = {"convert"}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return make_source(tmp_path_factory.mktemp("twice"))
+
+
+@pytest.mark.parametrize(
+    "job", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow, id=name) for name in JOBS]
+)
+def test_the_second_of_two_at_once_is_refused(job, source, tmp_path, s3, faults):
+    bench = Bench(job, source, tmp_path, s3)
+    whole = bench.new_root("whole")
+    assert bench.finish(whole)[0] == 0
+    expected = bench.files(whole)
+    tries = faults.tries(1, full=5)
+    wrong, met, begun = [], 0, 0
+    while met < tries:
+        begun += 1
+        assert begun < tries + 20, "the first was always done before the second began"
+        root = bench.new_root(f"try{begun}")
+        before = bench.count(root)
+        with bench.start(root) as first:
+            wait_until(lambda: bench.count(root) > before or first.poll() is not None)  # noqa: B023
+            if first.poll() is not None:
+                continue
+            first.send_signal(signal.SIGSTOP)
+            there = bench.files(root)
+            status, said = bench.finish(root)
+            left = bench.files(root)
+            first.send_signal(signal.SIGCONT)
+            _, last_words = first.communicate(timeout=300)
+        met += 1
+        in_words = said.startswith("DestinationError: ") and "another run" in said and "\n" not in said.strip()
+        if status != 1 or not in_words or left != there:
+            wrong.append(f"try {begun}: the second ended with {status}: {said}")
+        if first.returncode != 0 or bench.files(root) != expected:
+            wrong.append(f"try {begun}: the first ended with {first.returncode}: {last_words.decode()}")
+    assert not wrong, "\n".join(wrong)
+    faults.record(
+        f"two at once: {job}",
+        holds="the second is refused in words and changes nothing; the first ends as if alone",
+        tries=tries,
+        survived=tries - len(wrong),
+    )
