@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from gqn_data.errors import RunMismatch
 from gqn_model.checkpoints import pose_order
@@ -17,6 +17,7 @@ from gqn_model.config import POSE_NUMBERS, Config
 if TYPE_CHECKING:
     from gqn_data.loader import Batch, SceneLoader
     from gqn_data.scene_sets import Split
+    from gqn_data.streaming import Remote
 
 
 class Batches(Protocol):
@@ -51,7 +52,7 @@ def training_batches(shards: str | Path, config: Config) -> tuple[SceneLoader, C
     """The endless stream of training batches, and the configuration with what the dataset settled.
 
     Args:
-        shards: a dataset, or an indexed folder of TFRecords.
+        shards: a dataset, or an indexed folder of TFRecords; a path or a URL.
         config: frame size and largest context may be open (0).
 
     Raises:
@@ -73,6 +74,10 @@ def training_batches(shards: str | Path, config: Config) -> tuple[SceneLoader, C
             workers=training.workers,
             frame_size=config.model.frame_size or None,
             pin_memory=training.device != "cpu" and cuda.is_available(),
+            window=training.window or None,
+            remote=cast("Remote", training.remote),
+            cache=training.cache or None,
+            cache_gb=training.cache_gb or None,
         )
 
     loader = opened(context)
@@ -123,6 +128,9 @@ def fixed_batches(
         seed=seed,
         frame_size=config.model.frame_size,
         drop_last=False,
+        remote="range",  # every scene once, and few of its views: a copy of the whole shard would serve nobody
+        cache=config.training.cache or None,
+        cache_gb=config.training.cache_gb or None,
     )
     if len(loader.pose_fields) != config.model.pose:
         raise _other_poses(loader, shards, config)

@@ -94,6 +94,16 @@ class TrainingConfig:
     clip: float = setting(0.0, "largest norm of the gradient; 0: no limit", least=0)
     seed: int = setting(0, "seed of weights, noise and order of the scenes", least=0)
     workers: int = setting(2, "processes that read and decode batches; 0: the trainer itself", least=0)
+    window: int = setting(
+        0, "shards whose scenes are shuffled together; 0: all on a disk, 8 GB of them in a store", least=0
+    )
+    remote: str = setting(
+        "auto",
+        "how shards in a store are read: whole, through the cache, or by range, the views of a batch alone",
+        choices=("auto", "cache", "range"),
+    )
+    cache: str = setting("", "folder for copies of shards in a store; empty: $GQN_CACHE, else ~/.cache/gqn-toolkit")
+    cache_gb: float = setting(0.0, "GB that these copies may take; 0: 50, or half of the disk's room", least=0)
     threads: int = setting(0, "threads of torch on the CPU; 0: as torch chooses", least=0)
     device: str = setting("auto", "auto (cuda where there is one), cpu, cuda, cuda:1 ...")
     logger: str = setting(

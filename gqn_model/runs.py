@@ -31,7 +31,7 @@ RUN_FILE = "run.json"
 # What may differ when a run goes on: nothing of it changes a step that both would take.
 CHANGEABLE = (
     "steps", "workers", "threads", "device", "logger", "log_every", "probe_every", "picture_every",
-    "checkpoint_every", "keep",
+    "checkpoint_every", "keep", "remote", "cache", "cache_gb",
 )  # fmt: skip
 
 _PROBED = 32
