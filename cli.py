@@ -529,13 +529,49 @@ def download(
     answer(done.to_json(), [f"{done.folder}: {fetched}; {done.kept:,} files were there"], as_json=as_json)
 
 
+@gqn_data.command()
+@click.option(
+    "--cache",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="The folder of the copies.  [default: $GQN_CACHE, else ~/.cache/gqn-toolkit]",
+)
+@click.option("--verify", "verifies", is_flag=True, help="Compute every checksum; remove damaged copies.")
+@click.option("--clear", is_flag=True, help="Remove all copies.")
+@_json
+def cache(folder: Path | None, verifies: bool, clear: bool, as_json: bool) -> None:
+    """Tell what the cache of remote shards holds; check it, or empty it.
+
+    Safe while trainings use it: they fetch again what they miss.
+    """
+    from gqn_data.cache import default_folder
+    from gqn_data.copies import Copies
+    from gqn_data.storage import human_bytes
+
+    copies = Copies(folder or default_folder(), 0)
+    faults = copies.verify() if verifies else []
+    removed = copies.clear() if clear and copies.files.exists() else (0, 0)
+    entries = copies.entries()
+    size = sum(entry.size for entry in entries)
+    found: dict[str, Any] = {"folder": str(copies.folder), "files": len(entries), "bytes": size, "faults": faults}
+    lines = [*faults, f"{copies.folder}: {len(entries):,} files, {human_bytes(size)}"]
+    if clear:
+        found |= {"removed_files": removed[0], "removed_bytes": removed[1]}
+        lines.append(f"removed {removed[0]:,} files, {human_bytes(removed[1])}")
+    answer(found, lines, as_json=as_json)
+    if faults:
+        sys.exit(_FAILED)
+
+
 @click.group(cls=Commands, context_settings=_SETTINGS)
 @click.version_option(VERSION, prog_name="gqn")
 def gqn() -> None:
     """Train a generative query network on a scene set, measure it, and look at what it predicts."""
 
 
-_shards = click.option("--shards", metavar="PATH", help="A dataset, or an indexed folder of TFRecords.  [required]")
+_shards = click.option(
+    "--shards", metavar="PATH", help="A dataset, or an indexed folder of TFRecords; a path or a URL.  [required]"
+)
 _old_shards = click.option("--shards", metavar="PATH", help="The dataset.  [default: the one trained on]")
 _run = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 _step = click.option("--step", type=int, help="Of which checkpoint.  [default: the newest]")
