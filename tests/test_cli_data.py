@@ -15,6 +15,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from fault_server import FaultServer
 from made_scenes import SET, framed, jpeg, made_scene, make_raw_folder, pattern, scenes_from, tree, write_source_file
 from PIL import Image
 from processes import wait_until, workers_of
@@ -143,7 +144,9 @@ def test_a_bad_source_file_is_told_by_verify(damage, said, raw):
     assert result.exit_code == 1
     assert re.search(said, result.stdout)
     assert result.stderr == ""
-    assert result.stdout.splitlines()[-1].endswith("1 faults")
+    *_, verdict, remedy = result.stdout.splitlines()
+    assert verdict.endswith("1 faults")
+    assert remedy.startswith(f"to fetch them again: gqn-data download {SET} --split train --files 1 --recheck")
 
 
 def test_an_unknown_set_is_a_usage_error_with_the_nearest_name(tmp_path):
@@ -159,13 +162,21 @@ def test_missing_and_empty_folders_are_one_line(command, tmp_path):
     (tmp_path / "sm5").mkdir()
     for source, said in (
         ("sm5-not-there/mazes", "no such file or folder"),
-        ("mazes", "raw/mazes: no such folder"),
+        *((("mazes", "raw/mazes: no such folder"),) if command != "convert" else ()),  # which would fetch the set
         (tmp_path / "sm5", "no source files; expected files named like train/001-of-900.tfrecord"),
     ):
         result = run(command, source)
         assert result.exit_code == 1
         assert said in the_error(result)
     assert tree(tmp_path) == {}
+
+
+def test_a_set_that_is_neither_here_nor_on_the_server_is_one_line(tmp_path):
+    with FaultServer(tmp_path) as server:
+        result = run("convert", "mazes", "--base-url", server.url, "--root", tmp_path / "root")
+    assert result.exit_code == 1
+    assert "1200 source files are not there: train/0001-of-1080.tfrecord" in the_error(result)
+    assert not (tmp_path / "root").exists()
 
 
 def test_files_of_foreign_names_are_ignored(raw, root):
