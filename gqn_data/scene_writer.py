@@ -27,7 +27,7 @@ from gqn_data.errors import CorruptFrame, DestinationError, OptionError, Unknown
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.images import FrameChecker, header_of
-from gqn_data.layout import SceneLayout
+from gqn_data.layout import SceneLayout, layout_fault
 from gqn_data.manifest import MANIFEST_FILE, CamerasRow, Encoding, FramesRow, Manifest, SplitRow
 from gqn_data.origin import Origin
 from gqn_data.places import Place, StorePath, place
@@ -38,8 +38,6 @@ from gqn_data.spool import Spool
 from gqn_data.version import TOOL
 from gqn_data.work import Done, WorkFolder
 
-_MOST_PIXELS_A_SIDE = 1 << 16  # as the manifest allows
-_MOST_VIEWS = 1 << 16
 _DIGITS_OF_CONTENT = 32  # of the SHA-256 of a split's scenes: enough to tell any two sets apart
 
 
@@ -200,9 +198,9 @@ class SceneWriter:
                 height, width, _ = header_of(encoded[0]) if encoded else (0, 0, 0)
             except CorruptFrame as error:
                 raise CorruptFrame(f"{where}: view 0: {error}; give whole JPEG files") from error
-        most = _MOST_PIXELS_A_SIDE
-        if not (1 <= views <= _MOST_VIEWS and 1 <= height <= most and 1 <= width <= most):
-            raise OptionError(f"{where}: {views} views of {width}x{height}; expected 1 or more of each")
+        fault = layout_fault(views, height, width)
+        if fault is not None:
+            raise OptionError(f"{where}: {fault}")
         return SceneLayout(
             views=views, height=height, width=width, camera_fields=self.camera_fields, because="the first scene was so"
         )

@@ -99,7 +99,7 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
         "name": f"gqn-{manifest.scene_set}-{manifest.format}",
         "description": f"{known.headline} {manifest.scene_set}, a scene set for Generative Query Networks"
         f"{f': {about}' if about else ''}. A scene is {frames.views} views of {frames.height}x{frames.width} pixels, "
-        f"each with its camera: {', '.join(manifest.cameras.fields)}, angles in {manifest.cameras.angles}.",
+        f"each with its camera: {', '.join(manifest.cameras.fields)}{_angles(manifest, ', ')}.",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "citeAs": citation(manifest),
         # The specification wants one; a work whose text says what is known of it is the truth.
@@ -148,6 +148,12 @@ def _file(row: FileRow) -> dict[str, Any]:
 
 def _media(name: str) -> str:
     return next((media for ending, media in _FORMATS.items() if name.endswith(ending)), _ZARR)
+
+
+def _angles(manifest: Manifest, before: str) -> str:
+    """What angles are in; nothing where nobody says what the numbers are."""
+    angles = manifest.cameras.angles
+    return "" if angles == "undocumented" else f"{before}angles in {angles}"
 
 
 def _file_sets(manifest: Manifest, split: Split) -> Iterator[dict[str, Any]]:
@@ -217,7 +223,7 @@ def _shards(manifest: Manifest) -> dict[str, Any]:
 
 
 def _records(manifest: Manifest, split: Split) -> Iterator[dict[str, Any]]:
-    cameras = f"The camera of each view: {', '.join(manifest.cameras.fields)}; angles in {manifest.cameras.angles}"
+    cameras = f"The camera of each view: {', '.join(manifest.cameras.fields)}{_angles(manifest, '; ')}"
     views, numbers = manifest.frames.views, len(manifest.cameras.fields)
     if manifest.format == "webdataset":
         yield from _members(split, f"{cameras}. The bytes of a .npy file: float32 ({views}, {numbers}).")

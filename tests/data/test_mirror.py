@@ -29,6 +29,7 @@ from gqn_data.gzipped import GzippedFile, check_gzip, write_seek_points
 from gqn_data.index import index_raw_folder
 from gqn_data.mirror import open_mirror
 from gqn_data.parts import Part
+from gqn_data.places import place
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
 from gqn_data.sources import locate, open_raw_folder
@@ -195,6 +196,28 @@ def test_an_unpacked_array_is_preferred(tmp_path):
         "test_viewpoints.npy.gz",
     ]
     same(run(folder, tmp_path / "out")[0].folder)
+
+
+def test_plain_arrays_are_read_from_a_store_and_gzipped_ones_from_a_disk(mirror, s3, tmp_path):
+    there = place(s3) / SET
+    for path in mirror.iterdir():
+        (there / path.name).put(path.read_bytes())
+    if any(path.suffix == ".gz" for path in mirror.iterdir()):
+        with pytest.raises(ArrayFileError, match="copy the folder to"):
+            run(there, tmp_path)
+        return
+    assert find_supply(str(there), tmp_path, tmp_path, None).bucket is None
+    assert tree(run(there, tmp_path / "a")[0].folder) == tree(run(mirror, tmp_path / "b")[0].folder)
+    assert verify(there, ROW, deep=True, workers=1).faults == ()
+
+
+def test_gzipped_arrays_are_not_converted_into_a_store(mirror, s3):
+    if not open_mirror(mirror, ROW).gzipped:
+        run(mirror, place(s3))
+        same(place(s3) / "numpy" / SET)
+        return
+    with pytest.raises(OptionError, match=r"seek points.*a disk"):
+        run(mirror, place(s3))
 
 
 # What is refused.

@@ -25,6 +25,7 @@ from gqn_data.errors import CorruptFrame, DestinationError, ManifestError, NoSpa
 from gqn_data.formats import FORMATS, WRITABLE
 from gqn_data.formats.zarr_jpeg_codec import JpegCodec
 from gqn_data.manifest import read_manifest
+from gqn_data.places import place
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
 from gqn_data.scene_writer import SceneWriter
@@ -304,10 +305,11 @@ def test_a_scene_that_does_not_fit_is_refused_and_the_others_are_kept(kind, tmp_
     [
         (np.zeros((2, 8, 8), np.uint8), "expected uint8"),
         (np.zeros((2, 8, 8, 4), np.uint8), "expected uint8"),
-        (np.zeros((0, 8, 8, 3), np.uint8), "0 views"),
-        (np.zeros((2, 0, 8, 3), np.uint8), "8x0"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "views is 0, expected 1 to"),
+        (np.zeros((2, 0, 8, 3), np.uint8), "height is 0, expected 1 to"),
+        (np.broadcast_to(np.uint8(0), (70_000, 8, 8, 3)), "views is 70000, expected 1 to 65536"),
         (np.zeros((2, 8, 8, 3), np.float32), "expected uint8"),
-        ([], "0 views"),
+        ([], "views is 0"),
         ([b""], "not a JPEG"),
     ],
 )
@@ -504,6 +506,36 @@ def test_a_killed_writer_leaves_no_dataset_and_a_rerun_replaces_what_it_left(ove
         assert process.returncode == 0
     assert tree(folder) == tree(tmp_path / "whole" / "mine")
     assert faults_of(folder) == ()
+
+
+# In an object store.
+
+
+def objects(folder):
+    return {name: (folder / name).read_bytes() for name, _ in folder.files()}
+
+
+def test_a_store_gets_the_same_bytes_as_a_disk(s3, tmp_path):
+    whole = tree(write(tmp_path / "mine", test=(1000,)))
+    assert objects(place(write(f"{s3}/sets/mine", test=(1000,)))) == whole
+    assert faults_of(f"{s3}/sets/mine") == ()
+
+
+def test_an_error_in_the_block_leaves_nothing_in_a_store(s3):
+    for at in (0, 2, 7):
+        with pytest.raises(KeyboardInterrupt):
+            write(f"{s3}/mine", broken_off(at, KeyboardInterrupt))
+        assert objects(place(s3)) == {}
+
+
+def test_a_dataset_in_a_store_stays_unless_it_may_be_replaced(s3, tmp_path):
+    write(f"{s3}/mine")
+    before = objects(place(s3))
+    with pytest.raises(DestinationError, match="overwrite=True"):
+        write(f"{s3}/mine", range(2))
+    assert objects(place(s3)) == before
+    write(f"{s3}/mine", range(2), overwrite=True)
+    assert objects(place(s3) / "mine") == tree(write(tmp_path / "mine", range(2)))
 
 
 # From there on.
