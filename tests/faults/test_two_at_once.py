@@ -3,11 +3,15 @@
 The first is stopped (SIGSTOP) when its first bytes are there, so that the second surely meets it.
 """
 
+import fcntl
+import os
 import signal
 
 import pytest
 from jobs import JOBS, Bench, make_source
 from processes import wait_until
+
+from gqn_data.places import StorePath
 
 QUICK = {"convert"}
 
@@ -15,6 +19,20 @@ QUICK = {"convert"}
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     return make_source(tmp_path_factory.mktemp("twice"))
+
+
+def is_held(root, files):
+    """Whether some process holds a lock below a root."""
+    locks = [name for name in files if name.endswith(".lock")]
+    if isinstance(root, StorePath):
+        return bool(locks)  # a lease is one as soon as it is there
+    for name in locks:
+        with (root / name).open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+    return False
 
 
 @pytest.mark.parametrize(
@@ -37,7 +55,11 @@ def test_the_second_of_two_at_once_is_refused(job, source, tmp_path, s3, faults)
             if first.poll() is not None:
                 continue
             first.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # it has stopped, or ended before
             there = bench.files(root)
+            if not is_held(root, there):  # not yet, or no longer
+                first.send_signal(signal.SIGCONT)
+                continue
             status, said = bench.finish(root)
             left = bench.files(root)
             first.send_signal(signal.SIGCONT)
