@@ -15,13 +15,13 @@ import numpy as np
 
 from gqn_data import json_files, storage
 from gqn_data.array_files import GZIPPED, IMAGES, VIEWPOINTS, ArrayHeader, mirror_file, read_header
-from gqn_data.errors import ArrayFileError, SourceMissing
+from gqn_data.errors import ArrayFileError, OptionError, SourceMissing
 from gqn_data.formats.mirror_arrays import FORMAT, NUMBERS, PIXELS, points_name
 from gqn_data.gzipped import check_gzip, write_seek_points
 from gqn_data.layout import SceneLayout, layout_of
 from gqn_data.manifest import CamerasRow, FileRow, FramesRow, Manifest, ShardRow, SourceRow, SplitRow
 from gqn_data.origin import SOURCE_FILE, Origin, read_origin
-from gqn_data.places import Place, Stat
+from gqn_data.places import Place, Stat, StorePath
 from gqn_data.progress import bar
 from gqn_data.reading import RangedFile, Rows
 from gqn_data.scene_sets import SPLITS, SceneSet, Split
@@ -197,7 +197,13 @@ def look_through(
 
     Raises:
         ArrayFileError: an array is damaged or cut short.
+        OptionError: the index folder is in a store.
     """
+    if mirror.gzipped and isinstance(index_folder, StorePath):
+        raise OptionError(
+            f"{mirror.folder}: gzipped arrays are converted to a disk, where their seek points lie meanwhile; "
+            "write to one with --out, and copy the dataset to the store"
+        )
     found: dict[str, FileRow] = {}
     tasks: list[_LookTask] = []
     for array in mirror.gzipped:

@@ -17,7 +17,6 @@ import numpy as np
 
 from gqn_data import fetch_again, storage
 from gqn_data.array_files import is_mirror
-from gqn_data.array_files import is_mirror
 from gqn_data.dataset import Dataset
 from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError, ShardChecksumError
 from gqn_data.index import note_fault, note_name
@@ -32,7 +31,6 @@ from gqn_data.manifest import (
     file_fault,
     read_manifest,
 )
-from gqn_data.mirror import MirrorArray, array_fault, open_mirror
 from gqn_data.mirror import MirrorArray, array_fault, open_mirror
 from gqn_data.origin import SOURCE_FILE, read_origin
 from gqn_data.parts import Part
@@ -101,14 +99,6 @@ class _ShardTask:
     manifest: Manifest
     split: Split
     number: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ArrayTask:
-    """One array of the numpy mirror."""
-
-    array: MirrorArray
-    deep: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +201,6 @@ def _seen_by_all(tasks: Sequence[_Task]) -> list[Place]:
     if not tasks:
         return []
     first = tasks[0]
-    if isinstance(first, _ArrayTask):
-        return [first.array.path]
     if isinstance(first, _ArrayTask):
         return [first.array.path]
     return [first.path if isinstance(first, _RecordsTask) else first.folder / MANIFEST_FILE]

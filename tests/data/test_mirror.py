@@ -216,7 +216,7 @@ def test_gzipped_arrays_are_not_converted_into_a_store(mirror, s3):
         run(mirror, place(s3))
         same(place(s3) / "numpy" / SET)
         return
-    with pytest.raises(OptionError, match=r"seek points.*a disk"):
+    with pytest.raises(OptionError, match=r"converted to a disk.*--out"):
         run(mirror, place(s3))
 
 
@@ -428,6 +428,18 @@ def test_any_range_of_a_gzipped_file_is_read(close_points, tmp_path):
     assert pickle.loads(pickle.dumps(file)).read(100, 10) == data[100:110]
     with pytest.raises(ShardChecksumError, match="were asked for"):
         file.read(len(data) - 5, 6)
+
+
+def test_threads_may_read_at_once(close_points, tmp_path):
+    data = np.random.default_rng(0).integers(0, 5, 3_000_000, np.uint8).tobytes()
+    file = gz_file(tmp_path, data)
+
+    def read(number):
+        offset = random.Random(number).randrange(len(data) - 300_000)
+        return file.read(offset, 300_000) == data[offset : offset + 300_000]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(read, range(200)))
 
 
 def test_a_file_of_several_gzip_members_is_read(close_points, tmp_path):
