@@ -44,6 +44,7 @@ class DaskCluster(Cluster):
         self, client: Any, *, patience: float | None = None, say: Callable[[str], None] = lambda _: None
     ) -> None:
         self._client = client
+        self._comm = client.scheduler_comm
         # Impure: equal tasks are not the same task, or a run would be handed the error of the one before.
         self._executor = client.get_executor(pure=False)
         self._under_way: dict[Future[Any], Future[Any]] = {}
@@ -92,8 +93,14 @@ class DaskCluster(Cluster):
         """Returns where there is a worker, or hope for one.
 
         Raises:
-            WorkerLost: there was none for longer than the patience.
+            WorkerLost: there was none for longer than the patience, or the scheduler is gone.
         """
+        # Dask drops all tasks when the connection is lost, but not every future hears of it.
+        if self._client.status != "running" or self._client.scheduler_comm is not self._comm:
+            raise WorkerLost(
+                "the connection to the scheduler was lost; what is whole was kept: "
+                "start a scheduler and workers, and run the same command again"
+            )
         now = time.monotonic()
         if self.slots():
             self._since = None
@@ -178,7 +185,8 @@ def connect(scheduler: str, say: Callable[[str], None] = lambda _: None) -> Iter
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps Dask's client from printing what it sees of a lost connection: our error says so in a line."""
-    levels = {log: log.level for log in map(logging.getLogger, ("distributed.client", "tornado.application"))}
+    names = ("distributed", "distributed.client", "tornado.application")
+    levels = {log: log.level for log in map(logging.getLogger, names)}
     try:
         for log in levels:
             log.setLevel(logging.CRITICAL)
