@@ -343,7 +343,7 @@ def convert(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Convert TFRecords, or any dataset, to zarr, numpy or WebDataset shards.
+    """Convert TFRecords, or any dataset, to zarr, numpy, WebDataset or TFRecord shards.
 
     JPEG bytes are copied as they are; nothing is lost. Interrupted, the same command goes on where it was. A SET of
     which no source file is in the data root is fetched while it is converted: a window of its files is on the disk.
