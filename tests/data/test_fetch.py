@@ -17,7 +17,7 @@ from fault_server import Fault, FaultServer, goog_hash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gqn_data import json_files
+from gqn_data import json_files, part_file
 from gqn_data.errors import (
     CorruptRecord,
     FetchError,
@@ -767,6 +767,23 @@ def test_a_really_full_device_is_told(server, get, target):
     with pytest.raises(NoSpace):
         get()
     assert not target.exists()
+
+
+def test_a_disk_that_fails_behind_is_not_overheard(server, get, target, monkeypatch):
+    failures = [OSError(5, "Input/output error")]
+
+    def sync(_):
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(part_file, "_SYNC_EVERY", 20_000)
+    monkeypatch.setattr(part_file, "_sync_data", sync)
+    server.pace = (10_000, 0.001)
+    with pytest.raises(OSError, match="Input/output error"):
+        get()
+    assert not target.exists()
+    get()
+    assert target.read_bytes() == DATA
 
 
 # Any mixture.
