@@ -210,7 +210,7 @@ def need_room(folder: Place, wanted: int) -> None:
     if wanted > free:
         raise NoSpace(
             f"{folder}: {human_bytes(wanted)} would be written and {human_bytes(free)} are free; "
-            "make room, or write elsewhere with --out, or fewer scenes with --limit"
+            "make room, write elsewhere with --out or --root, or fewer scenes with --limit"
         )
 
 
@@ -328,7 +328,7 @@ def sole_writer(folder: Place, lock_name: str = ".lock") -> Iterator[None]:
                 except OSError as error:
                     if error.errno in (errno.EAGAIN, errno.EACCES):
                         raise DestinationError(
-                            f"{folder}: another run is writing there; wait for it, or write elsewhere with --out"
+                            f"{folder}: another run is writing there; wait for it, or write elsewhere with --out or --root"
                         ) from error
             try:
                 same = lock.stat().st_ino == os.fstat(file.fileno()).st_ino
