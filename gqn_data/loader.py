@@ -257,9 +257,13 @@ class SceneLoader:
         self._order = self._stream | self._windows.identity
         self.reading: Reading | None = None  # from a disk
         if self._cache is not None:
-            used = (1 + sum(self.context) / 2) / self.views if dataset.is_by_view else 1.0
             self.reading = choose_reading(
-                self._remote, shards=dataset.shards, windows=self._windows, used=used, cache=self._cache
+                self._remote,
+                shards=dataset.shards,
+                windows=self._windows,
+                used=1 + sum(self.context) / 2 if dataset.is_by_view else self.views,
+                views=self.views,
+                cache=self._cache,
             )
             dataset.read_through(CachedFiles(cache=self._cache, reading=self.reading))
         self._maker = BatchMaker(

@@ -28,8 +28,9 @@ Remote = Literal["auto", "cache", "range"]
 # different machines would go through the scenes in different orders.
 WINDOW_BYTES = 8_000_000_000
 
-# Of a scene's bytes a batch uses so much or less: then ranges are read. docs/streaming.md has what was measured.
-RANGE_BELOW = 0.25
+# Bytes that come along with whole shards in the time that one request more takes. docs/streaming.md says how that was
+# found, and for what stores it is another figure.
+REQUEST_BYTES = 200_000
 
 
 _renewing = threading.Lock()
@@ -144,19 +145,20 @@ def default_window(shards: Sequence[ShardRow]) -> int:
 
 
 def choose_reading(
-    wanted: Remote, *, shards: Sequence[ShardRow], windows: Windows, used: float, cache: ShardCache
+    wanted: Remote, *, shards: Sequence[ShardRow], windows: Windows, used: float, views: int, cache: ShardCache
 ) -> Reading:
     """How to read a split that lies in a store.
 
     Whole copies, where all of them fit the cache: each byte is then fetched once, however many epochs follow. Else
-    every epoch fetches anew, and ranges are better where a batch uses few of a scene's views, or where the cache
+    every epoch fetches anew, and ranges are better where a batch leaves much of each scene unused, or where the cache
     cannot hold a window and the next.
 
     Args:
         wanted: `auto`, or one of the ways.
         shards: of the split.
         windows: the way through them.
-        used: share of a scene's bytes that a batch uses.
+        used: views of a scene that a batch uses, in the mean; all of them where they cannot be read apart.
+        views: of a scene.
         cache: where copies lie.
 
     Raises:
@@ -171,8 +173,9 @@ def choose_reading(
     if wanted == "range":
         return "range"
     if wanted == "auto":
-        few = used < RANGE_BELOW and sum(sizes) > cache.limit
-        return "range" if few or at_once > cache.limit else "cache"
+        in_vain = (1 - used / views) * sum(sizes) / sum(shard.scenes for shard in shards)
+        wasteful = in_vain > used * REQUEST_BYTES and sum(sizes) > cache.limit
+        return "range" if wasteful or at_once > cache.limit else "cache"
     if at_once > cache.limit:
         possible = cache.limit // (2 * sizes[0])
         smaller = f"a smaller window (--window {possible}), " if possible and windows.largest > possible else ""

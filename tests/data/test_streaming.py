@@ -350,20 +350,27 @@ def test_a_cache_that_cannot_hold_two_windows_is_told_so_and_auto_reads_ranges(
         SceneLoader(url, **{**options, "window": 0})
 
 
-def test_the_way_of_reading_is_chosen_by_what_fits_and_what_is_used(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_way_of_reading_is_chosen_by_what_fits_and_what_is_used(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shards = read_manifest(folders["zarr"]).splits["train"].shards
     total = sum(_shard_bytes(folders["zarr"]))
     windows = Windows([shard.scenes for shard in shards], window=1, seed=0)
+    scene = total / sum(TRAIN)
+    # Two of ten views leave 0.8 of a scene unused, for two requests: as much as two requests cost.
+    monkeypatch.setattr("gqn_data.streaming.REQUEST_BYTES", 0.4 * scene)
 
     def chosen(used: float, limit: int) -> str:
         cache = ShardCache(tmp_path, limit)
-        return choose_reading("auto", shards=shards, windows=windows, used=used, cache=cache)
+        return choose_reading("auto", shards=shards, windows=windows, used=used, views=10, cache=cache)
 
-    assert chosen(0.05, total) == "cache"
-    assert chosen(0.05, total - 1) == "range"
-    assert chosen(0.9, total - 1) == "cache"
-    assert chosen(0.9, max(_shard_bytes(folders["zarr"]))) == "range"
-    assert chosen(0.05, 100) == "range"
+    assert chosen(1, total) == "cache"
+    assert chosen(1, total - 1) == "range"
+    assert chosen(1.9, total - 1) == "range"
+    assert chosen(2.1, total - 1) == "cache"
+    assert chosen(10, total - 1) == "cache"
+    assert chosen(10, max(_shard_bytes(folders["zarr"]))) == "range"
+    assert chosen(1, 100) == "range"
 
 
 def test_a_small_set_in_a_store_is_one_window(folders: dict[str, Path]) -> None:
