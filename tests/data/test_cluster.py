@@ -56,7 +56,7 @@ except GQNError as error:
 
 
 def made_by_processes(raw, root, **options):
-    """What this process makes by itself."""
+    """What this machine makes by itself."""
     convert(
         raw, ROW, root, Options(**{"formats": ("zarr", "webdataset"), "shard_bytes": SMALL, "workers": 1, **options})
     )
@@ -108,18 +108,18 @@ def many_whole(many_raw, tmp_path_factory):
 
 def test_a_cluster_converts_to_the_bytes_of_this_machines_processes(cluster, larger_raw, tmp_path):
     made = ("--set", SET, "--format", "numpy", "--format", "zarr", "--shard-mb", "1")
-    said_by("convert", larger_raw, "--out", tmp_path / "here", "--workers", "2", *made)
+    here = made_by_processes(larger_raw, tmp_path / "here", formats=("numpy", "zarr"), shard_bytes=1 << 20, workers=2)
     # a path that is not absolute means what it means here, not where the workers run
     (tmp_path / "raw").symlink_to(larger_raw)
     said = said_by("convert", "raw", "--out", "there", "--scheduler", cluster.address, *made, cwd=tmp_path)
     assert "170 scenes" in said
-    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+    assert tree(tmp_path / "there") == here
     assert len(read_manifest(tmp_path / "there" / "numpy" / SET).splits["train"].shards) > 3
 
 
 def test_a_cluster_indexes_and_verifies_as_this_machine_does(cluster, tmp_path):
     here, there = (make_raw_folder(tmp_path / name / SET, train=(4, 3, 2), test=(2,)) for name in ("here", "there"))
-    said_by("index", here)
+    index_raw_folder(open_raw_folder(here, ROW))
     said_by("index", there, "--scheduler", cluster.file)  # the file by which Dask's own commands find each other
     assert without_memos(there) == without_memos(here)
     for folder in (here, there):
@@ -129,22 +129,21 @@ def test_a_cluster_indexes_and_verifies_as_this_machine_does(cluster, tmp_path):
         path.write_bytes(data)
     faults = verify(here, ROW, deep=True, workers=1).faults
     assert len(faults) == 1
-    found = said_by("verify", there, "--deep", "--scheduler", cluster.address, status=1)
-    assert not found
-    again = subprocess.run(
-        command("verify", there, "--deep", "--scheduler", cluster.address),
-        env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    line = command("verify", there, "--deep", "--scheduler", cluster.address)
+    again = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False)
+    assert again.returncode == 1
     assert again.stdout.splitlines()[0] == faults[0].replace(str(here), str(there))
 
 
+@pytest.mark.slow
 def test_a_cluster_renders_the_scenes_of_this_machine(cluster, tmp_path):
     wanted = ("render", "sm5", "--scenes", "30", "--views", "2", "--size", "16", "--no-supersample")
-    said_by(*wanted, "--root", tmp_path / "here", "--workers", "1")
+    render_scene_set(tmp_path / "here", SET, scenes=30, views=2, frame_size=16, supersample=False, workers=1)
     said_by(*wanted, "--root", "there", "--scheduler", cluster.address, cwd=tmp_path)
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_a_cluster_writes_to_an_object_store(s3, s3_address, shared_raw, tmp_path):
     with DaskProcesses(tmp_path / "cluster", **keys(s3_address)) as processes:
         said_by("convert", shared_raw, "--set", SET, "--out", f"{s3}/out", "--scheduler", processes.address)
@@ -173,7 +172,8 @@ def test_an_error_of_a_worker_is_the_users_line(cluster, tmp_path):
 
 
 def test_a_scheduler_that_nobody_answers_for_is_one_line(raw, tmp_path):
-    said = said_by("verify", raw, "--scheduler", "tcp://127.0.0.1:9", status=1)
+    hasty = environment(DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="500ms")
+    said = said_by("verify", raw, "--scheduler", "tcp://127.0.0.1:9", status=1, env=hasty)
     assert said.startswith("Error: tcp://127.0.0.1:9: no Dask scheduler answers there")
     assert len(said.splitlines()) == 1
 
@@ -243,6 +243,7 @@ def test_a_cluster_without_workers_is_given_up_after_a_while(raw, tmp_path):
     assert said[-1].startswith(f"Error: {processes.address}: no worker for 1 s (GQN_WAIT_FOR_WORKERS)")
 
 
+@pytest.mark.slow
 def test_a_worker_that_comes_in_time_is_waited_for(raw, tmp_path):
     with DaskProcesses(tmp_path / "cluster", workers=0) as processes:
         child = subprocess.Popen(
@@ -281,41 +282,67 @@ def when_so_many(root, count, child):
     wait_until(lambda: child.poll() is not None or sum(1 for _ in Path(root).rglob("*")) > count)
 
 
-def test_a_worker_killed_in_the_middle_changes_nothing(many_raw, many_whole, tmp_path, faults):
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory):
+    """A cluster of two workers, whose tests give back as many."""
+    with DaskProcesses(tmp_path_factory.mktemp("mortal")) as processes:
+        yield processes
+
+
+def test_a_worker_killed_in_the_middle_changes_nothing(mortal, many_raw, many_whole, tmp_path, faults):
     tries, survived = faults.tries(2), 0
     chance = random.Random(1)
-    with DaskProcesses(tmp_path / "cluster") as processes:
-        for number in range(tries):
-            root = tmp_path / f"out{number}"
-            child = start(many_raw, root, processes.address)
-            when_so_many(root, chance.randrange(20, 120), child)
-            running = child.poll() is None
-            processes.kill(0)
-            code, said = ended(child)
-            assert code == 0, said
-            assert running
-            survived += tree(root) == many_whole
-            processes.add(1)
+    for number in range(tries):
+        root = tmp_path / f"out{number}"
+        child = start(many_raw, root, mortal.address)
+        when_so_many(root, chance.randrange(20, 120), child)
+        running = child.poll() is None
+        mortal.kill(0)
+        code, said = ended(child)
+        assert code == 0, said
+        assert running
+        survived += tree(root) == many_whole
+        mortal.add(1)
     faults.record(
         "killed: a worker of a Dask cluster", holds="the run ends with the same bytes", tries=tries, survived=survived
     )
 
 
-def test_all_workers_killed_end_the_run_in_words_and_a_rerun_ends_it(many_raw, many_whole, tmp_path):
+def test_all_workers_killed_end_the_run_in_words_and_a_rerun_ends_it(mortal, many_raw, many_whole, tmp_path):
     root = tmp_path / "out"
-    with DaskProcesses(tmp_path / "cluster") as processes:
-        child = start(many_raw, root, processes.address, GQN_WAIT_FOR_WORKERS="1")
-        when_so_many(root, 60, child)
-        processes.kill(0)
-        processes.kill(0)
-        code, said = ended(child)
-        assert code == 1
-        assert said.startswith("WorkerLost: ")
-        assert "no worker for 1 s" in said
-        assert not (root / "webdataset" / SET / "manifest.json").exists()
-        processes.add(1)
-        assert ended(start(many_raw, root, processes.address)) == (0, "")
+    child = start(many_raw, root, mortal.address, GQN_WAIT_FOR_WORKERS="1")
+    when_so_many(root, 60, child)
+    mortal.kill(0)
+    mortal.kill(0)
+    code, said = ended(child)
+    assert code == 1
+    assert said.startswith("WorkerLost: ")
+    assert "no worker for 1 s" in said
+    assert not (root / "webdataset" / SET / "manifest.json").exists()
+    mortal.add(2)
+    assert ended(start(many_raw, root, mortal.address)) == (0, "")
     assert tree(root) == many_whole
+
+
+def test_a_client_killed_in_the_middle_ends_equal_to_one_that_was_not(mortal, many_raw, many_whole, tmp_path, faults):
+    tries, survived = faults.tries(1), 0
+    chance = random.Random(2)
+    for number in range(tries):
+        root = tmp_path / f"out{number}"
+        child = start(many_raw, root, mortal.address)
+        when_so_many(root, chance.randrange(20, 120), child)
+        child.kill()
+        code, _ = ended(child)
+        assert code == -signal.SIGKILL
+        code, said = ended(start(many_raw, root, mortal.address))
+        assert code == 0, said
+        survived += tree(root) == many_whole
+    faults.record(
+        "killed: convert, on a Dask cluster",
+        holds="the same command ends with the same bytes",
+        tries=tries,
+        survived=survived,
+    )
 
 
 def test_a_scheduler_that_is_killed_ends_the_run_in_words(many_raw, many_whole, tmp_path):
@@ -330,28 +357,6 @@ def test_a_scheduler_that_is_killed_ends_the_run_in_words(many_raw, many_whole, 
     assert re.fullmatch(rf"WorkerLost: ({told}).*run the same command again.*\n", said)
     made_by_processes(many_raw, root)
     assert tree(root) == many_whole
-
-
-def test_a_client_killed_in_the_middle_ends_equal_to_one_that_was_not(many_raw, many_whole, tmp_path, faults):
-    tries, survived = faults.tries(2), 0
-    chance = random.Random(2)
-    with DaskProcesses(tmp_path / "cluster") as processes:
-        for number in range(tries):
-            root = tmp_path / f"out{number}"
-            child = start(many_raw, root, processes.address)
-            when_so_many(root, chance.randrange(20, 120), child)
-            child.kill()
-            code, _ = ended(child)
-            assert code == -signal.SIGKILL
-            code, said = ended(start(many_raw, root, processes.address))
-            assert code == 0, said
-            survived += tree(root) == many_whole
-    faults.record(
-        "killed: convert, on a Dask cluster",
-        holds="the same command ends with the same bytes",
-        tries=tries,
-        survived=survived,
-    )
 
 
 def test_ctrl_c_drops_what_has_not_begun(many_raw, many_whole, tmp_path, cluster):
@@ -406,10 +411,11 @@ def test_any_executor_indexes_and_skips_what_is_corrupt(given, tmp_path):
     assert without_memos(folders[0]) == without_memos(folders[1])
 
 
-def test_any_executor_renders_the_same_bytes(given, tmp_path):
-    wanted = {"scenes": 4, "views": 2, "frame_size": 16, "supersample": False}
+def test_threads_render_the_same_bytes(tmp_path):
+    wanted = {"scenes": 60, "views": 2, "frame_size": 16, "supersample": False}
     render_scene_set(tmp_path / "here", SET, workers=1, **wanted)
-    render_scene_set(tmp_path / "there", SET, executor=given, **wanted)
+    with ThreadPoolExecutor(4) as given:
+        render_scene_set(tmp_path / "there", SET, executor=given, **wanted)
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
