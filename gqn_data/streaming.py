@@ -179,10 +179,13 @@ def choose_reading(
     if at_once > cache.limit:
         possible = cache.limit // (2 * sizes[0])
         smaller = f"a smaller window (--window {possible}), " if possible and windows.largest > possible else ""
+        what = f"a window of {windows.largest} shards and the next take up to"
+        if windows.count == 1:
+            what = f"the {len(sizes)} shards, all of one window, take"
         raise OptionError(
-            f"{cache.folder}: the cache may hold {storage.human_bytes(cache.limit)}; a window of {windows.largest} "
-            f"shards and the next take up to {storage.human_bytes(at_once)}: allow {smaller}a larger cache "
-            "(--cache-gb), or read by range (--remote range)"
+            f"{cache.folder}: the cache may hold {storage.human_bytes(cache.limit)}; {what} "
+            f"{storage.human_bytes(at_once)}: allow {smaller}a larger cache (--cache-gb), or read by range "
+            "(--remote range)"
         )
     return "cache"
 

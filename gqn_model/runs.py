@@ -98,7 +98,8 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
             )
             storage.write_json(run / RUN_FILE, dataclasses.asdict(facts))
             write_config(run, config)
-            _say(f"run {run}: {batches.scene_set}, {batches.scenes} training scenes, on {_where(config)}")
+            how = {"cache": ", through the cache", "range": ", read by range", None: ""}[batches.reading]
+            _say(f"run {run}: {batches.scene_set}, {batches.scenes} training scenes{how}, on {_where(config)}")
             _train(run, config, batches, shards, resume=False)
     finally:
         batches.close()

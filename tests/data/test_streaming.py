@@ -123,13 +123,16 @@ def _range(asked: Asked) -> tuple[int, int]:
     return int(first), int(last) + 1
 
 
+_DESCRIBE = {"manifest.json", "SHA256SUMS"}  # asked for as a whole, when a dataset is opened
+
+
 def _fetched(server: FaultServer, folder: Path) -> dict[str, int]:
     """How often each file of a dataset was asked for from its beginning."""
     prefix = folder.relative_to(server.folder).as_posix() + "/"
     found: dict[str, int] = {}
     for asked in server.gets():
         name = asked.path.removeprefix(prefix)
-        if asked.path.startswith(prefix) and (name == "manifest.json" or _range(asked)[0] == 0):
+        if asked.path.startswith(prefix) and (name in _DESCRIBE or _range(asked)[0] == 0):
             found[name] = found.get(name, 0) + 1
     return found
 
@@ -265,7 +268,7 @@ def test_a_warm_cache_asks_the_store_for_no_shard(
     assert {name: once[name] for name in _frames_of(folders["zarr"])} == dict.fromkeys(_frames_of(folders["zarr"]), 1)
     server.forget()
     assert _stream(url, epochs=2, cache=tmp_path) == cold
-    assert set(_fetched(server, folders["zarr"])) == {"manifest.json"}
+    assert set(_fetched(server, folders["zarr"])) == _DESCRIBE
 
 
 @pytest.mark.parametrize("container", ["zarr", "webdataset", "tfrecord", "numpy"])
@@ -342,6 +345,8 @@ def test_a_cache_that_cannot_hold_two_windows_is_told_so_and_auto_reads_ranges(
     options: dict[str, Any] = {"batch_size": 4, "window": 2, "cache": tmp_path, "cache_gb": limit}
     with pytest.raises(OptionError, match=r"a window of 2 shards and the next take up to .*--window 1.*--remote range"):
         SceneLoader(url, remote="cache", **options)
+    with pytest.raises(OptionError, match=r"shards, all of one window, take .*--window 1"):
+        SceneLoader(url, remote="cache", **{**options, "window": None})
     assert SceneLoader(url, **options).reading == "range"
     assert SceneLoader(url, **{**options, "window": 1}).reading == "cache"
     with pytest.raises(UnknownName, match="cache"):
