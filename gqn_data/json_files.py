@@ -30,7 +30,7 @@ def read_json(place: Place, most: int = MOST_BYTES) -> Any:
         FileNotFoundError: there is no such file.
         ValueError: it is no JSON, or more of it than anybody wrote; the text says what.
     """
-    return _parse(storage.read_bounded(place, most))
+    return parse_json(storage.read_bounded(place, most))
 
 
 def write_note(place: Place, value: dict[str, Any]) -> None:
@@ -50,7 +50,7 @@ def read_note(place: Place, *, needs_checksum: bool = True) -> dict[str, Any]:
         ValueError: it is no table, or not the one that was written; the text says what.
     """
     data = storage.read_bounded(place, _MOST_IN_A_NOTE)
-    value = _parse(data)
+    value = parse_json(data)
     if not isinstance(value, dict):
         raise ValueError(f"expected a table, found {type(value).__name__}")
     expected = value.pop(_CHECKSUM, None)
@@ -67,7 +67,12 @@ def _checksum_of(value: dict[str, Any]) -> str:
     return hashlib.sha256(storage.json_bytes(value)).hexdigest()
 
 
-def _parse(data: bytes) -> Any:
+def parse_json(data: bytes) -> Any:
+    """The value of JSON text, as `read_json`.
+
+    Raises:
+        ValueError: it is no JSON; the text says what.
+    """
     try:
         value = json.loads(data.decode(), object_pairs_hook=_table, parse_constant=_no_number)
         if b"\\u" in data:

@@ -20,7 +20,7 @@ from gqn_data.cameras import POSE_FIELDS, pose_fields
 from gqn_data.errors import ManifestError, OptionError, OriginError
 from gqn_data.layout import SceneLayout, layout_fault
 from gqn_data.origin import Origin
-from gqn_data.places import Place
+from gqn_data.places import Place, StorePath
 from gqn_data.scene_sets import SPLITS, Angles, Split, is_set_name
 
 SCHEMA = 1
@@ -241,13 +241,16 @@ def read_manifest(folder: Place) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        value = json_files.read_json(path)
+        data = storage.read_bounded(path, json_files.MOST_BYTES)
+        value = json_files.parse_json(data)
     except FileNotFoundError as error:
         raise ManifestError(
             f"{folder}: no {MANIFEST_FILE}, so no dataset: a conversion that did not end, perhaps; run it again"
         ) from error
     except ValueError as error:
         raise ManifestError(f"{path}: not JSON ({error}); copy or convert the dataset again") from error
+    if isinstance(folder, StorePath):
+        _check_arrival(folder, data)
     if not isinstance(value, dict):
         raise ManifestError(f"{path}: expected a table, found {type(value).__name__}")
     schema = value.get("schema")
@@ -267,6 +270,22 @@ def read_manifest(folder: Place) -> Manifest:
         ) from error
     _check(manifest, path)
     return manifest
+
+
+def _check_arrival(folder: StorePath, data: bytes) -> None:
+    """Raises where a manifest that came over a network is not the one that `SHA256SUMS` beside it lists."""
+    try:
+        sums = storage.read_bounded(folder / CHECKSUM_FILE, json_files.MOST_BYTES)
+    except FileNotFoundError:
+        return  # not copied along
+    except ValueError as error:
+        raise ManifestError(f"{folder / CHECKSUM_FILE}: {error}; copy or convert the dataset again") from error
+    found = hashlib.sha256(data).hexdigest()
+    if not sums.endswith(f"{found}  {MANIFEST_FILE}\n".encode()):
+        raise ManifestError(
+            f"{folder / MANIFEST_FILE}: SHA-256 is {found}, {CHECKSUM_FILE} beside it says otherwise: it came damaged, "
+            "or is being replaced; run the same command again, or gqn-data verify on a copy"
+        )
 
 
 def file_fault(folder: Place, row: FileRow) -> str | None:
