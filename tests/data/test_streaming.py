@@ -601,3 +601,21 @@ def test_fetching_ahead_goes_on_after_a_fault(folders: dict[str, Path], server: 
             fetcher.need(prefetch.Position(0, 0), prefetch.Position(0, 3))
             wanted = {row.sha256 for shard in shards for row in shard.files}
             wait_until(lambda: {entry.path.name for entry in cache.copies.entries()} == wanted)
+
+
+def test_a_copy_that_another_process_removed_before_it_was_opened_is_fetched_again(
+    folders: dict[str, Path], server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get, removed = ShardCache.get, []
+
+    def late(self: ShardCache, *arguments: Any) -> Path:
+        path = get(self, *arguments)
+        if path.name not in removed:
+            removed.append(path.name)
+            path.unlink()
+        return path
+
+    monkeypatch.setattr(ShardCache, "get", late)
+    there = _stream(_url(server, folders["zarr"]), epochs=1, remote="range", cache=tmp_path)
+    assert there == _stream(folders["zarr"], epochs=1)
+    assert len(removed) > 3
