@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint types bench clean
+.PHONY: help setup demo test test-all faults lint types bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ test: lint types ## lint, types and the tests
 
 test-all: lint types ## the same with the slow tests
 	$(BIN)/pytest -n 2
+
+faults: $(STAMP) ## every fault at full counts: the table of docs/reliability.md; an hour or so
+	$(BIN)/python tests/faults/report.py
 
 bench: $(STAMP) ## the measurements, side by side with their yardsticks
 	$(BIN)/python -m benchmarks

@@ -1,0 +1,92 @@
+"""Runs all tests of faults at their full counts, and writes the table of docs/reliability.md: `make faults`.
+
+    python tests/faults/report.py [-n WORKERS]
+
+The tests note what they tried (see fault_counts.py); nothing of the machine, the time or the speed enters the table.
+It is written only where every test passed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- made by `make faults`: begin -->\n", "<!-- made by `make faults`: end -->\n"
+FUZZ_EXAMPLES = 5000
+
+# In the order in which they are told; others follow by name.
+KINDS = ("flipped bits", "bad server", "killed", "full disk", "two at once", "hostile input", "fuzz")
+
+
+def rows_of(lines):
+    """The rows of the table: (fault, what must hold, tries, survived, file of the test)."""
+    found = {}
+    for line in lines:
+        note = json.loads(line)
+        row = found.setdefault(note["fault"], [note["holds"], 0, 0, note["test"].split("::")[0]])
+        row[1] += note["tries"]
+        row[2] += note["survived"]
+
+    def place(fault):
+        kind = fault.split(":")[0]
+        return (KINDS.index(kind) if kind in KINDS else len(KINDS), fault)
+
+    return [(fault, *found[fault]) for fault in sorted(found, key=place)]
+
+
+def table(rows):
+    """The rows as Markdown, a part for each kind with its sum."""
+    out = []
+    kinds = list(dict.fromkeys(row[0].split(":")[0] for row in rows))
+    for kind in kinds:
+        part = [row for row in rows if row[0].split(":")[0] == kind]
+        tries, survived = sum(row[2] for row in part), sum(row[3] for row in part)
+        out += [
+            f"**{kind[:1].upper()}{kind[1:]}**: {tries:,} tries, {survived:,} survived\n",
+            "| fault | what must hold | tries | survived | test |",
+            "|---|---|---:|---:|---|",
+        ]
+        for fault, holds, count, good, test in part:
+            name = fault.partition(": ")[2] or fault
+            out.append(f"| {name} | {holds} | {count:,} | {good:,} | {test.removeprefix('tests/')} |")
+        out.append("")
+    return "\n".join(out)
+
+
+def with_table(page, text):
+    """The page with the table between its two marks."""
+    before, mark, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not mark or not end:
+        raise SystemExit(f"{PAGE}: the marks between which the table goes are not there")
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("-n", default="2", help="processes that run tests")
+    workers = parser.parse_args().n
+    with tempfile.TemporaryDirectory() as folder:
+        notes = Path(folder) / "notes.jsonl"
+        environment = {
+            **os.environ,
+            "GQN_FAULT_TRIES": "full",
+            "GQN_FAULT_REPORT": str(notes),
+            "GQN_FUZZ_EXAMPLES": os.environ.get("GQN_FUZZ_EXAMPLES", str(FUZZ_EXAMPLES)),
+        }
+        command = [sys.executable, "-m", "pytest", "-m", "fault", "-n", workers, "--dist", "worksteal"]
+        status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        if status:
+            raise SystemExit(status)
+        text = table(rows_of(notes.read_text().splitlines()))
+    PAGE.write_text(with_table(PAGE.read_text(), text))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
