@@ -1,0 +1,77 @@
+"""Conversion on a Dask cluster of two worker processes against a pool of two, each pair in one run.
+
+Run with: python -m benchmarks.cluster
+
+Both are there before the clock starts, for a cluster is; counting, checks, checksums, flushes and the manifest are
+included. The last lines start a pool with every run, as the command does that is given no cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from concurrent.futures import Executor, ProcessPoolExecutor, wait
+from pathlib import Path
+
+from distributed import Client, LocalCluster
+
+from benchmarks.scenes import HEADER, SET, emptied, raw_rooms, row, side_by_side
+from gqn_data.cluster import DaskCluster
+from gqn_data.convert import convert
+from gqn_data.plan import Options
+from gqn_data.sources import RawFolder
+
+_WORKERS = 2
+
+
+def rate(raw: RawFolder, to: Path, name: str, shard_mb: int, executor: Executor | None) -> float:
+    """Scenes/s of a whole conversion."""
+    options = Options(formats=(name,), workers=_WORKERS, shard_bytes=shard_mb << 20)
+    started = time.perf_counter()
+    manifest = convert(raw.folder, SET, to, options, executor=executor)[0].manifest
+    return manifest.splits["train"].scenes / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenes", type=int, default=20_000)
+    parser.add_argument("--shard-mb", type=int, default=32, help="the set is small: several shards for each worker")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="keep the source files here, for another run")
+    options = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    with (
+        raw_rooms(options.scenes, options.folder) as raw,
+        tempfile.TemporaryDirectory() as scratch,
+        LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=_WORKERS, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1"
+        ) as processes,
+        Client(processes, set_as_default=False) as client,  # type: ignore[no-untyped-call]
+        ProcessPoolExecutor(_WORKERS, mp_context=context) as pool,
+    ):
+        out = Path(scratch) / "out"
+        cluster = DaskCluster(client)
+        wait([pool.submit(time.sleep, 1) for _ in range(_WORKERS)])  # both are started
+        print(f"{options.scenes:,} scenes; {_WORKERS} workers each; medians")
+        print(HEADER)
+
+        def measure(what: str, name: str, yardstick: Executor | None, aim: float) -> None:
+            figures = side_by_side(
+                lambda: rate(raw, emptied(out), name, options.shard_mb, yardstick),
+                lambda: rate(raw, emptied(out), name, options.shard_mb, cluster),
+                options.runs,
+            )
+            print(row(what, "scenes/s", figures, aim))
+
+        for name in ("zarr", "numpy"):
+            rate(raw, emptied(out), name, options.shard_mb, pool)  # imports, and pages of the source
+            rate(raw, emptied(out), name, options.shard_mb, cluster)
+            measure(f"{name}: Dask / pool", name, pool, 0.85)
+        for name in ("zarr", "numpy"):
+            measure(f"{name}: Dask / new pool", name, None, 0.0)
+
+
+if __name__ == "__main__":
+    main()
