@@ -328,7 +328,7 @@ def sole_writer(folder: Place, lock_name: str = ".lock") -> Iterator[None]:
                 except OSError as error:
                     if error.errno in (errno.EAGAIN, errno.EACCES):
                         raise DestinationError(
-                            f"{folder}: another run is writing there; wait for it, or write elsewhere with --out or --root"
+                            f"{folder}: another run is writing there; wait for it, or write elsewhere (--out, --root)"
                         ) from error
             try:
                 same = lock.stat().st_ino == os.fstat(file.fileno()).st_ino
