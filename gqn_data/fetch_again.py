@@ -39,7 +39,7 @@ def commands(folder: Place, scene_set: SceneSet, damaged: Iterable[str]) -> tupl
     options = _base_url(folder)
     if options is None:
         return ()
-    if place != Path(storage.data_root()).absolute():
+    if place != storage.data_root().absolute():
         options += ["--root", str(place)]
     found_in = {split: format_files(those) for split, those in numbers.items() if those}
     return tuple(
