@@ -38,12 +38,15 @@ class Dataset(Sequence[Scene]):
         index_folder: where indexes lie, if not in `folder`.
 
     Raises:
-        UnknownName: the manifest names a container of another version.
+        ManifestError: the manifest names a container of another version.
     """
 
     def __init__(self, folder: Place, manifest: Manifest, split: Split, index_folder: Place | None = None) -> None:
         if manifest.format not in FORMATS:
-            raise UnknownName("format in the manifest", manifest.format, FORMATS)
+            raise ManifestError(
+                f"{folder / MANIFEST_FILE}: format {manifest.format[:100]!r}, expected {', '.join(FORMATS)}: written "
+                "by another version, or damaged; copy or convert the dataset again"
+            )
         self.folder = folder
         self.manifest = manifest
         self.split: Split = split

@@ -311,10 +311,19 @@ def _beside_source_files(task: _ManifestTask) -> tuple[str, ...]:
     return tuple(faults)
 
 
+def _damaged_records(path: Place) -> list[str]:
+    """The records of a damaged file that do not fit their checksums, where it has records at all."""
+    faults: list[str] = []
+    if path.name.endswith(".tfrecord") and path.is_file():
+        for _ in read_records(path, lambda fault: faults.append(str(fault))):
+            pass
+    return faults
+
+
 def _check_file(task: _FileTask) -> _Found:
     path, row = task.folder / task.row.name, task.row
     fault = file_fault(task.folder, row)
-    faults = () if fault is None else (fault,)
+    faults = () if fault is None else (fault, *_damaged_records(path))
     if not path.is_file() or (fault is None and row.sha256 is None):
         return _Found(faults=faults)  # nothing was read; the records of a source file are checked one by one
     return _Found(files=1, bytes=path.stat().st_size, faults=faults)

@@ -5,6 +5,7 @@ As a program this runs the cases named on the command line, one after another, i
 and prints a line of JSON for each: whoever takes more memory gets a MemoryError, whoever takes more time is killed.
 """
 
+import gzip
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -52,12 +54,16 @@ def case(group, name):
 
 
 def dataset(folder, name="zarr", frames=None):
-    """A dataset of one split and one shard."""
-    raw = make_raw_folder(folder / "raw" / SET, train=(3,), test=())
-    if name == "tfrecord":
-        index_raw_folder(open_raw_folder(raw, SCENE_SETS[SET]))
-        return raw
-    return convert(raw, SCENE_SETS[SET], folder, Options(formats=(name,), frames=frames, workers=1))[0].folder
+    """A dataset of one split and one shard, made once and copied."""
+    made = folder.parent / f"good-{name}-{frames}"
+    found = made / ("raw" if name == "tfrecord" else name) / SET
+    if not made.exists():
+        raw = make_raw_folder(made / "raw" / SET, train=(3,), test=())
+        if name == "tfrecord":
+            index_raw_folder(open_raw_folder(raw, SCENE_SETS[SET]))
+        else:
+            convert(raw, SCENE_SETS[SET], made, Options(formats=(name,), frames=frames, workers=1))
+    return shutil.copytree(found, folder / found.relative_to(made))
 
 
 def edited(folder, change):
@@ -556,6 +562,120 @@ for where, (container, number) in PLACES.items():
                 )
             finally:
                 unless_gone_off(folder)
+
+
+# Arrays of the numpy mirror.
+
+
+def mirror(folder, images, viewpoints=None):
+    """A folder of the mirror's two arrays of one split, of those bytes; gzipped where they begin so."""
+    found = folder / SET
+    found.mkdir()
+    good = io.BytesIO()
+    np.save(good, np.zeros((2, 15, 5), "<f4"))
+    for name, data in (("images", images), ("viewpoints", good.getvalue() if viewpoints is None else viewpoints)):
+        (found / f"train_{name}.npy{'.gz' if data.startswith(GZIP) else ''}").write_bytes(data)
+    return found
+
+
+GZIP = b"\x1f\x8b"
+PIXELS = b"{'descr': '|u1', 'fortran_order': False, 'shape': (%d, 15, 64, 64, 3), }"
+
+
+def packed(data, count=1):
+    """The bytes, so often, gzipped."""
+    file = io.BytesIO()
+    with gzip.open(file, "wb", 9) as out:
+        for _ in range(count):
+            out.write(data)
+    return file.getvalue()
+
+
+MIRRORS = {
+    **ARRAYS,
+    "whose shape is to be computed": lambda _: npy(1, b"{'descr': '|u1', 'fortran_order': False, 'shape': (1,) * 9}\n"),
+    "of records with 3000 fields": lambda _: npy(1, b"{'descr': [" + b"('a', '<f4'), " * 3000 + b"]}\n"),
+    "gzipped, of 2^62 scenes": lambda _: packed(npy(1, PIXELS % (1 << 62))),
+    "gzipped, of two scenes and a gigabyte": lambda _: packed(npy(1, PIXELS % 2)) + packed(bytes(16 << 20), 64),
+    "gzipped, that holds pickles": lambda folder: packed(pickled(folder)),
+    "gzipped and cut short": lambda _: packed(npy(1, PIXELS % 2) + bytes(2 * 15 * 64 * 64 * 3))[:-20],
+    "gzipped a hundred times": lambda _: packed(b"GIF89a" * 10)[:30],
+}
+for what, make in MIRRORS.items():
+
+    @case("array of the numpy mirror", what)
+    def _(folder, make=make):
+        found = mirror(folder, make(folder))
+        try:
+            each_of(
+                lambda: deep_look(found),
+                lambda: convert(found, SCENE_SETS[SET], folder / "out", Options(formats=("zarr",), workers=1)),
+            )
+        finally:
+            unless_gone_off(folder)
+
+
+# What a run that was cut off left, and what it would have removed.
+
+
+@case("note of a conversion", "that names files outside as its own")
+def _(folder):
+    from gqn_data import json_files
+
+    raw = make_raw_folder(folder / "raw" / SET, train=(3,), test=())
+    (folder / "precious").write_bytes(b"x")
+    names = ["../../precious", str(folder / "precious"), "x/../../../precious"]
+    note = folder / ".work" / SET / "zarr" / "plan.json"
+    note.parent.mkdir(parents=True)
+    json_files.write_note(note, {"identity": None, "files": names})
+    convert(raw, SCENE_SETS[SET], folder, Options(workers=1))
+    assert (folder / "precious").read_bytes() == b"x"
+    raise GQNError("nothing outside was touched")
+
+
+@case("note of a conversion", "that is nested deeply")
+def _(folder):
+    raw = make_raw_folder(folder / "raw" / SET, train=(3,), test=())
+    note = folder / ".work" / SET / "zarr" / "plan.json"
+    note.parent.mkdir(parents=True)
+    note.write_bytes(b"[" * 100_000)
+    convert(raw, SCENE_SETS[SET], folder, Options(workers=1))
+    raise GQNError("it was taken for none")
+
+
+# Tars: members are found by the index, and never unpacked.
+
+
+@case("tar", "members with names outside")
+def _(folder):
+    found = dataset(folder, "webdataset")
+    path = found / name_of(found, 0)
+    out = io.BytesIO()
+    with tarfile.open(path) as good, tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as bad:
+        for number, member in enumerate(good.getmembers()):
+            data = good.extractfile(member).read()
+            member.name = ("../../outside", "/tmp/outside-of-gqn", "a/../../outside")[number % 3]
+            bad.addfile(member, io.BytesIO(data))
+    assert len(out.getvalue()) == path.stat().st_size
+    path.write_bytes(out.getvalue())
+    decode_all(found)
+    outside = [folder / "outside", folder.parent / "outside", Path("/tmp/outside-of-gqn")]
+    assert not any(place.exists() for place in outside)
+    deep_look(found)  # it is not the tar that was written
+
+
+@case("tar", "members that are links and devices")
+def _(folder):
+    found = dataset(folder, "webdataset")
+    path = found / name_of(found, 0)
+    data = bytearray(path.read_bytes())
+    for at in range(0, len(data) - 512, 512):
+        if data[at + 257 : at + 262] == b"ustar":
+            data[at + 156 : at + 157] = b"2"
+            data[at + 157 : at + 168] = b"/etc/passwd"
+    path.write_bytes(data)
+    decode_all(found)
+    deep_look(found)
 
 
 # Origins.

@@ -4,17 +4,24 @@ Every try flips one bit, looks, and puts it back. The kinds of files are rows of
 of them often enough for more than a thousand flips in all.
 """
 
+import gzip
+import hashlib
+import io
 import random
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from made_scenes import SET, make_raw_folder, tree
 
+from gqn_data.cache import ShardCache
 from gqn_data.convert import convert
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import CorruptRecord, GQNError
 from gqn_data.index import index_raw_folder
+from gqn_data.manifest import FileRow
 from gqn_data.origin import Origin, claim
+from gqn_data.places import Stat
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
 from gqn_data.sources import open_raw_folder
@@ -48,6 +55,8 @@ KINDS = {
     "index of a tar": Kind("webdataset", "*.index.npy"),
     "npy shard, frames": Kind("numpy", "*/frames-*.npy"),
     "npy shard, cameras": Kind("numpy", "*/cameras-*.npy"),
+    "converted source file": Kind("tfrecord written", "*/*.tfrecord"),
+    "index of a converted source file": Kind("tfrecord written", "*/*.index.npy"),
     "manifest.json": Kind("zarr", "manifest.json"),
     "manifest.json beside an index": Kind("tfrecord", "manifest.json"),
     "SHA256SUMS": Kind("webdataset", "SHA256SUMS"),
@@ -75,6 +84,8 @@ def datasets(tmp_path_factory):
         options = Options(formats=(name,), frames=encoding, shard_bytes=3000, workers=1)
         out = root / f"{name} {encoding}"
         found["zarr raw" if encoding == "raw" else name] = convert(raw, SCENE_SETS[SET], out, options)[0].folder
+    options = Options(formats=("tfrecord",), shard_bytes=3000, workers=1)
+    found["tfrecord written"] = convert(raw, SCENE_SETS[SET], root / "written", options)[0].folder
     return found
 
 
@@ -147,11 +158,84 @@ def test_a_flipped_bit_is_told_by_a_deep_look(name, datasets, faults):
     )
 
 
+class Remote:
+    """A file in a store, as the cache sees it."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __str__(self):
+        return "made://file"
+
+    def stat(self):
+        return Stat(st_size=len(self.data), e_tag='"1"')
+
+    def blocks(self, start=0, e_tag=None):
+        yield self.data[start:]
+
+
+@pytest.mark.parametrize("checksum", [True, False], ids=["shard", "source file"])
+def test_a_flipped_bit_in_a_cached_copy_is_told_and_it_is_fetched_again(checksum, tmp_path, faults):
+    cache = ShardCache(tmp_path, 1 << 20)
+    data = random.Random(1).randbytes(5000)
+    row = FileRow(name="x", bytes=len(data), sha256=hashlib.sha256(data).hexdigest() if checksum else None)
+    kind = Kind("cache", "files/*")
+    name = "cached shard" if checksum else "cached source file, and the note of its checksum"
+    tries = faults.tries(6, full=60)
+    unnoticed = []
+    for number in range(tries):
+        path = cache.get(Remote(data), row)
+        assert cache.copies.verify() == []
+        flip = Flip(tmp_path, kind, random.Random(f"{name} {number}"))
+        with flip:
+            told_of = cache.copies.verify()
+            if str(path) not in "".join(told_of) or path.exists():
+                unnoticed.append(f"{flip}: {told_of}")
+        path.unlink(missing_ok=True)
+        if cache.get(Remote(data), row).read_bytes() != data:
+            unnoticed.append(f"{flip}: what came then is not what was asked for")
+    assert not unnoticed, "\n".join(unnoticed)
+    faults.record(
+        f"flipped bits: {name}",
+        holds="`gqn-data cache --verify` names the copy and removes it; the next who wants it fetches it again",
+        tries=tries,
+        survived=tries - len(unnoticed),
+    )
+
+
+def test_a_flipped_bit_in_a_gzipped_array_of_the_numpy_mirror_is_told(tmp_path, faults):
+    folder = tmp_path / SET
+    folder.mkdir()
+    dice = np.random.default_rng(1)
+    arrays = {"images": dice.integers(0, 256, (2, 15, 64, 64, 3), np.uint8), "viewpoints": np.zeros((2, 15, 5), "<f4")}
+    for name, array in arrays.items():
+        file = io.BytesIO()
+        np.save(file, array)
+        (folder / f"train_{name}.npy.gz").write_bytes(gzip.compress(file.getvalue(), 1))
+    assert told(folder) == ""
+    tries = faults.tries(6, full=60)
+    unnoticed = []
+    for number in range(tries):
+        with Flip(folder, Kind("mirror", "*.gz", 10), random.Random(f"mirror {number}")) as flip:  # behind the header
+            said = told(folder)
+            same = said == "" and gzip.decompress(flip.path.read_bytes()) == gzip.decompress(flip.good)
+        if str(flip.path) not in said and not same:  # some bits of a gzip stream mean nothing
+            unnoticed.append(f"{flip}: {said or 'nothing was told'}")
+    assert not unnoticed, "\n".join(unnoticed)
+    faults.record(
+        "flipped bits: gzipped array of the numpy mirror",
+        holds="`gqn-data verify --deep` names the file (or it unpacks to the very same bytes)",
+        tries=tries,
+        survived=tries - len(unnoticed),
+    )
+
+
 def test_no_kind_of_file_is_left_out(datasets):
     for dataset, folder in datasets.items():
         covered = {path for kind in KINDS.values() if kind.dataset == dataset for path in folder.glob(kind.pattern)}
         # The two that are alike in all datasets are tried in one or two of them.
         everywhere = {"manifest.json", "SHA256SUMS", "README.md", "croissant.json", "zarr.json"}
+        everywhere |= {"source.json"} if dataset == "tfrecord written" else set()
         left = {file for file in tree(folder) if folder / file not in covered}
         if dataset == "zarr raw":
             left = {file for file in left if not file.split("/", 1)[-1].startswith("cameras/")}
