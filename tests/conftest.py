@@ -19,6 +19,14 @@ settings.load_profile("gqn")
 MAZES = Path(__file__).resolve().parents[2] / "shared" / "data" / "mazes"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_cache_of_the_users(tmp_path_factory):
+    """Copies of remote files go to a folder of this run, not to the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GQN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def scene_set():
     """The row of the set that the made scenes stand for."""

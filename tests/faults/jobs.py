@@ -98,7 +98,6 @@ class Bench:
 
     def __init__(self, job, source, folder, bucket):
         self.job, self.source, self.folder, self.bucket = JOBS[job], source, folder, place(bucket)
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self.given = source
         if self.job.reads == "store":
             self.given = self.bucket / "source" / SET
@@ -117,8 +116,10 @@ class Bench:
     def start(self, root, workers=1):
         """The work as a process, the leader of a group of its own."""
         command = [sys.executable, "-c", _PROGRAM % (SET, self.job.code), str(self.given), str(root), str(workers)]
+        cache = self.folder / f"cache-{root.name}"  # each try fetches anew
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "GQN_CACHE": str(cache)}
         return subprocess.Popen(
-            command, start_new_session=True, env=self.environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+            command, start_new_session=True, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
 
     def finish(self, root, workers=1):
