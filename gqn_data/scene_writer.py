@@ -4,7 +4,7 @@
         writer.add(frames, cameras)    # uint8 (views, height, width, 3), or the JPEG bytes of each view
 
 Nothing is a dataset before the block has ended without an error; what a killed process left is replaced by the next.
-Imports `destination`, `formats`, `images`, `layout`, `manifest`, `plan`, `spool`, `work`.
+Imports `destination`, `formats`, `manifest`, `plan`, `scene_checks`, `spool`, `work`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from gqn_data import storage
 from gqn_data.destination import WORK_FOLDER, complete, working_in
-from gqn_data.errors import CorruptFrame, DestinationError, OptionError, UnknownName
+from gqn_data.errors import DestinationError, OptionError, UnknownName
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardPlace
-from gqn_data.images import FrameChecker, header_of
-from gqn_data.layout import SceneLayout, layout_fault
 from gqn_data.manifest import MANIFEST_FILE, CamerasRow, Encoding, FramesRow, Manifest, SplitRow
 from gqn_data.origin import Origin
 from gqn_data.places import Place, StorePath, place
 from gqn_data.plan import SHARD_BYTES, Options, Plan, target_frames
 from gqn_data.scene import Encoded, Scene
+from gqn_data.scene_checks import SceneChecker, encoding_of
 from gqn_data.scene_sets import CAMERA_FIELDS, SPLITS, Split, is_in_catalogue, is_set_name
 from gqn_data.spool import Spool
 from gqn_data.version import TOOL
@@ -80,7 +79,7 @@ class SceneWriter:
     ) -> None:
         self.folder: Place = place(path)
         self.name = _checked_name(name or self.folder.absolute().name)
-        self.camera_fields = _checked_fields(camera_fields)
+        self._checker = SceneChecker(camera_fields)
         self._options = Options(formats=(format,), frames=frames, jpeg_quality=jpeg_quality, shard_bytes=shard_bytes)
         self._kind = FORMATS[format]
         if scenes_per_shard is not None and scenes_per_shard < 1:
@@ -93,12 +92,15 @@ class SceneWriter:
         self._open = False
         self._begun = False
         self._failed = False
-        self._layout: SceneLayout | None = None
         self._frames: FramesRow | None = None
-        self._checker: FrameChecker | None = None
         self._splits: dict[Split, _SplitWriter] = {}
         self._places: list[ShardPlace] = []
         self._done: Done = {}
+
+    @property
+    def camera_fields(self) -> tuple[str, ...]:
+        """The names of a camera's numbers."""
+        return self._checker.camera_fields
 
     def __enter__(self) -> Self:
         if self._open or self._done:
@@ -146,9 +148,16 @@ class SceneWriter:
             raise UnknownName("split", str(split), SPLITS)
         here = self._splits.get(split)
         number = 0 if here is None else here.scenes
-        scene = self._checked(frames, cameras, f"scene {number} of {split}")
+        scene, layout = self._checker.checked(frames, cameras, f"scene {number} of {split}")
+        if self._frames is None:
+            have = FramesRow(encoding=encoding_of(scene), views=layout.views, height=layout.height, width=layout.width)
+            self._frames = target_frames(have, self._kind, self._options)
+            self._checker.settle(scene, layout)
         if here is None:
-            here = self._splits[split] = _SplitWriter(self._spool(scene))
+            work = self.folder / WORK_FOLDER
+            on_disk = work if isinstance(work, Path) else None
+            spool = Spool(layout, encoded=scene.encoded is not None, folder=on_disk)
+            here = self._splits[split] = _SplitWriter(spool)
         try:
             here.take(scene)
             if self._is_full(here):
@@ -159,71 +168,6 @@ class SceneWriter:
             raise
         return number
 
-    def _spool(self, scene: Scene) -> Spool:
-        assert self._layout is not None  # noqa: S101  known since the first scene
-        folder = self.folder / WORK_FOLDER
-        return Spool(
-            self._layout, encoded=scene.encoded is not None, folder=folder if isinstance(folder, Path) else None
-        )
-
-    def _checked(self, frames: NDArray[np.uint8] | Sequence[Encoded], cameras: ArrayLike, where: str) -> Scene:
-        """The scene, if it can be one of this dataset's."""
-        encoded = None if isinstance(frames, np.ndarray) else _as_encoded(frames, where)
-        layout = self._layout or self._first_layout(frames, encoded, where)
-        checked = _checked_cameras(cameras, layout, where)
-        if encoded is None:
-            assert isinstance(frames, np.ndarray)  # noqa: S101  for mypy: it is one or the other
-            if frames.dtype != np.uint8 or frames.shape != layout.frames_shape:
-                raise OptionError(
-                    f"{where}: frames {frames.dtype} {frames.shape}, expected uint8 {layout.frames_shape}"
-                )
-            scene = Scene(checked, pixels=np.ascontiguousarray(frames))
-        else:
-            if len(encoded) != layout.views:
-                raise OptionError(f"{where}: {len(encoded)} views, expected {layout.views}")
-            self._check_jpegs(encoded, layout, where)
-            scene = Scene(checked, encoded=encoded, size=(layout.height, layout.width))
-        self._settle(layout, "raw" if encoded is None else "jpeg", where)
-        return scene
-
-    def _first_layout(self, frames: Any, encoded: list[bytes] | None, where: str) -> SceneLayout:
-        if encoded is None:
-            shape = frames.shape
-            if frames.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
-                raise OptionError(f"{where}: frames {frames.dtype} {shape}, expected uint8 (views, height, width, 3)")
-            views, height, width, _ = shape
-        else:
-            views = len(encoded)
-            try:
-                height, width, _ = header_of(encoded[0]) if encoded else (0, 0, 0)
-            except CorruptFrame as error:
-                raise CorruptFrame(f"{where}: view 0: {error}; give whole JPEG files") from error
-        fault = layout_fault(views, height, width)
-        if fault is not None:
-            raise OptionError(f"{where}: {fault}")
-        return SceneLayout(
-            views=views, height=height, width=width, camera_fields=self.camera_fields, because="the first scene was so"
-        )
-
-    def _check_jpegs(self, encoded: Sequence[bytes], layout: SceneLayout, where: str) -> None:
-        checker = self._checker or FrameChecker(layout.height, layout.width)
-        for view, jpeg in enumerate(encoded):
-            try:
-                checker.check(jpeg, 0, len(jpeg))
-            except CorruptFrame as error:
-                raise CorruptFrame(f"{where}: view {view}: {error}; all frames of a dataset are alike") from error
-        self._checker = checker
-
-    def _settle(self, layout: SceneLayout, encoding: Encoding, where: str) -> None:
-        """What all scenes have in common is known from the first."""
-        if self._layout is None:
-            have = FramesRow(encoding=encoding, views=layout.views, height=layout.height, width=layout.width)
-            self._frames = target_frames(have, self._kind, self._options)
-            self._layout, self._encoding = layout, encoding
-        elif encoding != self._encoding:
-            kinds = {"raw": "arrays", "jpeg": "JPEG bytes"}
-            raise OptionError(f"{where}: {kinds[encoding]}, the scenes before were {kinds[self._encoding]}")
-
     def _is_full(self, split: _SplitWriter) -> bool:
         count = split.spool.count
         if self._per_shard or split.per_shard:
@@ -232,17 +176,16 @@ class SceneWriter:
         unit = int(10 ** max(0, len(str(count)) - 2))
         if count % unit:
             return False
-        assert self._layout is not None  # noqa: S101  known since the first scene
-        assert self._frames is not None  # noqa: S101
+        assert self._frames is not None  # noqa: S101  known since the first scene
         more = count + unit
         taken = split.spool.bytes * more // count
-        if (self._encoding, self._frames.encoding) == ("raw", "jpeg"):
+        if not split.spool.encoded and self._frames.encoding == "jpeg":
             taken //= 4  # as `plan` reckons
-        return self._kind.stored_bytes(more, taken, self._layout, self._frames.encoding) > self._options.shard_bytes
+        stored = self._kind.stored_bytes(more, taken, split.spool.layout, self._frames.encoding)
+        return stored > self._options.shard_bytes
 
     def _write_shard(self, name: Split, split: _SplitWriter) -> None:
-        assert self._layout is not None  # noqa: S101  known since the first scene
-        assert self._frames is not None  # noqa: S101
+        assert self._frames is not None  # noqa: S101  known since the first scene
         at = ShardPlace(
             folder=self.folder,
             split=name,
@@ -251,7 +194,7 @@ class SceneWriter:
             scenes=split.spool.count,
             scenes_per_shard=split.per_shard,
             frames=self._frames,
-            layout=self._layout,
+            layout=split.spool.layout,
         )
         if not self._begun:
             # From here on what was there is gone; another writer's remains are of another name, so they go, too.
@@ -326,14 +269,6 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _checked_fields(fields: Sequence[str]) -> tuple[str, ...]:
-    named = tuple(fields)
-    good = not isinstance(fields, str) and all(isinstance(name, str) and name.isprintable() and name for name in named)
-    if not good or not 1 <= len(named) <= 64 or len(set(named)) != len(named):
-        raise OptionError(f"camera_fields is {fields!r}; expected 1 to 64 names, each another")
-    return named
-
-
 def _checked_details(details: Mapping[str, Any]) -> dict[str, Any]:
     try:
         text = json.dumps(dict(details), allow_nan=False)
@@ -341,26 +276,3 @@ def _checked_details(details: Mapping[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise OptionError(f"details cannot be written as JSON ({error})") from error
     return dict(value)
-
-
-def _as_encoded(frames: Any, where: str) -> list[bytes]:
-    """JPEG bytes of each view, owned; a memory view may change under us."""
-    kinds = (bytes, bytearray, memoryview)
-    if isinstance(frames, (*kinds, str)) or not all(isinstance(frame, kinds) for frame in frames):
-        raise OptionError(f"{where}: expected an array uint8 (views, height, width, 3), or a list of JPEG bytes")
-    return [bytes(frame) for frame in frames]
-
-
-def _checked_cameras(cameras: ArrayLike, layout: SceneLayout, where: str) -> NDArray[np.float32]:
-    try:
-        with np.errstate(over="ignore"):  # what does not fit is infinite, and refused below
-            checked = np.array(cameras, np.float32)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"{where}: cameras are no numbers ({error})") from error
-    if checked.shape != layout.cameras_shape:
-        fields = ", ".join(layout.camera_fields)
-        raise OptionError(f"{where}: cameras {checked.shape}, expected {layout.cameras_shape}: {fields} of each view")
-    if not np.isfinite(checked).all():
-        view = int(np.argwhere(~np.isfinite(checked))[0][0])
-        raise OptionError(f"{where}: the camera of view {view} is {checked[view].tolist()}, expected finite numbers")
-    return checked

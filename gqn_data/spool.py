@@ -30,13 +30,15 @@ class Spool:
         folder: where the file is; None for the system's folder of temporary files.
 
     Attributes:
+        layout: what every scene looks like.
+        encoded: whether frames are JPEG bytes, or pixels.
         count: scenes in it.
         bytes: of their frames.
     """
 
     def __init__(self, layout: SceneLayout, *, encoded: bool, folder: Path | None) -> None:
-        self._layout = layout
-        self._encoded = encoded
+        self.layout = layout
+        self.encoded = encoded
         self._where = folder or Path(tempfile.gettempdir())
         self._file = tempfile.TemporaryFile(buffering=_BUFFER, dir=folder)  # noqa: SIM115  closed by `close`
         self.count = 0
@@ -64,14 +66,14 @@ class Spool:
 
     def scenes(self) -> Iterator[Scene]:
         """All scenes, in the order in which they were added; nothing is added meanwhile."""
-        layout = self._layout
+        layout = self.layout
         with storage.full_disk_told(self._where):
             self._file.seek(0)
         for _ in range(self.count):
-            lengths = np.frombuffer(self._file.read(_LENGTH.itemsize * layout.views if self._encoded else 0), _LENGTH)
+            lengths = np.frombuffer(self._file.read(_LENGTH.itemsize * layout.views if self.encoded else 0), _LENGTH)
             numbers = np.frombuffer(self._file.read(_NUMBER.itemsize * int(np.prod(layout.cameras_shape))), _NUMBER)
             cameras = numbers.reshape(layout.cameras_shape)
-            if self._encoded:
+            if self.encoded:
                 jpegs = [self._file.read(length) for length in lengths.tolist()]
                 yield Scene(cameras, encoded=jpegs, size=(layout.height, layout.width))
             else:
