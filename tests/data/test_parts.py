@@ -218,9 +218,10 @@ def test_parts_replace_no_dataset(shared_raw, tmp_path):
 
 
 def test_a_part_leaves_the_temporary_files_of_others_alone(shared_raw, tmp_path):
-    run_part(shared_raw, tmp_path / "out", "0/2")
     others = tmp_path / "out" / "zarr" / SET / "train" / "frames" / "c" / "x.partial"
+    others.parent.mkdir(parents=True)
     others.write_bytes(b"half of a shard of another part")
+    run_part(shared_raw, tmp_path / "out", "0/2")
     run_part(shared_raw, tmp_path / "out", "1/2")
     assert others.exists()
     convert(shared_raw, ROW, tmp_path / "out", options())
