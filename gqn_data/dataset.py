@@ -139,7 +139,7 @@ class Dataset(Sequence[Scene]):
                     f"{self.folder}: shard {number} of {self.split} has the files {', '.join(found)}, "
                     f"expected {', '.join(expected)}; copy or convert the dataset again"
                 )
-            shard = self._open[number] = kind.open_shard(place, row)
+            shard = self._open.setdefault(number, kind.open_shard(place, row))  # one for all threads
         return shard
 
     def cameras_of(self, scene: int) -> NDArray[np.float32]:

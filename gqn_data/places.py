@@ -2,7 +2,7 @@
 
 A `Place` is a `pathlib.Path`, or a `StorePath` that offers the part of its interface that the project uses. Stores
 are reached through `obstore`; their credentials and endpoints come from where each store's users expect them
-(environment variables, files of the vendors' tools). A URL scheme is a line of `SCHEMES`. Imports `errors` alone.
+(environment variables, files of the vendors' tools). A URL scheme is a line of `SCHEMES`. Imports `errors`, `threads`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import contextlib
 import io
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -20,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from gqn_data.errors import SourceMissing, StoreChanged, StoreError, StoreRefused
+from gqn_data.threads import Threads
 
 if TYPE_CHECKING:
     from obstore import GetOptions, PutMode, UpdateVersion
@@ -327,18 +329,14 @@ class StorePath:
                     raise StoreError(f"{self}: gave {len(data)} bytes from {first} on, expected {last - first}")
                 return data
 
-            with ThreadPoolExecutor(_AHEAD) as threads:
-                starts = iter(range(start, stat.st_size, BLOCK))
-                under_way: list[Future[bytes]] = []
-                try:
-                    for first in starts:
-                        under_way.append(threads.submit(fetch, first))
-                        if len(under_way) >= _AHEAD:
-                            yield under_way.pop(0).result()
-                    while under_way:
-                        yield under_way.pop(0).result()
-                finally:
-                    threads.shutdown(wait=True, cancel_futures=True)
+            with Threads(_AHEAD) as threads:
+                under_way: deque[Future[bytes]] = deque()
+                for first in range(start, stat.st_size, BLOCK):
+                    under_way.append(threads.submit(fetch, first))
+                    if len(under_way) >= _AHEAD:
+                        yield under_way.popleft().result()
+                while under_way:
+                    yield under_way.popleft().result()
 
     def open_reader(self) -> io.BufferedReader:
         """The object as a binary file, read from its beginning to its end."""

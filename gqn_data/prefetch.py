@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
@@ -22,7 +23,7 @@ from gqn_data.places import StorePath
 _THREADS = 4
 _BUSY = 0.2  # seconds until a file that another process fetches is looked for again
 _FAULT = 5.0  # seconds until a file that could not be fetched is tried again
-_PATIENCE = 10.0  # seconds to wait for threads to end; they end by themselves soon after
+_PATIENCE = 5.0  # seconds to wait for threads to end; one that a stalled server holds ends by itself later
 
 
 class Position(NamedTuple):
@@ -74,8 +75,9 @@ class WindowFetcher:
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
+        end = time.monotonic() + _PATIENCE
         for thread in self._threads:
-            thread.join(_PATIENCE)
+            thread.join(max(0.0, end - time.monotonic()))
         self._pins.close()
         atexit.unregister(self.close)
 

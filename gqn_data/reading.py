@@ -129,6 +129,7 @@ class RangedFile:
         self.path = path
         self._expected = size
         self._handle: OpenFile | None = None
+        self._closed = 0  # how often it was closed because it is another file now
 
     def __reduce__(self) -> tuple[type[RangedFile], tuple[Place, int | None]]:
         return type(self), (self.path, self._expected)
@@ -145,7 +146,14 @@ class RangedFile:
     def _opened(self) -> OpenFile:
         return open_file(self.path)
 
+    def _close(self) -> None:
+        """Has the file opened anew, by threads that are opening it just now as well."""
+        with _lock:
+            self._closed += 1
+            self._handle = None
+
     def _open(self) -> OpenFile:
+        closed = self._closed
         try:
             handle = self._opened()  # without the lock: a remote file may have to be fetched first
         except FileNotFoundError as error:
@@ -157,7 +165,7 @@ class RangedFile:
                 f"{self.path}: {handle.size} bytes, the manifest says {self._expected}; convert, index or copy it again"
             )
         with _lock:
-            if self._handle is None:  # not opened by another thread meanwhile
+            if self._handle is None and self._closed == closed:  # not opened by another thread meanwhile
                 self._handle = handle
                 if isinstance(handle, _Handle):
                     _open_files.append(self)

@@ -66,7 +66,7 @@ class CachedFile(RangedFile):
         """Whether the copy had been damaged on this disk; it is another one now."""
         with _renewing:
             if self._cache.copies.removed_if_damaged(self._copy()) is not None:
-                self._handle = None
+                self._close()
                 self._renewed = True
             # Also to a thread that read the damaged copy, and asks after another one had it fetched again.
             return self._renewed

@@ -509,7 +509,8 @@ def _shared_names(group: int) -> set[str]:
 
 def _reader(tmp_path: Path, url: str, cache: Path, rank: int = 0, ranks: int = 1, workers: int = 0) -> Any:
     program = tmp_path / "reader.py"
-    program.write_text(_READER)
+    if not program.exists():
+        program.write_text(_READER)
     return subprocess.Popen(
         [sys.executable, program, url, cache, str(rank), str(ranks), str(workers)],
         env=ENVIRONMENT,
