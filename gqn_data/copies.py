@@ -180,6 +180,11 @@ class Copies:
         self._prepare()
         return Pins(self)
 
+    def remove_leftovers(self) -> None:
+        """Removes what killed processes left: half-fetched files, and pins. To be called in `making_room`."""
+        self._being_fetched()
+        self._pinned()
+
     def _pinned(self) -> set[str]:
         """Addresses that living processes pinned; pins of killed ones are removed."""
         pinned: set[str] = set()
@@ -196,7 +201,7 @@ class Copies:
     def clear(self) -> tuple[int, int]:
         """Removes all copies; who reads one goes on reading. Returns how many files and bytes."""
         with self.making_room():
-            self._being_fetched()
+            self.remove_leftovers()
             entries = self.entries()
             for entry in entries:
                 _remove(entry.path)
@@ -232,6 +237,7 @@ class Pins:
         self._path = copies.folder / "pins" / f"{os.getpid()}-{uuid.uuid4().hex}"
         self._held = contextlib.ExitStack()
         with copies.making_room():  # else it might be taken for a killed process's, before it is locked
+            copies.remove_leftovers()
             self._file = self._held.enter_context(_opened(self._path))
             self._held.enter_context(_locked(self._file))
 

@@ -549,7 +549,7 @@ def test_a_training_killed_while_the_cache_fills_leaves_nothing_behind_that_harm
             reader = _reader(tmp_path, url, cache, workers=1)
             assert reader.stdout.readline() == "begin\n"
             time.sleep(chance.random() * (0.5 if number % 2 else 4))
-            good = not _shared_names(reader.pid)
+            holds = {"no name in /dev/shm": not _shared_names(reader.pid)}
             if number % 2:
                 os.killpg(reader.pid, signal.SIGKILL)
             else:
@@ -557,12 +557,14 @@ def test_a_training_killed_while_the_cache_fills_leaves_nothing_behind_that_harm
             reader.communicate()
             wait_until(lambda reader=reader: not living(reader.pid), 60)  # the workers notice
             left = [path for path in (cache / "files").glob("*") if not path.suffix]
-            good &= all(path.name == sha256_of(path) for path in left)
+            holds["copies are whole"] = all(path.name == sha256_of(path) for path in left)
             server.pace = None
-            good &= _stream(url, epochs=1, window=2, context=None, remote="cache", cache=cache) == here
-            good &= not list((cache / "files").glob("*.partial")) and not list((cache / "pins").iterdir())
+            again = _stream(url, epochs=1, window=2, context=None, remote="cache", cache=cache)
+            holds["the same batches"] = again == here
+            holds["nothing is left over"] = not {*(cache / "files").glob("*.partial"), *(cache / "pins").iterdir()}
             server.pace = (2000, 0.01)
-            survived += good
+            survived += all(holds.values())
+            print(f"try {number}: {holds}")  # shown where the test fails
     faults.record(
         "killed: training from a store", holds="a rerun gives the same batches", tries=tries, survived=survived
     )
