@@ -155,7 +155,7 @@ def test_two_windows_of_an_epoch_are_not_shuffled_alike() -> None:
 
 @pytest.mark.parametrize("shards", [[30, 30, 30, 30], [7, 50, 3, 40, 20]])
 def test_a_scene_may_come_anywhere_in_an_epoch_and_in_its_window(shards: list[int]) -> None:
-    count, epochs = sum(shards), 3000
+    count, epochs = sum(shards), 800
     windows = Windows(shards, window=2, seed=5)
     places = np.array(
         [np.argsort(_epoch(windows, count, epoch))[[0, count // 2, count - 1]] for epoch in range(epochs)]
