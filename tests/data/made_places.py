@@ -4,6 +4,7 @@ import hashlib
 import time
 from pathlib import Path
 
+from gqn_data.errors import StoreChanged
 from gqn_data.manifest import FileRow
 from gqn_data.places import Stat
 
@@ -68,6 +69,15 @@ class CutPlace(MadePlace):
 class LongPlace(MadePlace):
     def spoil(self, data):
         return data + b"!"
+
+
+class ChangingPlace(MadePlace):
+    def blocks(self, start=0, e_tag=None):
+        blocks = super().blocks(start, e_tag)
+        yield next(blocks)
+        if self.fetches <= self.wrong:
+            raise StoreChanged(f"{self}: was replaced meanwhile")
+        yield from blocks
 
 
 def made_file(folder, name, size, *, kind=MadePlace, checksum=True, **options):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fault_server import Fault, FaultServer
-from made_places import CutPlace, LongPlace, made_file
+from made_places import ChangingPlace, CutPlace, LongPlace, made_file
 from processes import wait_until
 
 from gqn_data import copies
@@ -63,7 +63,7 @@ def test_equal_files_of_two_datasets_are_one_copy(cache, remote):
     assert (first.fetches, second.fetches) == (1, 0)
 
 
-@pytest.mark.parametrize("kind", [None, CutPlace, LongPlace])
+@pytest.mark.parametrize("kind", [None, CutPlace, LongPlace, ChangingPlace])
 @pytest.mark.parametrize("wrong", [1, 2])
 def test_wrong_bytes_are_fetched_again(cache, remote, kind, wrong):
     source, row = made_file(remote, "a", 2500, wrong=wrong, **({"kind": kind} if kind else {}))
@@ -72,7 +72,13 @@ def test_wrong_bytes_are_fetched_again(cache, remote, kind, wrong):
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [(None, "SHA-256"), (CutPlace, "2499 bytes"), (LongPlace, "more than the 2500 bytes")]
+    ("kind", "told"),
+    [
+        (None, "SHA-256"),
+        (CutPlace, "2499 bytes"),
+        (LongPlace, "more than the 2500 bytes"),
+        (ChangingPlace, "was replaced meanwhile"),
+    ],
 )
 def test_bytes_that_stay_wrong_are_an_error_that_names_the_file_and_leaves_nothing(cache, remote, kind, told):
     source, row = made_file(remote, "a", 2500, wrong=99, **({"kind": kind} if kind else {}))
