@@ -35,7 +35,8 @@ class DaskProcesses:
         self._threads = threads
         self._logs = []
         self.file = self.folder / "scheduler.json"
-        self.scheduler = self._start("scheduler", "--port", "0", "--scheduler-file", self.file)
+        # Where the tests themselves are killed, nobody ends these: they end by themselves.
+        self.scheduler = self._start("scheduler", "--port", "0", "--scheduler-file", self.file, "--idle-timeout", "600")
         wait_until(self._address)
         self.address = self._address()
         self.workers = []
@@ -67,7 +68,8 @@ class DaskProcesses:
         """Starts workers; each is one process, without a nanny that would start it again."""
         before = len(self._logs)
         for _ in range(count):
-            self.workers.append(self._start("worker", self.address, "--nthreads", self._threads, "--no-nanny"))
+            alone = ("--no-nanny", "--death-timeout", "60")
+            self.workers.append(self._start("worker", self.address, "--nthreads", self._threads, *alone))
         logs = [self.folder / f"worker-{number}.log" for number in range(before, before + count)]
         wait_until(lambda: all(b"Registered to:" in log.read_bytes() for log in logs))
 
