@@ -6,6 +6,7 @@ no name where the system allows that, so nothing is left of a killed process. Im
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,4 +89,5 @@ class Spool:
 
     def close(self) -> None:
         """Removes the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk cannot take what is held back, and nobody needs it any more
+            self._file.close()

@@ -3,6 +3,7 @@
 Nothing of the project writes here: what the tests read was made by somebody else's code.
 """
 
+import contextlib
 import io
 import json
 from functools import cache
@@ -103,9 +104,12 @@ def make_raw_folder(folder, *, train=(4, 3), test=(2,), numbers=None, views=VIEW
 
 
 def tree(folder):
-    """Every file below a folder with its bytes."""
-    files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    """Every file below a folder with its bytes; those that vanish meanwhile are left out."""
+    found = {}
+    for path in sorted(Path(folder).rglob("*")):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return found
 
 
 def parse(payload):
