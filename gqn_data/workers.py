@@ -285,10 +285,23 @@ def map_in_order(executor: Executor | None, function: Callable[[T], R], tasks: I
         yield result_of(executor, waiting.popleft())
 
 
+_LOST = (
+    "a worker process ended without a word: killed, or out of memory (fewer --workers need less of it); or "
+    'a script that calls this lacks `if __name__ == "__main__":` around the call, which spawned workers need'
+)
+
+
 def hand_over(executor: Executor, function: Callable[[T], R], task: T) -> Future[R]:
-    """Gives a task to an executor of `pool`."""
+    """Gives a task to an executor of `pool`.
+
+    Raises:
+        WorkerLost: a worker process has ended without a word before.
+    """
     with interrupts_held_back():
-        return executor.submit(function, task)
+        try:
+            return executor.submit(function, task)
+        except BrokenExecutor as error:  # known to the executor before anybody asked for a result
+            raise WorkerLost(_LOST) from error
 
 
 def most_ahead(executor: Executor | None, otherwise: int) -> int:
@@ -318,7 +331,4 @@ def result_of(executor: Executor, future: Future[R]) -> R:
     try:
         return future.result()
     except BrokenExecutor as error:
-        raise WorkerLost(
-            "a worker process ended without a word: killed, or out of memory (fewer --workers need less of it); or "
-            'a script that calls this lacks `if __name__ == "__main__":` around the call, which spawned workers need'
-        ) from error
+        raise WorkerLost(_LOST) from error

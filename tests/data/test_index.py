@@ -2,6 +2,8 @@
 
 import json
 import os
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -178,3 +180,12 @@ def test_errors_of_workers_arrive_as_they_were_raised_and_workers_ignore_ctrl_c(
 def test_a_worker_that_is_killed_is_told_in_words():
     with pool(2) as executor, pytest.raises(WorkerLost, match="killed, or out of memory"):
         list(map_in_order(executor, die_at_three, range(6), 4))
+
+
+def test_a_pool_that_broke_before_a_task_is_handed_over_is_told_in_words():
+    class Broken(Executor):
+        def submit(self, *_, **__):
+            raise BrokenProcessPool("a child process terminated abruptly")
+
+    with pytest.raises(WorkerLost, match="without a word"):
+        list(map_in_order(Broken(), abs, [1], 2))
