@@ -150,7 +150,9 @@ def test_any_flipped_bit_in_any_copy_is_found(cache, remote, faults):
         survived += (
             len(found) == 1 and path.name in found[0] and sha256_of(cache.get(source, row)) == sha256_of(source.path)
         )
-    faults.record("flipped bits: copies in a cache", holds="`gqn-data cache --verify` finds it", tries=tries, survived=survived)
+    faults.record(
+        "flipped bits: copies in a cache", holds="`gqn-data cache --verify` finds it", tries=tries, survived=survived
+    )
 
 
 @pytest.mark.parametrize("size", [0, 2499, 2501])
