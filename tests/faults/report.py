@@ -46,14 +46,16 @@ def table(rows):
     for kind in kinds:
         part = [row for row in rows if row[0].split(":")[0] == kind]
         tries, survived = sum(row[2] for row in part), sum(row[3] for row in part)
-        out += [
-            f"**{kind[:1].upper()}{kind[1:]}**: {tries:,} tries, {survived:,} survived\n",
-            "| fault | what must hold | tries | survived | test |",
-            "|---|---|---:|---:|---|",
-        ]
+        # What holds of all of them is said once.
+        common = part[0][1] if len({row[1] for row in part}) == 1 else ""
+        out.append(f"**{kind[:1].upper()}{kind[1:]}**: {tries:,} tries, {survived:,} survived")
+        out += [f"What must hold: {common}.\n"] if common else [""]
+        column, line = ("", "") if common else (" what must hold |", "---|")
+        out += [f"| fault |{column} tries | survived | test |", f"|---|{line}---:|---:|---|"]
         for fault, holds, count, good, test in part:
             name = fault.partition(": ")[2] or fault
-            out.append(f"| {name} | {holds} | {count:,} | {good:,} | {test.removeprefix('tests/')} |")
+            cell = "" if common else f" {holds} |"
+            out.append(f"| {name} |{cell} {count:,} | {good:,} | {test.removeprefix('tests/')} |")
         out.append("")
     return "\n".join(out)
 
