@@ -1,4 +1,4 @@
-"""Peak memory of conversion and loader on a small and on a large set: it must not grow with the set.
+"""Peak memory of conversion, download and loader on a small and on a large set: it must not grow with the set.
 
 Run with: python -m benchmarks.memory
 """
@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.download import served
 from benchmarks.scenes import SET, raw_rooms
 from gqn_data.storage import on_disk
 
@@ -21,25 +22,36 @@ _TASKS = {
     "index": "index_source_files(open_raw_folder(raw, SET), out)",
     "300 batches from zarr": "batches(out / 'zarr' / SET.name)",
     "300 batches from numpy": "batches(out / 'numpy' / SET.name)",
+    "download, 4 at once": "download(SET, out / 'fetched', split='train', files=files, workers=4, base_url=url)",
+    "convert from a server": "arrive(out / 'arrived')",
 }
 
 _PROGRAM = """
 import sys
 from itertools import islice
 from pathlib import Path
+from gqn_data.arriving import convert_arriving
+from gqn_data.bucket import Bucket
 from gqn_data.convert import convert
+from gqn_data.download import download
 from gqn_data.index import index_source_files
 from gqn_data.plan import Options
 from gqn_data.scene_sets import find_scene_set
 from gqn_data.sources import open_raw_folder
 
 SET = find_scene_set("{name}")
-raw, out = Path(sys.argv[1]), Path(sys.argv[2])
+raw, out, url = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+files = tuple(range(1, 1 + len(list((raw / "train").iterdir()))))
 
 def batches(path):
     from gqn_data.loader import SceneLoader
     for _ in islice(SceneLoader(path, batch_size=36, context=(5, 5)), 300):
         pass
+
+def arrive(to):
+    with Bucket(SET, url) as bucket:
+        options = Options(formats=("zarr",), splits=("train",), workers=1)
+        convert_arriving(bucket, to, options, files=files)
 
 {task}
 # getrusage would count what the process was before it became this program
@@ -47,11 +59,11 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
-def peak(raw: Path, out: Path, task: str) -> float:
+def peak(raw: Path, out: Path, url: str, task: str) -> float:
     """MiB at the most, of a process that does one task."""
     program = _PROGRAM.format(name=SET.name, task=task)
     done = subprocess.run(
-        [sys.executable, "-c", program, str(raw), str(out)], check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(raw), str(out), url], check=True, stdout=subprocess.PIPE, text=True
     )
     return int(done.stdout) / 1024
 
@@ -64,7 +76,9 @@ def main() -> None:
     figures = []
     for scenes in (options.small, options.large):
         with raw_rooms(scenes) as raw, tempfile.TemporaryDirectory() as out:
-            figures.append([peak(on_disk(raw.folder, "measured"), Path(out), task) for task in _TASKS.values()])
+            folder = on_disk(raw.folder, "measured")
+            with served(folder.parent) as url:
+                figures.append([peak(folder, Path(out), url, task) for task in _TASKS.values()])
     print(f"{'peak memory in MiB':<24} {options.small:>8,} {options.large:>8,} scenes")
     for name, small, large in zip(_TASKS, *figures):
         print(f"{name:<24} {small:>8,.0f} {large:>8,.0f}")

@@ -237,8 +237,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=9_000)
     parser.add_argument("--frames", type=int, default=40_000, help="frames to decode in one run of a warm cache")
-    parser.add_argument("--many", type=int, default=18_000, help="frames of each set that is read by range")
+    parser.add_argument("--many", type=int, default=6_000, help="frames of each set that is read by range")
     parser.add_argument("--runs", type=int, default=3)
+    parts = ("warm", "cold", "range", "memory")
+    parser.add_argument("--only", choices=parts, nargs="+", default=parts, help="measure these alone")
     options = parser.parse_args()
     with raw_rooms(options.scenes) as raw, tempfile.TemporaryDirectory() as scratch, _server() as bucket:
         root = Path(scratch)
@@ -252,10 +254,14 @@ def main() -> None:
         for name, path in places.items():
             _upload(path, bucket / name)
         print(f"{options.scenes:,} scenes of rendered rooms in moto's S3 server on this machine")
-        _warm(root, bucket, places, options)
-        _cold(root, f"{bucket}/zarr")
-        _ranges(root, bucket, options)
-        _memory(root, bucket, options)
+        if "warm" in options.only:
+            _warm(root, bucket, places, options)
+        if "cold" in options.only:
+            _cold(root, f"{bucket}/zarr")
+        if "range" in options.only:
+            _ranges(root, bucket, options)
+        if "memory" in options.only:
+            _memory(root, bucket, options)
 
 
 if __name__ == "__main__":
