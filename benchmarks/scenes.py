@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gqn_data.render.write import render_scene_set
-from gqn_data.scene_sets import find_scene_set
+from gqn_data.scene_sets import SceneSet, find_scene_set
 from gqn_data.sources import RawFolder, open_raw_folder
 from gqn_data.tfrecords import RecordWriter, read_records
 
@@ -25,21 +25,29 @@ _RENDERED = 300
 @contextmanager
 def raw_rooms(scenes: int, folder: Path | None = None) -> Iterator[RawFolder]:
     """A raw folder of so many training scenes, 5000 a file; removed afterwards unless `folder` names one to keep."""
+    with raw_scenes(SET, scenes, folder) as raw:
+        yield raw
+
+
+@contextmanager
+def raw_scenes(scene_set: SceneSet, scenes: int, folder: Path | None = None) -> Iterator[RawFolder]:
+    """The same of any set that is rendered."""
     with tempfile.TemporaryDirectory() as made:
         root = folder or Path(made)
-        raw = root / "raw" / SET.name
+        raw = root / "raw" / scene_set.name
+        train = scene_set.train
         if not (raw / "train").exists():
-            render_scene_set(root, SET.name, scenes=_RENDERED, split="train", seed=0)
-            first = raw / "train" / SET.train.file_name(1)
-            payloads = [record.payload for record in read_records(first)]
-            for number in range(1, -(-scenes // SET.train.scenes_in_file(1)) + 1):
-                begin = (number - 1) * SET.train.scenes_in_file(1)
-                end = min(scenes, number * SET.train.scenes_in_file(1))
-                with (raw / "train" / SET.train.file_name(number)).open("wb") as file:
+            render_scene_set(root, scene_set.name, scenes=min(_RENDERED, scenes), split="train", seed=0)
+            files = sorted((raw / "train").glob("*.tfrecord"))
+            payloads = [record.payload for file in files for record in read_records(file)]
+            for number in range(1, -(-scenes // train.scenes_in_file(1)) + 1):
+                begin = (number - 1) * train.scenes_in_file(1)
+                end = min(scenes, number * train.scenes_in_file(1))
+                with (raw / "train" / train.file_name(number)).open("wb") as file:
                     writer = RecordWriter(file)
                     for scene in range(begin, end):
                         writer.write(payloads[scene % len(payloads)])
-        yield open_raw_folder(raw, SET)
+        yield open_raw_folder(raw, scene_set)
 
 
 def emptied(folder: Path) -> Path:

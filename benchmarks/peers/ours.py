@@ -1,0 +1,43 @@
+"""`gqn_data.loader.SceneLoader`, measured like a peer: a zarr dataset of JPEGs, a numpy dataset of pixels.
+
+Five context views and a query make six. It hands out poses of seven numbers where peers hand out the five of cameras,
+and frames of context and query apart, which are views of one block of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.peers.contract import BATCH, VIEWS, Form, Opened, Peer, PeerBatch
+from gqn_data.dataset import Dataset
+from gqn_data.loader import SceneLoader
+
+
+class _Batches:
+    def __init__(self, loader: SceneLoader) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[PeerBatch]:
+        for batch in self._loader:
+            frames, poses = (batch.target, batch.context_frames), (batch.query_pose, batch.context_poses)
+            yield PeerBatch(frames, poses, batch.scenes, batch.views)
+
+
+def _write(source: Dataset, folder: Path, form: Form) -> None:
+    raise NotImplementedError("the source of the measurement is one of our datasets already")
+
+
+def _read(folder: Path, form: Form, workers: int) -> Opened:
+    loader = SceneLoader(folder, batch_size=BATCH, context=(VIEWS - 1, VIEWS - 1), workers=workers)
+    return Opened(batches=_Batches(loader), ahead=4 * workers)
+
+
+PEER = Peer(
+    title="ours",
+    packages=("gqn-toolkit", "torch"),
+    settings="SceneLoader; JPEG: zarr; raw: numpy",
+    decodes={"jpeg": "reads and decodes the six", "raw": "reads the six"},
+    write=_write,
+    read=_read,
+)

@@ -1,0 +1,128 @@
+"""torch's DataLoader over one file or folder a scene, as the first GQN trainers in PyTorch had it.
+
+Settings: a map-style `Dataset`, `DataLoader(batch_size=36, shuffle=True, drop_last=True, num_workers=N,
+persistent_workers=True)` with the default collation and the default of two batches ahead for each worker
+(docs.pytorch.org, torch.utils.data). JPEG form: a folder a scene with a file a view, decoded with Pillow as in
+torch's tutorial on datasets of one's own. Raw form: a `.npz` file a scene, not compressed (`numpy.savez`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from benchmarks.peers.contract import BATCH, Form, Opened, Peer, PeerBatch, PeerScene, draw_views, jpegs_of
+from gqn_data.dataset import Dataset
+
+_AHEAD = 2  # torch's default for each worker
+
+
+def scene_folder(folder: Path, scene: int) -> Path:
+    """Where a scene lies; a thousand in a folder."""
+    return folder / f"{scene // 1000:04d}" / f"{scene:07d}"
+
+
+def write_jpegs(source: Dataset, folder: Path) -> None:
+    """A folder a scene: `00.jpg`, `01.jpg` ... and `cameras.npy`."""
+    for scene in range(len(source)):
+        own = scene_folder(folder, scene)
+        own.mkdir(parents=True)
+        np.save(own / "cameras.npy", source.cameras_of(scene))
+        for view, jpeg in enumerate(jpegs_of(source, scene)):
+            (own / f"{view:02d}.jpg").write_bytes(jpeg)
+
+
+def _write(source: Dataset, folder: Path, form: Form) -> None:
+    if form == "jpeg":
+        write_jpegs(source, folder)
+        return
+    for scene in range(len(source)):
+        path = scene_folder(folder, scene).with_suffix(".npz")
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, frames=source[scene].frames, cameras=source.cameras_of(scene))
+
+
+class _JpegFolders(TorchDataset[PeerScene]):
+    def __init__(self, folder: Path) -> None:
+        self.folders = [path.parent for path in sorted(folder.glob("*/*/cameras.npy"))]
+
+    def __len__(self) -> int:
+        return len(self.folders)
+
+    def __getitem__(self, scene: int) -> PeerScene:
+        own = self.folders[scene]
+        cameras = np.load(own / "cameras.npy")
+        views = draw_views(len(cameras))
+        frames = np.stack([self._frame(own / f"{view:02d}.jpg") for view in views])
+        return PeerScene(frames, cameras[views], scene, views)
+
+    @staticmethod
+    def _frame(path: Path) -> NDArray[np.uint8]:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+
+
+class _Arrays(TorchDataset[PeerScene]):
+    def __init__(self, folder: Path) -> None:
+        self.files = sorted(folder.glob("*/*.npz"))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, scene: int) -> PeerScene:
+        with np.load(self.files[scene]) as arrays:
+            frames, cameras = arrays["frames"], arrays["cameras"]
+        views = draw_views(len(cameras))
+        return PeerScene(frames[views], cameras[views], scene, views)
+
+
+class Loaded:
+    """The batches of a DataLoader whose samples are `PeerScene`s, and of which frames have their channels last.
+
+    Args:
+        loader: gives `PeerScene`s of stacked tensors.
+        channels_first: whether frames come as (B, VIEWS, 3, H, W); they are handed out as a view of that.
+    """
+
+    def __init__(self, loader: DataLoader[PeerScene], *, channels_first: bool = False) -> None:
+        self._loader = loader
+        self._channels_first = channels_first
+
+    def __iter__(self) -> Iterator[PeerBatch]:
+        for frames, cameras, scenes, views in self._loader:
+            yield PeerBatch(frames.permute(0, 1, 3, 4, 2) if self._channels_first else frames, cameras, scenes, views)
+
+
+def map_style(dataset: TorchDataset[PeerScene], workers: int, *, channels_first: bool = False) -> Opened:
+    """A map-style dataset in a DataLoader, as torch's documentation has it."""
+    loader = DataLoader(
+        dataset,
+        batch_size=BATCH,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=True,
+        generator=torch.Generator().manual_seed(0),
+    )
+    return Opened(batches=Loaded(loader, channels_first=channels_first), ahead=_AHEAD * workers)
+
+
+def _read(folder: Path, form: Form, workers: int) -> Opened:
+    return map_style(_JpegFolders(folder) if form == "jpeg" else _Arrays(folder), workers)
+
+
+PEER = Peer(
+    title="torch DataLoader, files, Pillow",
+    packages=("torch", "pillow"),
+    settings="map-style, shuffle, persistent_workers; JPEG: folder a scene, Pillow; raw: .npz a scene",
+    decodes={"jpeg": "reads and decodes the six", "raw": "reads all"},
+    write=_write,
+    read=_read,
+)
