@@ -11,7 +11,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -45,9 +46,7 @@ class DaskCluster(Cluster):
     ) -> None:
         self._client = client
         self._comm = client.scheduler_comm
-        # Impure: equal tasks are not the same task, or a run would be handed the error of the one before.
-        self._executor = client.get_executor(pure=False)
-        self._under_way: dict[Future[Any], Future[Any]] = {}
+        self._under_way: dict[Future[Any], Any] = {}
         self._patience = _patience() if patience is None else patience
         self._say = say
         self._slots = 0
@@ -66,17 +65,21 @@ class DaskCluster(Cluster):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Hands a task to the scheduler, which runs it again elsewhere when its worker is lost."""
         here: Future[T] = Future()
-        there = self._executor.submit(fn, *args, **kwargs)
+        # Impure: equal tasks are not the same task, or a run would be handed the error of the one before. Dask's own
+        # executor (`get_executor`) is not used: a result that is lost with its worker while it is fetched, and made
+        # again, comes out of it as "cannot unpack" (distributed 2026.8, `_cascade_future`).
+        there = self._client.submit(partial(fn, *args, **kwargs), pure=False)
         self._under_way[here] = there
         here.add_done_callback(self._let_go)
-        there.add_done_callback(lambda done: _hand_on(done, here))
+        self._client.loop.add_callback(_hand_on, there, here)
         return here
 
     def _let_go(self, here: Future[Any]) -> None:
         # Dask keeps a result, and makes it again when its worker is lost, for as long as its own future lives.
         there = self._under_way.pop(here)
         if here.cancelled():
-            there.cancel()
+            with contextlib.suppress(Exception):  # of a client that is closed
+                there.cancel()
 
     def slots(self) -> int:
         """The threads of all workers that are there now."""
@@ -123,18 +126,16 @@ def _version() -> str:
     return VERSION
 
 
-def _hand_on(there: Future[T], here: Future[T]) -> None:
-    """Gives what became of one future to another."""
-    if not here.set_running_or_notify_cancel():
-        return
-    if there.cancelled():
-        here.set_exception(CancelledError())
-        return
-    error = there.exception()
-    if error is not None:
-        here.set_exception(error)
+async def _hand_on(there: Any, here: Future[Any]) -> None:
+    """Waits for Dask's future, and gives what became of it to another; runs in the client's event loop."""
+    try:
+        result = await there
+    except Exception as error:  # noqa: BLE001  whatever a task raises, and Dask's own
+        if here.set_running_or_notify_cancel():
+            here.set_exception(error)
     else:
-        here.set_result(there.result())
+        if here.set_running_or_notify_cancel():
+            here.set_result(result)
 
 
 def _patience() -> float:
