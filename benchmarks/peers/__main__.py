@@ -7,8 +7,8 @@ with the interpreter that runs this, or with the one that is named for it:
 
     python -m benchmarks.peers --python tf-data=/path/to/bin/python --python grain=/path/to/bin/python
 
-The batches of 36 scenes, six of 15 views, are the same for all; what each gives is checked against the dataset before it is
-timed. Files are read right after they are written, so they come from memory, not from the disk.
+Batches of 36 scenes, six of 15 views, are the same for all; what each gives is checked against the dataset before it
+is timed. Files are read right after they are written, so they come from memory, not from the disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import os
 import platform
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -59,7 +58,7 @@ class Process:
     """
 
     def __init__(self, python: str, name: str, form: Form, source: Path, folder: Path) -> None:
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by `end`
         self._process = subprocess.Popen(
             [python, "-m", "benchmarks.peers.measure", name, form, str(source), str(folder)],
             cwd=_ROOT,
@@ -232,7 +231,8 @@ def main() -> None:
         root = Path(made)
         forms = options.form or list(_FORMS)
         convert(raw.folder, _SET, root, Options(formats=tuple(_FORMS[form] for form in forms), workers=2))
-        print(f"{options.scenes:,} scenes of {_SET.name}, batches of {BATCH}, {VIEWS} of {raw.layout.views} views; scenes/s")
+        views = raw.layout.views
+        print(f"{options.scenes:,} scenes of {_SET.name}, batches of {BATCH}, {VIEWS} of {views} views; scenes/s")
         print(HEADER, flush=True)
         for form in forms:
             source = root / _FORMS[form] / _SET.name
@@ -257,7 +257,11 @@ def main() -> None:
     print(f"\n{seconds:.0f} s in all\n")
     print("\n".join(settings(results)))
     if options.json:
-        facts = {"python": platform.python_version(), "machine": platform.platform(), "cores": os.cpu_count()}
+        facts: dict[str, Any] = {
+            "python": platform.python_version(),
+            "machine": platform.platform(),
+            "cores": os.cpu_count(),
+        }
         facts |= {"scenes": options.scenes, "batch": BATCH, "views": VIEWS, "seconds": seconds, "load": os.getloadavg()}
         content = {**facts, "results": [asdict(result) for result in results]}
         options.json.write_text(json.dumps(content, indent=2) + "\n")

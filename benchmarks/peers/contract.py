@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -103,4 +104,4 @@ def parts(scenes: int, count: int = SHARDS) -> list[range]:
     """The scenes in so many parts of about equal size, none of them empty."""
     count = min(count, scenes)
     bounds = [scenes * part // count for part in range(count + 1)]
-    return [range(begin, end) for begin, end in zip(bounds, bounds[1:])]
+    return [range(begin, end) for begin, end in pairwise(bounds)]

@@ -2,9 +2,9 @@
 
 Settings (google-grain.readthedocs.io, "Dataset Basics" and "Reading ArrayRecord Files"): files written with
 `group_size:1` for random access; `MapDataset.source(ArrayRecordDataSource).seed().shuffle().repeat().random_map()`,
-`.to_iter_dataset(ReadOptions(...))`, `.batch(36)`, `.mp_prefetch(MultiprocessingOptions(num_workers=N))`. Its generator of
-random numbers for each record draws the views. Records are msgpack (its tutorial pickles them), six JPEGs are
-decoded with Pillow. It gives numpy arrays.
+`.to_iter_dataset(ReadOptions(...))`, `.batch(36)`, `.mp_prefetch(MultiprocessingOptions(num_workers=N))`. Its
+generator of random numbers for each record draws the views. Records are msgpack (its tutorial pickles them), six
+JPEGs are decoded with Pillow. It gives numpy arrays.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Batches:
         return (PeerBatch(*batch) for batch in self._dataset)
 
 
-def _read(folder: Path, form: Form, workers: int) -> Opened:
+def _read(folder: Path, _form: Form, workers: int) -> Opened:
     import grain
 
     files = sorted(str(path) for path in folder.glob("*.array_record"))

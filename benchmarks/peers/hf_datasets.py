@@ -2,9 +2,9 @@
 
 Settings (huggingface.co/docs/datasets, "Stream" and "Use with PyTorch"): `load_dataset("parquet", streaming=True)`,
 `.shuffle(buffer_size=1000)`, `.map()`, torch's `DataLoader(batch_size=36, num_workers=N)` over files enough for all
-workers, `persistent_workers=True`. The JPEGs of a scene are a list of `binary` and pixels one `binary`, which is kinder
-than its `Image` and `Array4D`: those would decode every view, and hand pixels over as nested lists. Six are decoded with
-Pillow, which is what its `Image` decodes with.
+workers, `persistent_workers=True`. The JPEGs of a scene are a list of `binary` and pixels one `binary`, which is
+kinder than its `Image` and `Array4D`: those would decode every view, and hand pixels over as nested lists. Six are
+decoded with Pillow, which is what its `Image` decodes with.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _collate(rows: list[dict[str, Any]]) -> Any:
     return default_collate([row["chosen"] for row in rows])
 
 
-def _read(folder: Path, form: Form, workers: int) -> Opened:
+def _read(folder: Path, _form: Form, workers: int) -> Opened:
     import datasets
     from torch.utils.data import DataLoader
 

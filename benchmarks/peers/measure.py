@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers import PEERS
-from benchmarks.peers.contract import BATCH, VIEWS, Form, Opened, Peer, PeerBatch
+from benchmarks.peers.contract import BATCH, BUFFER, VIEWS, Form, Opened, Peer, PeerBatch
 from gqn_data.cameras import poses_of
 from gqn_data.dataset import Dataset, open_dataset
 
@@ -106,8 +106,10 @@ def check(stream: Stream, source: Dataset, tolerance: float) -> dict[str, float]
     mean = max(means)
     if mean > tolerance:
         raise Unlike(f"frames differ by {mean:.2f} levels (greatest {most}), expected {tolerance} at most")
-    _expect("scenes twice in an epoch", len({scene for scene, _ in seen}) == len(seen), True)
-    _expect("scenes in another order than they lie in", [scene for scene, _ in seen] != sorted(s for s, _ in seen), True)
+    if len(source) > 4 * BUFFER:  # small sets are over while a buffer is being filled, and some repeat them into it
+        _expect("scenes in an epoch, each once", len({scene for scene, _ in seen}), len(seen))
+    order = [scene for scene, _ in seen]
+    _expect("scenes in another order than they lie in", order != sorted(order), True)
     _expect("views drawn for each scene", len({chosen for _, chosen in seen}) > BATCH // 2, True)
     return {"mean": mean, "most": most}
 

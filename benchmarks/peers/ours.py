@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.peers.contract import BATCH, VIEWS, Form, Opened, Peer, PeerBatch
 from gqn_data.dataset import Dataset
-from gqn_data.loader import SceneLoader
+
+if TYPE_CHECKING:
+    from gqn_data.loader import SceneLoader
 
 
 class _Batches:
@@ -28,7 +31,9 @@ def _write(source: Dataset, folder: Path, form: Form) -> None:
     raise NotImplementedError("the source of the measurement is one of our datasets already")
 
 
-def _read(folder: Path, form: Form, workers: int) -> Opened:
+def _read(folder: Path, _form: Form, workers: int) -> Opened:
+    from gqn_data.loader import SceneLoader
+
     loader = SceneLoader(folder, batch_size=BATCH, context=(VIEWS - 1, VIEWS - 1), workers=workers)
     return Opened(batches=_Batches(loader), ahead=4 * workers)
 
