@@ -20,6 +20,7 @@ import os
 import platform
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,7 @@ class Result:
         peer_rate: scenes/s; None where it could not be measured.
         our_rate: scenes/s of our loader in the same run.
         ratio: ours / peer: median, least, greatest.
+        cores: cores that the peer and ours kept busy, consumer and all threads included.
         frames_differ: mean and greatest difference from our frames, in levels of 255.
         why_not: why it could not be measured.
     """
@@ -128,6 +130,7 @@ class Result:
     peer_rate: float | None = None
     our_rate: float | None = None
     ratio: tuple[float, float, float] | None = None
+    cores: tuple[float, float] | None = None
     frames_differ: tuple[float, float] | None = None
     why_not: str = ""
 
@@ -153,11 +156,14 @@ def measure(
         asked = {"workers": workers, "seconds": seconds, "least": least}
         try:
             differ = peer.ask("open", workers=workers)
-            figures = side_by_side(
-                lambda asked=asked: peer.ask("rate", **asked),  # type: ignore[misc]
-                lambda asked=asked: our.ask("rate", **asked),  # type: ignore[misc]
-                runs,
-            )
+            cores: dict[Process, list[float]] = {peer: [], our: []}
+
+            def rate(process: Process, asked: dict[str, Any] = asked, cores: Any = cores) -> float:
+                measured = process.ask("rate", **asked)
+                cores[process].append(measured["cores"])
+                return float(measured["scenes"])
+
+            figures = side_by_side(lambda rate=rate: rate(peer), lambda rate=rate: rate(our), runs)  # type: ignore[misc]
             peer.ask("close", workers=workers)
         except PeerFailed as failure:
             yield Result(peer=name, form=form, workers=workers, versions=versions, why_not=f"failed: {failure}")
@@ -170,6 +176,7 @@ def measure(
             peer_rate=figures[0],
             our_rate=figures[1],
             ratio=figures[2:],
+            cores=(statistics.median(cores[peer]), statistics.median(cores[our])),
             frames_differ=(differ["mean"], differ["most"]),
         )
 
@@ -178,13 +185,15 @@ def row(result: Result) -> str:
     """A line of the table."""
     peer = PEERS[result.peer]
     head = f"{peer.title:<36} {result.form:<5} {result.workers:>2}"
-    if result.ratio is None or result.peer_rate is None or result.our_rate is None:
+    if result.ratio is None or result.peer_rate is None or result.our_rate is None or result.cores is None:
         return f"{head}  {result.why_not}"
     median, low, high = result.ratio
-    return f"{head} {result.peer_rate:>9,.0f} {result.our_rate:>9,.0f}  {median:5.1f} ({low:.1f} to {high:.1f})"
+    theirs, ours = result.cores
+    rates = f"{result.peer_rate:>9,.0f} ({theirs:.1f}) {result.our_rate:>9,.0f} ({ours:.1f})"
+    return f"{head} {rates}  {median:5.1f} ({low:.1f} to {high:.1f})"
 
 
-HEADER = f"{'':<36} {'form':<5} {'w':>2} {'peer':>9} {'ours':>9}  ours / peer (range)"
+HEADER = f"{'':<36} {'form':<5} {'w':>2} {'peer (cores)':>15} {'ours (cores)':>15}  ours / peer (range)"
 
 
 def settings(results: Sequence[Result]) -> Iterator[str]:

@@ -7,6 +7,7 @@ waits for such lines; there is no need to.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -59,9 +60,13 @@ class Stream:
             self.next()
             taken += 1
 
-    def rate(self, seconds: float, least: int) -> float:
-        """Scenes/s over so many seconds and at least so many batches; starting an epoch does not count."""
+    def rate(self, seconds: float, least: int) -> dict[str, float]:
+        """Scenes/s over so many seconds and at least so many batches, and the cores that they kept busy.
+
+        Starting an epoch does not count.
+        """
         self.drain()
+        wall, busy = time.perf_counter(), processor_seconds()
         counted, passed, restarts = 0, 0.0, 0
         begin = time.perf_counter()
         while counted < least or passed < seconds:
@@ -76,7 +81,19 @@ class Stream:
             passed += now - begin
             begin = now
             counted += 1
-        return counted * BATCH / passed
+        cores = (processor_seconds() - busy) / (time.perf_counter() - wall)
+        return {"scenes": counted * BATCH / passed, "cores": cores}
+
+
+def processor_seconds() -> float:
+    """What all processes of this one's session have used so far, as Linux counts it; 0 elsewhere."""
+    session, ticks = os.getsid(0), 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def check(stream: Stream, source: Dataset, tolerance: float) -> dict[str, float]:
@@ -169,8 +186,8 @@ class Session:
         self._streams[workers] = Stream(self._peer.read(self._folder, self._form, workers))
         return check(self._streams[workers], self._source, self._peer.tolerance if self._form == "jpeg" else 0.0)
 
-    def rate(self, workers: int, seconds: float, least: int) -> float:
-        """Scenes/s."""
+    def rate(self, workers: int, seconds: float, least: int) -> dict[str, float]:
+        """Scenes/s, and cores that were busy."""
         return self._streams[workers].rate(seconds, least)
 
     def close(self, workers: int) -> None:
