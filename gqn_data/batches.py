@@ -1,6 +1,6 @@
-"""One batch: which scenes and views it holds, and its frames decoded into a block of memory.
+"""One batch: its frames decoded into a block of memory, with the poses, and which scenes and views they are.
 
-Runs in the loader's workers; numpy only. Imports `cameras`, `dataset`, `images`, `order`, `views`.
+Runs in the loader's workers; numpy only. Imports `cameras`, `dataset`, `images`, `sampling`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data import images
-from gqn_data.cameras import POSE_NUMBERS, pose_fields, poses_of
+from gqn_data.cameras import POSE_NUMBERS, PoseOrder, pose_fields, poses_of
 from gqn_data.dataset import Dataset
-from gqn_data.order import Windows, scenes_of_batch
-from gqn_data.views import choose_views
+from gqn_data.sampling import Sampling
 
 _ALIGNED = 64  # parts of a batch begin on a cache line
+# ... but not frames: where rows of pixels begin at a multiple of 32 bytes, libjpeg-turbo writes them past the caches
+# and has to wait for the memory. Decoding then takes a fifth more (docs/loader-results.md).
+_FRAMES_BEGIN = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class BatchShape:
 
     Attributes:
         scenes: B.
-        views: 1 + K, the query and the context.
+        views: slots for views: the query and the context, or all views.
         size: height and width of a frame in pixels.
         pose: numbers of a pose.
     """
@@ -40,18 +42,19 @@ class BatchShape:
     pose: int = POSE_NUMBERS
 
     def parts(self) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
-        """Type, dimensions, first byte and bytes of frames, poses, views and scenes."""
+        """Type, dimensions, first byte and bytes of frames, poses, views, scenes and datasets."""
         slots = (self.scenes, self.views)
-        start = 0
+        start = _FRAMES_BEGIN
         for name, dimensions in (
             ("uint8", (*slots, self.size, self.size, 3)),
             ("float32", (*slots, self.pose)),
             ("int64", slots),
             ("int64", (self.scenes,)),
+            ("int64", (self.scenes,)),
         ):
             size = int(np.prod(dimensions)) * np.dtype(name).itemsize
             yield name, dimensions, start, size
-            start += -(-size // _ALIGNED) * _ALIGNED
+            start = -(-(start + size) // _ALIGNED) * _ALIGNED
 
     @property
     def bytes(self) -> int:
@@ -67,64 +70,60 @@ class Ticket:
     Attributes:
         epoch: from 0.
         batch: in the epoch, from 0.
-        block: which block of the loader's memory it goes to; None for one of its own.
+        block: which block of the loader's memory it goes to.
     """
 
     epoch: int
     batch: int
-    block: int | None = None
+    block: int
 
 
 class BatchMaker:
     """Makes the batches of one rank.
 
     Args:
-        dataset: where the scenes are.
-        batch_size: scenes in a batch, over all ranks.
-        context: the smallest and the largest number of context views.
-        seed: of the order and of the choice of views.
-        shuffle: permute the scenes of each epoch, or keep them in source order.
-        size: frames are resized by area to so many pixels.
+        datasets: where the scenes are, as `sampling` numbers them.
+        sampling: which scenes and views.
+        size: frames are resized to so many pixels.
+        resize: how.
+        poses: in what order, or cameras as they are.
         rank: which slice of every batch.
         ranks: number of slices.
-        windows: the way through the shards; None for all scenes at once.
         at_once: scenes read at the same time, by threads: where every read is a request to a store, most of it is
             waiting.
     """
 
     def __init__(
         self,
-        dataset: Dataset,
+        datasets: Sequence[Dataset],
+        sampling: Sampling,
         *,
-        batch_size: int,
-        context: tuple[int, int],
-        seed: int,
-        shuffle: bool,
         size: int,
-        rank: int,
-        ranks: int,
-        windows: Windows | None = None,
+        resize: images.Resize = "area",
+        poses: PoseOrder = "sin_first",
+        rank: int = 0,
+        ranks: int = 1,
         at_once: int = 1,
     ) -> None:
-        self._dataset = dataset
-        self._batch_size = batch_size
-        self._context = context
-        self._seed = seed
-        self._shuffle = shuffle
+        self._datasets = list(datasets)
+        self._sampling = sampling
         self._size = size
+        self._resize: images.Resize = resize
+        self._poses: PoseOrder = poses
         self._rank = rank
         self._ranks = ranks
-        self._windows = windows
         self._at_once = at_once
+        # Which dataset and scene is being read, for whoever wonders when this process is gone; elsewhere in a worker.
+        self.at: NDArray[np.int64] = np.full(2, -1, np.int64)
 
     @cached_property
     def largest(self) -> BatchShape:
         """The shape of a full batch."""
-        return self._shape(self._batch_size // self._ranks)
+        return self._shape(self._sampling.batch_size // self._ranks, self._sampling.slots)
 
-    def _shape(self, scenes: int) -> BatchShape:
-        pose = len(pose_fields(self._dataset.layout.camera_fields))
-        return BatchShape(scenes=scenes, views=1 + self._context[1], size=self._size, pose=pose)
+    def _shape(self, scenes: int, views: int) -> BatchShape:
+        pose = len(pose_fields(self._datasets[0].layout.camera_fields, self._poses))
+        return BatchShape(scenes=scenes, views=views, size=self._size, pose=pose)
 
     def make(self, ticket: Ticket, block: NDArray[np.uint8]) -> BatchShape:
         """Fills the block, which may hold anything before; returns how the batch lies in it.
@@ -132,48 +131,56 @@ class BatchMaker:
         Raises:
             GQNError: a frame cannot be read or decoded.
         """
-        dataset, size = self._dataset, self._size
-        layout = dataset.layout
-        scenes = scenes_of_batch(
-            ticket.batch,
-            batch_size=self._batch_size,
-            count=len(dataset),
-            seed=self._seed,
-            epoch=ticket.epoch,
-            shuffle=self._shuffle,
-            rank=self._rank,
-            ranks=self._ranks,
-            windows=self._windows,
-        )
-        choice = choose_views(scenes, views=layout.views, context=self._context, seed=self._seed, epoch=ticket.epoch)
-        shape = self._shape(len(scenes))
-        frames, poses, views, numbers = (
+        sample = self._sampling.batch(ticket.epoch, ticket.batch, rank=self._rank, ranks=self._ranks)
+        shape = self._shape(*sample.views.shape)
+        frames, poses, views, scenes, members = (
             block[start : start + count].view(name).reshape(dimensions)
             for name, dimensions, start, count in shape.parts()
         )
-        views[...] = choice.views
-        numbers[...] = scenes
-        cameras = np.empty((len(scenes), *layout.cameras_shape), np.float32)
-        chosen = [*zip(itertools.count(), scenes.tolist(), choice.views.tolist(), (choice.context + 1).tolist())]
-
-        def fill(slots: Sequence[tuple[int, int, list[int], int]]) -> None:
-            # Decoding writes pixel by pixel: into small memory of one's own, which stays in the cache, and then all at
-            # once into the block, it takes a tenth less than straight into shared pages.
-            decoded = np.empty((shape.views, *layout.frames_shape[1:]), np.uint8)
-            for slot, scene, wanted, used in slots:
-                cameras[slot] = dataset.decode_into(scene, wanted[:used], decoded)
-                frames[slot, :used] = images.resize_area(decoded[:used], size)
-                if used < shape.views:
-                    frames[slot, used:] = 0
-
+        views[...] = sample.views
+        scenes[...] = sample.scenes
+        members[...] = sample.members
+        fields = self._datasets[0].layout.camera_fields
+        most = max(dataset.layout.views for dataset in self._datasets)
+        cameras = np.zeros((len(scenes), most, len(fields)), np.float32)
+        used = (sample.views >= 0).sum(1)
+        chosen = [
+            *zip(itertools.count(), sample.members.tolist(), scenes.tolist(), sample.views.tolist(), used.tolist())
+        ]
         if self._at_once == 1:
-            fill(chosen)
+            self._fill(chosen, frames, cameras)
         else:
             with ThreadPoolExecutor(self._at_once) as threads:
-                for _ in threads.map(fill, (chosen[first :: self._at_once] for first in range(self._at_once))):
+                parts = [chosen[first :: self._at_once] for first in range(self._at_once)]
+                for _ in threads.map(lambda part: self._fill(part, frames, cameras), parts):
                     pass
-        absent = choice.views < 0
-        of_views = np.where(absent, 0, choice.views)[:, :, None]
-        poses[...] = poses_of(np.take_along_axis(cameras, of_views, axis=1), layout.camera_fields)
+        absent = sample.views < 0
+        of_views = np.where(absent, 0, sample.views)[:, :, None]
+        poses[...] = poses_of(np.take_along_axis(cameras, of_views, axis=1), fields, self._poses)
         poses[absent] = 0
         return shape
+
+    def _fill(
+        self,
+        slots: Sequence[tuple[int, int, int, list[int], int]],
+        frames: NDArray[np.uint8],
+        cameras: NDArray[np.float32],
+    ) -> None:
+        """Reads scenes: (slot, dataset, scene, views, number of views) of each."""
+        at, size = self.at, self._size
+        for slot, member, scene, wanted, used in slots:
+            here = frames[slot]
+            if used < len(here):
+                here[used:] = 0
+            if not used:  # padding
+                continue
+            at[0] = member
+            at[1] = scene
+            dataset = self._datasets[member]
+            layout = dataset.layout
+            if (layout.height, layout.width) == (size, size):
+                cameras[slot, : layout.views] = dataset.decode_into(scene, wanted[:used], here)
+            else:
+                decoded = np.empty((used, *layout.frames_shape[1:]), np.uint8)
+                cameras[slot, : layout.views] = dataset.decode_into(scene, wanted[:used], decoded)
+                here[:used] = images.resized(decoded, size, self._resize)

@@ -5,7 +5,7 @@ The one place that knows the JPEG library. Imports `errors` alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import simplejpeg
@@ -14,6 +14,8 @@ from gqn_data.errors import CorruptFrame, OptionError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Resize = Literal["area", "bilinear"]
 
 DECODER = f"simplejpeg {simplejpeg.__version__}"
 
@@ -170,3 +172,52 @@ def _area_weights(old: int, new: int) -> NDArray[np.float32]:
     low = np.maximum(edges[:-1, None], pixels)
     high = np.minimum(edges[1:, None], pixels + 1)
     return np.asarray(np.clip(high - low, 0, None) * (new / old), np.float32)
+
+
+def resized(frames: NDArray[np.uint8], size: int, how: Resize = "area") -> NDArray[np.uint8]:
+    """Frames of another size: uint8 (..., size, size, 3); as they are where they have it.
+
+    Args:
+        frames: uint8 (..., height, width, 3), RGB.
+        size: new height and width in pixels.
+        how: `area`, each new pixel the mean of the area that it covers, for smaller sizes; or `bilinear`, as
+            `resize_bilinear`.
+
+    Raises:
+        OptionError: a size that this way cannot give, or another way.
+    """
+    if how == "area":
+        return resize_area(frames, size)
+    if how == "bilinear":
+        return resize_bilinear(frames, size)
+    raise OptionError(f"resize is {how!r}, expected area or bilinear")
+
+
+def resize_bilinear(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Frames of another size, each new pixel interpolated between the four old ones around its centre.
+
+    Centres of pixels lie at half numbers, the border is repeated, and nothing is smoothed: what torch's `interpolate`
+    (`mode="bilinear", align_corners=False, antialias=False`) and OpenCV's `INTER_LINEAR` do. Going to less than half
+    the size skips pixels; `area` does not.
+
+    Args:
+        frames: uint8 (..., height, width, 3), RGB.
+        size: new height and width in pixels, smaller or larger.
+
+    Raises:
+        OptionError: no size.
+    """
+    height, width = frames.shape[-3:-1]
+    if size < 1:
+        raise OptionError(f"frames cannot be resized to {size}x{size}: expected 1 pixel or more")
+    if size == height == width:
+        return frames
+    rows, columns = _bilinear_weights(height, size), _bilinear_weights(width, size)
+    new = np.einsum("ih,...hwc,jw->...ijc", rows, frames.astype(np.float32), columns, optimize=True)
+    return np.asarray(np.clip(np.floor(new + 0.5), 0, 255), np.uint8)
+
+
+def _bilinear_weights(old: int, new: int) -> NDArray[np.float32]:
+    """(new, old): the weight of each old pixel in each new one; rows sum to one."""
+    centres = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
+    return np.asarray(np.clip(1 - np.abs(centres[:, None] - np.arange(old)), 0, None), np.float32)

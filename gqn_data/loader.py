@@ -4,9 +4,10 @@
         ...
 
 The stream of scenes and views depends on the dataset, the seed and the batch size: not on the number of workers,
-nor on where it was interrupted, nor on where the dataset lies. Only the views that a batch uses are decoded. Scenes of
-a large dataset in a store come in windows of shards, from a cache on this machine or by range (docs/streaming.md).
-Imports `batches`, `cache`, `dataset`, `order`, `prefetch`, `spawned`, `streaming`, `views`.
+nor on where it was interrupted, nor on where the dataset lies. Only the views that a batch uses are decoded, by worker
+processes, straight into memory that they share with this one. Scenes of a large dataset in a store come in windows of
+shards, from a cache on this machine or by range (docs/streaming.md). docs/loader.md shows it all in use.
+Imports `batches`, `members`, `piped`, `prefetch`, `ring`, `sampling`, `streaming`, `views`.
 """
 
 from __future__ import annotations
@@ -14,55 +15,84 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from numpy.typing import ArrayLike
 
 from gqn_data.batches import BatchMaker, BatchShape, Ticket
-from gqn_data.cache import ShardCache, open_cache
-from gqn_data.cameras import pose_fields
-from gqn_data.dataset import open_dataset
+from gqn_data.cameras import PoseOrder, pose_fields
 from gqn_data.errors import GQNError, OptionError
-from gqn_data.order import Windows
-from gqn_data.places import StorePath
+from gqn_data.images import Resize
+from gqn_data.members import Members, Paths
+from gqn_data.piped import PipedWorkers, Start
 from gqn_data.prefetch import Position, WindowFetcher
+from gqn_data.ring import Ring
+from gqn_data.sampling import Sampling, Tail
 from gqn_data.scene_sets import SCENE_SETS, Split
-from gqn_data.spawned import SpawnedWorkers
-from gqn_data.streaming import CachedFiles, Reading, Remote, choose_reading, default_window
-from gqn_data.views import check_context
+from gqn_data.streaming import Reading, Remote
+from gqn_data.views import ContextPer, check_context
 
-_PAGE = 4096
 _AHEAD = 2  # batches that each worker makes ahead
 _REQUESTS = 16  # scenes of a batch that are read at the same time by range
 _HELD = 3  # blocks for batches that the consumer still holds when the next are made
+_PLACE = ("epoch", "batches", "windows", "shards")  # of a state: what is no option
 
 
 class Batch(NamedTuple):
-    """A batch of B scenes, each with up to K context views; frames of H by W pixels.
+    """A batch of B scenes, each with up to S = 1 + K views; frames of H by W pixels.
+
+    The first view is the query, the others are the context; with `context="all"` they are all views in their order.
 
     Attributes:
-        context_frames: uint8 (B, K, H, W, 3); zeros beyond a scene's own number of context views.
-        context_poses: float32 (B, K, 7): x, y, z, sin yaw, cos yaw, sin pitch, cos pitch; zeros beyond, too. Of
-            cameras other than DeepMind's five numbers: the numbers as they are (`SceneLoader.pose_fields`).
-        context_mask: bool (B, K); True for the context views of a scene.
-        query_pose: float32 (B, 7).
-        target: uint8 (B, H, W, 3), the frame that the query asks for.
-        scenes: int64 (B,), numbers of the scenes in the split.
-        views: int64 (B, 1 + K): the query view, then the context views; -1 beyond.
+        frames: uint8 (B, S, H, W, 3); zeros beyond a scene's own number of views.
+        poses: float32 (B, S, 7): x, y, z, sin yaw, cos yaw, sin pitch, cos pitch; zeros beyond, too. Of cameras other
+            than DeepMind's five numbers: the numbers as they are (`SceneLoader.pose_fields`).
+        views: int64 (B, S): numbers of the views in the scene; -1 beyond.
+        scenes: int64 (B,), numbers of the scenes in the split; -1 where the batch is padded.
+        datasets: int64 (B,): which of the loader's datasets a scene is from; -1 where the batch is padded.
     """
 
-    context_frames: torch.Tensor
-    context_poses: torch.Tensor
-    context_mask: torch.Tensor
-    query_pose: torch.Tensor
-    target: torch.Tensor
-    scenes: torch.Tensor
+    frames: torch.Tensor
+    poses: torch.Tensor
     views: torch.Tensor
+    scenes: torch.Tensor
+    datasets: torch.Tensor
+
+    @property
+    def target(self) -> torch.Tensor:
+        """uint8 (B, H, W, 3), the frame that the query asks for."""
+        return self.frames[:, 0]
+
+    @property
+    def query_pose(self) -> torch.Tensor:
+        """float32 (B, 7)."""
+        return self.poses[:, 0]
+
+    @property
+    def context_frames(self) -> torch.Tensor:
+        """uint8 (B, K, H, W, 3)."""
+        return self.frames[:, 1:]
+
+    @property
+    def context_poses(self) -> torch.Tensor:
+        """float32 (B, K, 7)."""
+        return self.poses[:, 1:]
+
+    @property
+    def context_mask(self) -> torch.Tensor:
+        """Bool (B, K); True for the context views of a scene."""
+        return self.views[:, 1:] >= 0
+
+    @property
+    def valid(self) -> torch.Tensor:
+        """Bool (B,); False where the batch is padded (`tail="pad"`), and frames and poses are zeros."""
+        return self.scenes >= 0
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The batch on another device."""
@@ -73,69 +103,39 @@ class Batch(NamedTuple):
         return Batch(*(part.pin_memory() for part in self))
 
 
-class _Blocks:
-    """Memory for batches, used again and again: a page of new memory costs more than decoding into an old one.
-
-    A block is lent out, and comes back by itself when the last tensor on it is gone.
-
-    Args:
-        count: number of blocks.
-        size: bytes of each.
-        shared: whether worker processes are to write to them.
-    """
-
-    def __init__(self, count: int, size: int, *, shared: bool) -> None:
-        self.memory = torch.empty((count, -(-size // _PAGE) * _PAGE), dtype=torch.uint8)
-        if shared:
-            self.memory.share_memory_()  # type: ignore[no-untyped-call]
-        self._arrays = self.memory.numpy()
-        self._free: deque[int] = deque(range(count))
-
-    def take(self) -> int | None:
-        """The number of a free block; None where all are lent out."""
-        try:
-            return self._free.popleft()
-        except IndexError:
-            return None
-
-    def lend(self, number: int) -> torch.Tensor:
-        """The block as a tensor; free again when the tensor and all views of it are gone."""
-        array = self._arrays[number]
-        weakref.finalize(array, self._free.append, number).atexit = False
-        return torch.from_numpy(array)  # holds on to the array as long as any tensor lives on it
-
-
-class _Making(Dataset[tuple[BatchShape, torch.Tensor | None] | GQNError]):
+class _Making:
     """Makes batches by ticket, in a worker or in the consumer's own process.
 
     Args:
         maker: makes them.
-        blocks: of `_Blocks`, where tickets name one.
-        shared: whether other blocks are shared, too, so that the consumer need not copy what a worker made.
+        ring: where to.
+        progress: int64 (workers, 2), shared: the dataset and scene that each worker is at.
     """
 
-    def __init__(self, maker: BatchMaker, blocks: torch.Tensor, *, shared: bool) -> None:
+    def __init__(self, maker: BatchMaker, ring: Ring, progress: Ring) -> None:
         self._maker = maker
-        self._blocks = blocks
-        self._shared = shared
+        self._ring = ring
+        self._progress = progress
 
-    def __getitem__(self, ticket: Ticket) -> tuple[BatchShape, torch.Tensor | None] | GQNError:
-        """The batch's shape, and its block where the ticket names none."""
-        block = None if ticket.block is not None else _new_block(self._maker.largest.bytes, shared=self._shared)
-        memory = self._blocks[ticket.block] if block is None else block
+    def begin(self, worker: int) -> None:
+        """Called first in a worker."""
+        self._maker.at = at = self._progress.block(worker)[:16].view(np.int64)
+        at[:] = -1
+
+    def at(self, worker: int) -> tuple[int, int]:
+        """The dataset and scene that a worker is, or was, at; -1 before the first."""
+        member, scene = self._progress.block(worker)[:16].view(np.int64).tolist()
+        return member, scene
+
+    def __call__(self, ticket: Ticket) -> BatchShape | GQNError:
         try:
-            return self._maker.make(ticket, memory.numpy()), block
+            return self._maker.make(ticket, self._ring.block(ticket.block))
         except GQNError as error:
-            # torch would rebuild the error from its text alone; the consumer raises it as it is
-            return error
-
-
-def _new_block(size: int, *, shared: bool) -> torch.Tensor:
-    """A block beside those that are lent out."""
-    if not shared:
-        return torch.empty(size, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]  # as torch's default_collate does
-    return torch.empty(0, dtype=torch.uint8).set_(storage)
+            return error  # raised by the consumer as it is, without a worker's traceback
+        except MemoryError as error:
+            member, scene = self._maker.at.tolist()
+            error.add_note(f"while reading scene {scene} of dataset {member}; use fewer workers or smaller batches")
+            raise
 
 
 class SceneLoader:
@@ -145,19 +145,33 @@ class SceneLoader:
     that is not among them, drawn anew every epoch from (seed, epoch, scene).
 
     Args:
-        path: a dataset, or a raw folder that was indexed; a folder or the URL of one.
+        path: a dataset, or a raw folder that was indexed; a folder or the URL of one. Several, to mix them: a list,
+            and each scene comes once an epoch; or a mapping of each to its weight.
         batch_size: scenes in a batch, over all ranks.
         split: `train` or `test`.
         context: the smallest and the largest number of context views; None for 1 to the paper's number for the set,
-            or to all views but the query where the set is not in the catalogue.
+            or to all views but the query where the set is not in the catalogue; `all` for all views of a scene in
+            their order (`Batch.frames`, `Batch.poses`).
+        context_per: whether each scene draws its own number of context views, or each batch one for all its scenes;
+            then K is that number.
+        samples: (N, 2 + K) whole numbers: the scene, query and context views of each sample, -1 where it has fewer
+            context views. They are given in this order, epoch after epoch; `context` and `shuffle` then mean nothing.
+        scenes: numbers of the scenes to use, each once, in rising order where they are not shuffled; None for all.
+            Of one dataset.
         seed: of the order and of the choice of views.
         workers: processes that read and decode; 0 to do it in this one.
+        start: how workers are started: `fork`, or `spawn` where a dataset lies in a store, for one cannot be asked
+            from a forked process; None for `fork` on Linux where that goes, and else `spawn`.
         shuffle: permute the scenes of each epoch, or keep them in source order.
         epochs: end after so many; None to go on for ever.
-        frame_size: resize frames by area to so many pixels; None to leave them as they are.
+        epoch_scenes: scenes in an epoch of several datasets; None for as many as they have.
+        frame_size: resize frames to so many pixels; None to leave them as they are.
+        resize: by `area`, or `bilinear`, see `gqn_data.images.resized`.
+        poses: `sin_first`, as in DeepMind's reader; `cos_first`, as in many PyTorch trainers; `raw`, the cameras.
         rank: which slice of every batch this process takes.
         ranks: number of slices; divides `batch_size`.
-        drop_last: leave out the last batch of an epoch where it is not full, or give it shorter.
+        tail: what becomes of the last batch of an epoch where it is not full: `drop` it; `pad` it with rows that are
+            not `valid`; `exact`, give it shorter, its scenes divided among the ranks as evenly as they go.
         pin_memory: hand batches out in pinned memory.
         window: shards in a window: the scenes of so many are shuffled among themselves, window after window; None for
             all shards on a disk, and for 8 GB of them in a store.
@@ -173,37 +187,32 @@ class SceneLoader:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Paths,
         *,
         batch_size: int,
         split: Split = "train",
-        context: tuple[int, int] | None = None,
+        context: tuple[int, int] | str | None = None,
+        context_per: ContextPer = "scene",
+        samples: ArrayLike | None = None,
+        scenes: ArrayLike | None = None,
         seed: int = 0,
         workers: int = 0,
+        start: Start | None = None,
         shuffle: bool = True,
         epochs: int | None = None,
+        epoch_scenes: int | None = None,
         frame_size: int | None = None,
+        resize: Resize = "area",
+        poses: PoseOrder = "sin_first",
         rank: int = 0,
         ranks: int = 1,
-        drop_last: bool = True,
+        tail: Tail = "drop",
         pin_memory: bool = False,
         window: int | None = None,
         remote: Remote = "auto",
         cache: str | os.PathLike[str] | None = None,
         cache_gb: float | None = None,
     ) -> None:
-        dataset = open_dataset(path, split)
-        layout = dataset.layout
-        self.dataset = dataset
-        self.scenes = len(dataset)
-        self.views = layout.views
-        self.scene_set = dataset.manifest.scene_set
-        self.pose_fields = pose_fields(layout.camera_fields)
-        if context is None:
-            row = SCENE_SETS.get(self.scene_set)
-            context = 1, layout.views - 1 if row is None else min(row.context_views, layout.views - 1)
-        self.context = check_context(context, layout.views)
-        self.frame_size = _frame_size(frame_size, layout.height, layout.width)
         least = ("batch size", batch_size, 1), ("workers", workers, 0), ("ranks", ranks, 1), ("window", window, 1)
         for what, value, low in least:
             if value is not None and value < low:
@@ -214,75 +223,87 @@ class SceneLoader:
             raise OptionError(f"epochs is {epochs}, expected 1 or more, or None to go on for ever")
         if pin_memory and not torch.cuda.is_available():
             raise OptionError("pin_memory needs a GPU, and torch finds none; leave it out")
+        self._members = members = Members(
+            path, split, chosen=scenes, remote=remote, cache=cache, cache_gb=cache_gb, one_window=samples is not None
+        )
+        dataset = members.datasets[0]
+        layout = dataset.layout
+        self.datasets = members.datasets
+        self.dataset = dataset
+        self.views = min(each.layout.views for each in members.datasets)
+        self.scene_set = dataset.manifest.scene_set
+        self.pose_fields = pose_fields(layout.camera_fields, poses)
+        self.context = self._context(context)
+        self.frame_size = _frame_size(frame_size, layout.height, layout.width, resize)
+        members.check_alike(self.frame_size if frame_size is None else None)
         self.batch_size = batch_size
         self.seed = seed
         self.workers = workers
         self.epochs = epochs
+        self._start: Start = _start(start, far=members.any_far)
         self._pin = pin_memory
-        self._per_epoch = self.scenes // batch_size if drop_last else -(-self.scenes // batch_size)
+        self._rank, self._ranks = rank, ranks
+        self._of_samples: dict[str, Any] = {
+            "batch_size": batch_size,
+            "context": None if context == "all" else self.context,
+            "context_per": context_per,
+            "seed": seed,
+            "shuffle": shuffle and samples is None,
+            "tail": tail,
+            "epoch_scenes": epoch_scenes,
+            "samples": None if samples is None else np.asarray(samples),
+        }
+        self._of_batches: dict[str, Any] = {"size": self.frame_size, "resize": resize, "poses": poses}
+        self._set_window(window)
         if not self._per_epoch:
             raise OptionError(
-                f"{path}: {self.scenes} {split} scenes are fewer than a batch of {batch_size}; "
-                "choose a smaller batch, or drop_last=False"
+                f"{dataset.folder}: {self.scenes} {split} scenes are fewer than a batch of {batch_size}; "
+                "choose a smaller batch, or tail='pad' or 'exact'"
             )
-        self._shuffle = shuffle
-        self._rank, self._ranks = rank, ranks
-        self._remote = remote
-        self._cache: ShardCache | None = None
-        if isinstance(dataset.folder, StorePath):
-            self._cache = open_cache(cache, cache_gb)
-        self._window_given = window is not None
-        self._stream: dict[str, int | str] = {
-            "dataset": dataset.fingerprint,
-            "split": split,
-            "seed": seed,
-            "batch_size": batch_size,
-            "context": f"{self.context[0]}-{self.context[1]}",
-            "shuffle": int(shuffle),
-            "drop_last": int(drop_last),
-        }
-        self._set_window(window)
         self._given = 0
-        # Weak: whoever iterates holds the workers, so they end with the loop. Held from here as well they would be
-        # part of a cycle, and torch waits five seconds for each worker that the cycle's collector ends.
+        # Weak: whoever iterates holds the workers, so they end with the loop.
         self._running: weakref.ref[Generator[Batch]] | None = None
+
+    def _context(self, given: tuple[int, int] | str | None) -> tuple[int, int]:
+        """The smallest and largest number of context views."""
+        if given == "all":
+            return self.views - 1, self.views - 1
+        if isinstance(given, str):
+            raise OptionError(f"context is {given!r}, expected the smallest and largest number, or all")
+        if given is None:
+            rows = [SCENE_SETS.get(dataset.manifest.scene_set) for dataset in self.datasets]
+            most = [self.views - 1, *(row.context_views for row in rows if row is not None)]
+            given = 1, min(most)
+        return check_context(given, self.views)
 
     def _set_window(self, window: int | None) -> None:
         """Settles the order, and how scenes are read in it."""
-        dataset = self.dataset
-        if window is None:
-            window = len(dataset.shards) if self._cache is None else default_window(dataset.shards)
-        sizes = [shard.scenes for shard in dataset.shards]
-        self._windows = Windows(sizes, window=window, seed=self.seed, shuffle=self._shuffle)
-        self._order = self._stream | self._windows.identity
-        self.reading: Reading | None = None  # from a disk
-        if self._cache is not None:
-            self.reading = choose_reading(
-                self._remote,
-                shards=dataset.shards,
-                windows=self._windows,
-                used=1 + sum(self.context) / 2 if dataset.is_by_view else self.views,
-                views=self.views,
-                cache=self._cache,
-            )
-            dataset.read_through(CachedFiles(cache=self._cache, reading=self.reading))
+        members, options = self._members, self._of_samples
+        context = options["context"]
+        used = self.views if context is None else 1 + sum(self.context) / 2
+        members.read_in(window, seed=self.seed, shuffle=options["shuffle"], used=used)
+        self._sampling = sampling = Sampling(members.sampled, weights=members.weights, **options)
+        self.scenes = sampling.scenes
+        self._per_epoch = sampling.batches
+        self._stream: dict[str, int | str] = {"dataset": members.fingerprint, "split": members.split}
+        self._stream |= sampling.identity
+        if self._of_batches["poses"] != "sin_first":
+            self._stream["poses"] = self._of_batches["poses"]
+        self._order = self._stream | members.windows_identity
+        self.reading: Reading | None = members.reading  # None from a disk
         self._maker = BatchMaker(
-            dataset,
-            batch_size=self.batch_size,
-            context=self.context,
-            seed=self.seed,
-            shuffle=self._shuffle,
-            size=self.frame_size,
+            members.datasets,
+            sampling,
             rank=self._rank,
             ranks=self._ranks,
-            windows=self._windows,
             at_once=_REQUESTS if self.reading == "range" else 1,
+            **self._of_batches,
         )
 
     @property
     def fingerprint(self) -> str:
         """Tells scenes apart, not containers."""
-        return self.dataset.fingerprint
+        return self._members.fingerprint
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -297,27 +318,21 @@ class SceneLoader:
 
     def _run(self) -> Generator[Batch]:
         # Enough for all that the workers make ahead, and for some that the consumer holds on to.
-        count = _AHEAD * self.workers + _HELD
-        blocks = _Blocks(count, self._maker.largest.bytes, shared=self.workers > 0)
-        making = _Making(self._maker, blocks.memory, shared=self.workers > 0)
-        with self._fetching_ahead() as fetcher, contextlib.closing(self._made(making, blocks, fetcher)) as all_made:
+        ring = Ring(under_way=max(1, _AHEAD * self.workers), spare=_HELD, size=self._maker.largest.bytes)
+        making = _Making(self._maker, ring, Ring(under_way=max(1, self.workers), spare=0, size=16))
+        with self._fetching_ahead() as fetcher, contextlib.closing(self._made(making, ring, fetcher)) as all_made:
             for ticket, made in all_made:
                 if isinstance(made, GQNError):
                     raise made
-                shape, own = made
-                block = own if ticket.block is None else blocks.lend(ticket.block)
-                assert block is not None  # noqa: S101  it is one or the other
+                block = torch.from_numpy(ring.hand_out(ticket.block))
                 # Counted before it is handed out: whoever holds the batch sees a state that goes on after it.
                 self._given += 1
-                yield _as_batch(shape, block.pin_memory() if self._pin else block)
-                del block, own, made  # not held while the next batch is waited for
+                yield _as_batch(made, block.pin_memory() if self._pin else block)
+                del block, made  # not held while the next batch is waited for
         self._given = 0  # all epochs are over; a new iteration begins anew
 
     def _fetching_ahead(self) -> contextlib.AbstractContextManager[WindowFetcher | None]:
-        folder = self.dataset.folder
-        if self._cache is None or self.reading != "cache" or isinstance(folder, Path):
-            return contextlib.nullcontext()
-        return WindowFetcher(self._cache, folder, self.dataset.shards, self._windows, self.epochs)
+        return self._members.fetching_ahead(self.epochs) or contextlib.nullcontext()
 
     def _position(self, number: int, within: int) -> Position:
         """Of a batch, counted over all epochs, the position of its first scene, or of the last: `within` 0 or 1."""
@@ -325,8 +340,8 @@ class SceneLoader:
         return Position(epoch, min((batch + within) * self.batch_size, self.scenes) - within)
 
     def _made(
-        self, making: _Making, blocks: _Blocks, fetcher: WindowFetcher | None
-    ) -> Generator[tuple[Ticket, tuple[BatchShape, torch.Tensor | None] | GQNError]]:
+        self, making: _Making, ring: Ring, fetcher: WindowFetcher | None
+    ) -> Generator[tuple[Ticket, BatchShape | GQNError]]:
         end = None if self.epochs is None else self.epochs * self._per_epoch
         numbers = itertools.count(self._given) if end is None else iter(range(self._given, end))
         under_way: deque[Ticket] = deque()
@@ -336,29 +351,24 @@ class SceneLoader:
                 if fetcher is not None:
                     fetcher.need(self._position(self._given, 0), self._position(number, 1))
                 epoch, batch = divmod(number, self._per_epoch)
-                under_way.append(Ticket(epoch=epoch, batch=batch, block=blocks.take()))
+                under_way.append(Ticket(epoch=epoch, batch=batch, block=ring.take()))
                 yield under_way[-1]
 
         if not self.workers:
             for ticket in tickets():
-                yield under_way.popleft(), making[ticket]
+                yield under_way.popleft(), making(ticket)
             return
-        if self._cache is not None:
-            with SpawnedWorkers(making.__getitem__, self.workers) as workers:
-                for made in workers.in_order(tickets(), _AHEAD):
-                    yield under_way.popleft(), made
-            return
-        loader = DataLoader(
-            making,
-            batch_size=None,
-            sampler=tickets(),
-            num_workers=self.workers,
-            prefetch_factor=_AHEAD,
-            collate_fn=_as_it_is,
-            generator=torch.Generator(),  # torch's own is the trainer's, and is not drawn from here
-        )
-        for made in loader:  # in the order of the tickets
-            yield under_way.popleft(), made
+
+        def doing(worker: int) -> str:
+            member, scene = making.at(worker)
+            if scene < 0:
+                return "before it had read a scene"
+            dataset = self.datasets[member]
+            return f"at scene {scene} of {dataset.split} in {dataset.folder}"
+
+        with PipedWorkers(making, self.workers, start=self._start, begin=making.begin, doing=doing) as workers:
+            for made in workers.in_order(tickets(), _AHEAD):
+                yield under_way.popleft(), made
 
     def state_dict(self) -> dict[str, int | str]:
         """Where the loader stands: the dataset and order it belongs to, and the batches given out."""
@@ -373,9 +383,10 @@ class SceneLoader:
         """
         if not isinstance(state, Mapping):
             raise OptionError(f"the loader's state is {type(state).__name__}, expected what state_dict gave")
-        self._check_same(state, self._stream)
+        # Also what is in the state and not here: an option that this stream was not given.
+        self._check_same(state, dict.fromkeys((*self._stream, *(name for name in state if name not in _PLACE))))
         windows = state.get("windows", 1)
-        if self._shuffle and not self._window_given and type(windows) is int and 1 <= windows != self._windows.count:
+        if type(windows) is int and self._members.may_have(windows):
             # nobody chose the windows here, so those that the stream began with go on
             self._set_window(-(-len(self.dataset.shards) // windows))
         self._check_same(state, ("windows", "shards"))
@@ -406,31 +417,33 @@ class SceneLoader:
             running.close()
 
 
-def _frame_size(wanted: int | None, height: int, width: int) -> int:
+def _start(wanted: Start | None, *, far: bool) -> Start:
+    if wanted not in (None, "fork", "spawn"):
+        raise OptionError(f"start is {wanted!r}, expected fork or spawn")
+    if wanted == "fork" and far:
+        raise OptionError("start is 'fork', but a store cannot be asked from a forked process: leave it out")
+    return wanted or ("fork" if sys.platform == "linux" and not far else "spawn")
+
+
+def _frame_size(wanted: int | None, height: int, width: int, how: Resize) -> int:
+    if how not in ("area", "bilinear"):
+        raise OptionError(f"resize is {how!r}, expected area or bilinear")
     if wanted is None:
         if height != width:
             raise OptionError(f"frames of {width}x{height} are not square; say frame_size")
         return height
-    if not 1 <= wanted <= min(height, width):
-        raise OptionError(f"frames of {width}x{height} cannot be resized to {wanted} pixels by area: expected less")
+    if wanted < 1:
+        raise OptionError(f"frame_size is {wanted}, expected 1 or more")
+    if how == "area" and wanted > min(height, width):
+        raise OptionError(
+            f"frames of {width}x{height} cannot be resized to {wanted} pixels by area: give fewer, or bilinear"
+        )
     return wanted
 
 
 def _as_batch(shape: BatchShape, block: torch.Tensor) -> Batch:
-    frames, poses, views, scenes = (
+    frames, poses, views, scenes, datasets = (
         block[start : start + size].view(getattr(torch, name)).view(dimensions)
         for name, dimensions, start, size in shape.parts()
     )
-    return Batch(
-        context_frames=frames[:, 1:],
-        context_poses=poses[:, 1:],
-        context_mask=views[:, 1:] >= 0,
-        query_pose=poses[:, 0],
-        target=frames[:, 0],
-        scenes=scenes,
-        views=views,
-    )
-
-
-def _as_it_is(made: Any) -> Any:
-    return made
+    return Batch(frames=frames, poses=poses, views=views, scenes=scenes, datasets=datasets)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
+@lru_cache(maxsize=4096)
 def key(*parts: int) -> int:
     """One 64-bit key of several whole numbers; the order of the numbers counts."""
     state = 0
@@ -173,37 +175,3 @@ class Windows:
                 del self._epochs[old]
             self._epochs[epoch] = way
         return way
-
-
-def scenes_of_batch(
-    batch: int,
-    *,
-    batch_size: int,
-    count: int,
-    seed: int,
-    epoch: int,
-    shuffle: bool,
-    rank: int = 0,
-    ranks: int = 1,
-    windows: Windows | None = None,
-) -> NDArray[np.int64]:
-    """The scenes of one rank's slice of a global batch, in order; the last batch of an epoch may be shorter.
-
-    Args:
-        batch: number of the global batch in the epoch, from 0.
-        batch_size: scenes in a global batch.
-        count: scenes in an epoch.
-        seed: of the run.
-        epoch: from 0.
-        shuffle: whether the epoch is permuted, or in source order.
-        rank: which slice.
-        ranks: number of slices; divides `batch_size`.
-        windows: the way through the shards, of the same seed; None for all scenes at once.
-    """
-    share = batch_size // ranks
-    start = batch * batch_size + rank * share
-    stop = min(start + share, (batch + 1) * batch_size, count)
-    positions = np.arange(start, max(start, stop), dtype=np.int64)
-    if windows is not None:
-        return windows.scenes_at(positions, epoch)
-    return permute(positions, count, seed=seed, epoch=epoch) if shuffle else positions

@@ -6,7 +6,7 @@ A pure function of (seed, epoch, scene), computed for a whole batch at once. Imp
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from gqn_data.order import draw, key
 # which count from 0.
 _VIEWS_STREAM = 1001
 _COUNT_STREAM = 1002
+_BATCH_COUNT_STREAM = 1003
+
+ContextPer = Literal["scene", "batch"]
 
 
 class ViewChoice(NamedTuple):
@@ -50,7 +53,13 @@ def check_context(context: tuple[int, int], views: int) -> tuple[int, int]:
 
 
 def choose_views(
-    scenes: NDArray[np.int64], *, views: int, context: tuple[int, int], seed: int, epoch: int
+    scenes: NDArray[np.int64],
+    *,
+    views: int,
+    context: tuple[int, int],
+    seed: int,
+    epoch: int,
+    numbers: NDArray[np.int64] | None = None,
 ) -> ViewChoice:
     """The query and the context views of each scene.
 
@@ -60,12 +69,25 @@ def choose_views(
         context: the smallest and the largest number of context views, each as likely.
         seed: of the run.
         epoch: from 0.
+        numbers: int64 (B,), how many context views each scene has; None to draw them.
     """
-    low, high = context
+    high = context[1]
     counters = scenes[:, None] * views + np.arange(views)
     ranks = draw(key(seed, epoch, _VIEWS_STREAM), counters)
     chosen = np.argsort(ranks, axis=1, kind="stable")[:, : 1 + high]
-    spread = np.uint64(high - low + 1)
-    number = (low + draw(key(seed, epoch, _COUNT_STREAM), scenes) % spread).astype(np.int64)
-    chosen[np.arange(high + 1) > number[:, None]] = -1
-    return ViewChoice(chosen, number)
+    if numbers is None:
+        numbers = _numbers(context, key(seed, epoch, _COUNT_STREAM), scenes)
+    chosen[np.arange(high + 1) > numbers[:, None]] = -1
+    return ViewChoice(chosen, numbers)
+
+
+def numbers_of_batches(
+    batches: NDArray[np.int64], *, context: tuple[int, int], seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """How many context views all scenes of a batch have, of each batch: int64, of the shape of `batches`."""
+    return _numbers(context, key(seed, epoch, _BATCH_COUNT_STREAM), batches)
+
+
+def _numbers(context: tuple[int, int], base: int, counters: NDArray[np.int64]) -> NDArray[np.int64]:
+    low, high = context
+    return (low + draw(base, counters) % np.uint64(high - low + 1)).astype(np.int64)

@@ -127,7 +127,7 @@ def fixed_batches(
         epochs=1,
         seed=seed,
         frame_size=config.model.frame_size,
-        drop_last=False,
+        tail="exact",
         remote="range",  # every scene once, and few of its views: a copy of the whole shard would serve nobody
         cache=config.training.cache or None,
         cache_gb=config.training.cache_gb or None,

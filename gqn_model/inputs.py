@@ -48,12 +48,9 @@ def to_device(batch: Batch, device: torch.device, dtype: torch.dtype = torch.flo
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
 
-    context = Context(
-        frames=pixels(move(batch.context_frames), dtype),
-        poses=move(batch.context_poses).to(dtype),
-        mask=move(batch.context_mask),
-    )
-    return Inputs(context, move(batch.query_pose).to(dtype), pixels(move(batch.target), dtype))
+    frames, poses = move(batch.frames), move(batch.poses).to(dtype)
+    context = Context(frames=pixels(frames[:, 1:], dtype), poses=poses[:, 1:], mask=move(batch.context_mask))
+    return Inputs(context, poses[:, 0], pixels(frames[:, 0], dtype))
 
 
 def pixels(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from itertools import chain
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gqn_data.order import draw, key, mix, permute, scenes_of_batch
+from gqn_data.order import draw, key, mix, permute
 
 SEEDS = st.integers(0, 2**63 - 1)
 EPOCHS = st.integers(0, 2**31)
@@ -122,74 +119,6 @@ def test_two_epochs_have_nothing_to_do_with_each_other() -> None:
     first, second = _epoch(50_000, 4, 0), _epoch(50_000, 4, 1)
     assert np.corrcoef(first, second)[0, 1] == pytest.approx(0, abs=0.03)
     assert (first == second).sum() < 15  # one is expected
-
-
-@settings(deadline=None)
-@given(
-    count=st.integers(1, 60),
-    share=st.integers(1, 6),
-    ranks=st.integers(1, 5),
-    seed=SEEDS,
-    epoch=EPOCHS,
-    shuffle=st.booleans(),
-)
-def test_ranks_partition_every_batch_and_batches_partition_an_epoch(
-    count: int, share: int, ranks: int, seed: int, epoch: int, shuffle: bool
-) -> None:
-    batch_size = share * ranks
-
-    def batch(number: int, rank: int, of: int) -> list[int]:
-        return scenes_of_batch(
-            number,
-            batch_size=batch_size,
-            count=count,
-            seed=seed,
-            epoch=epoch,
-            shuffle=shuffle,
-            rank=rank,
-            ranks=of,
-        ).tolist()
-
-    seen: list[int] = []
-    for number in range(-(-count // batch_size)):
-        whole = batch(number, 0, 1)
-        slices = [batch(number, rank, ranks) for rank in range(ranks)]
-        assert list(chain.from_iterable(slices)) == whole
-        assert all(len(part) <= share for part in slices)
-        assert len(whole) == min(batch_size, count - number * batch_size)
-        seen += whole
-    assert sorted(seen) == list(range(count))
-    expected = _epoch(count, seed, epoch).tolist() if shuffle else list(range(count))
-    assert seen == expected
-
-
-@settings(deadline=None)
-@given(count=st.integers(1, 60), share=st.integers(1, 6), ranks=st.integers(1, 5), seed=SEEDS)
-def test_full_batches_alone_give_every_rank_as_many_scenes(count: int, share: int, ranks: int, seed: int) -> None:
-    batch_size = share * ranks
-    for number in range(count // batch_size):
-        for rank in range(ranks):
-            part = scenes_of_batch(
-                number, batch_size=batch_size, count=count, seed=seed, epoch=0, shuffle=True, rank=rank, ranks=ranks
-            )
-            assert len(part) == share
-
-
-def test_a_batch_beyond_the_epoch_is_empty() -> None:
-    part = scenes_of_batch(5, batch_size=4, count=9, seed=0, epoch=0, shuffle=True)
-    assert part.shape == (0,)
-    assert part.dtype == np.int64
-
-
-def test_ten_million_scenes_cost_no_memory() -> None:
-    tracemalloc.start()
-    try:
-        for batch in (0, 1000, 277_777):
-            scenes_of_batch(batch, batch_size=36, count=10_800_000, seed=0, epoch=3, shuffle=True)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 200_000  # a table of the order alone would take 86 MB
 
 
 def test_mix_is_splitmix64() -> None:

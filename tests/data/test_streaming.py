@@ -156,8 +156,8 @@ def _bytes_sent(server: FaultServer, folder: Path, names: set[str]) -> int:
 def test_batches_from_s3_are_those_from_the_disk(
     folders: dict[str, Path], buckets: dict[str, str], tmp_path: Path, container: str, remote: str
 ) -> None:
-    here = _stream(folders[container], epochs=2, drop_last=False)
-    there = _stream(buckets[container], epochs=2, drop_last=False, remote=remote, cache=tmp_path)
+    here = _stream(folders[container], epochs=2, tail="exact")
+    there = _stream(buckets[container], epochs=2, tail="exact", remote=remote, cache=tmp_path)
     assert len(here) == 18
     assert there == here
 
@@ -167,12 +167,10 @@ def test_batches_from_s3_are_those_from_the_disk(
 def test_windows_are_the_same_from_a_store_and_from_the_disk(
     folders: dict[str, Path], server: FaultServer, tmp_path: Path, container: str, remote: str
 ) -> None:
-    here = _stream(folders[container], epochs=2, drop_last=False, window=2)
-    there = _stream(
-        _url(server, folders[container]), epochs=2, drop_last=False, window=2, remote=remote, cache=tmp_path
-    )
+    here = _stream(folders[container], epochs=2, tail="exact", window=2)
+    there = _stream(_url(server, folders[container]), epochs=2, tail="exact", window=2, remote=remote, cache=tmp_path)
     assert there == here
-    assert here != _stream(folders[container], epochs=2, drop_last=False)
+    assert here != _stream(folders[container], epochs=2, tail="exact")
 
 
 @pytest.mark.parametrize("remote", ["cache", "range"])
@@ -241,7 +239,7 @@ def test_a_state_of_other_windows_or_shards_is_refused(folders: dict[str, Path])
 
 
 def test_every_batch_touches_the_shards_of_its_window_alone(folders: dict[str, Path]) -> None:
-    loader = SceneLoader(folders["zarr"], batch_size=3, seed=7, epochs=2, window=2, drop_last=False)
+    loader = SceneLoader(folders["zarr"], batch_size=3, seed=7, epochs=2, window=2, tail="exact")
     dataset = loader.dataset
     windows = Windows([shard.scenes for shard in dataset.shards], window=2, seed=7)
     at = 0

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gqn_data.order import Windows, permute, scenes_of_batch
+from gqn_data.order import Windows, permute
 
 SEEDS = st.integers(0, 2**63 - 1)
 EPOCHS = st.integers(0, 2**31)
@@ -86,42 +86,6 @@ def test_positions_may_be_asked_in_any_grouping_and_from_anew(
         assert alone.tolist() == [whole[position]]
 
 
-@settings(deadline=None)
-@given(
-    shards=SHARDS,
-    window=st.integers(1, 12),
-    share=st.integers(1, 6),
-    ranks=st.integers(1, 4),
-    seed=SEEDS,
-    shuffle=st.booleans(),
-)
-def test_ranks_partition_every_batch_of_an_epoch_in_windows(
-    shards: list[int], window: int, share: int, ranks: int, seed: int, shuffle: bool
-) -> None:
-    windows = Windows(shards, window=window, seed=seed, shuffle=shuffle)
-    count, batch_size = sum(shards), share * ranks
-
-    def batch(number: int, rank: int, of: int) -> list[int]:
-        return scenes_of_batch(
-            number,
-            batch_size=batch_size,
-            count=count,
-            seed=seed,
-            epoch=3,
-            shuffle=shuffle,
-            rank=rank,
-            ranks=of,
-            windows=windows,
-        ).tolist()
-
-    seen: list[int] = []
-    for number in range(-(-count // batch_size)):
-        whole = batch(number, 0, 1)
-        assert [scene for rank in range(ranks) for scene in batch(number, rank, ranks)] == whole
-        seen += whole
-    assert seen == _epoch(windows, count, 3)
-
-
 def test_windows_are_of_equal_size_as_nearly_as_shards_allow() -> None:
     windows = Windows([10] * 17, window=8, seed=0)
     assert windows.count == 3
@@ -186,7 +150,7 @@ def test_a_batch_costs_the_memory_of_the_shards_and_not_of_the_scenes() -> None:
     tracemalloc.start()
     try:
         for batch in (0, 1000, 277_777):
-            scenes_of_batch(batch, batch_size=36, count=sum(shards), seed=0, epoch=3, shuffle=True, windows=windows)
+            windows.scenes_at(np.arange(batch * 36, (batch + 1) * 36), 3)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -36,14 +36,13 @@ def batch_of(frames: torch.Tensor, poses: torch.Tensor, slots: int, seed: int) -
     many = torch.randint(1, slots + 1, (count,), generator=generator)
     mask = torch.arange(slots)[None] < many[:, None]
     rows = torch.arange(count)[:, None]
+    there = torch.cat([torch.ones(count, 1, dtype=torch.bool), mask], 1)
     return Batch(
-        context_frames=frames[rows, order[:, 1:]] * mask[:, :, None, None, None],
-        context_poses=poses[rows, order[:, 1:]] * mask[:, :, None],
-        context_mask=mask,
-        query_pose=poses[rows[:, 0], order[:, 0]],
-        target=frames[rows[:, 0], order[:, 0]],
+        frames=frames[rows, order] * there[:, :, None, None, None],
+        poses=poses[rows, order] * there[:, :, None],
+        views=order.masked_fill(~there, -1),
         scenes=rows[:, 0],
-        views=torch.cat([order[:, :1], order[:, 1:].masked_fill(~mask, -1)], 1),
+        datasets=torch.zeros_like(rows[:, 0]),
     )
 
 
@@ -63,7 +62,7 @@ class Source:
             chosen = torch.arange(self.place * self.size, (self.place + 1) * self.size) % len(self.frames)
             batch = batch_of(self.frames[chosen], self.poses[chosen], 3, seed=self.place)
             if self.broken_from is not None and self.place >= self.broken_from:
-                batch = batch._replace(query_pose=batch.query_pose * math.nan)
+                batch = batch._replace(poses=batch.poses * math.nan)
             self.place += 1
             yield batch
 
