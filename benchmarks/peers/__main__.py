@@ -26,12 +26,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.peers import OURS, PEERS
 from benchmarks.peers.contract import BATCH, VIEWS, Form
+from benchmarks.peers.table import HEADER, Result, as_markdown, row, settings
 from benchmarks.scenes import raw_scenes, side_by_side
 from gqn_data.convert import convert
 from gqn_data.plan import Options
@@ -106,35 +107,6 @@ class Process:
         self._log.close()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """One line of the table.
-
-    Attributes:
-        peer: its key in `PEERS`.
-        form: of the frames.
-        workers: processes, or threads of tf.data.
-        versions: of the packages that it needs.
-        peer_rate: scenes/s; None where it could not be measured.
-        our_rate: scenes/s of our loader in the same run.
-        ratio: ours / peer: median, least, greatest.
-        cores: cores that the peer and ours kept busy, consumer and all threads included.
-        frames_differ: mean and greatest difference from our frames, in levels of 255.
-        why_not: why it could not be measured.
-    """
-
-    peer: str
-    form: Form
-    workers: int
-    versions: dict[str, str | None]
-    peer_rate: float | None = None
-    our_rate: float | None = None
-    ratio: tuple[float, float, float] | None = None
-    cores: tuple[float, float] | None = None
-    frames_differ: tuple[float, float] | None = None
-    why_not: str = ""
-
-
 def measure(
     name: str, form: Form, peer: Process, our: Process, *, counts: Sequence[int], seconds: float, least: int, runs: int
 ) -> Iterator[Result]:
@@ -181,31 +153,6 @@ def measure(
         )
 
 
-def row(result: Result) -> str:
-    """A line of the table."""
-    peer = PEERS[result.peer]
-    head = f"{peer.title:<36} {result.form:<5} {result.workers:>2}"
-    if result.ratio is None or result.peer_rate is None or result.our_rate is None or result.cores is None:
-        return f"{head}  {result.why_not}"
-    median, low, high = result.ratio
-    theirs, ours = result.cores
-    rates = f"{result.peer_rate:>9,.0f} ({theirs:.1f}) {result.our_rate:>9,.0f} ({ours:.1f})"
-    return f"{head} {rates}  {median:5.1f} ({low:.1f} to {high:.1f})"
-
-
-HEADER = f"{'':<36} {'form':<5} {'w':>2} {'peer (cores)':>15} {'ours (cores)':>15}  ours / peer (range)"
-
-
-def settings(results: Sequence[Result]) -> Iterator[str]:
-    """What was measured: a line a peer."""
-    for name in dict.fromkeys(result.peer for result in results):
-        peer = PEERS[name]
-        versions = next(result.versions for result in results if result.peer == name)
-        packages = ", ".join(f"{package} {version or '(absent)'}" for package, version in versions.items())
-        decodes = "; ".join(f"{form}: {what}" for form, what in peer.decodes.items())
-        yield f"{peer.title}: {packages}\n    {peer.settings}\n    {decodes}"
-
-
 def _interpreters(given: Sequence[str]) -> dict[str, str]:
     chosen = dict.fromkeys(PEERS, sys.executable)
     for word in given:
@@ -229,6 +176,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keep the scenes here, for another run")
     parser.add_argument("--json", type=Path, help="write the results here, too")
+    parser.add_argument("--markdown", type=Path, help="write the tables of docs/loader-results.md here, too")
     options = parser.parse_args()
     pythons = _interpreters(options.python)
     counts = options.workers or [1, 2]
@@ -265,6 +213,8 @@ def main() -> None:
     seconds = time.monotonic() - begin
     print(f"\n{seconds:.0f} s in all\n")
     print("\n".join(settings(results)))
+    if options.markdown:
+        options.markdown.write_text(as_markdown(results))
     if options.json:
         facts: dict[str, Any] = {
             "python": platform.python_version(),

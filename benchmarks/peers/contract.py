@@ -47,7 +47,7 @@ class PeerScene(NamedTuple):
     """A scene as one of a peer's workers makes it, to be stacked to a `PeerBatch` by the peer's own means."""
 
     frames: Any
-    cameras: NDArray[np.float32]
+    cameras: Any
     scene: int
     views: NDArray[np.int64]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset as TorchDataset
 
@@ -22,13 +23,9 @@ from gqn_data.dataset import Dataset
 def _write(source: Dataset, folder: Path, form: Form) -> None:
     if form == "jpeg":
         write_jpegs(source, folder)
-        for path in folder.glob("*/*/cameras.npy"):
-            path.unlink()
+        return
     for scene in range(len(source)):
         cameras = torch.from_numpy(source.cameras_of(scene).copy())
-        if form == "jpeg":
-            torch.save(cameras, scene_folder(folder, scene) / "cameras.pt")
-            continue
         path = scene_folder(folder, scene).with_suffix(".pt")
         path.parent.mkdir(exist_ok=True)
         torch.save({"frames": torch.from_numpy(source[scene].frames.copy()), "cameras": cameras}, path)
@@ -39,14 +36,14 @@ class _JpegFolders(TorchDataset[PeerScene]):
         import torchvision.io
 
         self.io: Any = torchvision.io
-        self.folders = [path.parent for path in sorted(folder.glob("*/*/cameras.pt"))]
+        self.folders = [path.parent for path in sorted(folder.glob("*/*/cameras.npy"))]
 
     def __len__(self) -> int:
         return len(self.folders)
 
     def __getitem__(self, scene: int) -> PeerScene:
         own = self.folders[scene]
-        cameras = torch.load(own / "cameras.pt", weights_only=True)
+        cameras = torch.from_numpy(np.load(own / "cameras.npy"))
         views = draw_views(len(cameras))
         files = [self.io.read_file(str(own / f"{view:02d}.jpg")) for view in views]
         frames = torch.stack([self.io.decode_jpeg(file, mode=self.io.ImageReadMode.RGB) for file in files])
