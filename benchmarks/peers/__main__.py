@@ -41,7 +41,7 @@ from gqn_data.scene_sets import find_scene_set
 _SET = find_scene_set("shepard_metzler_5_parts")
 _ROOT = Path(__file__).resolve().parents[2]
 _FORMS: dict[Form, str] = {"jpeg": "zarr", "raw": "numpy"}  # and our container of each
-_PATIENCE = 10.0  # seconds that a process may take to end
+_PATIENCE = 5.0  # seconds that a process may take to end
 
 
 class PeerFailed(Exception):
@@ -187,7 +187,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made, raw_scenes(_SET, options.scenes, options.folder) as raw:
         root = Path(made)
         forms = options.form or list(_FORMS)
-        convert(raw.folder, _SET, root, Options(formats=tuple(_FORMS[form] for form in forms), workers=2))
+        convert(raw.folder, _SET, root, Options(formats=tuple(_FORMS[form] for form in forms), workers=1))
         views = raw.layout.views
         print(f"{options.scenes:,} scenes of {_SET.name}, batches of {BATCH}, {VIEWS} of {views} views; scenes/s")
         print(HEADER, flush=True)

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from benchmarks.peers.contract import BATCH, Form, Opened, Peer, PeerBatch, PeerScene, draw_views, jpegs_of
 from gqn_data.dataset import Dataset
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
 
 _AHEAD = 2  # torch's default for each worker
 
@@ -49,7 +50,15 @@ def _write(source: Dataset, folder: Path, form: Form) -> None:
         np.savez(path, frames=source[scene].frames, cameras=source.cameras_of(scene))
 
 
-class _JpegFolders(TorchDataset[PeerScene]):
+class MapStyle(Protocol):
+    """What torch asks of a map-style dataset."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, scene: int) -> PeerScene: ...
+
+
+class _JpegFolders:
     def __init__(self, folder: Path) -> None:
         self.folders = [path.parent for path in sorted(folder.glob("*/*/cameras.npy"))]
 
@@ -69,7 +78,7 @@ class _JpegFolders(TorchDataset[PeerScene]):
             return np.asarray(image.convert("RGB"))
 
 
-class _Arrays(TorchDataset[PeerScene]):
+class _Arrays:
     def __init__(self, folder: Path) -> None:
         self.files = sorted(folder.glob("*/*.npz"))
 
@@ -100,10 +109,13 @@ class Loaded:
             yield PeerBatch(frames.permute(0, 1, 3, 4, 2) if self._channels_first else frames, cameras, scenes, views)
 
 
-def map_style(dataset: TorchDataset[PeerScene], workers: int, *, channels_first: bool = False) -> Opened:
+def map_style(dataset: MapStyle, workers: int, *, channels_first: bool = False) -> Opened:
     """A map-style dataset in a DataLoader, as torch's documentation has it."""
+    import torch
+    from torch.utils.data import DataLoader
+
     loader = DataLoader(
-        dataset,
+        cast("torch.utils.data.Dataset[PeerScene]", dataset),  # torch asks for no more than the two methods
         batch_size=BATCH,
         shuffle=True,
         drop_last=True,

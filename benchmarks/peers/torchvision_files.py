@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset as TorchDataset
 
 from benchmarks.peers.contract import Form, Opened, Peer, PeerScene, draw_views
 from benchmarks.peers.torch_files import map_style, scene_folder, write_jpegs
@@ -24,6 +22,8 @@ def _write(source: Dataset, folder: Path, form: Form) -> None:
     if form == "jpeg":
         write_jpegs(source, folder)
         return
+    import torch
+
     for scene in range(len(source)):
         cameras = torch.from_numpy(source.cameras_of(scene).copy())
         path = scene_folder(folder, scene).with_suffix(".pt")
@@ -31,7 +31,7 @@ def _write(source: Dataset, folder: Path, form: Form) -> None:
         torch.save({"frames": torch.from_numpy(source[scene].frames.copy()), "cameras": cameras}, path)
 
 
-class _JpegFolders(TorchDataset[PeerScene]):
+class _JpegFolders:
     def __init__(self, folder: Path) -> None:
         import torchvision.io
 
@@ -42,6 +42,8 @@ class _JpegFolders(TorchDataset[PeerScene]):
         return len(self.folders)
 
     def __getitem__(self, scene: int) -> PeerScene:
+        import torch
+
         own = self.folders[scene]
         cameras = torch.from_numpy(np.load(own / "cameras.npy"))
         views = draw_views(len(cameras))
@@ -50,7 +52,7 @@ class _JpegFolders(TorchDataset[PeerScene]):
         return PeerScene(frames, cameras[views], scene, views)
 
 
-class _Tensors(TorchDataset[PeerScene]):
+class _Tensors:
     def __init__(self, folder: Path) -> None:
         self.files = sorted(folder.glob("*/*.pt"))
 
@@ -58,6 +60,8 @@ class _Tensors(TorchDataset[PeerScene]):
         return len(self.files)
 
     def __getitem__(self, scene: int) -> PeerScene:
+        import torch
+
         tensors = torch.load(self.files[scene], weights_only=True, mmap=True)
         views = draw_views(len(tensors["cameras"]))
         return PeerScene(tensors["frames"][views], tensors["cameras"][views], scene, views)
