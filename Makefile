@@ -36,7 +36,7 @@ test: lint types ## lint, types and the tests
 test-all: lint types ## the same with the slow tests
 	$(BIN)/pytest -n 2
 
-faults: $(STAMP) ## every fault at full counts: the table of docs/reliability.md; an hour or so
+faults: $(STAMP) ## every fault at full counts: the table of docs/reliability.md; twenty minutes
 	$(BIN)/python tests/faults/report.py
 
 bench: $(STAMP) ## the measurements, side by side with their yardsticks
