@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.peers import PEERS
 from benchmarks.peers.contract import BATCH, BUFFER, VIEWS, Form, Opened, Peer, PeerBatch
@@ -106,7 +105,7 @@ def check(stream: Stream, source: Dataset, tolerance: float) -> dict[str, float]
     means, most, seen = [], 0, []
     for _ in range(_CHECKED):
         batch = stream.next()[0]
-        frames, cameras = _whole(batch.frames), _whole(batch.cameras)
+        frames, cameras = np.asarray(batch.frames), np.asarray(batch.cameras)
         scenes, views = np.asarray(batch.scenes).reshape(-1), np.asarray(batch.views)
         expected_shape = (BATCH, VIEWS, *source.layout.frames_shape[1:])
         _expect("frames", (frames.shape, frames.dtype), (expected_shape, np.dtype(np.uint8)))
@@ -129,13 +128,6 @@ def check(stream: Stream, source: Dataset, tolerance: float) -> dict[str, float]
     _expect("scenes in another order than they lie in", order != sorted(order), True)
     _expect("views drawn for each scene", len({chosen for _, chosen in seen}) > BATCH // 2, True)
     return {"mean": mean, "most": most}
-
-
-def _whole(part: Any) -> NDArray[Any]:
-    """One array; of ours, the query and then the context views."""
-    if isinstance(part, tuple):
-        return np.concatenate([np.asarray(part[0])[:, None], np.asarray(part[1])], axis=1)
-    return np.asarray(part)
 
 
 def _expect(what: str, found: object, expected: object) -> None:

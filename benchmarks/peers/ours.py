@@ -1,7 +1,6 @@
 """`gqn_data.loader.SceneLoader`, measured like a peer: a zarr dataset of JPEGs, a numpy dataset of pixels.
 
-Five context views and a query make six. It hands out poses of seven numbers where peers hand out the five of cameras,
-and frames of context and query apart, which are views of one block of memory.
+Five context views and a query make six. It hands out poses of seven numbers where peers hand out the five of cameras.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ class _Batches:
         self._loader = loader
 
     def __iter__(self) -> Iterator[PeerBatch]:
-        for batch in self._loader:
-            frames, poses = (batch.target, batch.context_frames), (batch.query_pose, batch.context_poses)
-            yield PeerBatch(frames, poses, batch.scenes, batch.views)
+        return (PeerBatch(batch.frames, batch.poses, batch.scenes, batch.views) for batch in self._loader)
 
 
 def _write(source: Dataset, folder: Path, form: Form) -> None:
