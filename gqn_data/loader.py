@@ -234,7 +234,8 @@ class SceneLoader:
         self.scene_set = dataset.manifest.scene_set
         self.pose_fields = pose_fields(layout.camera_fields, poses)
         self.context = self._context(context)
-        self.frame_size = _frame_size(frame_size, layout.height, layout.width, resize)
+        layouts = [each.layout for each in members.datasets]
+        self.frame_size, *_ = [_frame_size(frame_size, each.height, each.width, resize) for each in layouts]
         members.check_alike(self.frame_size if frame_size is None else None)
         self.batch_size = batch_size
         self.seed = seed
@@ -415,6 +416,34 @@ class SceneLoader:
         self._running = None
         if running is not None:
             running.close()
+
+
+def on_device(batches: Iterable[Batch], device: torch.device | str) -> Generator[Batch]:
+    """The batches on a device, the copy of each going on while the device still works on those before.
+
+    On a GPU every batch is copied from pinned memory on a stream of its own. Steps are only queued there, so this
+    process asks for the next batch, and its copy begins, long before the step is done; a step that waits for the GPU
+    (`loss.item()`) leaves nothing to overlap with. Nothing is taken ahead: the loader's `state_dict` stays exact.
+
+    Args:
+        batches: of a loader; with `pin_memory=True`, else they are pinned here.
+        device: where to; on the CPU batches are passed on as they are.
+    """
+    device = torch.device(device)
+    if device.type != "cuda":
+        yield from map(lambda batch: batch.to(device), batches)  # which holds no batch while it waits for the next
+        return
+    copying = torch.cuda.Stream(device)
+    for batch in batches:
+        pinned = batch if batch.frames.is_pinned() else batch.pin_memory()
+        with torch.cuda.stream(copying):
+            copied = pinned.to(device, non_blocking=True)
+        working = torch.cuda.current_stream(device)
+        working.wait_stream(copying)
+        for part in copied:
+            part.record_stream(working)  # its memory is used again when that stream is done with it, not before
+        yield copied
+        del batch, pinned, copied, part  # not held while the next batch is waited for
 
 
 def _start(wanted: Start | None, *, far: bool) -> Start:
