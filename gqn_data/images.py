@@ -13,6 +13,8 @@ import simplejpeg
 from gqn_data.errors import CorruptFrame, OptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 Resize = Literal["area", "bilinear"]
@@ -127,6 +129,22 @@ def decode_into(jpeg: bytes | bytearray | memoryview, out: NDArray[np.uint8]) ->
         raise CorruptFrame(f"the JPEG cannot be decoded: {error}") from error
     if decoded.shape != out.shape:
         raise CorruptFrame(f"a frame of shape {decoded.shape}, expected {out.shape}")
+
+
+def decode_all_into(jpegs: Iterable[bytes | memoryview], out: NDArray[np.uint8]) -> None:
+    """Decodes frames into the first rows of `out`: uint8 (rows, height, width, 3), contiguous.
+
+    Raises:
+        CorruptFrame: one cannot be decoded, or has not the size of the rows.
+    """
+    decode, shape = simplejpeg.decode_jpeg, out.shape[1:]
+    try:
+        for jpeg, row in zip(jpegs, out):
+            decoded = decode(jpeg, "RGB", buffer=row)
+            if decoded.shape != shape:
+                raise CorruptFrame(f"a frame of shape {decoded.shape}, expected {shape}")
+    except ValueError as error:
+        raise CorruptFrame(f"the JPEG cannot be decoded: {error}") from error
 
 
 def encode(frame: NDArray[np.uint8], quality: int) -> bytes:

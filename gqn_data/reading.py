@@ -11,6 +11,7 @@ import io
 import os
 import stat
 import threading
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,8 +101,8 @@ def open_file(path: Place) -> OpenFile:
     return _Handle(path) if isinstance(path, Path) else _Object(path)
 
 
-# The files that are open, the one opened first at the head.
-_open_files: deque[RangedFile] = deque()
+# The files that are open, the one opened first at the head. Weak: those of a dataset that is gone are closed.
+_open_files: deque[weakref.ref[RangedFile]] = deque()
 _lock = threading.Lock()
 
 
@@ -168,9 +169,11 @@ class RangedFile:
             if self._handle is None and self._closed == closed:  # not opened by another thread meanwhile
                 self._handle = handle
                 if isinstance(handle, _Handle):
-                    _open_files.append(self)
+                    _open_files.append(weakref.ref(self))
                 while len(_open_files) > _MOST_OPEN:
-                    _open_files.popleft()._handle = None  # whoever reads from it now still holds it
+                    oldest = _open_files.popleft()()
+                    if oldest is not None:
+                        oldest._handle = None  # whoever reads from it now still holds it
         return handle
 
     @property
@@ -253,8 +256,11 @@ class Rows:
 
     def __getitem__(self, row: int) -> NDArray[Any]:
         """One row, read-only."""
-        data = self.file.read(self.start + row * self.row_bytes, self.row_bytes)
-        return np.frombuffer(data, self.dtype).reshape(self.shape)
+        return np.frombuffer(self.bytes_of(row), self.dtype).reshape(self.shape)
+
+    def bytes_of(self, row: int) -> bytes:
+        """One row, as it is stored."""
+        return self.file.read(self.start + row * self.row_bytes, self.row_bytes)
 
     def some(self, first: int, count: int) -> NDArray[Any]:
         """Rows from `first` on: (count, *shape), read-only."""
