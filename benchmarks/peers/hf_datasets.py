@@ -4,7 +4,8 @@ Settings (huggingface.co/docs/datasets, "Stream" and "Use with PyTorch"): `load_
 `.shuffle(buffer_size=1000)`, `.map()`, torch's `DataLoader(batch_size=36, num_workers=N)` over files enough for all
 workers, `persistent_workers=True`. The JPEGs of a scene are a list of `binary` and pixels one `binary`, which is
 kinder than its `Image` and `Array4D`: those would decode every view, and hand pixels over as nested lists. Six are
-decoded with Pillow, which is what its `Image` decodes with.
+decoded with Pillow, which is what its `Image` decodes with. It sleeps five seconds when all files are read, to let
+threads of pyarrow end; that is set to none, since ends of epochs are not timed and this one shows long before the end.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def _read(folder: Path, _form: Form, workers: int) -> Opened:
     import datasets
     from torch.utils.data import DataLoader
 
+    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
     files = sorted(str(path) for path in folder.glob("*.parquet"))
     stream = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
     stream = stream.shuffle(seed=0, buffer_size=BUFFER).map(_choose, remove_columns=["shape", "cameras", "frames"])
