@@ -29,6 +29,18 @@ def workers_of(group):
     return found
 
 
+def named_memory(process):
+    """What a process has mapped or open of shared memory that has a name, and so could outlive it."""
+    folder = Path(f"/proc/{process}")
+    found = [line for line in (folder / "maps").read_text().splitlines() if "/dev/shm/" in line]
+    for number in (folder / "fd").iterdir():
+        try:
+            found.append(str(number.readlink()))
+        except OSError:
+            continue
+    return [line for line in found if "/dev/shm/" in line and not line.endswith("(deleted)")]
+
+
 def wait_until(condition, seconds=120):
     """Waits for something that must come; only a hang takes so long that this fails."""
     end = time.monotonic() + seconds
