@@ -431,9 +431,11 @@ def on_device(batches: Iterable[Batch], device: torch.device | str) -> Generator
     """
     device = torch.device(device)
     if device.type != "cuda":
-        yield from map(lambda batch: batch.to(device), batches)  # which holds no batch while it waits for the next
+        for batch in batches:
+            yield batch.to(device)
+            del batch  # not held while the next one is waited for
         return
-    copying = torch.cuda.Stream(device)
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     for batch in batches:
         pinned = batch if batch.frames.is_pinned() else batch.pin_memory()
         with torch.cuda.stream(copying):
@@ -443,7 +445,7 @@ def on_device(batches: Iterable[Batch], device: torch.device | str) -> Generator
         for part in copied:
             part.record_stream(working)  # its memory is used again when that stream is done with it, not before
         yield copied
-        del batch, pinned, copied, part  # not held while the next batch is waited for
+        del batch, pinned, copied, part
 
 
 def _start(wanted: Start | None, *, far: bool) -> Start:
