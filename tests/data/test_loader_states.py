@@ -193,7 +193,7 @@ def test_a_state_of_any_other_option_is_refused_in_both_directions(folder: Path,
     loader = SceneLoader(folder, **{**BASE, **STREAMS[name]})
     for state, into in ((base.state_dict(), loader), (loader.state_dict(), base)):
         before = into.state_dict()
-        with pytest.raises(OptionError, match=rf"of another stream: (.*; )?{name.split()[0]} .*, here "):
+        with pytest.raises(OptionError, match=rf"of another stream: (.*; )?{name.split(maxsplit=1)[0]} .*, here "):
             into.load_state_dict({**state, "epoch": 5})
         assert into.state_dict() == before
     # Both still give their own streams from the beginning.
