@@ -529,6 +529,91 @@ def download(
     answer(done.to_json(), [f"{done.folder}: {fetched}; {done.kept:,} files were there"], as_json=as_json)
 
 
+def _context_of(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | str | None:
+    if value is None or value == "all":
+        return value
+    low, _, high = value.partition("-")
+    if not low.isdecimal() or not (high or low).isdecimal():
+        raise click.BadParameter(f"{value!r}; expected a number, as 5, two, as 1-5, or all")
+    return int(low), int(high or low)
+
+
+def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[int] | None:
+    if value is None:
+        return None
+    counts = value.split(",")
+    if not all(count.isdecimal() and int(count) <= 1024 for count in counts):
+        raise click.BadParameter(f"{value!r}; expected numbers, as 0,1,2,4")
+    return [int(count) for count in counts]
+
+
+@gqn_data.command()
+@click.argument("source", metavar="SET|PATH")
+@_set
+@_root
+@click.option("--split", type=click.Choice(SPLITS), help="Which split.  [default: train]")
+@click.option("--batch-size", type=click.IntRange(1), default=36, show_default=True, help="Scenes in a batch.")
+@click.option(
+    "--context", metavar="N|LOW-HIGH|all", callback=_context_of, help="Context views.  [default: as `gqn train`]"
+)
+@click.option(
+    "--workers",
+    metavar="0,1,2...",
+    callback=_counts_of,
+    help="Numbers of workers to measure.  [default: several up to the cores]",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), default=3.0, show_default=True, help="Of each measurement."
+)
+@click.option(
+    "--step-ms",
+    "steps_ms",
+    type=click.FloatRange(0, min_open=True),
+    multiple=True,
+    help="Time of your training step, to be told how many workers it needs; repeatable.  [default: several]",
+)
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a picture: .png or .jpg. Needs matplotlib.")
+@_json
+def bench(
+    source: str,
+    set_name: str | None,
+    root: Place | None,
+    split: Any,
+    batch_size: int,
+    context: tuple[int, int] | str | None,
+    workers: list[int] | None,
+    seconds: float,
+    steps_ms: tuple[float, ...],
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure the loader on your data and machine, beside bare decoding, and say how many workers you need."""
+    from gqn_data.advice import STEPS_MS
+    from gqn_data.bench import bench as measure
+    from gqn_data.bench_plot import check_plot, write_plot
+    from gqn_data.sources import locate
+    from gqn_data.storage import data_root
+
+    if plot is not None:
+        check_plot(plot)
+    path = place(source)
+    if isinstance(path, Path) and not path.exists():
+        path, _ = locate(source, data_root(root), set_name)
+    found = measure(
+        path,
+        split=split,
+        batch_size=batch_size,
+        context=context,
+        workers=workers,
+        seconds=seconds,
+        steps_ms=steps_ms or STEPS_MS,
+        say=say,
+    )
+    if plot is not None:
+        write_plot(found, plot)
+    answer(found.to_json(), found.lines(), as_json=as_json)
+
+
 @gqn_data.command()
 @click.option(
     "--cache",
