@@ -30,14 +30,30 @@ def raw_rooms(scenes: int, folder: Path | None = None) -> Iterator[RawFolder]:
 
 
 @contextmanager
-def raw_scenes(scene_set: SceneSet, scenes: int, folder: Path | None = None) -> Iterator[RawFolder]:
-    """The same of any set that is rendered."""
+def raw_scenes(
+    scene_set: SceneSet,
+    scenes: int,
+    folder: Path | None = None,
+    *,
+    rendered: int = _RENDERED,
+    views: int | None = None,
+    frame_size: int | None = None,
+) -> Iterator[RawFolder]:
+    """The same of any set that is rendered, in any number of views and pixels; `rendered` scenes are different."""
     with tempfile.TemporaryDirectory() as made:
         root = folder or Path(made)
         raw = root / "raw" / scene_set.name
         train = scene_set.train
         if not (raw / "train").exists():
-            render_scene_set(root, scene_set.name, scenes=min(_RENDERED, scenes), split="train", seed=0)
+            render_scene_set(
+                root,
+                scene_set.name,
+                scenes=min(rendered, scenes),
+                split="train",
+                seed=0,
+                views=views,
+                frame_size=frame_size,
+            )
             files = sorted((raw / "train").glob("*.tfrecord"))
             payloads = [record.payload for file in files for record in read_records(file)]
             for number in range(1, -(-scenes // train.scenes_in_file(1)) + 1):

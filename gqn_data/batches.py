@@ -5,11 +5,11 @@ Runs in the loader's workers; numpy only. Imports `cameras`, `dataset`, `images`
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,11 @@ class BatchShape:
     size: int
     pose: int = POSE_NUMBERS
 
-    def parts(self) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
+    def parts(self) -> list[tuple[str, tuple[int, ...], int, int]]:
         """Type, dimensions, first byte and bytes of frames, poses, views, scenes and datasets."""
+        return _parts(self)
+
+    def _each(self) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
         slots = (self.scenes, self.views)
         start = _FRAMES_BEGIN
         for name, dimensions in (
@@ -52,7 +55,7 @@ class BatchShape:
             ("int64", (self.scenes,)),
             ("int64", (self.scenes,)),
         ):
-            size = int(np.prod(dimensions)) * np.dtype(name).itemsize
+            size = math.prod(dimensions) * np.dtype(name).itemsize
             yield name, dimensions, start, size
             start = -(-(start + size) // _ALIGNED) * _ALIGNED
 
@@ -61,6 +64,11 @@ class BatchShape:
         """What the block must hold."""
         *_, (_, _, start, size) = self.parts()
         return start + size
+
+
+@lru_cache(maxsize=64)
+def _parts(shape: BatchShape) -> list[tuple[str, tuple[int, ...], int, int]]:
+    return [*shape._each()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +133,11 @@ class BatchMaker:
         pose = len(pose_fields(self._datasets[0].layout.camera_fields, self._poses))
         return BatchShape(scenes=scenes, views=views, size=self._size, pose=pose)
 
+    def place(self, member: int, scene: int) -> str:
+        """A scene of one of the datasets, for messages."""
+        dataset = self._datasets[member]
+        return f"scene {scene} of {dataset.split} in {dataset.folder}"
+
     def make(self, ticket: Ticket, block: NDArray[np.uint8]) -> BatchShape:
         """Fills the block, which may hold anything before; returns how the batch lies in it.
 
@@ -144,9 +157,7 @@ class BatchMaker:
         most = max(dataset.layout.views for dataset in self._datasets)
         cameras = np.zeros((len(scenes), most, len(fields)), np.float32)
         used = (sample.views >= 0).sum(1)
-        chosen = [
-            *zip(itertools.count(), sample.members.tolist(), scenes.tolist(), sample.views.tolist(), used.tolist())
-        ]
+        chosen = [*zip(range(len(scenes)), sample.members.tolist(), scenes.tolist(), sample.views, used.tolist())]
         if self._at_once == 1:
             self._fill(chosen, frames, cameras)
         else:
@@ -162,25 +173,37 @@ class BatchMaker:
 
     def _fill(
         self,
-        slots: Sequence[tuple[int, int, int, list[int], int]],
+        slots: Sequence[tuple[int, int, int, NDArray[np.int64], int]],
         frames: NDArray[np.uint8],
         cameras: NDArray[np.float32],
     ) -> None:
         """Reads scenes: (slot, dataset, scene, views, number of views) of each."""
         at, size = self.at, self._size
-        for slot, member, scene, wanted, used in slots:
-            here = frames[slot]
+        opened: dict[tuple[int, int], tuple[NDArray[np.uint8], NDArray[np.float32]] | None] = {}
+        for slot, member, scene, listed, used in slots:
+            here, wanted = frames[slot], listed
             if used < len(here):
                 here[used:] = 0
-            if not used:  # padding
-                continue
+                if not used:  # padding
+                    continue
+                here, wanted = here[:used], listed[:used]
             at[0] = member
             at[1] = scene
             dataset = self._datasets[member]
+            number, within = dataset.locate(scene)
+            shard = dataset.shard(number)
+            if (member, number) not in opened:
+                opened[member, number] = shard.arrays()
+            arrays = opened[member, number]
             layout = dataset.layout
-            if (layout.height, layout.width) == (size, size):
-                cameras[slot, : layout.views] = dataset.decode_into(scene, wanted[:used], here)
-            else:
+            decoded = here
+            if (layout.height, layout.width) != (size, size):
                 decoded = np.empty((used, *layout.frames_shape[1:]), np.uint8)
-                cameras[slot, : layout.views] = dataset.decode_into(scene, wanted[:used], decoded)
-                here[:used] = images.resized(decoded, size, self._resize)
+            if arrays is None:
+                cameras[slot, : layout.views] = shard.decode_into(within, wanted.tolist(), decoded)
+            else:
+                # Any other mode makes a copy first; there are no such views, so nothing is clipped.
+                arrays[0][within].take(wanted, axis=0, out=decoded, mode="clip")
+                cameras[slot, : layout.views] = arrays[1][within]
+            if decoded is not here:
+                here[:] = images.resized(decoded, size, self._resize)

@@ -2,12 +2,14 @@
 
 A read names its offset and its length, so the same plan serves local files and object stores. Local files are read
 with `pread`: no shared position, so threads and forked workers may read at once; no mapping, so memory stays flat
-and a file that was cut short is an error here and not a signal. Imports `errors`, `places`.
+and a file that was cut short is an error here and not a signal. Pixels alone are mapped, which cost too much to copy
+twice. Imports `errors`, `places`.
 """
 
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import stat
 import threading
@@ -54,6 +56,15 @@ class _Handle:
         if not stat.S_ISREG(found.st_mode):
             raise ShardChecksumError(f"{path}: no regular file; convert or copy the dataset again")
         self.size = found.st_size
+        self._mapped: NDArray[np.uint8] | None = None
+
+    def mapped(self) -> NDArray[np.uint8] | None:
+        """All bytes; None where the file was cut short since it was opened: touching what is gone would kill us."""
+        if os.fstat(self.number).st_size < self.size:
+            return None
+        if self._mapped is None:
+            self._mapped = np.frombuffer(mmap.mmap(self.number, self.size, access=mmap.ACCESS_READ), np.uint8)
+        return self._mapped
 
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self.number, length, offset)
@@ -228,6 +239,19 @@ class RangedFile:
         if done < length:
             out.reshape(-1)[done:] = np.frombuffer(self.read(offset + done, length - done), np.uint8)
 
+    def mapped(self, offset: int, length: int) -> NDArray[np.uint8]:
+        """`length` bytes from `offset` on of a file on a disk, where they lie: uint8 (length,), read-only.
+
+        Raises:
+            ShardChecksumError: the file does not hold that range, or no longer.
+        """
+        handle = self._handle or self._open()
+        assert isinstance(handle, _Handle)  # noqa: S101  a file in a store cannot be mapped
+        data = handle.mapped() if offset + length <= handle.size else None
+        if data is None:
+            raise self._outside(offset, length, os.fstat(handle.number).st_size)
+        return data[offset : offset + length]
+
     def _outside(self, offset: int, length: int, size: int) -> ShardChecksumError:
         return ShardChecksumError(
             f"{self.path}: {length} bytes at {offset} were asked for, the file has {size}; "
@@ -261,6 +285,11 @@ class Rows:
     def bytes_of(self, row: int) -> bytes:
         """One row, as it is stored."""
         return self.file.read(self.start + row * self.row_bytes, self.row_bytes)
+
+    def mapped(self) -> NDArray[Any]:
+        """All rows of a file on a disk, where they lie: (count, *shape), read-only."""
+        data = self.file.mapped(self.start, self.count * self.row_bytes)
+        return data.view(self.dtype).reshape(self.count, *self.shape)
 
     def some(self, first: int, count: int) -> NDArray[Any]:
         """Rows from `first` on: (count, *shape), read-only."""

@@ -75,6 +75,9 @@ class OpenShard(Protocol):
     def scene(self, scene: int) -> Scene:
         """One scene; frames as they are kept, JPEG bytes or pixels. What carries a checksum of its own is checked."""
 
+    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+        """Frames and cameras of all scenes, where they lie on a disk as they are needed; None elsewhere."""
+
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Fills the first rows of `out`, (rows, height, width, 3), with the frames of those views.
 

@@ -81,6 +81,10 @@ class EncodedShard(ABC):
         size = self.layout.height, self.layout.width
         return Scene(cameras, encoded=self._read(scene, offsets, lengths), size=size)
 
+    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+        """None: what lies there is JPEG bytes."""
+        return None
+
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Fills the first rows of `out`, (rows, height, width, 3), with those views; returns all raw cameras.
 
@@ -202,6 +206,19 @@ class PixelShard:
     def scene(self, scene: int) -> Scene:
         """One scene, all its pixels read."""
         return Scene(self.cameras(scene), pixels=self._frames[scene].astype(np.uint8, copy=False))
+
+    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+        """Frames and cameras of all scenes where they lie on a disk, mapped; None where they are in a store.
+
+        Good for a batch, and to be asked for again with the next: only here is it seen that a file was cut short.
+
+        Raises:
+            ShardChecksumError: it was.
+        """
+        if self._frames.file.is_far or self._cameras.file.is_far:
+            return None
+        frames, cameras = self._frames.mapped(), self._cameras.mapped()
+        return frames.astype(np.uint8, copy=False), cameras.astype(np.float32, copy=False)
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Fills the first rows of `out`, (rows, height, width, 3), with those views; returns all raw cameras."""

@@ -204,6 +204,9 @@ class _RawShard:
     def scene(self, scene: int) -> Scene:
         return Scene(self.cameras(scene), pixels=self._pixels(scene))
 
+    def arrays(self) -> None:
+        """None: what lies there is compressed."""
+
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
             pixels = self._pixels(scene)
