@@ -5,7 +5,7 @@ drop_last=True, transform=...)`, `StreamingDataLoader(batch_size=36, num_workers
 form: its `JpegArray` would decode all views of a scene, so a view is a leaf of `bytes`, as its README has it for
 those who decode by their own rules, and six are decoded by torchvision, which is what its own image type decodes
 with. Raw form: an array of all views a scene. `batch_decode=0`, an item at a time: the default unpacks 256 scenes for
-every few that are used, and gave a twentieth of the rate.
+every few that are used, and gave a fifteenth of the rate for raw.
 """
 
 from __future__ import annotations
