@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cache
 from operator import add
 from struct import Struct
 from typing import Any
@@ -41,6 +42,12 @@ def index_dtype(layout: SceneLayout) -> np.dtype[np.void]:
             ("cameras", "<f4", layout.cameras_shape),
         ]
     )
+
+
+@cache
+def _extents(views: int) -> Struct:
+    """The fields of `index_dtype` without the cameras: numpy takes as few apart more slowly."""
+    return Struct(f"<2Q{views}Q{views}L")
 
 
 def write_npy(folder: Place, name: str, array: NDArray[Any]) -> FileRow:
@@ -162,8 +169,6 @@ class IndexedShard(EncodedShard):
     def __init__(self, file: RangedFile, index: Rows, layout: SceneLayout) -> None:
         super().__init__(file, layout)
         self.index = index
-        # The fields of `index_dtype`, which numpy takes apart more slowly.
-        self._extents = Struct(f"<2Q{layout.views}Q{layout.views}L")
 
     def _fetched_again(self) -> bool:
         return any([super()._fetched_again(), self.index.file.fetched_again()])
@@ -171,8 +176,9 @@ class IndexedShard(EncodedShard):
     def describe(self, scene: int) -> tuple[Sequence[int], Sequence[int], NDArray[np.float32]]:  # noqa: D102
         row = self.index.bytes_of(scene)
         layout = self.layout
-        extents = self._extents.unpack_from(row)
-        cameras = np.frombuffer(row, "<f4", offset=self._extents.size).reshape(layout.cameras_shape)
+        fields = _extents(layout.views)
+        extents = fields.unpack_from(row)
+        cameras = np.frombuffer(row, "<f4", offset=fields.size).reshape(layout.cameras_shape)
         return extents[2 : 2 + layout.views], extents[2 + layout.views :], cameras
 
     def cameras(self, scene: int) -> NDArray[np.float32]:  # noqa: D102

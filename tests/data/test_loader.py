@@ -8,7 +8,7 @@ import json
 import multiprocessing
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -197,13 +197,13 @@ def test_only_the_views_of_a_batch_are_decoded(
     folders: dict[str, Path], container: str, frame_size: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
-    decode_into = images.decode_into
+    decode_all_into = images.decode_all_into
 
-    def counted(jpeg: bytes, out: np.ndarray) -> None:
-        decoded.append(bytes(jpeg))
-        decode_into(jpeg, out)
+    def counted(jpegs: Sequence[bytes], out: np.ndarray) -> None:
+        decoded.extend(jpegs)
+        decode_all_into(jpegs, out)
 
-    monkeypatch.setattr(images, "decode_into", counted)
+    monkeypatch.setattr(images, "decode_all_into", counted)
     used = 0
     for batch in SceneLoader(folders[container], batch_size=4, epochs=2, context=(1, 3), frame_size=frame_size):
         used += int((batch.views >= 0).sum())
