@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gqn_data import storage
 from gqn_data.errors import LossNotFinite, NoSpace, OptionError, RunMismatch, TrainingStopped
+from gqn_data.loader import on_device
 from gqn_model.batches import Batches
 from gqn_model.checkpoints import (
     Checkpoint,
@@ -215,7 +216,7 @@ class _Trainer:
         """Takes steps until all are done."""
         training = self.config.training
         self.model.train()
-        stream = iter(self.batches)
+        stream = on_device(self.batches, self.device)
         self.meter.clear()
         if self.step == 0:
             self._save(last=False)
