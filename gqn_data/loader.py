@@ -41,6 +41,7 @@ from gqn_data.views import ContextPer, check_context
 _AHEAD = 2  # batches that each worker makes ahead
 _REQUESTS = 16  # scenes of a batch that are read at the same time by range
 _HELD = 3  # blocks for batches that the consumer still holds when the next are made
+_LESS = "use fewer workers or smaller batches"
 _PLACE = ("epoch", "batches", "windows", "shards")  # of a state: what is no option
 
 
@@ -133,8 +134,7 @@ class _Making:
         except GQNError as error:
             return error  # raised by the consumer as it is, without a worker's traceback
         except MemoryError as error:
-            member, scene = self._maker.at.tolist()
-            error.add_note(f"while reading scene {scene} of dataset {member}; use fewer workers or smaller batches")
+            error.add_note(f"while reading {self._maker.place(*self._maker.at.tolist())}; {_LESS}")
             raise
 
 
@@ -364,8 +364,7 @@ class SceneLoader:
             member, scene = making.at(worker)
             if scene < 0:
                 return "before it had read a scene"
-            dataset = self.datasets[member]
-            return f"at scene {scene} of {dataset.split} in {dataset.folder}"
+            return f"at {self._maker.place(member, scene)}"
 
         with PipedWorkers(making, self.workers, start=self._start, begin=making.begin, doing=doing) as workers:
             for made in workers.in_order(tickets(), _AHEAD):
