@@ -1,0 +1,207 @@
+"""docs/loader.md: every snippet of it runs, on small rendered sets, and does what the page says of it."""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from cli import gqn_data
+from gqn_data.convert import convert
+from gqn_data.loader import SceneLoader
+from gqn_data.plan import Options
+from gqn_data.render.write import render_scene_set
+from gqn_data.scene_sets import find_scene_set
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "loader.md").read_text()
+ROOMS = "data/zarr/rooms_ring_camera"
+
+pytestmark = [
+    # Python 3.12 and later warn of any fork beside threads.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+]
+
+
+def _snippets(kind):
+    """Heading to the snippet below it; "" for what stands before the first heading."""
+    found = {}
+    heading = ""
+    for line in re.split(rf"(^## [^\n]*$|^```{kind}\n.*?^```$)", PAGE, flags=re.MULTILINE | re.DOTALL):
+        if line.startswith("## "):
+            heading = line[3:]
+        elif line.startswith("```"):
+            assert heading not in found, f"two snippets below {heading!r}"
+            found[heading] = line.split("\n", 1)[1].removesuffix("```")
+    return found
+
+
+PYTHON, SHELL = _snippets("python"), _snippets("sh")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with `data/zarr/...` in it: 180 + 20 rooms, 54 + 6 figures, as the snippets name them."""
+    home = tmp_path_factory.mktemp("docs")
+    for name, scenes in (("rooms_ring_camera", 200), ("shepard_metzler_5_parts", 60)):
+        made = render_scene_set(
+            home / "data", name, scenes=scenes, frame_size=32, views=6, supersample=False, workers=1
+        )
+        convert(made.folder, find_scene_set(name), home / "data", Options(workers=1))
+    return home
+
+
+@pytest.fixture
+def run(home, monkeypatch):
+    """Runs the snippet below a heading; what it left behind."""
+    monkeypatch.chdir(home)
+
+    def run(heading):
+        names = {"__name__": "snippet"}
+        exec(compile(PYTHON[heading], f"docs/loader.md, {heading}", "exec"), names)
+        return names
+
+    return run
+
+
+def _program(home, heading, more="", *, launcher=(sys.executable,)):
+    """Runs the snippet below a heading as a program of its own; what it printed."""
+    path = home / "train.py"
+    path.write_text(PYTHON[heading] + more)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, "train.py"], cwd=home, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _equal(batch, other):
+    return all(torch.equal(part, another) for part, another in zip(batch, other, strict=True))
+
+
+def test_every_snippet_is_run_by_a_test_below():
+    tests = Path(__file__).read_text()
+    assert len(PYTHON) == PAGE.count("```python") > 10
+    for heading in PYTHON:
+        assert f'"{heading}"' in tests, heading
+
+
+def test_a_loader_is_made_in_one_line(run):
+    assert len(run("")["loader"]) == 5
+
+
+def test_the_plain_loop(run):
+    names = run("A plain PyTorch loop")
+    assert names["step"] == 9  # two epochs of five batches
+    slots = names["context"].shape[1]
+    assert names["target"].shape == (36, 3, 32, 32)
+    assert names["context"].shape == (36, slots, 3, 32, 32)
+    assert (names["where"].shape, names["asked"].shape) == ((36, slots, 7), (36, 7))
+    assert names["mask"].shape == (36, slots)
+    assert 0 < float(names["target"].max()) <= 1
+
+
+def test_stopping_and_going_on(run):
+    second = run("Stopping and going on")["second"]
+    _, expected = islice(SceneLoader(ROOMS, batch_size=36), 2)
+    assert _equal(second, expected)
+
+
+def test_several_gpus(home):
+    (launch,) = [shlex.split(line) for line in SHELL["Several GPUs"].splitlines()]
+    assert launch[0] == "torchrun"
+    assert launch[-1] == "train.py"
+    _program(home, "Several GPUs", launcher=(sys.executable, "-m", "torch.distributed.run", *launch[1:-1]))
+
+
+def test_lightning(home):
+    if importlib.util.find_spec("pytorch_lightning") is None:
+        pytest.skip("pytorch-lightning is not installed")
+    more = "print('STATE', trainer.global_step, trainer.train_dataloader.state_dict())\n"
+    told = _program(home, "Lightning", more)
+    (state,) = [line for line in told.splitlines() if line.startswith("STATE")]
+    # five batches an epoch: had the state not been loaded, the loader would have given four
+    assert state.startswith("STATE 8 ")
+    assert "'epoch': 1, 'batches': 3" in state
+
+
+def test_several_datasets(run):
+    names = run("Several datasets")
+    assert len(names["both"]) == (180 + 54) // 36
+    assert set(names["batch"].datasets.tolist()) == {0, 1}
+    again = SceneLoader({ROOMS: 3, "data/zarr/shepard_metzler_5_parts": 1}, batch_size=100, epoch_scenes=400)
+    epoch = torch.cat([batch.datasets for batch in islice(again, 4)])
+    assert (epoch == 0).sum() == 300
+
+
+def test_fixed_questions_for_evaluation(run):
+    names = run("Fixed questions, for evaluation")
+    batches = list(names["loader"])
+    asked = [[scene, *views] for batch in batches for scene, views in zip(batch.scenes.tolist(), batch.views.tolist())]
+    assert asked == names["samples"]
+    assert [len(batch.scenes) for batch in batches] == [2, 1]
+
+
+def test_sequences(run):
+    batch = run("Sequences: all views in order")["batch"]
+    assert batch.views.tolist() == [list(range(6))] * 8
+    assert batch.frames.shape == (8, 6, 32, 32, 3)
+    assert batch.poses.shape == (8, 6, 7)
+
+
+def test_some_of_the_scenes(run):
+    names = run("Some of the scenes")
+    held_out = {scene for batch in names["checking"] for scene in batch.scenes.tolist()}
+    trained = {scene for batch in islice(names["training"], 9) for scene in batch.scenes.tolist()}
+    assert held_out == set(range(0, 180, 10))
+    assert not held_out & trained
+
+
+def test_other_sizes_and_poses(run):
+    names = run("Frames of another size, poses of another order")
+    assert names["loader"].pose_fields == ("x", "y", "z", "cos yaw", "sin yaw", "cos pitch", "sin pitch")
+    assert names["larger"].pose_fields == ("x", "y", "z", "yaw", "pitch")
+    assert next(iter(names["larger"])).frames.shape[2:] == (96, 96, 3)
+
+
+def test_one_scene_in_a_notebook(run, home, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    assert len(run("One scene in a notebook")["scene"].frames) == 6
+    assert (home / "scene.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_commands_of_the_page_can_be_parsed():
+    lines = SHELL["How many workers?"].splitlines()
+    assert len(lines) > 2
+    for line in lines:
+        program, name, *arguments = shlex.split(line.split(" > ")[0])
+        assert program == "gqn-data"
+        gqn_data.commands[name].make_context(name, arguments)
+
+
+def test_every_figure_of_the_json_is_in_the_table():
+    from dataclasses import fields
+
+    from gqn_data.advice import Measured
+    from gqn_data.bench import Bench
+
+    table = PAGE.split("| in `--json` | what |")[1]
+    for name in [field.name for kind in (Bench, Measured) for field in fields(kind)] + ["of_limit"]:
+        assert re.search(rf"\b{name}\b", table.replace("measured[]", "measured")), name
+
+
+def test_every_option_of_the_loader_is_in_the_table():
+    import inspect
+
+    table = PAGE.split("| option | what |")[1].split("## ")[0]
+    for name in inspect.signature(SceneLoader).parameters:
+        if name not in ("path", "batch_size", "epoch_scenes"):
+            assert f"`{name}`" in table, name
