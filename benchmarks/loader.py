@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import random
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -140,8 +139,10 @@ def main() -> None:
                 )
                 label = f"{name}, {workers} worker{'s'[: workers != 1]}"
                 print(row(label, "frames/s", figures, 0.8 if pixels else 0.85), flush=True)
-    many: dict[str, int] = {"rendered": 20, "views": _MANY_VIEWS, "frame_size": _MANY_SIZE}
-    with raw_scenes(SET, 400, **many) as raw, tempfile.TemporaryDirectory() as scratch:
+    with (
+        raw_scenes(SET, 400, rendered=20, views=_MANY_VIEWS, frame_size=_MANY_SIZE) as raw,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         convert(raw.folder, SET, Path(scratch), Options(formats=("zarr",)))
         path, frames = Path(scratch) / "zarr" / SET.name, options.frames // 2
         for workers in (1, 2):
@@ -152,8 +153,6 @@ def main() -> None:
             )
             label = f"{_MANY_USED} of {_MANY_VIEWS} views, {workers} worker{'s'[: workers != 1]}"
             print(row(label, "frames/s", figures, 0.85), flush=True)
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"peak memory of one process: {peak / 1024:,.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def waits(path: Path, preset: str, steps: int) -> float:
             "train",
             "--shards",
             str(path),
-            "--run",
+            "--out",
             str(run),
         ]
         command += ["--preset", preset, "--steps", str(steps), "--workers", "1", "--log-every", str(steps // 4)]

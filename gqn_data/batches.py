@@ -121,6 +121,8 @@ class BatchMaker:
         self._rank = rank
         self._ranks = ranks
         self._at_once = at_once
+        self._camera_fields = self._datasets[0].layout.camera_fields
+        self._most_views = max(dataset.layout.views for dataset in self._datasets)
         # Which dataset and scene is being read, for whoever wonders when this process is gone; elsewhere in a worker.
         self.at: NDArray[np.int64] = np.full(2, -1, np.int64)
 
@@ -153,9 +155,7 @@ class BatchMaker:
         views[...] = sample.views
         scenes[...] = sample.scenes
         members[...] = sample.members
-        fields = self._datasets[0].layout.camera_fields
-        most = max(dataset.layout.views for dataset in self._datasets)
-        cameras = np.zeros((len(scenes), most, len(fields)), np.float32)
+        cameras = np.zeros((len(scenes), self._most_views, len(self._camera_fields)), np.float32)
         used = (sample.views >= 0).sum(1)
         chosen = [*zip(range(len(scenes)), sample.members.tolist(), scenes.tolist(), sample.views, used.tolist())]
         if self._at_once == 1:
@@ -165,10 +165,10 @@ class BatchMaker:
                 parts = [chosen[first :: self._at_once] for first in range(self._at_once)]
                 for _ in threads.map(lambda part: self._fill(part, frames, cameras), parts):
                     pass
-        absent = sample.views < 0
-        of_views = np.where(absent, 0, sample.views)[:, :, None]
-        poses[...] = poses_of(np.take_along_axis(cameras, of_views, axis=1), fields, self._poses)
-        poses[absent] = 0
+        # -1 is the last view, and its pose is put out again.
+        of_views = cameras[np.arange(len(scenes))[:, None], sample.views]
+        poses[...] = poses_of(of_views, self._camera_fields, self._poses)
+        poses[sample.views < 0] = 0
         return shape
 
     def _fill(
@@ -178,8 +178,8 @@ class BatchMaker:
         cameras: NDArray[np.float32],
     ) -> None:
         """Reads scenes: (slot, dataset, scene, views, number of views) of each."""
-        at, size = self.at, self._size
-        opened: dict[tuple[int, int], tuple[NDArray[np.uint8], NDArray[np.float32]] | None] = {}
+        at, size, datasets = self.at, self._size, self._datasets
+        opened: dict[tuple[int, int], _Source] = {}
         for slot, member, scene, listed, used in slots:
             here, wanted = frames[slot], listed
             if used < len(here):
@@ -189,21 +189,28 @@ class BatchMaker:
                 here, wanted = here[:used], listed[:used]
             at[0] = member
             at[1] = scene
-            dataset = self._datasets[member]
-            number, within = dataset.locate(scene)
-            shard = dataset.shard(number)
-            if (member, number) not in opened:
-                opened[member, number] = shard.arrays()
-            arrays = opened[member, number]
-            layout = dataset.layout
-            decoded = here
-            if (layout.height, layout.width) != (size, size):
-                decoded = np.empty((used, *layout.frames_shape[1:]), np.uint8)
-            if arrays is None:
-                cameras[slot, : layout.views] = shard.decode_into(within, wanted.tolist(), decoded)
+            number, within = datasets[member].locate(scene)
+            source = opened.get((member, number))
+            if source is None:
+                source = opened[member, number] = _Source(datasets[member], number)
+            decoded = here if source.size == (size, size) else np.empty((used, *source.size, 3), np.uint8)
+            if source.arrays is None:
+                cameras[slot, : source.views] = source.shard.decode_into(within, wanted.tolist(), decoded)
             else:
                 # Any other mode makes a copy first; there are no such views, so nothing is clipped.
-                arrays[0][within].take(wanted, axis=0, out=decoded, mode="clip")
-                cameras[slot, : layout.views] = arrays[1][within]
+                source.arrays[0][within].take(wanted, axis=0, out=decoded, mode="clip")
+                cameras[slot, : source.views] = source.arrays[1][within]
             if decoded is not here:
                 here[:] = images.resized(decoded, size, self._resize)
+
+
+class _Source:
+    """A shard, for the time of a batch."""
+
+    __slots__ = ("arrays", "shard", "size", "views")
+
+    def __init__(self, dataset: Dataset, number: int) -> None:
+        self.shard = dataset.shard(number)
+        self.arrays = self.shard.arrays()
+        self.size = dataset.layout.height, dataset.layout.width
+        self.views = dataset.layout.views
