@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,7 @@ def bench(
         GQNError: the dataset cannot be opened or read.
         ModuleNotFoundError: torch is not installed.
     """
-    from torch import __version__ as torch_version
+    from gqn_data.loader import SceneLoader  # noqa: F401  where torch is not installed, it is said at once
 
     counts = sorted(set(worker_counts(usable_cores()) if workers is None else workers))
     if not counts or counts[0] < 0:
@@ -184,7 +185,7 @@ def bench(
         versions={
             "gqn-toolkit": VERSION,
             "python": platform.python_version(),
-            "torch": str(torch_version),
+            "torch": metadata.version("torch"),
             "decoder": images.DECODER,
         },
     )
