@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gqn_data.cameras import POSE_NUMBERS, pose_fields, poses_of
+from gqn_data.cameras import POSE_NUMBERS, PoseOrder, pose_fields, poses_of
 from gqn_data.errors import OptionError
+from gqn_data.scene_sets import CAMERA_FIELDS
 
 NUMBERS = st.floats(-20, 20, width=32)
 
@@ -56,3 +57,30 @@ def test_of_other_cameras_the_pose_is_the_numbers_as_they_are(fields: tuple[str,
     np.testing.assert_array_equal(poses_of(cameras, fields), cameras)
     with pytest.raises(OptionError, match=f"expected {len(fields)}: {', '.join(fields)}"):
         poses_of(cameras[..., :-1], fields)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(*[NUMBERS] * 5), min_size=1, max_size=8))
+def test_the_cosines_come_first_or_the_cameras_are_left_where_that_is_asked_for(
+    cameras: list[tuple[float, ...]],
+) -> None:
+    given_cameras = np.array(cameras, np.float32)
+    assert pose_fields(CAMERA_FIELDS, "cos_first") == ("x", "y", "z", "cos yaw", "sin yaw", "cos pitch", "sin pitch")
+    for (x, y, z, yaw, pitch), pose in zip(cameras, poses_of(given_cameras, order="cos_first").tolist(), strict=True):
+        expected = [x, y, z, math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)]
+        assert pose == pytest.approx(expected, abs=3e-7)
+    assert pose_fields(CAMERA_FIELDS, "raw") == CAMERA_FIELDS
+    np.testing.assert_array_equal(poses_of(given_cameras, order="raw"), given_cameras)
+
+
+@pytest.mark.parametrize("order", ["sin_first", "cos_first", "raw"])
+def test_cameras_of_other_numbers_have_no_order(order: PoseOrder) -> None:
+    fields = tuple("abcdefghi")
+    cameras = np.random.default_rng(1).normal(size=(2, 9)).astype(np.float32)
+    assert pose_fields(fields, order) == fields
+    np.testing.assert_array_equal(poses_of(cameras, fields, order), cameras)
+
+
+def test_an_order_that_is_none_is_refused() -> None:
+    with pytest.raises(OptionError, match="poses is 'tan_first', expected sin_first, cos_first or raw"):
+        pose_fields(CAMERA_FIELDS, "tan_first")  # type: ignore[arg-type]

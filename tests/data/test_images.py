@@ -1,15 +1,19 @@
-"""JPEG headers, whole frames, decoding into a batch, and smaller frames; held against Pillow and plain loops."""
+"""JPEG headers, whole frames, decoding into a batch, and frames of other sizes; held against Pillow, torch and
+plain loops.
+"""
 
 import io
 
 import numpy as np
 import pytest
 import simplejpeg
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from made_scenes import SIZE, jpeg, pattern
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from gqn_data import images
 from gqn_data.errors import CorruptFrame, GQNError, OptionError
@@ -261,3 +265,64 @@ def test_frames_of_the_size_asked_for_are_unchanged():
 def test_frames_are_not_made_larger(size):
     with pytest.raises(OptionError, match="cannot be resized"):
         images.resize_area(picture(16, 16), size)
+
+
+# Interpolation
+
+
+def interpolated(frame, size):
+    """The same by torch, in double precision and before rounding."""
+    planes = torch.tensor(frame).permute(2, 0, 1)[None].double()
+    new = interpolate(planes, size=(size, size), mode="bilinear", align_corners=False, antialias=False)
+    return new[0].permute(1, 2, 0).numpy()
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_frames_are_interpolated_to_smaller_and_larger_sizes_as_torch_does(data):
+    height, width = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
+    frame = data.draw(arrays.arrays(np.uint8, (height, width, 3)))
+    size = data.draw(st.integers(1, 45))
+    found = images.resize_bilinear(frame, size)
+    assert found.shape == (size, size, 3)
+    assert found.dtype == np.uint8
+    assert abs(found - interpolated(frame, size)).max() <= 0.5 + 1e-3
+    assert np.array_equal(images.resized(frame, size, "bilinear"), found)
+
+
+@pytest.mark.parametrize(("old", "new"), [(128, 64), (84, 64), (84, 128), (64, 84), (64, 3), (3, 64)])
+def test_batches_of_frames_are_interpolated_frame_by_frame(old, new):
+    frames = np.random.default_rng(old).integers(0, 256, (2, 3, old, old, 3), dtype=np.uint8)
+    found = images.resized(frames, new, "bilinear")
+    assert found.shape == (2, 3, new, new, 3)
+    for batch in range(2):
+        for view in range(3):
+            assert abs(found[batch, view] - interpolated(frames[batch, view], new)).max() <= 0.5 + 1e-3
+
+
+@given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 1000))
+@settings(max_examples=40)
+def test_whole_factors_are_averaged_exactly_as_torch_does(size, factor, seed):
+    frame = picture(size * factor, size * factor, seed)
+    planes = torch.tensor(frame).permute(2, 0, 1)[None].double()
+    mean = interpolate(planes, size=(size, size), mode="area")[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(images.resized(frame, size, "area"), np.floor(mean + 0.5 + 1e-9))  # halves go up
+
+
+def test_interpolation_leaves_one_colour_and_the_own_size_alone():
+    for value in (0, 1, 254, 255):
+        for old, new in ((84, 32), (84, 100), (5, 64), (64, 1)):
+            assert (images.resize_bilinear(np.full((old, old, 3), value, np.uint8), new) == value).all()
+    frame = picture(9, 9)
+    assert np.array_equal(images.resize_bilinear(frame, 9), frame)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_frames_of_no_size_are_not_interpolated(size):
+    with pytest.raises(OptionError, match="expected 1 pixel or more"):
+        images.resized(picture(4, 4), size, "bilinear")
+
+
+def test_a_way_to_resize_that_is_none_is_refused():
+    with pytest.raises(OptionError, match="resize is 'nearest', expected area or bilinear"):
+        images.resized(picture(4, 4), 2, "nearest")
