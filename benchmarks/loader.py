@@ -34,7 +34,7 @@ from gqn_data.plan import Options
 _BATCH = 36
 _CONTEXT = 5
 _MANY_VIEWS, _MANY_USED, _MANY_SIZE = 300, 21, 84
-_IN_MEMORY = 12_000  # frames that the yardstick decodes again and again: more than any cache holds
+_IN_MEMORY = 60_000  # frames that the yardstick decodes: as many as the loader goes through, and more than caches hold
 
 
 def unaligned(shape: tuple[int, ...]) -> NDArray[np.uint8]:

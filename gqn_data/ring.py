@@ -65,9 +65,9 @@ class Ring:
         return block
 
     def take(self) -> int:
-        """The number of a free block."""
+        """The number of a free block: the one that came back last, which the caches may still hold."""
         self._taken += 1
-        return self._free.popleft()
+        return self._free.pop()
 
     def hand_out(self, number: int) -> NDArray[np.uint8]:
         """A block that was taken, as an array; or a copy of it, where too many are held."""

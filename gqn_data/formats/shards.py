@@ -140,8 +140,8 @@ class EncodedShard(ABC):
     def _read(self, scene: int, offsets: Sequence[int], lengths: Sequence[int]) -> Sequence[bytes]:
         if not offsets:
             return []
-        first = min(offsets)
-        last = max(map(add, offsets, lengths))
+        ends = [*map(add, offsets, lengths)]
+        first, last = min(offsets), max(ends)
         file = self.file
         if last > file.size:
             raise ShardChecksumError(
@@ -150,10 +150,10 @@ class EncodedShard(ABC):
             )
         if file.is_far:
             return file.read_many([*zip(offsets, lengths)])
-        if last - first <= max(_ONE_READ, 2 * sum(lengths)):
+        if last - first <= _ONE_READ or last - first <= 2 * sum(lengths):
             block = file.read(first, last - first)
             # Copies: taking a buffer from a memoryview costs the decoder more than copying two kilobytes does.
-            return [block[offset - first : offset - first + length] for offset, length in zip(offsets, lengths)]
+            return [block[offset - first : end - first] for offset, end in zip(offsets, ends)]
         return [file.read(offset, length) for offset, length in zip(offsets, lengths)]
 
 

@@ -186,7 +186,8 @@ class _JpegShard(EncodedShard):
         return extents[::2], extents[1::2], self.cameras(scene)
 
     def cameras(self, scene: int) -> NDArray[np.float32]:
-        return self._cameras[scene].astype(np.float32, copy=False)
+        cameras: NDArray[np.float32] = self._cameras[scene]
+        return cameras
 
     def all_cameras(self) -> NDArray[np.float32]:
         return self._cameras.all().astype(np.float32, copy=False)
