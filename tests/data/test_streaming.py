@@ -490,7 +490,9 @@ if __name__ == "__main__":
     loader = SceneLoader(url, batch_size=4, seed=7, epochs=1, window=2, remote="cache", cache=cache,
                          rank=rank, ranks=ranks, workers=workers)
     print("begin", flush=True)
-    print(*(scene for batch in loader for scene in batch.scenes.tolist()), flush=True)
+    batches = iter(loader)
+    print(*(scene for _ in range(len(loader)) for scene in next(batches).scenes.tolist()), flush=True)
+    sys.stdin.read()  # still fetching ahead, until nobody wants more
 """
 
 
@@ -512,6 +514,7 @@ def _reader(tmp_path: Path, url: str, cache: Path, rank: int = 0, ranks: int = 1
     return subprocess.Popen(
         [sys.executable, program, url, cache, str(rank), str(ranks), str(workers)],
         env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -526,9 +529,12 @@ def test_many_ranks_share_a_cache_and_each_file_is_fetched_once(
     readers = [_reader(tmp_path, url, tmp_path / "cache", rank, 4) for rank in range(4)]
     seen: list[int] = []
     for reader in readers:
-        out, errors = reader.communicate(timeout=120)
+        assert reader.stdout.readline() == "begin\n"
+        seen += map(int, reader.stdout.readline().split())
+    # Whoever ends stops what it is fetching ahead, and another one has to fetch it again: so all end after all.
+    for reader in readers:
+        _, errors = reader.communicate(timeout=120)
         assert reader.returncode == 0, errors
-        seen += map(int, out.split("\n")[1].split())
     assert len(seen) == len(set(seen)) == sum(TRAIN) // 4 * 4
     fetched = _fetched(server, folders["webdataset"])
     assert {fetched[name] for name in _frames_of(folders["webdataset"])} == {1}
