@@ -5,7 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 
-_MODULES = ("cluster", "convert", "download", "loader", "memory", "peers", "render", "streaming", "training")
+_MODULES = (
+    "cluster",
+    "convert",
+    "download",
+    "loader",
+    "loader_scale",
+    "memory",
+    "peers",
+    "render",
+    "streaming",
+    "training",
+)
 
 
 def main() -> None:
