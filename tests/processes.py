@@ -1,7 +1,29 @@
 """Processes that tests start, and those that these start."""
 
+import contextlib
+import gc
+import multiprocessing
 import time
 from pathlib import Path
+
+# Children that run when a test begins: of other tests in this process, of fixtures.
+_others = set()
+
+
+@contextlib.contextmanager
+def no_child_is_left():
+    """Fails where a child of ours outlives the block."""
+    gc.collect()  # what an earlier test has left in a cycle ends now, and not in the middle of this one
+    _others.clear()
+    _others.update(multiprocessing.active_children())
+    yield
+    gc.collect()
+    assert not own_children()
+
+
+def own_children():
+    """The children that the block has started, and that still run."""
+    return set(multiprocessing.active_children()) - _others
 
 
 def living(group):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import gc
 import io
 import json
-import multiprocessing
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from loader_fixtures import CONTAINERS, SET, SIZE, VIEWS, Raw, convert_to, index, make_all, write_raw
+from processes import no_child_is_left, own_children
 
 import gqn_data
 from gqn_data import images
@@ -61,23 +60,10 @@ def zarr(folders: dict[str, Path]) -> Path:
     return folders["zarr"]
 
 
-# Processes that run when a test begins: of other tests in this process, of fixtures.
-_others: set[BaseProcess] = set()
-
-
 @pytest.fixture(autouse=True)
 def _no_process_is_left() -> Iterator[None]:
-    gc.collect()  # what an earlier test has left in a cycle ends now, and not in the middle of this one
-    _others.clear()
-    _others.update(multiprocessing.active_children())
-    yield
-    gc.collect()
-    assert not _workers()
-
-
-def _workers() -> set[BaseProcess]:
-    """The processes that the test has started, and that still run."""
-    return set(multiprocessing.active_children()) - _others
+    with no_child_is_left():
+        yield
 
 
 def _snapshot(batch: Batch) -> Snapshot:
@@ -546,7 +532,7 @@ def test_a_loader_left_in_the_middle_goes_on_from_there(zarr: Path, workers: int
             if number == count:
                 break
     loader.close()
-    assert not _workers()
+    assert not own_children()
     given += [_snapshot(batch) for batch in islice(loader, 3)]
     loader.close()
     assert given == whole
@@ -580,7 +566,7 @@ def _leave_by_break(loader: SceneLoader) -> None:
 def _leave_by_close(loader: SceneLoader) -> None:
     batches = iter(loader)
     next(batches)
-    assert len(_workers()) == 2
+    assert len(own_children()) == 2
     loader.close()
     assert list(batches) == []
 
@@ -626,17 +612,17 @@ def _leave_at_the_end(loader: SceneLoader) -> None:
 def test_no_worker_outlives_its_loop(zarr: Path, leave: Callable[[SceneLoader], None]) -> None:
     loader = SceneLoader(zarr, batch_size=4, workers=2)
     leave(loader)
-    assert not _workers()
+    assert not own_children()
 
 
 def test_no_worker_outlives_the_iteration_that_nobody_holds(zarr: Path) -> None:
     batches = iter(SceneLoader(zarr, batch_size=4, workers=2))
     next(batches)
-    assert len(_workers()) == 2
+    assert len(own_children()) == 2
     gc.disable()  # a cycle would leave its workers to the collector, whenever that comes
     try:
         del batches
-        assert not _workers()
+        assert not own_children()
     finally:
         gc.enable()
 
@@ -708,7 +694,7 @@ def test_a_corrupt_frame_is_reported_with_its_file_in_its_turn(
     # `extend` keeps what it was given before the error; the position is that of the batch that cannot be made.
     assert given == [_snapshot(batch) for batch in expected[:turn]]
     assert loader.state_dict()["batches"] == turn
-    assert not _workers()
+    assert not own_children()
     with pytest.raises(ShardChecksumError):
         next(iter(loader))
 
@@ -725,7 +711,7 @@ def test_a_file_cut_short_is_reported_with_its_name(
     loader = SceneLoader(folder, batch_size=4, epochs=1, workers=workers, tail="exact")
     with pytest.raises(ShardChecksumError, match=f"{cut.name}.*bytes"):
         list(loader)
-    assert not _workers()
+    assert not own_children()
 
 
 def test_an_error_from_a_worker_is_the_error_itself(zarr: Path, tmp_path: Path) -> None:

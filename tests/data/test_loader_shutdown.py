@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import multiprocessing
 import os
 import resource
@@ -21,7 +20,7 @@ import numpy as np
 import pytest
 from loader_fixtures import SET, convert_to, index, write_raw
 from loader_streams import snapshot, stream, taken
-from processes import living, named_memory, wait_until
+from processes import living, named_memory, no_child_is_left, own_children, wait_until
 
 from gqn_data import piped
 from gqn_data.dataset import Dataset
@@ -44,23 +43,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return convert_to("zarr", index(write_raw(root / "raw" / SET).folder), root)
 
 
-# Processes that run when a test begins: of other tests in this process, of fixtures.
-_others: set[BaseProcess] = set()
-
-
 @pytest.fixture(autouse=True)
 def _no_process_is_left() -> Iterator[None]:
-    gc.collect()  # what an earlier test has left in a cycle ends now, and not in the middle of this one
-    _others.clear()
-    _others.update(multiprocessing.active_children())
-    yield
-    gc.collect()
-    assert not _workers()
-
-
-def _workers() -> set[BaseProcess]:
-    """The processes that the test has started, and that still run."""
-    return set(multiprocessing.active_children()) - _others
+    with no_child_is_left():
+        yield
 
 
 @pytest.fixture
@@ -175,15 +161,15 @@ def test_the_workers_of_one_loader_end_by_themselves_while_another_goes_on(
     # Workers of the second are forked while the pipes of the first are open.
     running = [iter(loader) for loader in loaders]
     given = [[snapshot(next(batches)) for _ in range(3)] for batches in running]
-    workers = _workers()
+    workers = own_children()
     assert len(workers) == 4
     ending, other = (0, 1) if first_ends_first else (1, 0)
     loaders[ending].close()
-    assert len(_workers()) == 2
+    assert len(own_children()) == 2
     given[other] += [snapshot(next(running[other])) for _ in range(9)]
     assert given[other] == expected
     loaders[other].close()
-    assert not _workers()
+    assert not own_children()
     assert terminated == []
 
 
@@ -196,7 +182,7 @@ def test_a_process_that_the_program_forks_keeps_no_worker(folder: Path, terminat
     try:
         loader.close()
         assert terminated == []
-        assert _workers() == {child}
+        assert own_children() == {child}
     finally:
         os.kill(child.pid or 0, signal.SIGKILL)
         child.join()
@@ -225,7 +211,7 @@ def test_loaders_that_are_left_in_the_middle_wait_for_nobody(folder: Path, termi
     leaves: list[Callable[[SceneLoader], None]] = [by_break, by_error, by_close, at_once]
     for leave in leaves if start == "fork" else leaves[:1]:
         leave(SceneLoader(folder, batch_size=4, workers=2, start=start))
-        assert not _workers()
+        assert not own_children()
     assert terminated == []
 
 
@@ -271,7 +257,7 @@ def test_a_worker_that_ends_is_told_with_its_scene(
     def iterate() -> None:
         for batch in loader:
             given.append(batch.scenes.tolist())
-            numbers.update(process.pid for process in _workers())
+            numbers.update(process.pid for process in own_children())
 
     with pytest.raises(WorkerLost) as caught:
         iterate()
@@ -282,7 +268,7 @@ def test_a_worker_that_ends_is_told_with_its_scene(
     assert 0 <= int(worker) < workers
     assert not given or int(process.split(")")[0]) in numbers
     assert given == [[0, 1, 2, 3], [4, 5, 6, 7]][: len(given)]
-    assert not _workers()
+    assert not own_children()
     # The loader stands where it stood, and goes on.
     assert loader.state_dict()["batches"] == len(given)
     monkeypatch.undo()
@@ -295,12 +281,12 @@ def test_a_worker_that_is_killed_from_outside_is_told(folder: Path, start: Any) 
     batches = iter(loader)
     for _ in range(2):  # one of each worker
         next(batches)
-    killed = max(_workers(), key=lambda process: process.pid or 0)
+    killed = max(own_children(), key=lambda process: process.pid or 0)
     os.kill(killed.pid or 0, signal.SIGKILL)
     number = killed.pid
     with pytest.raises(WorkerLost, match=rf"worker [01] \(process {number}\) ended by signal 9, at scene \d+ of train"):
         list(batches)
-    assert not _workers()
+    assert not own_children()
 
 
 def test_a_worker_killed_before_it_read_a_scene_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +342,7 @@ def test_want_of_memory_is_told_with_the_scene_and_what_to_do(
     assert f"while reading scene 9 of train in {folder}" in told
     assert "fewer workers or smaller batches" in told
     assert ("in worker " in told) == (workers > 0)
-    assert not _workers()
+    assert not own_children()
 
 
 @pytest.mark.parametrize("room", [0, 64 << 20])
@@ -379,4 +365,4 @@ def test_a_worker_that_may_have_no_more_memory_is_told_with_its_scene(
     assert f"scene 9 of train in {folder}" in told
     assert "fewer workers or smaller batches" in told
     assert "worker " in told
-    assert not _workers()
+    assert not own_children()
