@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import platform
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +25,6 @@ from gqn_data.advice import STEPS_MS, Limit, Measured, advise, worker_counts
 from gqn_data.dataset import Dataset, open_dataset
 from gqn_data.errors import OptionError
 from gqn_data.limits import Bare, bare_work, kind_of, limit
-from gqn_data.piped import Start
 from gqn_data.places import StorePath
 from gqn_data.scene_sets import Split
 from gqn_data.version import VERSION
@@ -145,8 +143,6 @@ def bench(
     if seconds <= 0 or any(step <= 0 for step in steps_ms):
         raise OptionError("seconds of a measurement and milliseconds of a step: expected more than 0")
     dataset = open_dataset(path, split)
-    # As the loader starts its workers.
-    start: Start = "fork" if sys.platform == "linux" and isinstance(dataset.folder, Path) else "spawn"
     measured: list[Measured] = []
     bare: Bare | None = None
     for count in counts:
@@ -156,7 +152,7 @@ def bench(
         if bare is None:
             bare = bare_work(dataset, max(1, round(frames / scenes)))
             chosen = context if isinstance(context, str) else loader.context
-        at_most = limit(bare, max(1, count), seconds, start)
+        at_most = limit(bare, max(1, count), seconds, loader.start)
         measured.append(
             Measured(
                 workers=count,

@@ -241,7 +241,7 @@ class SceneLoader:
         self.seed = seed
         self.workers = workers
         self.epochs = epochs
-        self._start: Start = _start(start, far=members.any_far)
+        self.start: Start = _start(start, far=members.any_far)
         self._pin = pin_memory
         self._rank, self._ranks = rank, ranks
         self._of_samples: dict[str, Any] = {
@@ -255,6 +255,7 @@ class SceneLoader:
             "samples": None if samples is None else np.asarray(samples),
         }
         self._of_batches: dict[str, Any] = {"size": self.frame_size, "resize": resize, "poses": poses}
+        self._window_given = window is not None
         self._set_window(window)
         if not self._per_epoch:
             raise OptionError(
@@ -366,7 +367,7 @@ class SceneLoader:
                 return "before it had read a scene"
             return f"at {self._maker.place(member, scene)}"
 
-        with PipedWorkers(making, self.workers, start=self._start, begin=making.begin, doing=doing) as workers:
+        with PipedWorkers(making, self.workers, start=self.start, begin=making.begin, doing=doing) as workers:
             for made in workers.in_order(tickets(), _AHEAD):
                 yield under_way.popleft(), made
 
@@ -386,7 +387,7 @@ class SceneLoader:
         # Also what is in the state and not here: an option that this stream was not given.
         self._check_same(state, dict.fromkeys((*self._stream, *(name for name in state if name not in _PLACE))))
         windows = state.get("windows", 1)
-        if type(windows) is int and self._members.may_have(windows):
+        if not self._window_given and type(windows) is int and self._members.may_have(windows):
             # nobody chose the windows here, so those that the stream began with go on
             self._set_window(-(-len(self.dataset.shards) // windows))
         self._check_same(state, ("windows", "shards"))

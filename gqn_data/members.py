@@ -73,7 +73,6 @@ class Members:
         self.any_far = any(isinstance(dataset.folder, StorePath) for dataset in self.datasets)
         self._cache: ShardCache | None = open_cache(cache, cache_gb) if self.any_far else None
         self._windows: Windows | None = None
-        self._window_given = False
         self._shuffle = False
         self.sampled: tuple[Member, ...] = ()
         self.reading: Reading | None = None
@@ -120,7 +119,6 @@ class Members:
         """
         if window is not None and not self._ordered:
             raise OptionError("window is for one dataset and no samples: leave it out")
-        self._window_given = self._window_given or window is not None
         self._shuffle = shuffle
         sampled, readings = [], set()
         for dataset in self.datasets:
@@ -160,7 +158,7 @@ class Members:
     def may_have(self, windows: int) -> bool:
         """Whether a stream with so many windows could go on here, where another number is settled now."""
         found = self._windows
-        return found is not None and self._shuffle and not self._window_given and 1 <= windows != found.count
+        return found is not None and self._shuffle and 1 <= windows != found.count
 
     def fetching_ahead(self, epochs: int | None) -> WindowFetcher | None:
         """What fetches windows before they are needed; None where there is nothing to fetch ahead."""

@@ -505,6 +505,16 @@ def test_a_state_that_lacks_something_is_refused(zarr: Path, missing: str) -> No
         loader.load_state_dict(state)
 
 
+def test_one_loader_goes_on_with_streams_of_one_number_of_windows_after_another(zarr: Path) -> None:
+    loader = SceneLoader(zarr, batch_size=4)
+    shards = len(loader.dataset.shards)
+    assert shards > 2
+    for window in (1, 2, shards, 1):
+        of_windows = SceneLoader(zarr, batch_size=4, window=window)
+        loader.load_state_dict(of_windows.state_dict())
+        assert _snapshot(next(iter(loader))) == _snapshot(next(iter(of_windows)))
+
+
 @pytest.mark.parametrize("state", [None, [], "epoch", {}])
 def test_what_is_no_state_at_all_is_refused(zarr: Path, state: Any) -> None:
     with pytest.raises(OptionError, match="state"):
