@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 
 from benchmarks.scenes import HEADER, SET, raw_rooms, raw_scenes, row, side_by_side
 from gqn_data.convert import convert
 from gqn_data.dataset import Dataset, open_dataset
 from gqn_data.index import index_raw_folder
+from gqn_data.limits import frames_memory
 from gqn_data.loader import SceneLoader
 from gqn_data.plan import Options
 
@@ -35,14 +35,6 @@ _BATCH = 36
 _CONTEXT = 5
 _MANY_VIEWS, _MANY_USED, _MANY_SIZE = 300, 21, 84
 _IN_MEMORY = 60_000  # frames that the yardstick decodes: as many as the loader goes through, and more than caches hold
-
-
-def unaligned(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Memory that begins 16 bytes behind a cache line."""
-    size = int(np.prod(shape))
-    memory = np.empty(size + 128, np.uint8)
-    start = -memory.ctypes.data % 64 + 16
-    return memory[start : start + size].reshape(shape)
 
 
 def _decode(dataset: Dataset, frames: int, ready: Callable[[], Any]) -> None:
@@ -53,7 +45,7 @@ def _decode(dataset: Dataset, frames: int, ready: Callable[[], Any]) -> None:
         assert views is not None
         encoded += [bytes(view) for view in views]
     pick.shuffle(encoded)
-    buffer = unaligned(dataset.layout.frames_shape[1:])
+    buffer = frames_memory(dataset.layout.frames_shape[1:])
     decode, count = simplejpeg.decode_jpeg, len(encoded)
     ready()
     for number in range(frames):

@@ -22,7 +22,7 @@ from gqn_data.sampling import Sampling
 _ALIGNED = 64  # parts of a batch begin on a cache line
 # ... but not frames: where rows of pixels begin at a multiple of 32 bytes, libjpeg-turbo writes them past the caches
 # and has to wait for the memory. Decoding then takes a fifth more (docs/loader-results.md).
-_FRAMES_BEGIN = 16
+FRAMES_BEGIN = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class BatchShape:
 
     def _each(self) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
         slots = (self.scenes, self.views)
-        start = _FRAMES_BEGIN
+        start = FRAMES_BEGIN
         for name, dimensions in (
             ("uint8", (*slots, self.size, self.size, 3)),
             ("float32", (*slots, self.pose)),

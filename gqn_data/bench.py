@@ -3,7 +3,7 @@
     for line in bench("data/zarr/rooms_ring_camera").lines():
         print(line)
 
-Imports `advice`, `dataset`, `limits`, and `loader`, which needs torch, when something is measured.
+Imports `advice`, `dataset`, `limits`, `ring`, and `loader`, which needs torch, when something is measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gqn_data import images, storage
+from gqn_data import images, ring, storage
 from gqn_data.advice import STEPS_MS, Limit, Measured, advise, worker_counts
 from gqn_data.dataset import Dataset, open_dataset
 from gqn_data.errors import OptionError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Context = tuple[int, int] | str | None
 
-_MEMORY = "memfd:gqn-batches"  # the ring that workers share with the consumer: nobody's own
+_MEMORY = f"memfd:{ring.NAME}"  # the ring that workers share with the consumer: nobody's own
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What this machine could do at most with the frames of a dataset: bare decoding, or bare copying of pixels.
 
 No scene is looked up and no batch is made: the yardstick that `bench` holds the loader against. The decoder is called
-bare as well, not through `images`. Imports `dataset`, `piped`, `places`.
+bare as well, not through `images`. Imports `batches`, `dataset`, `piped`, `places`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from gqn_data.advice import Limit
+from gqn_data.batches import FRAMES_BEGIN
 from gqn_data.dataset import Dataset
 from gqn_data.piped import PipedWorkers, Start
 from gqn_data.places import StorePath
@@ -24,15 +25,13 @@ from gqn_data.places import StorePath
 _SAMPLE_BYTES = 32 << 20  # of frames that are kept at hand
 _SAMPLE_SCENES, _SAMPLE_FAR = 200, 20  # a scene in a store is a request
 _BLOCK = 64  # frames between two looks at the clock
-# libjpeg-turbo writes past the caches where rows begin at a multiple of 32 bytes, and then waits for the memory.
-_BEGIN = 16  # modulo 64
 
 
-def _memory(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def frames_memory(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """An array that begins as the frames of a batch do."""
     count = int(np.prod(shape))
     memory = np.zeros(count + 64, np.uint8)
-    start = (_BEGIN - memory.ctypes.data) % 64
+    start = (FRAMES_BEGIN - memory.ctypes.data) % 64
     return memory[start : start + count].reshape(shape)
 
 
@@ -61,7 +60,7 @@ class BareDecoding:
 
     def __call__(self, seconds: float) -> float:
         """Frames a second."""
-        out = _memory(self.shape)
+        out = frames_memory(self.shape)
         decode, jpegs = simplejpeg.decode_jpeg, itertools.cycle(self.jpegs)
 
         def block() -> int:
@@ -93,7 +92,7 @@ class BareGathering:
         rng = np.random.default_rng()
         sizes = np.array([len(array) for array in arrays])
         _, slots, *frame = arrays[0].shape
-        out = _memory((_BLOCK, self.views, *frame))
+        out = frames_memory((_BLOCK, self.views, *frame))
 
         def block() -> int:
             shards = rng.choice(len(arrays), _BLOCK, p=sizes / sizes.sum())

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+NAME = "gqn-batches"  # in /proc/PID/maps, and nowhere else
 _PAGE = 4096
 
 
@@ -84,7 +85,7 @@ class Ring:
 def _nameless(size: int) -> int:
     """The descriptor of a file in memory that no path leads to; it is gone with its last user."""
     if hasattr(os, "memfd_create"):
-        number = os.memfd_create("gqn-batches")
+        number = os.memfd_create(NAME)
     else:
         with tempfile.TemporaryFile() as file:
             number = os.dup(file.fileno())
