@@ -19,10 +19,7 @@ from gqn_data.cameras import POSE_NUMBERS, PoseOrder, pose_fields, poses_of
 from gqn_data.dataset import Dataset
 from gqn_data.sampling import Sampling
 
-_ALIGNED = 64  # parts of a batch begin on a cache line
-# ... but not frames: where rows of pixels begin at a multiple of 32 bytes, libjpeg-turbo writes them past the caches
-# and has to wait for the memory. Decoding then takes a fifth more (docs/loader-results.md).
-FRAMES_BEGIN = 16
+_ALIGNED = 64  # parts of a batch begin on a cache line, but for frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +44,7 @@ class BatchShape:
 
     def _each(self) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
         slots = (self.scenes, self.views)
-        start = FRAMES_BEGIN
+        start = images.FRAMES_BEGIN
         for name, dimensions in (
             ("uint8", (*slots, self.size, self.size, 3)),
             ("float32", (*slots, self.pose)),

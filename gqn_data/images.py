@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 Resize = Literal["area", "bilinear"]
 
+# Bytes behind a cache line at which memory for frames begins: where rows of pixels begin at a multiple of 32,
+# libjpeg-turbo writes them past the caches and has to wait for the memory. Decoding then takes a fifth more
+# (docs/loader-results.md).
+FRAMES_BEGIN = 16
+
 DECODER = f"simplejpeg {simplejpeg.__version__}"
 
 # ITU-T T.81, table B.1: markers that start a frame; C4, C8 and CC are tables and extensions.

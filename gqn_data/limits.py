@@ -1,7 +1,7 @@
 """What this machine could do at most with the frames of a dataset: bare decoding, or bare copying of pixels.
 
 No scene is looked up and no batch is made: the yardstick that `bench` holds the loader against. The decoder is called
-bare as well, not through `images`. Imports `batches`, `dataset`, `piped`, `places`.
+bare as well, not through `images`. Imports `dataset`, `images`, `piped`, `places`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from gqn_data.advice import Limit
-from gqn_data.batches import FRAMES_BEGIN
 from gqn_data.dataset import Dataset
+from gqn_data.images import FRAMES_BEGIN
 from gqn_data.piped import PipedWorkers, Start
 from gqn_data.places import StorePath
 
