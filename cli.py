@@ -1,60 +1,26 @@
-"""Both command groups: `gqn-data` and `gqn`. A command parses, calls one function, prints.
+"""Both command groups: `gqn-data`, which is here, and `gqn`, whose commands are in `gqn_model.commands`.
 
-Results go to stdout, progress and messages to stderr. Exit status: 0 done, 1 the data or the run failed,
-2 usage, 130 interrupted. Nothing heavy is imported before a command runs, so that `--help` is quick.
+A command parses, calls one function, prints; what both groups share is in `gqn_data.command_line`. Nothing heavy is
+imported before a command runs, so that `--help` is quick.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gqn_data.errors import GQNError, OptionError, SourceMissing, TrainingStopped, UnknownName
+from gqn_data.command_line import FAILED, SETTINGS, Commands, PlaceType, answer, json_option, say
+from gqn_data.errors import OptionError
 from gqn_data.places import Place, place
 from gqn_data.scene_sets import SCENE_SETS, SPLITS
 from gqn_data.version import VERSION
-from gqn_model.config import MODS, PRESETS, resolve
-from gqn_model.options import config_options, given
+from gqn_model.commands import gqn
 
-_FAILED, _USAGE, _INTERRUPTED = 1, 2, 130
-
-
-class Commands(click.Group):
-    """A group of commands that ends every fault of the user's data or options in one line and an exit status."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command."""
-        try:
-            return super().invoke(ctx)
-        except (OptionError, UnknownName) as error:
-            say(f"Error: {error}")
-            ctx.exit(_USAGE)
-        except GQNError as error:
-            say(f"Error: {error}")
-            ctx.exit(_FAILED)
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            say("Error: this command needs PyTorch, which is not installed: pip install 'gqn-toolkit[train]'")
-            ctx.exit(_FAILED)
-        except BrokenPipeError:
-            raise  # click's to handle: whoever read our output has seen enough
-        except OSError as error:
-            say(f"Error: {error.filename or 'the system'}: {error.strerror or error}")
-            ctx.exit(_FAILED)
-        except KeyboardInterrupt:
-            say("Interrupted. What is whole was kept; run the same command again to go on.")
-            ctx.exit(_INTERRUPTED)
-
-
-def say(line: str) -> None:
-    """One line to the user, on stderr."""
-    click.echo(line, err=True)
+__all__ = ["gqn", "gqn_data"]
 
 
 def cluster(scheduler: str | None, workers: int | None) -> Any:
@@ -68,27 +34,6 @@ def cluster(scheduler: str | None, workers: int | None) -> Any:
     return connect(scheduler, say)
 
 
-def answer(value: Any, lines: list[str], *, as_json: bool) -> None:
-    """The result of a command, on stdout: as JSON, or as text."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
-
-
-class PlaceType(click.ParamType[Place]):
-    """An option that takes a path or a URL."""
-
-    name = "path"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
-        """The place; a usage error for a URL that cannot be one."""
-        try:
-            return place(value)
-        except SourceMissing as error:
-            self.fail(str(error), param, ctx)
-
-
-_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _root = click.option(
     "--root", type=PlaceType(), help="The data root, a folder or a URL.  [default: $GQN_DATA, else ./data]"
 )
@@ -115,7 +60,7 @@ _base_url = click.option(
 _split = click.option("--split", type=click.Choice(SPLITS), help="One split only.  [default: both]")
 
 
-@click.group(cls=Commands, context_settings=_SETTINGS)
+@click.group(cls=Commands, context_settings=SETTINGS)
 @click.version_option(VERSION, prog_name="gqn-data")
 def gqn_data() -> None:
     """Make, convert, check and look at GQN scene sets.
@@ -127,7 +72,7 @@ def gqn_data() -> None:
 
 @gqn_data.command("list")
 @click.option("--names", is_flag=True, help="Only the names, one a line.")
-@_json
+@json_option
 def list_sets(names: bool, as_json: bool) -> None:
     """List the scene sets: what is expected of each."""
     from dataclasses import asdict
@@ -164,7 +109,7 @@ def list_sets(names: bool, as_json: bool) -> None:
 @click.argument("source", metavar="SET|PATH")
 @_set
 @_root
-@_json
+@json_option
 def info(source: str, set_name: str | None, root: Place | None, as_json: bool) -> None:
     """Tell what a dataset or a folder of TFRecords is."""
     from gqn_data.info import describe
@@ -183,7 +128,7 @@ def info(source: str, set_name: str | None, root: Place | None, as_json: bool) -
 @_workers
 @_scheduler
 @_part
-@_json
+@json_option
 def verify(
     source: str,
     set_name: str | None,
@@ -213,7 +158,7 @@ def verify(
     lines += [f"to fetch them again: {command}" for command in found.fetch_again]
     answer(asdict(found), lines, as_json=as_json)
     if found.faults:
-        sys.exit(_FAILED)
+        sys.exit(FAILED)
 
 
 @gqn_data.command()
@@ -259,7 +204,7 @@ def view(
 @click.option("--on-corrupt", type=click.Choice(["fail", "skip"]), default="fail", show_default=True)
 @_workers
 @_scheduler
-@_json
+@json_option
 def index(
     source: str,
     set_name: str | None,
@@ -318,7 +263,7 @@ def index(
 )
 @click.option("--overwrite", is_flag=True, help="Replace a dataset that is there.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
-@_json
+@json_option
 def convert(
     source: str,
     formats: tuple[str, ...],
@@ -431,7 +376,7 @@ def convert(
 @_workers
 @_scheduler
 @_part
-@_json
+@json_option
 def render(
     scene_set: str,
     scenes: int,
@@ -489,7 +434,7 @@ def render(
     show_default=True,
     help="Seconds without a byte until it is tried again.",
 )
-@_json
+@json_option
 def download(
     scene_set: str,
     root: Place | None,
@@ -573,7 +518,7 @@ def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     help="Time of your training step, to be told how many workers it needs; repeatable.  [default: several]",
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a picture: .png or .jpg. Needs matplotlib.")
-@_json
+@json_option
 def bench(
     source: str,
     set_name: str | None,
@@ -623,7 +568,7 @@ def bench(
 )
 @click.option("--verify", "verifies", is_flag=True, help="Compute every checksum; remove damaged copies.")
 @click.option("--clear", is_flag=True, help="Remove all copies.")
-@_json
+@json_option
 def cache(folder: Path | None, verifies: bool, clear: bool, as_json: bool) -> None:
     """Tell what the cache of remote shards holds; check it, or empty it.
 
@@ -645,139 +590,4 @@ def cache(folder: Path | None, verifies: bool, clear: bool, as_json: bool) -> No
         lines.append(f"removed {removed[0]:,} files, {human_bytes(removed[1])}")
     answer(found, lines, as_json=as_json)
     if faults:
-        sys.exit(_FAILED)
-
-
-@click.group(cls=Commands, context_settings=_SETTINGS)
-@click.version_option(VERSION, prog_name="gqn")
-def gqn() -> None:
-    """Train a generative query network on a scene set, measure it, and look at what it predicts."""
-
-
-_shards = click.option(
-    "--shards", metavar="PATH", help="A dataset, or an indexed folder of TFRecords; a path or a URL.  [required]"
-)
-_old_shards = click.option("--shards", metavar="PATH", help="The dataset.  [default: the one trained on]")
-_run = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-_step = click.option("--step", type=int, help="Of which checkpoint.  [default: the newest]")
-_context = click.option(
-    "--context", type=click.IntRange(1), help="Context views of each scene.  [default: the most that it trained with]"
-)
-_device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
-
-
-@gqn.command()
-@_shards
-@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/SET-PRESET-N]")
-@click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run.")
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="Where settings start from.  [default: paper]")
-@click.option(
-    "--mod", "mods", type=click.Choice(list(MODS)), multiple=True, help="Settings changed together; repeatable."
-)
-@config_options
-def train(
-    shards: str | None, out: Path | None, resume: Path | None, preset: str | None, mods: tuple[str, ...], **options: Any
-) -> None:
-    """Train a network. Settings: the preset's, then those of --mod, then the options given.
-
-    Ctrl-C and SIGTERM save and end; --resume goes on as if nothing had happened. The run's folder is printed.
-    """
-    from gqn_model import runs
-
-    if resume is not None and (out is not None or preset is not None or mods):
-        raise click.UsageError("--resume takes its settings from the run; leave out --out, --preset and --mod")
-    if resume is None and shards is None:
-        raise click.UsageError("--shards is missing: what to train on? (or --resume RUN to go on with a run)")
-    try:
-        if resume is not None:
-            folder = runs.resume_run(resume, given(options), shards)
-        else:
-            preset = preset or "paper"
-            folder = runs.start_run(str(shards), resolve(preset, mods, given(options)), out=out, label=preset)
-    except TrainingStopped as stopped:
-        say(str(stopped))
-        sys.exit(_INTERRUPTED)
-    click.echo(folder)
-
-
-@gqn.command()
-@_run
-@_old_shards
-@click.option("--scenes", type=click.IntRange(1), default=1000, show_default=True, help="At most so many scenes.")
-@_context
-@click.option("--samples", type=click.IntRange(1), default=16, show_default=True, help="Prior samples of each scene.")
-@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which split.")
-@_step
-@_device
-@_json
-def evaluate(
-    run: Path,
-    shards: str | None,
-    scenes: int,
-    context: int | None,
-    samples: int,
-    split: Any,
-    step: int | None,
-    device: str,
-    as_json: bool,
-) -> None:
-    """Measure what a run predicts of scenes that it has not seen, beside two baselines.
-
-    The questions (scene, query view, context views) are fixed and written into the run's evaluation/ folder.
-    """
-    from gqn_model import evaluation, runs
-
-    found = evaluation.evaluate(
-        run,
-        shards or runs.read_facts(run).shards,
-        scenes=scenes,
-        context=context or 0,
-        samples=samples,
-        split=split,
-        step=step,
-        device=device,
-    )
-    answer(found.to_json(), [found.table()], as_json=as_json)
-
-
-@gqn.command()
-@_run
-@_old_shards
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The picture: .png or .jpg.")
-@click.option("--scenes", type=click.IntRange(1, 32), default=8, show_default=True, help="Scenes shown, a column each.")
-@_context
-@click.option("--samples", type=click.IntRange(0, 16), default=2, show_default=True, help="Prior samples shown.")
-@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which split.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of views and the noise."
-)
-@_step
-@_device
-def sample(
-    run: Path,
-    shards: str | None,
-    output: Path,
-    scenes: int,
-    context: int | None,
-    samples: int,
-    split: Any,
-    seed: int,
-    step: int | None,
-    device: str,
-) -> None:
-    """Write a picture: context views, the ground truth, and below it what the network predicts from its prior."""
-    from gqn_model import predictions, runs
-
-    predictions.write_predictions(
-        run,
-        shards or runs.read_facts(run).shards,
-        output,
-        scenes=scenes,
-        context=context or 0,
-        samples=samples,
-        split=split,
-        seed=seed,
-        step=step,
-        device=device,
-    )
-    click.echo(output)
+        sys.exit(FAILED)

@@ -1,0 +1,154 @@
+"""The commands of `gqn`: train, evaluate, sample. A command parses, calls one function, prints.
+
+Nothing heavy is imported before a command runs, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gqn_data.command_line import INTERRUPTED, SETTINGS, Commands, answer, json_option, say
+from gqn_data.errors import TrainingStopped
+from gqn_data.scene_sets import SPLITS
+from gqn_data.version import VERSION
+from gqn_model.config import MODS, PRESETS, resolve
+from gqn_model.options import config_options, given
+
+
+@click.group(cls=Commands, context_settings=SETTINGS)
+@click.version_option(VERSION, prog_name="gqn")
+def gqn() -> None:
+    """Train a generative query network on a scene set, measure it, and look at what it predicts."""
+
+
+_shards = click.option(
+    "--shards", metavar="PATH", help="A dataset, or an indexed folder of TFRecords; a path or a URL.  [required]"
+)
+_old_shards = click.option("--shards", metavar="PATH", help="The dataset.  [default: the one trained on]")
+_run = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+_step = click.option("--step", type=int, help="Of which checkpoint.  [default: the newest]")
+_context = click.option(
+    "--context", type=click.IntRange(1), help="Context views of each scene.  [default: the most that it trained with]"
+)
+_device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
+
+
+@gqn.command()
+@_shards
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/SET-PRESET-N]")
+@click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="Where settings start from.  [default: paper]")
+@click.option(
+    "--mod", "mods", type=click.Choice(list(MODS)), multiple=True, help="Settings changed together; repeatable."
+)
+@config_options
+def train(
+    shards: str | None, out: Path | None, resume: Path | None, preset: str | None, mods: tuple[str, ...], **options: Any
+) -> None:
+    """Train a network. Settings: the preset's, then those of --mod, then the options given.
+
+    Ctrl-C and SIGTERM save and end; --resume goes on as if nothing had happened. The run's folder is printed.
+    """
+    from gqn_model import runs
+
+    if resume is not None and (out is not None or preset is not None or mods):
+        raise click.UsageError("--resume takes its settings from the run; leave out --out, --preset and --mod")
+    if resume is None and shards is None:
+        raise click.UsageError("--shards is missing: what to train on? (or --resume RUN to go on with a run)")
+    try:
+        if resume is not None:
+            folder = runs.resume_run(resume, given(options), shards)
+        else:
+            preset = preset or "paper"
+            folder = runs.start_run(str(shards), resolve(preset, mods, given(options)), out=out, label=preset)
+    except TrainingStopped as stopped:
+        say(str(stopped))
+        sys.exit(INTERRUPTED)
+    click.echo(folder)
+
+
+@gqn.command()
+@_run
+@_old_shards
+@click.option("--scenes", type=click.IntRange(1), default=1000, show_default=True, help="At most so many scenes.")
+@_context
+@click.option("--samples", type=click.IntRange(1), default=16, show_default=True, help="Prior samples of each scene.")
+@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which split.")
+@_step
+@_device
+@json_option
+def evaluate(
+    run: Path,
+    shards: str | None,
+    scenes: int,
+    context: int | None,
+    samples: int,
+    split: Any,
+    step: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure what a run predicts of scenes that it has not seen, beside two baselines.
+
+    The questions (scene, query view, context views) are fixed and written into the run's evaluation/ folder.
+    """
+    from gqn_model import evaluation, runs
+
+    found = evaluation.evaluate(
+        run,
+        shards or runs.read_facts(run).shards,
+        scenes=scenes,
+        context=context or 0,
+        samples=samples,
+        split=split,
+        step=step,
+        device=device,
+    )
+    answer(found.to_json(), [found.table()], as_json=as_json)
+
+
+@gqn.command()
+@_run
+@_old_shards
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The picture: .png or .jpg.")
+@click.option("--scenes", type=click.IntRange(1, 32), default=8, show_default=True, help="Scenes shown, a column each.")
+@_context
+@click.option("--samples", type=click.IntRange(0, 16), default=2, show_default=True, help="Prior samples shown.")
+@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which split.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of views and the noise."
+)
+@_step
+@_device
+def sample(
+    run: Path,
+    shards: str | None,
+    output: Path,
+    scenes: int,
+    context: int | None,
+    samples: int,
+    split: Any,
+    seed: int,
+    step: int | None,
+    device: str,
+) -> None:
+    """Write a picture: context views, the ground truth, and below it what the network predicts from its prior."""
+    from gqn_model import predictions, runs
+
+    predictions.write_predictions(
+        run,
+        shards or runs.read_facts(run).shards,
+        output,
+        scenes=scenes,
+        context=context or 0,
+        samples=samples,
+        split=split,
+        seed=seed,
+        step=step,
+        device=device,
+    )
+    click.echo(output)
