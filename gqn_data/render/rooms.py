@@ -79,7 +79,7 @@ def sample_room(random: np.random.Generator, roam: float) -> RoomScene:
     """A room whose things keep clear of each other and stay within `roam` of its middle."""
     wall = textures.WALLS[random.integers(len(textures.WALLS))]
     floor = textures.FLOORS[random.integers(len(textures.FLOORS))]
-    light = _sample_light(random)
+    light = sample_light(random)
     wanted = int(random.integers(1, 4))
     things: list[Thing] = []
     for _ in range(_TRIES):
@@ -95,7 +95,8 @@ def _apart(one: Thing, other: Thing) -> bool:
     return math.dist(one.centre, other.centre) >= one.radius + other.radius + _GAP
 
 
-def _sample_light(random: np.random.Generator) -> Light:
+def sample_light(random: np.random.Generator) -> Light:
+    """The light of a room: above a random place, aimed at the floor between that place and the middle."""
     bearing, away = random.uniform(-math.pi, math.pi), random.uniform(2.0, 4.2)
     x, y = away * math.cos(bearing), away * math.sin(bearing)
     nearer = random.uniform(0.5, 1.0)
