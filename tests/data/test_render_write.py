@@ -15,9 +15,11 @@ from tfrecord import example_pb2
 
 from gqn_data import tfrecords
 from gqn_data.errors import DestinationError, NoSpace, OptionError, OriginError, UnknownName, UnknownSceneSet
-from gqn_data.render import RENDERERS, find_renderer, write
+from gqn_data.render import RENDERERS, find_renderer
+from gqn_data.render import files as render_files
+from gqn_data.render.request import share
 from gqn_data.render.streams import scene_stream
-from gqn_data.render.write import render_scene_set, share
+from gqn_data.render.write import render_scene_set
 from gqn_data.scene_sets import SCENE_SETS
 
 SMALL = {"frame_size": 16, "views": 2, "supersample": False, "workers": 1}
@@ -143,7 +145,7 @@ def test_source_json_tells_how_the_scenes_were_rendered_and_not_how_many(tmp_pat
 def test_the_same_seed_gives_the_same_bytes_for_any_workers_and_chunks(tmp_path, monkeypatch):
     render_scene_set(tmp_path / "one", "sm5", scenes=60, **SMALL)
     expected = files(tmp_path / "one")
-    monkeypatch.setattr(write, "_CHUNK", 7)
+    monkeypatch.setattr(render_files, "_MOST_SCENES", 7)
     render_scene_set(tmp_path / "chunks", "sm5", scenes=60, **SMALL)
     assert files(tmp_path / "chunks") == expected
     render_scene_set(tmp_path / "two", "sm5", scenes=60, **{**SMALL, "workers": 2})
@@ -253,7 +255,7 @@ def test_a_disk_that_fills_up_leaves_whole_files_only(tmp_path, monkeypatch):
             super().write(payload)
 
     with monkeypatch.context() as patched:
-        patched.setattr(write, "RecordWriter", Full)
+        patched.setattr(render_files, "RecordWriter", Full)
         with pytest.raises(NoSpace, match=r"003-of-900\.tfrecord: the disk is full"):
             render_scene_set(tmp_path / "full", "sm5", scenes=60, split="train", **SMALL)
     left = files(tmp_path / "full")
