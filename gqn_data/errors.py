@@ -177,5 +177,9 @@ class RunMismatch(GQNError):
     """A dataset that does not fit the run."""
 
 
+class RankLost(GQNError):
+    """Another process of a training is gone, or cannot be reached."""
+
+
 class TrainingStopped(GQNError):
     """A training that was asked to end, and saved what it had."""

@@ -48,12 +48,16 @@ class Batches(Protocol):
         """Ends the workers."""
 
 
-def training_batches(shards: str | Path, config: Config) -> tuple[SceneLoader, Config]:
+def training_batches(
+    shards: str | Path, config: Config, *, rank: int = 0, ranks: int = 1
+) -> tuple[SceneLoader, Config]:
     """The endless stream of training batches, and the configuration with what the dataset settled.
 
     Args:
         shards: a dataset, or an indexed folder of TFRecords; a path or a URL.
         config: frame size and largest context may be open (0).
+        rank: whose share of each batch is given out.
+        ranks: how many share it.
 
     Raises:
         RunMismatch: the frame size or the poses that the dataset has are none that the network can take.
@@ -78,6 +82,8 @@ def training_batches(shards: str | Path, config: Config) -> tuple[SceneLoader, C
             remote=cast("Remote", training.remote),
             cache=training.cache or None,
             cache_gb=training.cache_gb or None,
+            rank=rank,
+            ranks=ranks,
         )
 
     loader = opened(context)

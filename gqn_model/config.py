@@ -81,7 +81,7 @@ class TrainingConfig:
     """What decides the course of a training and what it leaves behind."""
 
     steps: int = setting(2_000_000, "training steps in all", least=0)
-    batch_size: int = setting(36, "scenes in a step", least=1)
+    batch_size: int = setting(36, "scenes in a step, over all ranks", least=1)
     context_min: int = setting(1, "least number of context views", least=1)
     context_max: int = setting(0, "largest number of context views; 0: the paper's for the set", least=0)
     learning_rate: float = setting(5e-4, "learning rate at the first step", least=0)
@@ -92,6 +92,16 @@ class TrainingConfig:
     sigma_end: float = setting(0.7, "deviation of a pixel at the end of its schedule", least=1e-3)
     sigma_steps: int = setting(200_000, "length of the deviation's schedule", least=1)
     clip: float = setting(0.0, "largest norm of the gradient; 0: no limit", least=0)
+    accumulate: int = setting(
+        1, "parts of a batch that are computed one after another and taken as one step, to save memory", least=1
+    )
+    precision: str = setting(
+        "float32", "of the network's arithmetic; likelihood and KL are float32 always", choices=("float32", "bf16")
+    )
+    tf32: bool = setting(True, "TF32 in the float32 products and convolutions of a GPU")
+    compile: str = setting(
+        "no", "torch.compile: yes, or graph, which captures CUDA graphs as well", choices=("no", "yes", "graph")
+    )
     seed: int = setting(0, "seed of weights, noise and order of the scenes", least=0)
     workers: int = setting(2, "processes that read and decode batches; 0: the trainer itself", least=0)
     window: int = setting(
@@ -293,6 +303,9 @@ MODS: dict[str, dict[str, Any]] = {
     "separate_cores": {"shared_cores": False},
     "pool": {"representation": "pool"},
     "pyramid": {"representation": "pyramid"},
+    "bf16": {"precision": "bf16"},
+    "compiled": {"compile": "yes"},
+    "cuda_graph": {"compile": "graph"},
 }
 
 

@@ -1,16 +1,19 @@
-"""Runs: their folders, how one begins and how one goes on. The steps themselves are in `training`.
+"""Runs: their folders, how one begins and how one goes on. The course of a training is in `training`.
 
 A run's folder holds `config.json` (all settings, resolved), `run.json` (dataset and versions), `log.jsonl`,
-`checkpoints/`, `pictures/`, `evaluation/`.
+`checkpoints/`, `pictures/`, `evaluation/`. Of several ranks the first alone reads and writes it, and tells the others.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import platform
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +23,21 @@ import torch
 from gqn_data import json_files, storage
 from gqn_data.errors import CheckpointError, DestinationError, GQNError, OptionError
 from gqn_model.batches import fixed_batches, training_batches
-from gqn_model.checkpoints import CONFIG_FILE, checkpoint_steps, load_checkpoint, read_config, write_config
+from gqn_model.checkpoints import CONFIG_FILE, Checkpoint, checkpoint_steps, load_checkpoint, read_config, write_config
 from gqn_model.config import Config
+from gqn_model.devices import choose_device, describe
 from gqn_model.inputs import Inputs, to_device
 from gqn_model.logs import open_loggers
-from gqn_model.training import choose_device, train
+from gqn_model.ranks import Ranks, joined, ranks_here
+from gqn_model.steps import check_division
+from gqn_model.training import train
 
 RUN_FILE = "run.json"
 
-# What may differ when a run goes on: nothing of it changes a step that both would take.
+# What may differ when a run goes on: nothing of it changes a step that both would take, but for rounding.
 CHANGEABLE = (
     "steps", "workers", "threads", "device", "logger", "log_every", "probe_every", "picture_every",
-    "checkpoint_every", "keep", "remote", "cache", "cache_gb",
+    "checkpoint_every", "keep", "remote", "cache", "cache_gb", "accumulate", "compile", "tf32",
 )  # fmt: skip
 
 _PROBED = 32
@@ -46,12 +52,14 @@ class RunFacts:
         scene_set: its name.
         fingerprint: the dataset's.
         versions: of Python, torch and this project.
+        commit: of this project, where it ran from a checkout of git; with `+` where files differed from it.
     """
 
     shards: str
     scene_set: str
     fingerprint: str
     versions: Mapping[str, str]
+    commit: str = ""
 
 
 def read_facts(run: Path) -> RunFacts:
@@ -81,28 +89,35 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
     Raises:
         DestinationError: `out` holds a run already.
     """
-    if out is not None and (out / CONFIG_FILE).exists():
+    ranks = ranks_here()
+    # A wrong name or number is told before anything is written, or any other rank waited for.
+    device = choose_device(config.training.device, ranks.local)
+    check_division(config.training, ranks.count)
+    if ranks.first and out is not None and (out / CONFIG_FILE).exists():
         raise DestinationError(
             f"{out}: holds a run already; go on with `gqn train --resume {out}`, or give another --out"
         )
-    choose_device(config.training.device)  # a wrong name is told before anything is written
-    batches, config = training_batches(shards, config)
-    try:
-        run = out or _free_folder(batches.scene_set, label)
-        with storage.sole_writer(run):
-            facts = RunFacts(
-                shards=shards if "://" in shards else str(Path(shards).absolute()),
-                scene_set=batches.scene_set,
-                fingerprint=batches.fingerprint,
-                versions=versions(),
-            )
-            storage.write_json(run / RUN_FILE, dataclasses.asdict(facts))
-            write_config(run, config)
-            how = {"cache": ", through the cache", "range": ", read by range", None: ""}[batches.reading]
-            _say(f"run {run}: {batches.scene_set}, {batches.scenes} training scenes{how}, on {_where(config)}")
-            _train(run, config, batches, shards, resume=False)
-    finally:
-        batches.close()
+    with joined(ranks, device):
+        batches, config = training_batches(shards, config, rank=ranks.rank, ranks=ranks.count)
+        try:
+            run = ranks.from_first(out or _free_folder(batches.scene_set, label))
+            with _held(run, ranks):
+                if ranks.first:
+                    facts = RunFacts(
+                        shards=shards if "://" in shards else str(Path(shards).absolute()),
+                        scene_set=batches.scene_set,
+                        fingerprint=batches.fingerprint,
+                        versions=versions(),
+                        commit=_commit(),
+                    )
+                    storage.write_json(run / RUN_FILE, dataclasses.asdict(facts))
+                    write_config(run, config)
+                    how = {"cache": ", through the cache", "range": ", read by range", None: ""}[batches.reading]
+                    where = _where(config, ranks)
+                    _say(f"run {run}: {batches.scene_set}, {batches.scenes} training scenes{how}, on {where}")
+                _train(run, config, batches, shards, ranks=ranks, checkpoint=None)
+        finally:
+            batches.close()
     return run
 
 
@@ -110,7 +125,7 @@ def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None)
     """Trains a run on from its newest checkpoint and gives its folder.
 
     Args:
-        run: the run's folder.
+        run: the run's folder; of several ranks only the first needs to see it.
         changes: settings given anew; those in `CHANGEABLE` alone.
         shards: where the dataset lies now; None: where it lay.
 
@@ -121,16 +136,30 @@ def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None)
     fixed = sorted(set(changes) - set(CHANGEABLE))
     if fixed:
         raise OptionError(f"{', '.join(fixed)} cannot change when a run goes on; possible: {', '.join(CHANGEABLE)}")
-    config = read_config(run).replaced(changes)
-    shards = shards or read_facts(run).shards
-    with storage.sole_writer(run):
-        batches, config = training_batches(shards, config)
-        try:
-            write_config(run, config)
-            _train(run, config, batches, shards, resume=True)
-        finally:
-            batches.close()
+    ranks = ranks_here()
+    config = read_config(run).replaced(changes) if ranks.first else Config().replaced(changes)
+    with joined(ranks, choose_device(config.training.device, ranks.local)):
+        known = (config, shards or read_facts(run).shards) if ranks.first else (config, "")
+        config, shards = ranks.from_first(known)
+        check_division(config.training, ranks.count)
+        with _held(run, ranks):
+            batches, config = training_batches(shards, config, rank=ranks.rank, ranks=ranks.count)
+            try:
+                checkpoint = None
+                if ranks.first:
+                    write_config(run, config)
+                    checkpoint = load_checkpoint(run) if checkpoint_steps(run) else None
+                    start = checkpoint.step if checkpoint else 0
+                    _say(f"run {run}: goes on at step {start} of {config.training.steps}, on {_where(config, ranks)}")
+                _train(run, config, batches, shards, ranks=ranks, checkpoint=checkpoint)
+            finally:
+                batches.close()
     return run
+
+
+def _held(run: Path, ranks: Ranks) -> AbstractContextManager[Any]:
+    """The folder of the run, held against other runs by the one that writes there."""
+    return storage.sole_writer(run) if ranks.first else contextlib.nullcontext()
 
 
 def versions() -> dict[str, str]:
@@ -144,27 +173,45 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, "gqn-toolkit": ours}
 
 
-def _train(run: Path, config: Config, batches: Any, shards: str, *, resume: bool) -> None:
-    checkpoint = load_checkpoint(run) if resume and checkpoint_steps(run) else None
-    start = checkpoint.step if checkpoint else 0
-    if resume:
-        _say(f"run {run}: goes on at step {start} of {config.training.steps}, on {_where(config)}")
-    loggers = open_loggers(config.training.logger, run, start)
+def _commit() -> str:
+    """The commit that this project ran from; empty where it is no checkout, or there is no git."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
+    try:
+        # An installed copy may lie inside a checkout of something else, which does not track this file.
+        git("ls-files", "--error-unmatch", __file__)
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _train(
+    run: Path, config: Config, batches: Any, shards: str, *, ranks: Ranks, checkpoint: Checkpoint | None
+) -> None:
+    if not ranks.first:
+        train(run, config, batches, ranks=ranks)
+        return
+    loggers = open_loggers(config.training.logger, run, checkpoint.step if checkpoint else 0)
     try:
         train(
             run,
             config,
             batches,
             loggers=loggers,
-            probe=_probe(shards, config),
+            probe=_probe(shards, config, choose_device(config.training.device, ranks.local)),
             checkpoint=checkpoint,
+            ranks=ranks,
         )
     finally:
         for logger in loggers:
             logger.close()
 
 
-def _probe(shards: str, config: Config) -> Inputs | None:
+def _probe(shards: str, config: Config, device: torch.device) -> Inputs | None:
     """Some test scenes on the device, or None where there are none to be had."""
     training = config.training
     if not (training.probe_every or training.picture_every):
@@ -178,7 +225,7 @@ def _probe(shards: str, config: Config) -> Inputs | None:
         batch = next(iter(batches), None)
     finally:
         batches.close()
-    return None if batch is None else to_device(batch, choose_device(training.device))
+    return None if batch is None else to_device(batch, device)
 
 
 def _free_folder(scene_set: str, label: str) -> Path:
@@ -188,12 +235,10 @@ def _free_folder(scene_set: str, label: str) -> Path:
     return runs / f"{scene_set}-{label}-{max(taken, default=0) + 1}"
 
 
-def _where(config: Config) -> str:
-    device = choose_device(config.training.device)
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = config.training.threads or torch.get_num_threads()
-    return f"the CPU, {threads} thread{'s' if threads > 1 else ''}"
+def _where(config: Config, ranks: Ranks) -> str:
+    device = choose_device(config.training.device, ranks.local)
+    where = describe(device, config.training.threads)
+    return f"{ranks.count} ranks, the first on {where}" if ranks.count > 1 else where
 
 
 def _say(message: str) -> None:

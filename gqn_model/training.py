@@ -1,15 +1,14 @@
-"""The training of a network: the steps, what is measured on the way, stopping and going on.
+"""The course of a training: what is measured on the way, stopping and going on. One step of it is in `steps`.
 
-Nothing in a step waits for the device: figures are summed there and read at the lines of the log. A stopped and
-resumed training is, on the CPU, bit for bit the training that was not stopped: the state of everything that
-decides is in the checkpoint, and nothing else decides. Where runs lie and how they begin is in `runs`.
+Figures are summed on the device and read at the lines of the log. A stopped and resumed training is, on the CPU,
+bit for bit the training that was not stopped: the state of everything that decides is in the checkpoint, and nothing
+else decides. Several ranks do together what one would do alone. Where runs lie and how they begin is in `runs`.
 
 Shapes: B samples, L steps of generation, H = W the side of a frame.
 """
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
 import threading
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gqn_data import storage
-from gqn_data.errors import LossNotFinite, NoSpace, OptionError, RunMismatch, TrainingStopped
+from gqn_data.errors import LossNotFinite, NoSpace, RunMismatch, TrainingStopped
 from gqn_data.loader import on_device
 from gqn_model.batches import Batches
 from gqn_model.checkpoints import (
@@ -31,35 +30,20 @@ from gqn_model.checkpoints import (
     checkpoint_steps,
     load_checkpoint,
     pose_order,
-    random_states,
-    restore_random,
     save_checkpoint,
 )
 from gqn_model.config import Config
+from gqn_model.devices import choose_device
 from gqn_model.inputs import Inputs, to_device
-from gqn_model.likelihood import gaussian_floor, psnr
+from gqn_model.likelihood import psnr
 from gqn_model.logs import Logger, Record
 from gqn_model.model import GQN, Elbo
+from gqn_model.ranks import ALONE, Agreement, Ranks, lost
 from gqn_model.schedules import learning_rate_at, sigma_at
+from gqn_model.steps import Stepper
 
 if TYPE_CHECKING:
     from gqn_data.loader import Batch
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` is cuda where there is one, else cpu.
-
-    Raises:
-        OptionError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    possible = ["auto", "cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
-    with contextlib.suppress(RuntimeError):
-        device = torch.device(name)
-        if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()):
-            return device
-    raise OptionError(f"device is {name!r}; possible here: {', '.join(possible)}")
 
 
 def load_network(run: Path, step: int | None, device: str) -> tuple[GQN, Checkpoint, torch.device]:
@@ -90,26 +74,39 @@ def train(
     loggers: Sequence[Logger] = (),
     probe: Inputs | None = None,
     checkpoint: Checkpoint | None = None,
+    ranks: Ranks = ALONE,
 ) -> GQN:
-    """Trains a network and gives it back; leaves checkpoints and pictures in the run's folder.
+    """Trains a network and gives it back; the first rank leaves checkpoints and pictures in the run's folder.
 
     Args:
         run: the run's folder, with its `config.json`.
         config: with frame size and context settled.
-        batches: the stream of training batches.
-        loggers: take the figures.
-        probe: test scenes on the device, on which prior predictions are measured and drawn.
-        checkpoint: where to go on; None: from the beginning.
+        batches: the stream of training batches, of each the share of this rank.
+        loggers: take the figures, on the first rank.
+        probe: test scenes on the device, on which prior predictions are measured and drawn, on the first rank.
+        checkpoint: where to go on; None: from the beginning. Only the first rank needs it.
+        ranks: this process among those of the training, which are connected (`ranks.joined`).
 
     Raises:
         LossNotFinite: the loss is no longer a number; the last good checkpoint stays.
+        OptionError: the batch cannot be divided among the ranks, or the device cannot compute as asked.
+        RankLost: another rank is gone.
         RunMismatch: the checkpoint is of another dataset.
         TrainingStopped: SIGTERM or Ctrl-C came; a checkpoint of the last step was saved.
     """
-    trainer = _Trainer(run, config, batches, loggers=loggers, probe=probe, checkpoint=checkpoint)
-    with _Stop() as stop:
-        trainer.go(stop)
+    trainer = _Trainer(run, config, batches, loggers=loggers, probe=probe, checkpoint=checkpoint, ranks=ranks)
+    try:
+        with _Stop() as stop:
+            trainer.go(stop)
+    except RuntimeError as error:
+        # A lost connection shows itself wherever gradients are exchanged; alone there is none to lose.
+        if ranks.count > 1 and any(word in str(error) for word in _CONNECTION_WORDS):
+            raise lost(error) from error
+        raise
     return trainer.model
+
+
+_CONNECTION_WORDS = ("onnection", "gloo", "NCCL", "ocket", "imed out")
 
 
 class _Stop:
@@ -138,35 +135,49 @@ class _Stop:
 class _Meter:
     """Sums of figures on the device since the last line of the log; reading them is what waits."""
 
-    def __init__(self, device: torch.device, core_steps: int) -> None:
-        self._device, self._core_steps = device, core_steps
-        # Kept over lines: the first step whose loss was no number, or -1.
-        self._bad = torch.full((), -1, dtype=torch.int64, device=device)
+    def __init__(self, device: torch.device, core_steps: int, ranks: Ranks) -> None:
+        self._device, self._core_steps, self._ranks = device, core_steps, ranks
+        # Kept over lines: the first step whose loss was no number, or none that will ever be.
+        self._bad = torch.full((), _NEVER, dtype=torch.int64, device=device)
         self.clear()
 
     def clear(self) -> None:
         """Begins anew."""
-        self.steps, self.floor, self.waited, self.began = 0, 0.0, 0.0, time.perf_counter()
+        self.steps, self.waited, self.began = 0, 0.0, time.perf_counter()
+        self._parts, self._floor = 0, 0.0
         self._sums = torch.zeros(3 + self._core_steps, dtype=torch.float64, device=self._device)
 
     @torch.no_grad()
     def add(self, step: int, loss: Tensor, elbo: Elbo, target: Tensor, floor: float) -> None:
-        """Takes a step; reads nothing back."""
+        """Takes a part of a batch; reads nothing back."""
         errors = ((elbo.mean.float() - target.float()) ** 2).mean((1, 2, 3))
         figures = torch.stack([loss.detach(), errors.mean(), psnr(errors).mean()])
         self._sums += torch.cat([figures, elbo.kl.detach().mean(0)])
-        self._bad = torch.where((self._bad < 0) & ~torch.isfinite(loss.detach()), step, self._bad)
-        self.steps += 1
-        self.floor += floor
+        self._bad = torch.where(torch.isfinite(loss.detach()), self._bad, torch.clamp(self._bad, max=step))
+        self._parts += 1
+        self._floor += floor
+
+    @property
+    def floor(self) -> float:
+        """The Gaussian floor, the mean over the steps."""
+        return self._floor / max(1, self._parts)
 
     def bad_step(self) -> int | None:
-        """The first step whose loss was no number; waits for the device."""
+        """The first step whose loss was no number on this rank; waits for the device."""
         bad = int(self._bad.item())
-        return None if bad < 0 else bad
+        return None if bad == _NEVER else bad
+
+    def together(self) -> None:
+        """Joins what the ranks have summed; each of them calls it after the same step."""
+        self._sums = self._ranks.mean(self._sums)
+        self._bad = -self._ranks.most(-self._bad)
 
     def means(self) -> list[float]:
         """Loss, squared error, PSNR, then the KL of each generation step; waits for the device."""
-        return [float(value) for value in (self._sums / max(1, self.steps)).tolist()]
+        return [float(value) for value in (self._sums / max(1, self._parts)).tolist()]
+
+
+_NEVER = 2**62
 
 
 class _Trainer:
@@ -179,43 +190,45 @@ class _Trainer:
         loggers: Sequence[Logger],
         probe: Inputs | None,
         checkpoint: Checkpoint | None,
+        ranks: Ranks,
     ) -> None:
-        self.run, self.config, self.batches = run, config, batches
+        self.run, self.config, self.batches, self.ranks = run, config, batches, ranks
         self.loggers, self.probe = loggers, probe
         training = config.training
-        self.device = choose_device(training.device)
+        self.device = choose_device(training.device, ranks.local)
         if training.threads:
             torch.set_num_threads(training.threads)
-        torch.manual_seed(training.seed)
-        # The layout that convolutions run fastest in, on CPUs and on GPUs with tensor cores alike.
-        self.model = GQN(config.model).to(self.device)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=training.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
-        )
+        self.stepper = Stepper(config, self.device, ranks)
+        self.model = self.stepper.model
         self.step = 0
-        if checkpoint is not None:
+        if ranks.from_first(checkpoint is not None):
             self._restore(checkpoint)
-        self.meter = _Meter(self.device, config.model.core_steps)
+        self.stepper.ready()
+        self.meter = _Meter(self.device, config.model.core_steps, ranks)
         self.prior: tuple[float, float] | None = None
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.fingerprint != self.batches.fingerprint:
+    def _restore(self, checkpoint: Checkpoint | None) -> None:
+        """Takes the state of a checkpoint, which only the first rank needs to have."""
+        if checkpoint is not None and checkpoint.fingerprint != self.batches.fingerprint:
             raise RunMismatch(
                 f"{self.run}: was trained on the dataset {checkpoint.fingerprint[:12]} "
                 f"({checkpoint.scene_set}), this one is {self.batches.fingerprint[:12]} "
                 f"({self.batches.scene_set}); give the shards that it was trained on"
             )
-        self.model.load_state_dict(checkpoint.model)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.batches.load_state_dict(checkpoint.loader)
-        restore_random(checkpoint.random, self.device)
-        self.step = checkpoint.step
+        known: tuple[int, dict[str, int | str]] = (0, {})
+        if checkpoint is None:
+            self.stepper.restore(None, None)
+        else:
+            self.stepper.restore(checkpoint.model, checkpoint.optimizer)
+            known = checkpoint.step, checkpoint.loader
+        self.step, place = self.ranks.from_first(known)
+        self.batches.load_state_dict(place)
 
     def go(self, stop: _Stop) -> None:
         """Takes steps until all are done."""
         training = self.config.training
         self.model.train()
+        agreement = Agreement(self.ranks)
         stream = on_device(self.batches, self.device)
         self.meter.clear()
         if self.step == 0:
@@ -223,37 +236,29 @@ class _Trainer:
         while self.step < training.steps:
             self._take_step(stream)
             last = self.step == training.steps
-            if self.probe is not None and _due(self.step, training.probe_every, last):
-                self._measure_prior(self.probe)
+            stopped = agreement.of_all(stop.signal or 0)
+            if _due(self.step, training.probe_every, last):
+                self._measure_prior()
             if _due(self.step, training.log_every, last):
                 self._log()
-            if self.probe is not None and _due(self.step, training.picture_every, last):
-                self._draw(self.probe)
-            if _due(self.step, training.checkpoint_every, last or stop.signal is not None):
-                self._save(last=last or stop.signal is not None)
-            if stop.signal is not None and not last:
-                name = signal.Signals(stop.signal).name
+            if _due(self.step, training.picture_every, last):
+                self._draw()
+            if _due(self.step, training.checkpoint_every, last or bool(stopped)):
+                self._save(last=last or bool(stopped))
+            if stopped and not last:
+                agreement.close()
                 raise TrainingStopped(
-                    f"stopped by {name} after step {self.step}, which is saved; `gqn train --resume {self.run}` goes on"
+                    f"stopped by {signal.Signals(stopped).name} after step {self.step}, which is saved; "
+                    f"`gqn train --resume {self.run}` goes on"
                 )
+        agreement.close()
 
     def _take_step(self, stream: Iterator[Batch]) -> None:
-        training = self.config.training
         asked = time.perf_counter()
         batch = next(stream)
         self.meter.waited += time.perf_counter() - asked
-        inputs = to_device(batch, self.device)
-        sigma = sigma_at(training, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(training, self.step)
-        elbo: Elbo = self.model(inputs, sigma)
-        loss = -elbo.value.mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if training.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip)
-        self.optimizer.step()
-        self.meter.add(self.step, loss, elbo, inputs.target, gaussian_floor(inputs.target[0].numel(), sigma))
+        self.stepper.take(self.step, to_device(batch, self.device), self.meter.add)
+        self.meter.steps += 1
         self.step += 1
 
     def _check(self) -> None:
@@ -268,8 +273,12 @@ class _Trainer:
         )
 
     def _log(self) -> None:
-        self._check()
         training, meter = self.config.training, self.meter
+        meter.together()
+        self._check()
+        if not self.ranks.first:
+            meter.clear()
+            return
         loss, mse, ratio, *kl_steps = meter.means()
         seconds = time.perf_counter() - meter.began
         rate = meter.steps / seconds
@@ -279,7 +288,7 @@ class _Trainer:
             rate=rate,
             wait=meter.waited / seconds,
             loss=loss,
-            excess=loss - meter.floor / meter.steps,
+            excess=loss - meter.floor,
             kl=sum(kl_steps),
             kl_steps=tuple(kl_steps),
             mse=mse,
@@ -296,6 +305,8 @@ class _Trainer:
         meter.clear()
 
     def _save(self, *, last: bool) -> None:
+        if not self.ranks.first:
+            return
         self._check()
         parameters = self.model.state_dict()
         if not all(bool(torch.isfinite(value).all()) for value in parameters.values()):
@@ -307,8 +318,8 @@ class _Trainer:
             step=self.step,
             config=self.config,
             model=parameters,
-            optimizer=self.optimizer.state_dict(),
-            random=random_states(self.device),
+            optimizer=self.stepper.optimizer.state_dict(),
+            random={},
             loader=self.batches.state_dict(),
             fingerprint=self.batches.fingerprint,
             scene_set=self.batches.scene_set,
@@ -323,14 +334,20 @@ class _Trainer:
             sys.stderr.write(f"warning: {error} (training goes on; the checkpoints before are kept)\n")
 
     @torch.no_grad()
-    def _measure_prior(self, probe: Inputs) -> None:
+    def _measure_prior(self) -> None:
+        probe = self.probe
+        if probe is None:
+            return
         drawn = self.model.sample(probe.context, probe.query, 1, seed=0)[0]
         static = self.model.read(probe.context, probe.query)
         mean = self.model.generate(static, torch.zeros_like(self.model.noise(static, torch.Generator(self.device))))
         errors = [((frames.clamp(0, 1) - probe.target) ** 2).mean((1, 2, 3)) for frames in (drawn, mean)]
         self.prior = (float(psnr(errors[0]).mean()), float(psnr(errors[1]).mean()))
 
-    def _draw(self, probe: Inputs) -> None:
+    def _draw(self) -> None:
+        probe = self.probe
+        if probe is None:
+            return
         from gqn_model.pictures import prediction_picture
 
         image = prediction_picture(self.model, probe, f"{self.batches.scene_set}, after step {self.step}")

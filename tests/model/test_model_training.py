@@ -20,8 +20,9 @@ from gqn_data.errors import CheckpointError, LossNotFinite, NoSpace, OptionError
 from gqn_model import GQN, training
 from gqn_model.checkpoints import checkpoint_path, checkpoint_steps, load_checkpoint, write_config
 from gqn_model.config import Config
+from gqn_model.devices import choose_device
 from gqn_model.logs import JsonLines, Record
-from gqn_model.training import choose_device, train
+from gqn_model.training import train
 
 HERE = Path(__file__).parent
 
@@ -42,7 +43,6 @@ def _hash(run: Path) -> str:
     for row in state.optimizer["state"].values():
         for value in row.values():
             digest.update(value.numpy().tobytes())
-    digest.update(state.random["cpu"].numpy().tobytes())
     return digest.hexdigest()
 
 

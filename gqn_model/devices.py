@@ -1,0 +1,45 @@
+"""Which device a training or a prediction runs on, and how it computes there."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+from gqn_data.errors import OptionError
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device of that name; `auto` is cuda where there is one, else cpu.
+
+    Args:
+        name: auto, cpu, cuda, cuda:1 ...
+        local_rank: of this process on its machine; `auto` and `cuda` take the GPU of that number.
+
+    Raises:
+        OptionError: there is no such device here.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto" and not count:
+        return torch.device("cpu")
+    if name in ("auto", "cuda"):
+        name = f"cuda:{local_rank}"
+    possible = ["auto", "cpu", *(f"cuda:{k}" for k in range(count))]
+    with contextlib.suppress(RuntimeError):
+        device = torch.device(name)
+        if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < count):
+            return device
+    raise OptionError(f"device is {name!r}; possible here: {', '.join(possible)}")
+
+
+def describe(device: torch.device, threads: int) -> str:
+    """The device as people know it.
+
+    Args:
+        device: which.
+        threads: of torch on the CPU; 0: as torch has chosen.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = threads or torch.get_num_threads()
+    return f"the CPU, {threads} thread{'s' if threads > 1 else ''}"

@@ -1,0 +1,165 @@
+"""One step of a training: forward and backward over the rank's share of a batch, and the optimiser.
+
+How a network computes is settled here once: layout in memory, precision, compiling, ranks. Nothing in a step waits
+for the device.
+
+Shapes: B samples of the batch over all ranks, of which a rank has B / ranks, in `accumulate` parts one after another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gqn_data.errors import OptionError
+from gqn_model.config import Config, TrainingConfig
+from gqn_model.inputs import Context, Inputs
+from gqn_model.likelihood import gaussian_floor
+from gqn_model.model import GQN, Elbo
+from gqn_model.noise import step_noise
+from gqn_model.ranks import ALONE, Ranks
+from gqn_model.schedules import learning_rate_at, sigma_at
+
+# Takes (step, loss, elbo, target, floor) of each part of a batch, all on the device.
+Meter = Callable[[int, Tensor, Elbo, Tensor, float], None]
+
+
+class Stepper:
+    """A network, its optimiser, and how they take a step.
+
+    Args:
+        config: with frame size settled.
+        device: where to compute.
+        ranks: this process among those of the training.
+
+    Raises:
+        OptionError: the batch cannot be divided so, or the device cannot compute so.
+    """
+
+    def __init__(self, config: Config, device: torch.device, ranks: Ranks = ALONE) -> None:
+        training = config.training
+        check_division(training, ranks.count)
+        if training.compile == "graph" and device.type != "cuda":
+            raise OptionError(f"compile is 'graph', which captures CUDA graphs; on {device.type} possible: no, yes")
+        self.config, self.device, self.ranks = config, device, ranks
+        self._narrow = training.precision == "bf16"
+        if training.tf32 and device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+        torch.manual_seed(training.seed)  # every rank draws the same weights
+        self.model = GQN(config.model).to(device)
+        # The layout that convolutions run fastest in, on CPUs and on GPUs with tensor cores alike.
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=training.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
+        )
+        self.gradient_norm: Tensor | None = None
+
+    def restore(self, model: dict[str, Tensor] | None, optimizer: dict[str, Any] | None) -> None:
+        """Takes the state of a checkpoint; among several ranks only the first needs to have one.
+
+        Args:
+            model: the network's parameters by name; None on ranks that have none.
+            optimizer: the optimiser's state; None there as well.
+        """
+        if model is not None:
+            self.model.load_state_dict(model)
+        for parameter in self.model.parameters():
+            self.ranks.copy_from_first(parameter.data)
+        if not self.ranks.from_first(optimizer is not None and bool(optimizer["state"])):
+            return
+        if optimizer is not None:
+            self.optimizer.load_state_dict(optimizer)
+        else:
+            for parameter in self.model.parameters():
+                like = torch.zeros_like(parameter)
+                # What Adam holds for a parameter, in torch's own names; filled from the first rank below.
+                self.optimizer.state[parameter] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=self.device),
+                    "exp_avg": like,
+                    "exp_avg_sq": torch.zeros_like(like),
+                }
+        for parameter in self.model.parameters():
+            held = self.optimizer.state[parameter]
+            for name in ("step", "exp_avg", "exp_avg_sq"):
+                self.ranks.copy_from_first(held[name])
+
+    def ready(self) -> None:
+        """Compiles and connects the network; called once, after the weights are what they are to be."""
+        training = self.config.training
+        if training.compile != "no":
+            self.model.compile(fullgraph=True, mode="reduce-overhead" if training.compile == "graph" else None)
+        self._network: nn.Module = self.model
+        if self.ranks.count > 1:
+            self._network = DistributedDataParallel(
+                self.model,
+                device_ids=[self.device.index] if self.device.type == "cuda" else None,
+                static_graph=True,
+                gradient_as_bucket_view=True,
+            )
+
+    def take(self, step: int, inputs: Inputs, meter: Meter) -> None:
+        """Takes one step.
+
+        Args:
+            step: counted from 0.
+            inputs: the rank's share of the batch, on the device.
+            meter: takes the figures of each part.
+        """
+        training = self.config.training
+        rate = learning_rate_at(training, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        deviation = sigma_at(training, step)
+        floor = gaussian_floor(inputs.target[0].numel(), deviation)
+        # A tensor on the device: a number would be compiled into the network, anew for each step of the schedule.
+        sigma = torch.full((), deviation, device=self.device)
+        own = len(inputs.query)
+        noise = step_noise(self.config.model, training.seed, step, own * self.ranks.count, self.device)
+        noise = noise[:, self.ranks.rank * own : (self.ranks.rank + 1) * own]
+        parts = training.accumulate
+        if training.compile == "graph":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in range(parts):
+            rows = slice(part * own // parts, (part + 1) * own // parts)
+            some = _rows(inputs, rows) if parts > 1 else inputs
+            with self._quiet(part + 1 < parts):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._narrow):
+                    elbo: Elbo = self._network(some, sigma, noise[:, rows])
+                loss = -elbo.value.mean()
+                (loss / parts).backward()  # type: ignore[no-untyped-call]
+            meter(step, loss, elbo, some.target, floor)
+        if training.clip:
+            self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip)
+        self.optimizer.step()
+
+    def _quiet(self, more: bool) -> contextlib.AbstractContextManager[Any]:
+        """Ranks exchange gradients with the last part of a batch alone."""
+        if more and isinstance(self._network, DistributedDataParallel):
+            return self._network.no_sync()
+        return contextlib.nullcontext()
+
+
+def check_division(training: TrainingConfig, ranks: int) -> None:
+    """Returns where a batch is divided evenly among ranks, and each share among the parts that are accumulated.
+
+    Raises:
+        OptionError: it is not.
+    """
+    parts = ranks * training.accumulate
+    if training.batch_size % parts:
+        raise OptionError(
+            f"batch_size is {training.batch_size}, for {ranks} ranks and accumulate {training.accumulate}; "
+            f"possible: multiples of {parts}"
+        )
+
+
+def _rows(inputs: Inputs, rows: slice) -> Inputs:
+    context = Context(*(tensor[rows] for tensor in inputs.context))
+    return Inputs(context, inputs.query[rows], inputs.target[rows])
