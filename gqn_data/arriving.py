@@ -22,8 +22,16 @@ from typing import Any
 from gqn_data import json_files, storage
 from gqn_data.bucket import Bucket, BucketFile, missing
 from gqn_data.copying import ShardTask, write_shard
-from gqn_data.destination import WORK_FOLDER, Conversion, Say, already_whole, complete, raw_as_noted, working_in
-from gqn_data.errors import DestinationError, RemoteMissing
+from gqn_data.destination import (
+    WORK_FOLDER,
+    Conversion,
+    Say,
+    already_whole,
+    raw_as_noted,
+    scratch_folder,
+    working_in,
+)
+from gqn_data.errors import RemoteMissing
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.growing_plan import ArrivingFile, GrowingPlan, Target
@@ -31,9 +39,9 @@ from gqn_data.index import IndexedFile, IndexTask, index_file, manifest_of
 from gqn_data.manifest import FileRow, Manifest, ShardRow, parse_source
 from gqn_data.origin import claim, read_origin
 from gqn_data.places import Place
-from gqn_data.plan import Options, Source, identity, limited, make_plan, target_frames
+from gqn_data.plan import Options, Source, identity, target_frames
 from gqn_data.progress import bar
-from gqn_data.scene_sets import SPLITS, Split
+from gqn_data.scene_sets import SPLITS
 from gqn_data.sources import RawFolder, SourceFile, converted_folder
 from gqn_data.version import TOOL
 from gqn_data.work import WorkFolder
@@ -87,7 +95,7 @@ def convert_arriving(
     there = [file for file in listed if file.remote is not None]
     origin = bucket.origin()
     work = root / WORK_FOLDER / bucket.scene_set.name
-    scratch = _scratch(work)
+    scratch = scratch_folder(work)
     held = raw_folder if keep_raw and raw_folder is not None else scratch / "raw"
     raw = RawFolder(
         folder=held,
@@ -145,15 +153,6 @@ def convert_arriving(
     return [done[name] for name in options.formats]
 
 
-def _scratch(work: Place) -> Path:
-    """Where source files lie while they are needed: in the work folder, or on this machine if that is in a store."""
-    if isinstance(work, Path):
-        return work
-    from gqn_data.cache import default_folder
-
-    return default_folder() / "arriving" / str(work).replace("/", "_").replace(":", "")
-
-
 class _Arrivals:
     """Fetches, plans, writes and drops, until all is written. One thread decides; others fetch and write."""
 
@@ -178,11 +177,9 @@ class _Arrivals:
         self._counted = work / "counted"
         self._index = work / "index" if options.on_corrupt == "skip" else None
         self._layout = raw.layout
-        by_name = {file.name: file for file in remotes}
+        self._remotes = {file.name: file for file in remotes}
         self._files = [
-            ArrivingFile(split=split, source=source, remote=by_name[source.name])
-            for split, sources in raw.files.items()
-            for source in sources
+            ArrivingFile(split=split, source=source) for split, sources in raw.files.items() for source in sources
         ]
         self._manifest = manifest_of(raw, {}, options.limit)  # the splits are not known yet
         self._targets = [
@@ -207,7 +204,7 @@ class _Arrivals:
 
     def _begin(self) -> None:
         """Readies the work folders; what an earlier run of the same conversion counted is known again."""
-        sources = [[file.split, file.source.name, file.source.bytes, _version(file.remote)] for file in self._files]
+        sources = [[file.split, file.source.name, file.source.bytes, self._version(file)] for file in self._files]
         for target in self._targets:
             manifest = dataclasses.replace(self._manifest, format=target.kind.name, frames=target.frames, tool=TOOL)
             this = {
@@ -318,14 +315,14 @@ class _Arrivals:
         """Fetches a file where it is not there, and looks through it; runs in a thread."""
         path = self._path(file)
         if not file.is_here:
-            self._bucket.fetch(file.remote, path, progress=self._progress.update, stop=self._stop)
+            self._bucket.fetch(self._remotes[file.source.name], path, progress=self._progress.update, stop=self._stop)
         if file.counted is not None:
             return file.counted
         task = IndexTask(
             file=file.source, layout=self._layout, index_folder=self._index, on_corrupt=self._options.on_corrupt
         )
         found = index_file(task)
-        json_files.write_note(self._note_of(file), {**dataclasses.asdict(found), "version": _version(file.remote)})
+        json_files.write_note(self._note_of(file), {**dataclasses.asdict(found), "version": self._version(file)})
         return found
 
     def _drop(self) -> None:
@@ -351,7 +348,7 @@ class _Arrivals:
             found = IndexedFile(source=parse_source(value["source"]), index=FileRow(**value["index"]))
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        same = found.source.bytes == file.source.bytes and value.get("version") == _version(file.remote)
+        same = found.source.bytes == file.source.bytes and value.get("version") == self._version(file)
         return found if same else None
 
     # --- writing ---
@@ -370,24 +367,12 @@ class _Arrivals:
             self._plan.ready.remove((target, place))
             target.work.begin_shard(place, target.kind.names(place))
             ticket = None if executor is None else target.work.ticket()
-            task = ShardTask(source=self._source(place), place=place, format_name=target.kind.name, ticket=ticket)
+            source = self._plan.source_of(place, self._raw, self._index)
+            task = ShardTask(source=source, place=place, format_name=target.kind.name, ticket=ticket)
             if executor is None:
                 self._note(target, place, write_shard(task))
             else:
                 self._running[hand_over(executor, write_shard, task)] = target, place
-
-    def _source(self, place: ShardPlace) -> Source:
-        """The files of one shard, as a source by themselves."""
-        files = self._plan.holding(place)
-        found = [file.counted for file in files if file.counted is not None]
-        manifest = manifest_of(self._raw, {place.split: found}, None)
-        return Source(
-            folder=self._folder,
-            manifest=manifest,
-            index_folder=self._index,
-            indexed=self._index is not None,
-            first_scene=files[0].first or 0,
-        )
 
     def _note(self, target: Target, place: ShardPlace, row: ShardRow) -> None:
         target.work.mark(place, row)
@@ -396,27 +381,8 @@ class _Arrivals:
 
     def complete(self) -> dict[str, Conversion]:
         """Writes the manifests, all shards being there."""
-        found: dict[Split, list[IndexedFile]] = {}
-        for file in self._files:
-            if file.counted is not None and not file.beyond:
-                found.setdefault(file.split, []).append(file.counted)
-        whole = manifest_of(self._raw, found, self._options.limit)
-        source = Source(folder=self._folder, manifest=limited(whole, self._options))
-        done = {}
-        for target in self._targets:
-            plan = make_plan(source, target.kind.name, target.folder, self._options)
-            if {(place.split, place.number) for place in plan.places} != set(target.rows):
-                raise DestinationError(f"{target.folder}: the source changed meanwhile; run the same command again")
-            manifest = complete(plan, target.rows, target.work)
-            done[target.kind.name] = Conversion(
-                folder=target.folder,
-                manifest=manifest,
-                written=target.written,
-                kept=len(target.rows) - target.written,
-                seconds=time.monotonic() - self._started,
-            )
-        return done
+        return self._plan.complete(self._raw, self._started)
 
-
-def _version(file: BucketFile) -> str | None:
-    return None if file.remote is None else file.remote.etag or file.remote.modified
+    def _version(self, file: ArrivingFile) -> str | None:
+        found = self._remotes[file.source.name].remote
+        return None if found is None else found.etag or found.modified

@@ -74,7 +74,16 @@ def removed_if_empty(work: Place) -> Iterator[None]:
                 work.parent.rmdir()
 
 
-_REPLACE = "replace it with --overwrite, or write elsewhere with --out"
+def scratch_folder(work: Place) -> Path:
+    """Where source files lie while they are needed: in the work folder, or on this machine if that is in a store."""
+    if isinstance(work, Path):
+        return work
+    from gqn_data.cache import default_folder
+
+    return default_folder() / "arriving" / str(work).replace("/", "_").replace(":", "")
+
+
+_REPLACE = "replace it with --overwrite, or write elsewhere with --out or --root"
 
 
 def already_whole(

@@ -1,23 +1,25 @@
 """A plan that grows: source files are counted one after another, and the shards that they fill become known.
 
-In the end it is the plan that `make_plan` gives for all files. Nothing is fetched or written here. Imports `bucket`,
-`index`, `plan`, `sources`, `work`.
+In the end it is the plan that `make_plan` gives for all files. No file is fetched, rendered or dropped here. Imports
+`destination`, `index`, `plan`, `sources`, `work`.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gqn_data.bucket import BucketFile
+from gqn_data.destination import Conversion, complete
+from gqn_data.errors import DestinationError
 from gqn_data.formats.contract import Format, ShardPlace
-from gqn_data.index import IndexedFile
+from gqn_data.index import IndexedFile, manifest_of
 from gqn_data.manifest import FileRow, FramesRow, Manifest, ShardRow
 from gqn_data.places import Place
-from gqn_data.plan import Options, scenes_per_shard
+from gqn_data.plan import Options, Source, limited, make_plan, scenes_per_shard
 from gqn_data.scene_sets import Split
-from gqn_data.sources import SourceFile
+from gqn_data.sources import RawFolder, SourceFile
 from gqn_data.work import WorkFolder
 
 
@@ -27,8 +29,7 @@ class ArrivingFile:
 
     Attributes:
         split: of it.
-        source: what it is called, and its size.
-        remote: how to fetch it.
+        source: what it is called, and its size where that is known.
         counted: what was found in it; None before it was looked through.
         first: the number in its split of its first scene; None before all files before it were counted.
         is_here: whether it lies on the disk.
@@ -37,7 +38,6 @@ class ArrivingFile:
 
     split: Split
     source: SourceFile
-    remote: BucketFile
     counted: IndexedFile | None = None
     first: int | None = None
     is_here: bool = False
@@ -47,6 +47,11 @@ class ArrivingFile:
     def scenes(self) -> int:
         """Good scenes in it, as far as they are counted."""
         return 0 if self.counted is None else self.counted.source.scenes
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return self.source.bytes if self.counted is None else self.counted.source.bytes
 
 
 @dataclass(kw_only=True, eq=False)
@@ -134,7 +139,7 @@ class GrowingPlan:
                 if not file.scenes:
                     continue
                 first = ShardRow(
-                    scenes=file.scenes, files=(FileRow(name=file.source.name, bytes=file.source.bytes, sha256=None),)
+                    scenes=file.scenes, files=(FileRow(name=file.source.name, bytes=file.bytes, sha256=None),)
                 )
                 per = scenes_per_shard(target.kind, first, self._manifest, target.frames, self._options)
                 target.per_shard[split], target.planned[split] = per, 0
@@ -181,3 +186,46 @@ class GrowingPlan:
             and file.first < end
             and file.first + file.scenes > place.first_scene
         ]
+
+    def source_of(self, place: ShardPlace, raw: RawFolder, index_folder: Place | None = None) -> Source:
+        """The files that hold the scenes of one shard, as a source by themselves."""
+        files = self.holding(place)
+        found = [file.counted for file in files if file.counted is not None]
+        return Source(
+            folder=raw.folder,
+            manifest=manifest_of(raw, {place.split: found}, None),
+            index_folder=index_folder,
+            indexed=index_folder is not None,
+            first_scene=files[0].first or 0,
+        )
+
+    def complete(self, raw: RawFolder, started: float) -> dict[str, Conversion]:
+        """Writes the manifests, all shards being there.
+
+        Args:
+            raw: the raw folder of the files.
+            started: by `time.monotonic`.
+
+        Raises:
+            DestinationError: the shards are not those of a plan for all files.
+        """
+        found: dict[Split, list[IndexedFile]] = {}
+        for file in self.files:
+            if file.counted is not None and not file.beyond:
+                found.setdefault(file.split, []).append(file.counted)
+        whole = manifest_of(raw, found, self._options.limit)
+        source = Source(folder=raw.folder, manifest=limited(whole, self._options))
+        done = {}
+        for target in self.targets:
+            plan = make_plan(source, target.kind.name, target.folder, self._options)
+            if {(place.split, place.number) for place in plan.places} != set(target.rows):
+                raise DestinationError(f"{target.folder}: the source changed meanwhile; run the same command again")
+            manifest = complete(plan, target.rows, target.work)
+            done[target.kind.name] = Conversion(
+                folder=target.folder,
+                manifest=manifest,
+                written=target.written,
+                kept=len(target.rows) - target.written,
+                seconds=time.monotonic() - started,
+            )
+        return done
