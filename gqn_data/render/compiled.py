@@ -17,7 +17,7 @@ from numba import njit
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_FILES = ("compiled.py", "shapes.py", "surfaces.py", "raycast.py")
+_FILES = ("compiled.py", "shapes.py", "surfaces.py", "raycast.py", "maze_cast.py")
 SOURCES = zlib.crc32(b"".join((Path(__file__).parent / name).read_bytes() for name in _FILES))
 
 

@@ -44,10 +44,10 @@ def wall(name: Wall) -> Texels:
     random = np.random.Generator(np.random.Philox(key=WALLS.index(name)))
     colour = np.array(_WALL_COLOURS[name]) / 255
     if name == "orange":
-        return _pyramid(_panels(colour))
+        return pyramid(_panels(colour))
     if name == "yellow":
-        return _pyramid(colour * _dashes(random)[..., None])
-    return _pyramid(colour * _circuits(random)[..., None])
+        return pyramid(colour * _dashes(random)[..., None])
+    return pyramid(colour * _circuits(random)[..., None])
 
 
 @cache
@@ -55,10 +55,10 @@ def floor(name: Floor) -> Texels:
     """The pyramid of a floor's texture: float32 (texels of all levels, 3), 0 to 1."""
     random = np.random.Generator(np.random.Philox(key=100 + FLOORS.index(name)))
     blotches = {"yellow": 0.10, "white": 0.03, "blue": 0.15}[name]
-    return _pyramid(np.array(_FLOOR_COLOURS[name]) / 255 * _hexagons(random, blotches)[..., None])
+    return pyramid(np.array(_FLOOR_COLOURS[name]) / 255 * _hexagons(random, blotches)[..., None])
 
 
-def _pyramid(finest: _Shade) -> Texels:
+def pyramid(finest: _Shade) -> Texels:
     """The levels of a texture from `SIZE` to 1 texels a side, each the mean of four of the one before."""
     levels = [np.clip(finest, 0, 1)]
     while len(levels[-1]) > 1:
@@ -67,7 +67,7 @@ def _pyramid(finest: _Shade) -> Texels:
     return np.concatenate([level.reshape(-1, 3) for level in levels]).astype(np.float32)
 
 
-def _mottle(random: np.random.Generator, cells: int) -> _Shade:
+def mottle(random: np.random.Generator, cells: int) -> _Shade:
     """Smooth noise of mean 0 and deviation 1 that repeats: (SIZE, SIZE), `cells` waves or fewer along a side."""
     spectrum = np.fft.rfft2(random.standard_normal((SIZE, SIZE)))
     up_down = np.fft.fftfreq(SIZE, 1 / SIZE)[:, None]
@@ -86,7 +86,7 @@ def _baseboard(shade: _Shade) -> None:
 
 
 def _circuits(random: np.random.Generator) -> _Shade:
-    shade = 1.0 + 0.012 * _mottle(random, 20)
+    shade = 1.0 + 0.012 * mottle(random, 20)
     for _ in range(26):  # panels a little lighter or darker
         y, x = random.integers(0, SIZE, 2)
         high, wide = random.integers(6, 26, 2)
@@ -110,7 +110,7 @@ def _circuits(random: np.random.Generator) -> _Shade:
 
 
 def _dashes(random: np.random.Generator) -> _Shade:
-    shade = 0.97 + 0.03 * _mottle(random, 16)
+    shade = 0.97 + 0.03 * mottle(random, 16)
     for _ in range(120):  # short dark strokes on a grid
         y, x = 4 * random.integers(0, SIZE // 4, 2)
         high, wide = (3, int(random.integers(4, 9))) if random.integers(2) else (int(random.integers(4, 9)), 3)
@@ -156,5 +156,5 @@ def _hexagons(random: np.random.Generator, blotches: float) -> _Shade:
     two = np.partition(away, 1, axis=-1)
     seam = np.clip((two[..., 1] - two[..., 0]) * across / 0.14, 0, 1)
     tones = random.uniform(-1, 1, across * down)[nearest]
-    cover = 0.35 * tones + 0.65 * np.clip(_mottle(random, 4), -1.2, 1.2)
+    cover = 0.35 * tones + 0.65 * np.clip(mottle(random, 4), -1.2, 1.2)
     return np.asarray((1 - blotches / 2 + blotches / 2 * cover) * (0.90 + 0.10 * seam))
