@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Goes up whenever a pixel or a camera of any set changes for the same seed; `source.json` carries it.
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 
 
 class RenderedScene(NamedTuple):
@@ -53,9 +53,20 @@ class Renderer(Protocol):
 def _rooms_ring_camera(
     index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool
 ) -> RenderedScene:
-    from gqn_data.render.rooms import render_ring_scene
+    from gqn_data.render.room_cameras import render_ring_scene
 
     return render_ring_scene(index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample)
+
+
+def _rooms_free_camera(scene_set: str) -> Renderer:
+    def render(index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool) -> RenderedScene:
+        from gqn_data.render.room_cameras import render_free_scene
+
+        return render_free_scene(
+            scene_set, index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample
+        )
+
+    return render
 
 
 def _shepard_metzler(cubes: int) -> Renderer:
@@ -70,6 +81,8 @@ def _shepard_metzler(cubes: int) -> Renderer:
 
 
 RENDERERS: dict[str, Renderer] = {
+    "rooms_free_camera_no_object_rotations": _rooms_free_camera("rooms_free_camera_no_object_rotations"),
+    "rooms_free_camera_with_object_rotations": _rooms_free_camera("rooms_free_camera_with_object_rotations"),
     "rooms_ring_camera": _rooms_ring_camera,
     "shepard_metzler_5_parts": _shepard_metzler(5),
     "shepard_metzler_7_parts": _shepard_metzler(7),

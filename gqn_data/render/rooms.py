@@ -1,26 +1,24 @@
 """The rooms: one to three solids on the floor of a square room, under one light.
 
-Here is what makes a scene of the family, and the set whose camera moves on a ring. Where a number has no source
-beside it, it was fitted to real frames (docs/rendering.md). Imports the rest of the package.
+Here is what stands in a room of the family, and how it is drawn; `room_cameras` holds the sets and their cameras.
+Where a number has no source beside it, it was fitted to real frames (docs/rendering.md). Imports the rest of the
+package.
 """
 
 from __future__ import annotations
 
 import colorsys
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data.render import RenderedScene, shapes, textures
+from gqn_data.render import shapes, textures
 from gqn_data.render.raycast import Lens, Scene, cast_views
 from gqn_data.render.shapes import Solid, Vector, pack, turn_to
-from gqn_data.render.streams import scene_stream
 from gqn_data.render.surfaces import Light, Room, Textures
-from gqn_data.scene_sets import Split
-
-RING_CAMERA = "rooms_ring_camera"
 
 # DeepMind's README: a square room of 7 by 7 units, 1 to 3 objects of 7 shapes, 5 walls, 3 floors.
 HALF_ROOM = 3.5
@@ -32,15 +30,16 @@ ROOM = Room(
     floor_repeats=3.0,
     sky=(154 / 255, 226 / 255, 250 / 255),
 )
-RING_RADIUS = 3.25
+RING_RADIUS = 3.25  # in world units: what 1 is in the raw cameras
 EYE_HEIGHT = 0.78
 FIELD_OF_VIEW = math.radians(50)
 
 SMALLEST, LARGEST = 0.2, 1.3  # extents of an object along an axis
-# An object keeps this far from every place where the camera may stand, and from the next object.
-_CLEARANCE = 0.35
-_GAP = 0.06
+_GAP = 0.06  # between two objects, and between an object and a wall
 _TRIES = 200
+
+# Where the middle of a thing of that radius goes.
+Place = Callable[[np.random.Generator, float], tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +74,38 @@ class RoomScene:
         return tuple(solid for thing in self.things for solid in thing.solids)
 
 
-def sample_room(random: np.random.Generator, roam: float) -> RoomScene:
-    """A room whose things keep clear of each other and stay within `roam` of its middle."""
+def within_circle(roam: float) -> Place:
+    """Places even over a disc, such that a thing stays within `roam` of the middle of the room."""
+
+    def place(random: np.random.Generator, radius: float) -> tuple[float, float]:
+        bearing = random.uniform(-math.pi, math.pi)
+        away = (roam - radius) * math.sqrt(random.random())
+        return away * math.cos(bearing), away * math.sin(bearing)
+
+    return place
+
+
+def anywhere(random: np.random.Generator, radius: float) -> tuple[float, float]:
+    """A place even over the floor, such that a thing keeps clear of the walls."""
+    most = HALF_ROOM - _GAP - radius
+    return random.uniform(-most, most), random.uniform(-most, most)
+
+
+def sample_room(random: np.random.Generator, place: Place, *, turned: bool = False) -> RoomScene:
+    """A room whose things keep clear of each other.
+
+    Args:
+        random: the stream of the scene.
+        place: where its things go.
+        turned: by any angle about the vertical; otherwise along the walls.
+    """
     wall = textures.WALLS[random.integers(len(textures.WALLS))]
     floor = textures.FLOORS[random.integers(len(textures.FLOORS))]
     light = sample_light(random)
     wanted = int(random.integers(1, 4))
     things: list[Thing] = []
     for _ in range(_TRIES):
-        thing = _sample_thing(random, roam)
+        thing = _sample_thing(random, place, turned)
         if all(_apart(thing, other) for other in things):
             things.append(thing)
         if len(things) == wanted:
@@ -112,19 +134,24 @@ def sample_light(random: np.random.Generator) -> Light:
     )
 
 
-def _sample_thing(random: np.random.Generator, roam: float) -> Thing:
-    """A thing of random shape, sizes, colour and place; objects of these sets do not turn, but by right angles."""
+def _sample_thing(random: np.random.Generator, place: Place, turned: bool) -> Thing:
+    """A thing of random shape, sizes, colour and place."""
     shape = SHAPES[random.integers(len(SHAPES))]
     hue, saturation = random.random(), random.uniform(0.85, 1.0)
     colour: Vector = colorsys.hsv_to_rgb(hue, saturation, random.uniform(0.93, 1.0))
     solids, radius = _stand(shape, random, colour)
-    bearing = random.uniform(-math.pi, math.pi)
-    away = (roam - radius) * math.sqrt(random.random())
-    x, y = away * math.cos(bearing), away * math.sin(bearing)
-    moved = tuple(
-        replace(solid, centre=(solid.centre[0] + x, solid.centre[1] + y, solid.centre[2])) for solid in solids
-    )
-    return Thing(shape=shape, solids=moved, centre=(x, y), radius=radius)
+    x, y = place(random, radius)
+    turn = random.uniform(-math.pi, math.pi) if turned else 0.0
+    stands = tuple(_put(solid, x, y, turn) for solid in solids)
+    return Thing(shape=shape, solids=stands, centre=(x, y), radius=radius)
+
+
+def _put(solid: Solid, x: float, y: float, turn: float) -> Solid:
+    """A solid turned about the vertical through the origin, counter-clockwise from above, and then moved."""
+    cos, sin = math.cos(turn), math.sin(turn)
+    axes = solid.turn @ np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    across, along, up = solid.centre
+    return replace(solid, centre=(cos * across - sin * along + x, sin * across + cos * along + y, up), turn=axes)
 
 
 def _stand(shape: str, random: np.random.Generator, colour: Vector) -> tuple[list[Solid], float]:
@@ -188,31 +215,3 @@ def render_room(
     lens = Lens(tangent=math.tan(FIELD_OF_VIEW / 2), samples=2 if supersample else 1)
     cast_views(Scene(kinds, rows, scene.light, ROOM, laid), cameras, lens, frames)
     return frames
-
-
-def ring_cameras(random: np.random.Generator, views: int) -> NDArray[np.float64]:
-    """The raw cameras (views, 5) of the ring: x, y on the unit circle, looking at the middle."""
-    bearing = random.uniform(-math.pi, math.pi, views)
-    x, y, zero = np.cos(bearing), np.sin(bearing), np.zeros(views)
-    return np.stack([x, y, zero, np.arctan2(-y, -x), zero], axis=1)
-
-
-def ring_to_world(raw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where the raw cameras of the ring stand in the room, and where they look: (views, 5) in world units."""
-    return raw * (RING_RADIUS, RING_RADIUS, 0.0, 1.0, 1.0) + (0.0, 0.0, EYE_HEIGHT, 0.0, 0.0)
-
-
-def sample_ring_scene(index: int, *, seed: int, split: Split, views: int) -> tuple[RoomScene, NDArray[np.float64]]:
-    """Scene `index` of rooms_ring_camera and its raw cameras (views, 5); more views begin with the same ones."""
-    random = scene_stream(seed, RING_CAMERA, split, index)
-    scene = sample_room(random, RING_RADIUS - _CLEARANCE)
-    return scene, ring_cameras(random, views)
-
-
-def render_ring_scene(
-    index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool
-) -> RenderedScene:
-    """Scene `index` of rooms_ring_camera, as `gqn_data.render.Renderer` says."""
-    scene, raw = sample_ring_scene(index, seed=seed, split=split, views=views)
-    frames = render_room(scene, ring_to_world(raw), frame_size, supersample)
-    return RenderedScene(frames, raw.astype(np.float32))

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gqn_data.render import rooms, shapes, textures
-from gqn_data.render.rooms import RoomScene, Thing, render_ring_scene, render_room, ring_to_world, sample_ring_scene
+from gqn_data.render.room_cameras import render_ring_scene, sample_ring_scene, to_world
+from gqn_data.render.rooms import RoomScene, Thing, render_room
 from gqn_data.render.shapes import Solid
 from gqn_data.render.surfaces import Light
 
@@ -57,7 +58,7 @@ def test_the_raw_cameras_are_those_of_the_ring(index, seed):
 @given(indices, seeds)
 def test_the_camera_never_stands_in_an_object_or_a_wall(index, seed):
     scene, raw = sample(index, seed)
-    world = ring_to_world(raw)
+    world = to_world(raw)
     assert abs(world[:, :2]).max() < rooms.HALF_ROOM - 0.2
     for solid in scene.solids:
         for camera in world:
@@ -121,7 +122,7 @@ def test_two_views_of_one_scene_agree_on_where_a_thing_is():
     thing = Thing(shape="sphere", solids=(red,), centre=(0.8, -0.6), radius=0.15)
     scene = RoomScene(things=(thing,), wall="green", floor="blue", light=flat)
     _, raw = sample(3, views=12)
-    frames = render_room(scene, ring_to_world(raw), 128, True).astype(int)
+    frames = render_room(scene, to_world(raw), 128, True).astype(int)
 
     origins, rays = [], []
     for frame, (x, y, _, yaw, _) in zip(frames, raw):
@@ -144,7 +145,7 @@ def test_the_sky_the_wall_and_the_floor_have_the_colours_of_the_real_frames():
     _, raw = sample(0, views=1)
     flat = Light((0.0, 0.0, 9.0), (0.0, 0.0), 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     for wall, floor in itertools.product(textures.WALLS, textures.FLOORS):
-        frame = render_room(RoomScene(things=(), wall=wall, floor=floor, light=flat), ring_to_world(raw), 64, True)[
+        frame = render_room(RoomScene(things=(), wall=wall, floor=floor, light=flat), to_world(raw), 64, True)[
             0
         ].astype(float)
         red, green, blue = frame[24:30].mean(axis=(0, 1))
