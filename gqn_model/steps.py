@@ -55,6 +55,10 @@ class Stepper:
         self.model = GQN(config.model).to(device)
         # The layout that convolutions run fastest in, on CPUs and on GPUs with tensor cores alike.
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for parameter in self.model.parameters():
+            if parameter.dim() == 4 and parameter.shape[2:] == (1, 1):
+                # Of these both layouts are one, and gradients come in the plain one's strides, which ranks compare.
+                parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=training.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
         )
@@ -99,7 +103,8 @@ class Stepper:
             self._network = DistributedDataParallel(
                 self.model,
                 device_ids=[self.device.index] if self.device.type == "cuda" else None,
-                static_graph=True,
+                # Not with accumulated parts: torch 2.13 then fails or skips gradients (pytorch/pytorch#187732).
+                static_graph=training.accumulate == 1,
                 gradient_as_bucket_view=True,
             )
 
