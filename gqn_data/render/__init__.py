@@ -58,6 +58,12 @@ def _rooms_ring_camera(
     return render_ring_scene(index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample)
 
 
+def _jaco(index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool) -> RenderedScene:
+    from gqn_data.render.jaco import render_jaco_scene
+
+    return render_jaco_scene(index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample)
+
+
 def _rooms_free_camera(scene_set: str) -> Renderer:
     def render(index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool) -> RenderedScene:
         from gqn_data.render.room_cameras import render_free_scene
@@ -81,6 +87,7 @@ def _shepard_metzler(cubes: int) -> Renderer:
 
 
 RENDERERS: dict[str, Renderer] = {
+    "jaco": _jaco,
     "rooms_free_camera_no_object_rotations": _rooms_free_camera("rooms_free_camera_no_object_rotations"),
     "rooms_free_camera_with_object_rotations": _rooms_free_camera("rooms_free_camera_with_object_rotations"),
     "rooms_ring_camera": _rooms_ring_camera,

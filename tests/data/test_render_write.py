@@ -26,6 +26,7 @@ SMALL = {"frame_size": 16, "views": 2, "supersample": False, "workers": 1}
 
 
 MEANS_OF_SCENE_0 = {
+    "jaco": [187.5, 173.7, 145.7],
     "rooms_free_camera_no_object_rotations": [160.6, 160.3, 100.3],
     "rooms_free_camera_with_object_rotations": [152.7, 142.3, 142.1],
     "rooms_ring_camera": [185.8, 163.1, 111.1],

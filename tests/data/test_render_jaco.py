@@ -1,0 +1,456 @@
+"""The Jaco arm: its kinematics against the published Denavit-Hartenberg table, its poses, and the scenes about it."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gqn_data.render import jaco_arm, shapes, textures
+from gqn_data.render.jaco import SCALE, TARGET_RADIUS, render_jaco_scene, sample_jaco_scene
+from gqn_data.render.jaco_arm import (
+    GRIP,
+    HOME,
+    JOINT_RANGES,
+    PARTS,
+    arm_solids,
+    distance_to_arm,
+    link_motions,
+    lowest_above_floor,
+    place_parts,
+    runs_into_itself,
+    sample_joints,
+)
+from gqn_data.render.rooms import render_room
+from gqn_data.render.surfaces import Light
+
+seeds = st.integers(0, 2**40)
+indices = st.integers(0, 10**6)
+FLAT = Light((0.0, 0.0, 9.0), (0.0, 0.0), 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # everything in its own colour
+TANGENT = math.tan(math.radians(25))
+# Kinova's table: lengths in metres, and a wrist bent by twice 55 degrees.
+D1, D2, D3, D4, D5, D6, E2, AA = 0.2755, 0.4100, 0.2073, 0.0743, 0.0743, 0.1687, 0.0098, math.radians(27.5)
+
+
+@st.composite
+def poses(draw):
+    """Joint angles anywhere in their ranges, wherever they put the arm."""
+    return np.array([draw(st.floats(low, high)) for low, high in JOINT_RANGES])
+
+
+def denavit_hartenberg(joints):
+    """The frames (6, 4, 4) that follow joints 1 to 6, by the classical table and Kinova's joint angles."""
+    q1, q2, q3, q4, q5, q6 = joints[:6]
+    leg = math.sin(AA) / math.sin(2 * AA)
+    table = (  # theta, d, a, alpha
+        (-q1, D1, 0, math.pi / 2),
+        (q2 - math.pi / 2, 0, D2, math.pi),
+        (q3 + math.pi / 2, -E2, 0, math.pi / 2),
+        (q4, -(D3 + leg * D4), 0, 2 * AA),
+        (q5 - math.pi, -leg * (D4 + D5), 0, 2 * AA),
+        (q6 + math.radians(100), -(leg * D5 + D6), 0, math.pi),
+    )
+    frame, frames = np.eye(4), []
+    for theta, d, a, alpha in table:
+        c, s, ca, sa = math.cos(theta), math.sin(theta), math.cos(alpha), math.sin(alpha)
+        rows = [(c, -s * ca, s * sa, a * c), (s, c * ca, -c * sa, a * s), (0, sa, ca, d), (0, 0, 0, 1)]
+        frame = frame @ np.array(rows)
+        frames.append(frame)
+    return np.array(frames)
+
+
+def grip_of(joints):
+    return denavit_hartenberg(joints)[5][:3, 3]
+
+
+def points_of(solid, steps=9):
+    """Points all over the surface of a solid of the arm, in world coordinates."""
+    turns = np.linspace(0, 2 * math.pi, 16, endpoint=False)
+    circle = np.stack([np.cos(turns), np.sin(turns), 0 * turns], axis=1)
+    radius, half = solid.sizes[0], (*solid.sizes, 0.0)[1]
+    heights = np.linspace(-half, half, steps)
+    rings = [(radius, height) for height in heights]
+    if solid.kind == shapes.CONE:
+        rings = [(radius * (half - height) / (2 * half), height) for height in heights]
+    if solid.kind == shapes.CYLINDER:
+        rings += [(radius / 2, -half), (radius / 2, half), (0, -half), (0, half)]
+    if solid.kind in (shapes.CAPSULE, shapes.SPHERE):
+        for lift in np.linspace(0, math.pi / 2, 4):
+            for side in (-1, 1):
+                rings.append((radius * math.cos(lift), side * (half + radius * math.sin(lift))))
+    local = np.concatenate([across * circle + (0, 0, height) for across, height in rings])
+    return local @ solid.turn + solid.centre
+
+
+def sample(index, seed=0, views=11, split="train"):
+    return sample_jaco_scene(index, seed=seed, split=split, views=views)
+
+
+def solids_of(scene):
+    arm, ball = scene.room.things
+    return arm.solids, ball.solids[0]
+
+
+# The arm
+
+
+@settings(max_examples=200, deadline=None)
+@given(poses())
+def test_every_link_moves_as_the_published_table_says(joints):
+    found, at_home = denavit_hartenberg(joints), denavit_hartenberg(HOME)
+    motions = link_motions(joints)
+    assert motions[0] == pytest.approx(np.eye(4))
+    for joint in range(6):
+        assert motions[joint + 1] == pytest.approx(found[joint] @ np.linalg.inv(at_home[joint]), abs=1e-9)
+    assert motions[6] @ (*GRIP, 1) == pytest.approx((*grip_of(joints), 1), abs=1e-9)
+
+
+def test_straight_up_and_straight_out_the_arm_reaches_as_far_as_kinova_says():
+    ends = place_parts(HOME)
+    assert ends == pytest.approx(np.array([(part.start, part.end) for part in PARTS]))
+    assert grip_of(HOME)[2] == pytest.approx(1.1933, abs=1e-4)  # the lengths of the table, one upon the other
+    assert math.dist(grip_of(HOME), (0, 0, D1)) == pytest.approx(0.9, abs=0.05)  # data sheet: reach 90 cm
+    assert np.hypot(*ends[..., :2].reshape(-1, 2).T).max() < 0.15  # nothing but fingers and wrist beside the axis
+
+    out = HOME.copy()
+    out[1] = math.radians(90)
+    wrist = link_motions(out)[3] @ (0, -E2, D1 + D2 + D3, 1)
+    assert wrist[:3] == pytest.approx((D2 + D3, -E2, D1))
+
+
+@pytest.mark.parametrize("joint", range(1, 10))
+@settings(max_examples=20, deadline=None)
+@given(joints=poses(), turn=st.floats(0.1, 1.0))
+def test_a_joint_moves_what_comes_after_it_and_nothing_else(joint, joints, turn):
+    other = joints.copy()
+    other[joint - 1] += turn
+    before, after, moved = place_parts(joints), place_parts(other), []
+    for part, old, new in zip(PARTS, before, after):
+        behind = part.link == joint or (joint <= 6 and part.link > joint)
+        moved.append(behind and not np.allclose(old, new))
+        if not behind:
+            assert new == pytest.approx(old)
+    assert any(moved)
+    # Parts are rigid.
+    assert np.linalg.norm(after[:, 1] - after[:, 0], axis=1) == pytest.approx(
+        [math.dist(part.start, part.end) for part in PARTS]
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(poses())
+def test_the_ends_of_neighbouring_links_meet(joints):
+    ends = place_parts(joints)
+    steps = np.linspace(0, 1, 40)[:, None]
+    along = [start + steps * (end - start) for start, end in ends]
+
+    def meet(one, other):
+        apart = np.linalg.norm(along[one][:, None] - along[other][None], axis=-1).min()
+        return apart < PARTS[one].radius + PARTS[other].radius - 0.005
+
+    for link in range(1, 10):
+        own = [i for i, part in enumerate(PARTS) if part.link == link]
+        before = [i for i, part in enumerate(PARTS) if part.link == min(link - 1, 6)]
+        assert any(meet(one, other) for one in own for other in before)
+        # And a link does not fall apart itself: from its first part all the others are reached.
+        reached = {own[0]}
+        for _ in own:
+            reached |= {other for other in own for one in reached if meet(one, other)}
+        assert reached == set(own)
+
+
+@settings(max_examples=50, deadline=None)
+@given(poses())
+def test_a_light_ring_lies_about_each_of_the_six_joints(joints):
+    frames = denavit_hartenberg(joints)
+    axes = np.concatenate([[(0, 0, 1)], frames[:5, :3, 2]])
+    rings = [
+        (part.link, start, end)
+        for part, (start, end) in zip(PARTS, place_parts(joints))
+        if part.kind == shapes.CYLINDER and part.colour[0] > 0.6 and part.radius > 0.035
+    ]
+    assert [link for link, _, _ in rings] == [1, 2, 3, 4, 5, 6]
+    for (_, start, end), axis in zip(rings, axes):
+        assert abs((end - start) @ axis) == pytest.approx(math.dist(start, end))
+
+
+@given(st.floats(0.15, 1.3), st.floats(0.01, 0.05))
+def test_fingers_close_as_their_angle_grows(angle, more):
+    def tips(angle):
+        joints = HOME.copy()
+        joints[6:] = angle
+        # Of every finger its farther part; a part may run either way.
+        return np.array([place_parts(joints)[i][1] for i in range(len(PARTS)) if PARTS[i].link >= 7][1::2])
+
+    def aside(points):
+        """How far the one finger's tip is from the line between the two others, before it crosses it."""
+        return (points[1:].mean(axis=0) - points[0])[0]
+
+    assert aside(tips(angle + more)) < aside(tips(angle)) - 0.01 * more
+    assert tips(angle)[:, 2].min() > jaco_arm.HAND[2] + 0.1
+
+
+def test_open_fingers_spread_wider_than_the_palm_and_closed_ones_meet():
+    def spread(angle):
+        joints = HOME.copy()
+        joints[6:] = angle
+        ends = [place_parts(joints)[i][1] for i, part in enumerate(PARTS) if part.link >= 7][1::2]
+        return math.dist(ends[0], (ends[1] + ends[2]) / 2)
+
+    assert spread(0.15) > 0.15
+    assert spread(1.35) < 0.03
+
+
+def test_an_arm_folded_onto_itself_is_told_from_one_that_is_not():
+    assert not runs_into_itself(place_parts(HOME))
+    folded = np.array([0, math.pi, 0.33, 0, math.pi, 0, 0.5, 0.5, 0.5])  # the forearm hangs down beside the upper arm
+    hits = []
+    for folded[3] in np.linspace(0, 6, 13):
+        hits.append(runs_into_itself(place_parts(folded)))
+    assert any(hits)  # some turns of the wrist put the hand into the upper arm
+    assert not all(hits)
+
+
+@settings(max_examples=60, deadline=None)
+@given(poses())
+def test_whether_links_overlap_agrees_with_points_along_them(joints):
+    ends = place_parts(joints)
+    steps = np.linspace(0, 1, 30)[:, None]
+    along = [start + steps * (end - start) for start, end in ends]
+    closest = math.inf
+    for (i, one), (j, other) in itertools.permutations(enumerate(PARTS), 2):
+        far = (one.link <= 2 and other.link >= 4) or (one.link <= 1 and other.link == 3)
+        if far or (one.link == 3 and other.link >= 6):
+            apart = np.linalg.norm(along[i][:, None] - along[j][None], axis=-1).min() - one.radius - other.radius
+            closest = min(closest, apart)
+    if abs(closest) > 0.005:
+        assert runs_into_itself(ends) == (closest < 0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(poses(), st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 1.3)))
+def test_the_distance_to_the_arm_is_never_more_than_to_its_surface(joints, point):
+    solids = arm_solids(joints, 1.0)
+    surface = np.concatenate([points_of(solid) for solid in solids])
+    seen = np.linalg.norm(surface - point, axis=1).min()
+    found = distance_to_arm(place_parts(joints), point)
+    assert found <= seen + 1e-9
+    assert found >= seen - 0.08  # a flat end is taken for a dome: no more than a radius
+
+
+# Scenes
+
+
+def test_joint_angles_keep_to_their_ranges_and_fill_them():
+    random = np.random.default_rng(1)
+    drawn = np.array([sample_joints(random) for _ in range(3000)])
+    low = (0, 0.82, 0.33, 0, 0, 0, 0.15, 0.15, 0.15)
+    high = (2 * math.pi, 5.46, 5.95, 2 * math.pi, 2 * math.pi, 2 * math.pi, 1.35, 1.35, 1.35)
+    assert (drawn >= low).all()
+    assert (drawn <= high).all()
+    filled = np.ptp(drawn, axis=0) / np.subtract(high, low)
+    assert filled.min() > 0.9
+    assert np.corrcoef(drawn[:, 6:].T)[0, 1] < 0.1  # each finger for itself
+
+
+@settings(max_examples=50, deadline=None)
+@given(indices, seeds)
+def test_no_link_is_below_the_floor_or_in_another(index, seed):
+    scene, _ = sample(index, seed, views=1)
+    arm, _ = solids_of(scene)
+    assert len(arm) == len(PARTS)
+    for solid in arm:
+        assert points_of(solid)[:, 2].min() >= -1e-9
+    assert not runs_into_itself(place_parts(scene.joints))
+
+
+@given(poses())
+@settings(max_examples=40, deadline=None)
+def test_an_arm_in_the_floor_is_known(joints):
+    low = min(points_of(solid)[:, 2].min() for solid, part in zip(arm_solids(joints, 1.0), PARTS) if part.link)
+    found = lowest_above_floor(place_parts(joints))
+    assert low - 0.06 <= found <= low + 1e-9
+
+
+@settings(max_examples=50, deadline=None)
+@given(indices, seeds)
+def test_the_target_is_in_the_room_in_reach_and_clear_of_the_arm(index, seed):
+    scene, _ = sample(index, seed, views=1)
+    arm, ball = solids_of(scene)
+    centre, radius = np.array(ball.centre), ball.sizes[0]
+    assert radius == pytest.approx(TARGET_RADIUS * SCALE)
+    assert centre == pytest.approx(np.array(scene.target) * SCALE)
+    assert np.abs(centre[:2]).max() + radius < 3.5
+    assert centre[2] - radius >= -1e-9
+    assert math.dist(scene.target, (0, 0, D1)) < 0.918 + TARGET_RADIUS
+    points = np.concatenate([points_of(solid) for solid in arm])
+    assert np.linalg.norm(points - centre, axis=1).min() > radius
+
+
+@settings(max_examples=50, deadline=None)
+@given(indices, seeds)
+def test_the_camera_is_never_in_the_arm_the_target_or_a_wall(index, seed):
+    scene, cameras = sample(index, seed)
+    arm, ball = solids_of(scene)
+    assert np.abs(cameras[:, :2]).max() <= 3.3
+    assert cameras[:, 2].min() > 0.3
+    assert cameras[:, 2].max() < 2.0  # below the walls' top
+    points = np.concatenate([points_of(solid) for solid in (*arm, ball)])
+    for camera in cameras:
+        assert np.linalg.norm(points - camera[:3], axis=1).min() > 0.4
+
+
+@settings(max_examples=30, deadline=None)
+@given(indices, seeds)
+def test_the_cameras_look_at_the_arm_from_all_around(index, seed):
+    _, cameras = sample(index, seed, views=60)
+    for x, y, z, yaw, pitch in cameras:
+        forward = np.array((math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), math.sin(pitch)))
+        # The ray passes close to the arm's axis, about the height of its middle.
+        t = -(x * forward[0] + y * forward[1]) / (forward[0] ** 2 + forward[1] ** 2)
+        assert t > 0
+        assert math.hypot(x + t * forward[0], y + t * forward[1]) < 0.45
+        assert 0.3 < z + t * forward[2] < 1.4
+    turns = np.sort(np.arctan2(cameras[:, 1], cameras[:, 0]))
+    assert np.diff(turns, append=turns[0] + 2 * math.pi).max() < 1.5
+
+
+@settings(max_examples=20, deadline=None)
+@given(indices, seeds)
+def test_raw_cameras_are_the_world_s_by_one_scale(index, seed):
+    scene = render_jaco_scene(index, seed=seed, split="test", frame_size=16, views=4, supersample=False)
+    _, world = sample_jaco_scene(index, seed=seed, split="test", views=4)
+    assert scene.cameras.dtype == np.float32
+    assert scene.cameras[:, :3] * 3.25 + (0, 0, 0.78) == pytest.approx(world[:, :3], abs=1e-5)
+    assert scene.cameras[:, 3:] == pytest.approx(world[:, 3:], abs=1e-6)
+
+
+def project(points, camera, size):
+    """Where points (n, 3) of the world fall in the picture, in pixels from left and top, and how far ahead."""
+    x, y, z, yaw, pitch = camera
+    forward = np.array((math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), math.sin(pitch)))
+    left = np.array((-math.sin(yaw), math.cos(yaw), 0))
+    seen = (np.asarray(points) - (x, y, z)) @ np.stack([forward, left, np.cross(forward, left)]).T
+    ahead = seen[:, 0]
+    return (1 - seen[:, 1] / ahead / TANGENT) * size / 2, (1 - seen[:, 2] / ahead / TANGENT) * size / 2, ahead
+
+
+def only(scene, solids):
+    """The scene with nothing but some red solids in a green and blue room, unlit."""
+    arm, _ = scene.room.things
+    red = tuple(replace(solid, colour=(1.0, 0.0, 0.0)) for solid in solids)
+    return replace(scene.room, things=(replace(arm, solids=red),), wall="green", floor="blue", light=FLAT)
+
+
+def red_pixels(frame):
+    return np.argwhere((frame[..., 0] > 200) & (frame[..., 1] < 60))[:, ::-1]  # column, row
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_the_hand_is_drawn_where_the_camera_and_the_table_say(index):
+    size = 256
+    scene, cameras = sample(index, views=6)
+    arm, _ = solids_of(scene)
+    fingers = [i for i, part in enumerate(PARTS) if part.link >= 7]
+    # The hand's frame by the table; fingers at 0.9 stand nearly along the hand, wherever they are in their range.
+    hand = denavit_hartenberg(scene.joints)[5]
+    frames = render_room(only(scene, [arm[i] for i in fingers]), cameras, size, False)
+    checked = 0
+    for frame, camera in zip(frames, cameras):
+        column, row, ahead = project([hand[:3, 3] * SCALE], camera, size)
+        # All of the fingers is within 8 cm of the point between them and 5 cm beneath it towards the palm.
+        reach = 0.11 * SCALE / (ahead[0] * TANGENT) * size / 2 * 1.2
+        if not (reach < column[0] < size - reach and reach < row[0] < size - reach):
+            continue
+        found = red_pixels(frame)
+        assert len(found) > 20
+        assert np.abs(found + 0.5 - (column[0], row[0])).max() < reach
+        checked += 1
+    assert checked
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_two_views_agree_on_where_the_target_is(index):
+    """Rays through the target in two frames, by their raw cameras alone, meet where it floats."""
+    size = 128
+    scene, world = sample(index, views=12)
+    _, ball = solids_of(scene)
+    frames = render_room(only(scene, [replace(ball, sizes=(0.06,))]), world, size, True)
+    raw = render_jaco_scene(index, seed=0, split="train", frame_size=16, views=12, supersample=False).cameras
+
+    origins, rays = [], []
+    for frame, (x, y, z, yaw, pitch) in zip(frames, raw.astype(float)):
+        found = red_pixels(frame)
+        if not len(found) or found.min() == 0 or found.max() == size - 1:
+            continue
+        column, row = found.mean(axis=0) + 0.5
+        left, up = (1 - column / (size / 2)) * TANGENT, (1 - row / (size / 2)) * TANGENT
+        forward = np.array((math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), math.sin(pitch)))
+        aside = np.array((-math.sin(yaw), math.cos(yaw), 0))
+        ray = forward + left * aside + up * np.cross(forward, aside)
+        origins.append(np.array((3.25 * x, 3.25 * y, 3.25 * z + 0.78)))
+        rays.append(ray / np.linalg.norm(ray))
+    assert len(rays) >= 3
+    met = 0
+    for one, other in itertools.combinations(range(len(rays)), 2):
+        if abs(rays[one] @ rays[other]) > 0.9:
+            continue  # nearly one line: where they meet says little
+        sides = np.stack([rays[one], -rays[other]], axis=1)
+        along, *_ = np.linalg.lstsq(sides, origins[other] - origins[one], rcond=None)
+        assert origins[one] + along[0] * rays[one] == pytest.approx(np.array(scene.target) * SCALE, abs=0.05)
+        met += 1
+    assert met
+
+
+def test_dark_arm_and_bright_target_are_seen_in_nearly_every_frame():
+    seen_arm = seen_target = frames = 0
+    for index in range(25):
+        scene, cameras = sample(index, views=4)
+        arm, ball = solids_of(scene)
+        both = only(scene, arm)
+        frames += 4
+        seen_arm += sum(len(red_pixels(frame)) > 60 for frame in render_room(both, cameras, 64, False))
+        seen_target += sum(len(red_pixels(frame)) > 4 for frame in render_room(only(scene, [ball]), cameras, 64, False))
+    assert seen_arm == frames
+    assert seen_target > 0.8 * frames
+
+
+def test_walls_floors_lights_and_colours_differ_from_scene_to_scene():
+    scenes = [sample(index, views=1)[0] for index in range(150)]
+    assert {scene.room.wall for scene in scenes} == set(textures.WALLS)
+    assert {scene.room.floor for scene in scenes} == set(textures.FLOORS)
+    for values in ([scene.room.light.at for scene in scenes], [scene.colour for scene in scenes]):
+        assert len(set(values)) == len(scenes)
+    assert len({tuple(scene.joints) for scene in scenes}) == len(scenes)
+
+
+@given(indices, st.integers(1, 10))
+@settings(max_examples=20, deadline=None)
+def test_more_views_begin_with_the_same_ones_of_the_same_scene(index, views):
+    few = render_jaco_scene(index, seed=3, split="train", frame_size=16, views=views, supersample=False)
+    more = render_jaco_scene(index, seed=3, split="train", frame_size=16, views=11, supersample=False)
+    assert (more.cameras[:views] == few.cameras).all()
+    assert (more.frames[:views] == few.frames).all()
+
+
+def test_scene_split_and_seed_each_make_another_scene():
+    keys = [(0, 0, "train"), (1, 0, "train"), (0, 1, "train"), (0, 0, "test")]
+    drawn = {tuple(sample(index, seed, 1, split)[0].joints) for index, seed, split in keys}
+    assert len(drawn) == 4
+    assert tuple(sample(0, 0, 1, "train")[0].joints) in drawn
+
+
+@pytest.mark.parametrize("supersample", [False, True])
+def test_frames_of_any_size_show_the_same_scene(supersample):
+    def render(size):
+        scene = render_jaco_scene(5, seed=0, split="train", frame_size=size, views=3, supersample=supersample)
+        assert scene.frames.shape == (3, size, size, 3)
+        return scene.frames.astype(float)
+
+    small, large = render(32), render(256)
+    shrunk = large.reshape(3, 32, 8, 32, 8, 3).mean(axis=(2, 4))
+    assert np.abs(small - shrunk).mean() < 6
+    assert np.abs(render(64).mean(axis=(1, 2)) - large.mean(axis=(1, 2))).max() < 3
