@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,9 @@ from gqn_data.places import Place, place
 from gqn_data.scene_sets import SCENE_SETS, SPLITS
 from gqn_data.version import VERSION
 from gqn_model.commands import gqn
+
+if TYPE_CHECKING:
+    from gqn_data.destination import Conversion
 
 __all__ = ["gqn", "gqn_data"]
 
@@ -352,6 +356,17 @@ def convert(
             window=None if window_gb is None else int(window_gb * 1e9),
             executor=executor,
         )
+    answer(_datasets_json(done), _datasets_lines(done), as_json=as_json)
+
+
+def _datasets_json(done: Sequence[Conversion]) -> list[dict[str, Any]]:
+    return [{"folder": str(result.folder), **result.manifest.to_json()} for result in done]
+
+
+def _datasets_lines(done: Sequence[Conversion]) -> list[str]:
+    """A line for each dataset that was written."""
+    from gqn_data.storage import human_bytes
+
     lines = []
     for result in done:
         manifest = result.manifest
@@ -361,7 +376,7 @@ def convert(
         skipped = sum(len(source.skipped) for row in manifest.splits.values() for source in row.sources)
         left_out = f"; {skipped} corrupt records left out (listed in the manifest)" if skipped else ""
         lines.append(f"{result.folder}: {scenes:,} scenes, {size}{rate}{left_out}")
-    answer([{"folder": str(result.folder), **result.manifest.to_json()} for result in done], lines, as_json=as_json)
+    return lines
 
 
 @gqn_data.command()
@@ -370,9 +385,21 @@ def convert(
 @_root
 @click.option("--split", type=click.Choice(SPLITS), help="All in one split.  [default: nine to one]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
-@click.option("--size", type=int, help="Frame size in pixels.  [default: the set's]")
-@click.option("--views", type=int, help="Views a scene.  [default: the set's]")
+@click.option("--size", type=int, help="Frame size in pixels, 16 to 512.  [default: the set's]")
+@click.option("--views", type=int, help="Views a scene, 1 to 1000.  [default: the set's]")
+@click.option("--jpeg-quality", "quality", type=int, default=95, show_default=True, help="Of the frames, 1 to 100.")
 @click.option("--supersample/--no-supersample", default=True, show_default=True, help="Four rays a pixel, or one.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["tfrecord", "zarr", "numpy", "webdataset"]),
+    multiple=True,
+    default=("tfrecord",),
+    show_default=True,
+    help="What to write; may be given more than once. TFRecords stay behind only where they are asked for.",
+)
+@click.option("--shard-mb", type=click.IntRange(1), default=256, show_default=True, help="About so many MiB a shard.")
+@click.option("--overwrite", is_flag=True, help="Replace a dataset that is there; not TFRecords.")
 @_workers
 @_scheduler
 @_part
@@ -385,37 +412,48 @@ def render(
     seed: int,
     size: int | None,
     views: int | None,
+    quality: int,
     supersample: bool,
+    formats: tuple[str, ...],
+    shard_mb: int,
+    overwrite: bool,
     workers: int | None,
     scheduler: str | None,
     part: Any,
     as_json: bool,
 ) -> None:
-    """Render scenes as TFRecords in DeepMind's schema and file names: no download needed."""
-    from gqn_data.render.write import render_scene_set
-    from gqn_data.storage import data_root, on_disk
+    """Render scenes in DeepMind's schema: as TFRecords under their file names, or straight into a dataset.
 
-    with cluster(scheduler, workers) as executor:
-        report = render_scene_set(
-            on_disk(data_root(root), "scenes are rendered"),
-            scene_set,
-            scenes=scenes,
-            split=split,
-            seed=seed,
-            frame_size=size,
-            views=views,
-            supersample=supersample,
-            workers=workers,
-            executor=executor,
-            part=part,
-        )
-    rate = f", {report.frames / report.seconds:,.0f} frames/s" if report.frames else ""
-    files = f"files written {report.files_written}, kept {report.files_kept}"
-    answer(
-        {**report._asdict(), "folder": str(report.folder)},
-        [f"{report.folder}: {report.scenes:,} scenes; {files}{rate}"],
-        as_json=as_json,
+    No download needed. The same seed gives the same scenes. Interrupted, the same command goes on where it was.
+    """
+    from gqn_data.plan import Options
+    from gqn_data.render.request import Request
+    from gqn_data.rendered import render_formats
+    from gqn_data.storage import data_root
+
+    request = Request.of(
+        scene_set,
+        scenes=scenes,
+        split=split,
+        seed=seed,
+        frame_size=size,
+        views=views,
+        quality=quality,
+        supersample=supersample,
     )
+    options = Options(
+        formats=tuple(dict.fromkeys(formats)), overwrite=overwrite, shard_bytes=shard_mb << 20, workers=workers
+    )
+    with cluster(scheduler, workers) as executor:
+        report, done = render_formats(request, data_root(root), options, say, part=part, executor=executor)
+    value: Any = _datasets_json(done)
+    lines = _datasets_lines(done)
+    if report is not None:
+        value = {**report._asdict(), "folder": str(report.folder)} | ({"datasets": value} if done else {})
+        rate = f", {report.frames / report.seconds:,.0f} frames/s" if report.frames else ""
+        files = f"files written {report.files_written}, kept {report.files_kept}"
+        lines.insert(0, f"{report.folder}: {report.scenes:,} scenes; {files}{rate}")
+    answer(value, lines, as_json=as_json)
 
 
 @gqn_data.command()

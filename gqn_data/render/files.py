@@ -7,7 +7,7 @@ what lies below it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ def render_files(
     *,
     workers: int | None = None,
     executor: Executor | None = None,
-) -> Iterator[PlannedFile]:
+) -> Generator[PlannedFile, None, None]:
     """Renders source files below a folder, one after another; gives each as soon as it is whole.
 
     The ray caster is compiled before this returns; all else happens while the files are asked for. Workers are ahead
@@ -66,7 +66,7 @@ def render_files(
 
 def _rendered(
     files: Sequence[PlannedFile], folder: Path, parameters: Parameters, workers: int | None, executor: Executor | None
-) -> Iterator[PlannedFile]:
+) -> Generator[PlannedFile, None, None]:
     if not files:
         return
     plan = [_chunks(file, parameters) for file in files]

@@ -92,6 +92,18 @@ def render_scene_set(
         quality=quality,
         supersample=supersample,
     )
+    return write_source_files(request, root, workers=workers, executor=executor, part=part)
+
+
+def write_source_files(
+    request: Request,
+    root: Path,
+    *,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    part: Part | None = None,
+) -> RenderReport:
+    """The same for a request that is made already; arguments and errors as those of `render_scene_set`."""
     parameters = request.parameters
     if workers is not None:
         at_least("number of workers", workers, 1)
