@@ -7,6 +7,7 @@ Results go to stdout, progress and messages to stderr. Exit status: 0 done, 1 th
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import click
@@ -46,8 +47,9 @@ class Commands(click.Group):
 
 
 def say(line: str) -> None:
-    """One line to the user, on stderr."""
-    click.echo(line, err=True)
+    """One line to the user, on stderr; with its number where this is one of several ranks but the first."""
+    rank = os.environ.get("RANK", "0")
+    click.echo(line if rank == "0" else f"[rank {rank}] {line}", err=True)
 
 
 def answer(value: Any, lines: list[str], *, as_json: bool) -> None:

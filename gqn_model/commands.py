@@ -54,6 +54,7 @@ def train(
     Ctrl-C and SIGTERM save and end; --resume goes on as if nothing had happened. The run's folder is printed.
     """
     from gqn_model import runs
+    from gqn_model.ranks import ranks_here
 
     if resume is not None and (out is not None or preset is not None or mods):
         raise click.UsageError("--resume takes its settings from the run; leave out --out, --preset and --mod")
@@ -66,9 +67,11 @@ def train(
             preset = preset or "paper"
             folder = runs.start_run(str(shards), resolve(preset, mods, given(options)), out=out, label=preset)
     except TrainingStopped as stopped:
-        say(str(stopped))
+        if ranks_here().first:
+            say(str(stopped))
         sys.exit(INTERRUPTED)
-    click.echo(folder)
+    if ranks_here().first:
+        click.echo(folder)
 
 
 @gqn.command()
