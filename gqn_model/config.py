@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from gqn_data.errors import OptionError, UnknownName
-from gqn_model.logs import LOGGERS
+from gqn_model.loggers import LOGGERS
 from gqn_model.representations import REPRESENTATIONS
 
 T = TypeVar("T", int, float, str, bool)
@@ -36,9 +36,13 @@ def setting(
     least: float | None = None,
     most: float | None = None,
     choices: tuple[str, ...] | None = None,
+    several: bool = False,
 ) -> T:
-    """A field with its default, one line of help, and its limits, which are part of the possible values."""
-    meta = {"about": about, "least": least, "most": most, "choices": choices}
+    """A field with its default, one line of help, and its limits, which are part of the possible values.
+
+    Where `several` may be chosen, the value is a list of names separated by commas.
+    """
+    meta = {"about": about, "least": least, "most": most, "choices": choices, "several": several}
     return field(default=default, metadata=meta)
 
 
@@ -117,8 +121,15 @@ class TrainingConfig:
     threads: int = setting(0, "threads of torch on the CPU; 0: as torch chooses", least=0)
     device: str = setting("auto", "auto (cuda where there is one), cpu, cuda, cuda:1 ...")
     logger: str = setting(
-        "auto", "loggers beside terminal and log.jsonl; auto: those installed", choices=("auto", "none", *LOGGERS)
+        "auto",
+        "loggers beside terminal and log.jsonl, separated by commas; auto: tensorboard where it is installed",
+        choices=("auto", "none", *LOGGERS),
+        several=True,
     )
+    project: str = setting("gqn", "project of the run at Weights & Biases and trackio")
+    visdom_server: str = setting("localhost", "host or URL of the Visdom server")
+    visdom_port: int = setting(8097, "port of the Visdom server", least=1, most=65535)
+    visdom_env: str = setting("", "environment at the Visdom server; empty: the name of the run's folder")
     log_every: int = setting(100, "steps between two lines of the log", least=1)
     probe_every: int = setting(1000, "steps between two measurements on test scenes; 0: none", least=0)
     picture_every: int = setting(5000, "steps between two pictures of predictions; 0: none", least=0)
@@ -194,6 +205,7 @@ class Declaration:
     default: Any
     about: str
     choices: tuple[str, ...] | None
+    several: bool
 
 
 def declarations() -> Iterator[Declaration]:
@@ -208,6 +220,7 @@ def declarations() -> Iterator[Declaration]:
                 default=one.default,
                 about=one.metadata["about"],
                 choices=one.metadata["choices"],
+                several=one.metadata["several"],
             )
 
 
@@ -232,10 +245,11 @@ def _check(config: ModelConfig | TrainingConfig) -> None:
         if not right:
             raise OptionError(f"{one.name} is {value!r}; possible: a value of type {kind.__name__}")
         choices, least, most = (one.metadata[key] for key in ("choices", "least", "most"))
-        if choices is not None and value not in choices:
-            near = get_close_matches(value, choices, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise OptionError(f"{one.name} is {value!r}; possible: {', '.join(choices)}{hint}")
+        for name in value.split(",") if one.metadata["several"] else [value]:
+            if choices is not None and name not in choices:
+                near = get_close_matches(name, choices, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise OptionError(f"{one.name} is {name!r}; possible: {', '.join(choices)}{hint}")
         # written so that NaN fails it
         if (least is not None and not value >= least) or (most is not None and not value <= most):
             limits = f"from {least:g}" + (f" to {most:g}" if most is not None else "")

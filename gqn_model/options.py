@@ -36,5 +36,9 @@ def _option(one: Declaration) -> Callable[[F], F]:
     if one.kind is bool:
         # A pair of flags: nothing to parse, so `--flag False` cannot be read as true.
         return click.option(f"{flag}/--no-{flag[2:]}", one.name, default=None, help=about)
+    if one.choices and one.several:
+        # The configuration checks the names, and says what is possible.
+        metavar = f"[{'|'.join(one.choices)}],..."
+        return click.option(flag, one.name, metavar=metavar, default=None, help=about)
     kind: Any = click.Choice(one.choices) if one.choices else one.kind
     return click.option(flag, one.name, type=kind, default=None, help=about)

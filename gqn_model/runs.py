@@ -27,7 +27,7 @@ from gqn_model.checkpoints import CONFIG_FILE, Checkpoint, checkpoint_steps, loa
 from gqn_model.config import Config
 from gqn_model.devices import choose_device, describe
 from gqn_model.inputs import Inputs, to_device
-from gqn_model.logs import open_loggers
+from gqn_model.loggers import check_loggers, open_loggers
 from gqn_model.ranks import Ranks, joined, ranks_here
 from gqn_model.steps import check_division
 from gqn_model.training import train
@@ -36,7 +36,8 @@ RUN_FILE = "run.json"
 
 # What may differ when a run goes on: nothing of it changes a step that both would take, but for rounding.
 CHANGEABLE = (
-    "steps", "workers", "threads", "device", "logger", "log_every", "probe_every", "picture_every",
+    "steps", "workers", "threads", "device", "logger", "project", "visdom_server", "visdom_port",
+    "visdom_env", "log_every", "probe_every", "picture_every",
     "checkpoint_every", "keep", "remote", "cache", "cache_gb", "accumulate", "compile", "tf32",
 )  # fmt: skip
 
@@ -93,6 +94,7 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
     # A wrong name or number is told before anything is written, or any other rank waited for.
     device = choose_device(config.training.device, ranks.local)
     check_division(config.training, ranks.count)
+    check_loggers(config.training.logger)
     if ranks.first and out is not None and (out / CONFIG_FILE).exists():
         raise DestinationError(
             f"{out}: holds a run already; go on with `gqn train --resume {out}`, or give another --out"
@@ -142,6 +144,7 @@ def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None)
         known = (config, shards or read_facts(run).shards) if ranks.first else (config, "")
         config, shards = ranks.from_first(known)
         check_division(config.training, ranks.count)
+        check_loggers(config.training.logger)
         with _held(run, ranks):
             batches, config = training_batches(shards, config, rank=ranks.rank, ranks=ranks.count)
             try:
@@ -195,7 +198,8 @@ def _train(
     if not ranks.first:
         train(run, config, batches, ranks=ranks)
         return
-    loggers = open_loggers(config.training.logger, run, checkpoint.step if checkpoint else 0)
+    start = checkpoint.step if checkpoint else 0
+    loggers = open_loggers(config.training.logger, run, start, config=config.to_json())
     try:
         train(
             run,

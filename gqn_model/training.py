@@ -36,7 +36,7 @@ from gqn_model.config import Config
 from gqn_model.devices import choose_device
 from gqn_model.inputs import Inputs, to_device
 from gqn_model.likelihood import psnr
-from gqn_model.logs import Logger, Record
+from gqn_model.loggers import Logger, Record
 from gqn_model.model import GQN, Elbo
 from gqn_model.ranks import ALONE, Agreement, Ranks, lost
 from gqn_model.schedules import learning_rate_at, sigma_at

@@ -21,7 +21,8 @@ from gqn_model import GQN, training
 from gqn_model.checkpoints import checkpoint_path, checkpoint_steps, load_checkpoint, write_config
 from gqn_model.config import Config
 from gqn_model.devices import choose_device
-from gqn_model.logs import JsonLines, Record
+from gqn_model.loggers import Record
+from gqn_model.loggers.json_lines import JsonLines
 from gqn_model.training import train
 
 HERE = Path(__file__).parent

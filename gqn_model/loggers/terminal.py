@@ -1,0 +1,124 @@
+"""The table of a training in the terminal, or in the file that its messages go to."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+from gqn_model.loggers.record import Record
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class _Column(NamedTuple):
+    """One column: its head, its width, how a value is written, and which columns must be there before it."""
+
+    head: str
+    width: int
+    write: Callable[[Any], str]
+    rank: int = 0
+
+
+def clock(seconds: float) -> str:
+    """A span of time as people read it: `1:05` minutes, `2:01:05` hours, `3d 04h`."""
+    if not math.isfinite(seconds):
+        return "?"
+    whole = round(seconds)
+    if whole >= 2 * 86400:
+        return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def _percent(value: float) -> str:
+    """A share; a small one is not 0 %."""
+    return f"{value:.1%}" if value < 0.0995 else f"{value:.0%}"
+
+
+# In the order in which they are read. Those of rank 0 fit 80 characters; the others come where there is room.
+_COLUMNS = {
+    "step": _Column("step", 8, str),
+    "rate": _Column("steps/s", 8, "{:.2f}".format),
+    "wait": _Column("wait", 5, _percent),
+    "loss": _Column("loss", 9, "{:.2f}".format, 4),
+    "excess": _Column("excess", 8, "{:.2f}".format),
+    "kl": _Column("KL", 7, "{:.2f}".format),
+    "mse": _Column("MSE", 8, "{:.5f}".format),
+    "psnr": _Column("PSNR", 6, "{:.2f}".format),
+    "prior_mean": _Column("prior", 6, "{:.2f}".format),
+    "prior_sample": _Column("sample", 6, "{:.2f}".format, 1),
+    "sigma": _Column("sigma", 6, "{:.3f}".format, 2),
+    "learning_rate": _Column("lr", 8, "{:.2g}".format, 3),
+    "left": _Column("left", 8, clock),
+}
+# Said otherwise: `steps` by the time left, the KL of each step by their sum.
+_UNSAID = ("steps", "kl_steps")
+_OTHER_RANK = 5
+
+
+class Terminal:
+    """A table on stderr as wide as the terminal, its head repeated now and then; all columns where it is none.
+
+    Args:
+        stream: where to write; None: stderr.
+        width: characters of a line; None: the terminal's, and any where the stream is none.
+    """
+
+    _EVERY = 20
+
+    def __init__(self, stream: TextIO | None = None, width: int | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._width = width
+        self._shown: dict[str, _Column] = {}
+        self._lines = 0
+
+    def log(self, record: Record) -> None:
+        """Takes one line."""
+        shown = self._fitting(record)
+        if self._lines % self._EVERY == 0 or shown.keys() != self._shown.keys():
+            self._shown, self._lines = shown, 0
+            print(" ".join(f"{column.head:>{column.width}}" for column in shown.values()), file=self._stream)
+        self._lines += 1
+        cells = (_cell(column, getattr(record, name)) for name, column in shown.items())
+        print(" ".join(cells), file=self._stream, flush=True)
+
+    def picture(self, step: int, image: Image) -> None:
+        """Nothing: a terminal shows no pictures."""
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+    def _fitting(self, record: Record) -> dict[str, _Column]:
+        columns = dict(_COLUMNS)
+        for one in fields(record):
+            # A field that is measured now and then keeps its column between two heads.
+            measured = getattr(record, one.name) is not None or one.name in self._shown
+            if one.name not in columns and one.name not in _UNSAID and measured:
+                columns[one.name] = _Column(one.name, max(len(one.name), 9), "{:.4g}".format, _OTHER_RANK)
+        columns["left"] = columns.pop("left")
+        width = self._width
+        if width is None and self._stream.isatty():
+            width = shutil.get_terminal_size().columns
+        if width is None:
+            return columns
+        room = width - sum(column.width + 1 for column in columns.values() if not column.rank) + 1
+        chosen = {name for name, column in columns.items() if not column.rank}
+        for name, column in sorted(columns.items(), key=lambda item: item[1].rank):
+            if column.rank:
+                room -= column.width + 1
+                if room < 0:
+                    break
+                chosen.add(name)
+        return {name: column for name, column in columns.items() if name in chosen}
+
+
+def _cell(column: _Column, value: Any) -> str:
+    text = "" if value is None else column.write(value)
+    if len(text) > column.width and isinstance(value, float):  # a figure out of all bounds must not move the others
+        text = f"{value:.{max(1, column.width - 6)}g}"
+    return f"{text:>{column.width}}"
