@@ -2,32 +2,61 @@
 
 A run's folder holds `config.json` and `checkpoints/00001000.pt` with `00001000.pt.sha256` beside it, in the form that
 `sha256sum -c` reads. The sum is written last: a checkpoint without one is none. Tensors and plain values only, read
-with `weights_only=True`: a checkpoint from a stranger runs no code.
+with `weights_only=True`: a checkpoint from a stranger runs no code. Which one is the best is in `best`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import io
-import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from gqn_data import json_files, storage
 from gqn_data.errors import CheckpointError, OptionError, UnknownName
+from gqn_model.best import BEST_FILE, Best, Score, read_best, write_best
+from gqn_model.checkpoint_files import (
+    FOLDER,
+    check_sum,
+    checkpoint_path,
+    checkpoint_steps,
+    refuse_packed,
+    remove_checkpoints,
+    sum_path,
+    write_sum,
+)
 from gqn_model.config import Config
+from gqn_model.weights import check_optimizer, check_weights, network_shapes, shape_of
 
-# Changes when an older program could no longer read what is written, or would read it wrongly.
-FORMAT = 1
+__all__ = [
+    "CONFIG_FILE",
+    "FORMAT",
+    "POSE_ORDER",
+    "Checkpoint",
+    "Step",
+    "checkpoint_path",
+    "checkpoint_steps",
+    "go_back",
+    "load_checkpoint",
+    "note_best",
+    "pose_order",
+    "read_config",
+    "save_checkpoint",
+    "write_config",
+]
+
+# Changes when an older program could no longer read what is written, or would read it wrongly. In format 1 noise came
+# from random generators whose states were kept; it is read, and the noise of a run that goes on is then another.
+FORMAT = 2
+_READ = (1, FORMAT)
 
 CONFIG_FILE = "config.json"
-_FOLDER = "checkpoints"
+
+# Of which checkpoint: of a step, of the best one, or (None) of the newest.
+Step = int | Literal["best"] | None
 
 # The order of the numbers of a pose of DeepMind's cameras; peers differ (cos before sin), and weights do not fit
 # another order.
@@ -43,38 +72,29 @@ class Checkpoint:
         config: the run's configuration.
         model: the network's parameters by name.
         optimizer: the optimiser's state, as torch gives it.
-        random: the states of the random generators, by device.
         loader: the position in the stream of batches.
         fingerprint: the dataset's.
         scene_set: its name.
         pose_order: the numbers of its poses, as `pose_order` tells them.
+        score: how good the network is; None where nothing was measured.
+        format: that of the file that it was read from.
     """
 
     step: int
     config: Config
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
-    random: dict[str, Tensor]
     loader: dict[str, int | str]
     fingerprint: str
     scene_set: str
     pose_order: str
+    score: Score | None = None
+    format: int = FORMAT
 
 
 def pose_order(fields: tuple[str, ...]) -> str:
     """The numbers of a pose and their order, as a checkpoint tells them."""
     return " ".join(field.replace(" ", "_") for field in fields)
-
-
-def checkpoint_path(run: Path, step: int) -> Path:
-    """Where the checkpoint of that step lies."""
-    return run / _FOLDER / f"{step:08d}.pt"
-
-
-def checkpoint_steps(run: Path) -> list[int]:
-    """The steps of which the run has whole checkpoints, ascending."""
-    found = (path.with_suffix("") for path in (run / _FOLDER).glob("*.pt.sha256"))
-    return sorted(int(path.stem) for path in found if path.stem.isdecimal() and path.exists())
 
 
 def write_config(run: Path, config: Config) -> None:
@@ -99,7 +119,7 @@ def read_config(run: Path) -> Config:
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Writes a checkpoint and removes all but the newest `keep`; gives its path.
+    """Writes a checkpoint and removes all but the newest `keep` and the best; gives its path.
 
     Raises:
         NoSpace: the disk is full; the checkpoints there stay.
@@ -112,111 +132,162 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
         "config": checkpoint.config.to_json(),
         "model": checkpoint.model,
         "optimizer": checkpoint.optimizer,
-        "random": checkpoint.random,
         "loader": checkpoint.loader,
         "fingerprint": checkpoint.fingerprint,
         "scene_set": checkpoint.scene_set,
+        "score": checkpoint.score and checkpoint.score.to_json(),
     }
-    _sum_path(path).unlink(missing_ok=True)
+    sum_path(path).unlink(missing_ok=True)
     with storage.writing(path) as file:
         torch.save(value, file)
-    with storage.writing(_sum_path(path)) as file:
-        file.write(f"{storage.sha256_of(path)}  {path.name}\n".encode())
-    for step in checkpoint_steps(run)[:-keep]:
-        old = checkpoint_path(run, step)
-        _sum_path(old).unlink(missing_ok=True)  # first, so that what is left is never taken for whole
-        old.unlink(missing_ok=True)
+    write_sum(path)
+    # Before others are removed, and not before this one is whole.
+    best = note_best(run, checkpoint)
+    remove_checkpoints(run, [step for step in checkpoint_steps(run)[:-keep] if best is None or step != best.step])
+    storage.remove_temporaries(run / FOLDER)  # of a run that was killed on its way to a step that never came again
     return path
 
 
-def load_checkpoint(run: Path, step: int | None = None) -> Checkpoint:
-    """The checkpoint of a step of a run, or the newest; its tensors on the CPU.
+def note_best(run: Path, checkpoint: Checkpoint) -> Best | None:
+    """The best checkpoint of a run, which is noted as such where it is this one.
+
+    A run that goes on calls it with where it goes on from: it may have been killed before that one was noted.
+
+    Args:
+        run: the run's folder.
+        checkpoint: one of its whole ones.
 
     Raises:
-        CheckpointError: the folder is no run, it has no such checkpoint, or the bytes are not those written.
+        NoSpace: the disk is full.
+    """
+    try:
+        noted = best = read_best(run)
+        lost = best is not None and best.step not in checkpoint_steps(run)
+    except CheckpointError:
+        noted, lost = None, True
+    if lost:
+        best = _best_of(run)
+    score = checkpoint.score
+    better = best is None or best.step == checkpoint.step or (score is not None and score.beats(best.score))
+    if score is not None and score.finite and better:
+        best = Best(checkpoint.step, score)
+    if best is not None and best != noted:
+        write_best(run, best)
+    return best
+
+
+def go_back(run: Path, step: int) -> None:
+    """Removes what a run has of later steps than `step`, which is then its newest checkpoint."""
+    remove_checkpoints(run, [later for later in checkpoint_steps(run) if later > step])
+    best = _noted(run)
+    if best is None or best.step > step:
+        (run / BEST_FILE).unlink(missing_ok=True)
+        best = _best_of(run)
+        if best is not None:
+            write_best(run, best)
+
+
+def load_checkpoint(run: Path, step: Step = None) -> Checkpoint:
+    """A checkpoint of a run; its tensors on the CPU.
+
+    Raises:
+        CheckpointError: the folder is no run, it has no such checkpoint, or the bytes are not those written, or not
+            the network that the run's configuration describes.
     """
     config = read_config(run)
     steps = checkpoint_steps(run)
     if not steps:
-        raise CheckpointError(f"{run}: no whole checkpoint in {_FOLDER}/; train it first (`gqn train`)")
-    step = steps[-1] if step is None else step
-    if step not in steps:
-        raise CheckpointError(f"{run}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+        raise CheckpointError(f"{run}: no whole checkpoint in {FOLDER}/; train it first (`gqn train`)")
+    step = _chosen(run, step, steps)
     path = checkpoint_path(run, step)
     raw = path.read_bytes()
-    _verify(path, raw, [other for other in steps if other < step])
+    check_sum(run, step, raw)
     try:
-        _refuse_packed(raw)
+        refuse_packed(raw)
         value = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except Exception as error:
         reason = "".join(filter(str.isprintable, str(error).split("\n", 1)[0]))
         raise CheckpointError(f"{path}: cannot be read as weights and plain values ({reason})") from error
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
+    if not isinstance(value, dict) or value.get("format") not in _READ:
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
-        raise CheckpointError(f"{path}: format {found}, expected {FORMAT}; use the version that wrote it")
-    absent = {field.name for field in dataclasses.fields(Checkpoint)} - set(value)
-    if absent:
-        raise CheckpointError(f"{path}: holds no {', '.join(sorted(absent))}; use the version that wrote it")
+        raise CheckpointError(f"{path}: format {str(found)[:40]}, expected {FORMAT}; use the version that wrote it")
+    for name, kind in _KINDS.items():
+        if not isinstance(value.get(name), kind):
+            raise CheckpointError(f"{path}: {name} is no {kind.__name__}; use the version that wrote it")
+    if value["step"] != step:
+        raise CheckpointError(f"{path}: holds step {value['step']}; give it back the name that it had")
     # A run that has settled their number has seen other cameras than DeepMind's, in an order of their own.
     if not config.model.pose_numbers and value["pose_order"] != POSE_ORDER:
         raise CheckpointError(f"{path}: poses are {value['pose_order']!r}, expected {POSE_ORDER!r}")
     try:
         saved = Config.from_json(value["config"], path)
-    except (OptionError, UnknownName) as error:
-        raise CheckpointError(f"{error}; use the version that wrote it") from error
+        score = None if value.get("score") is None else Score.from_json(value["score"])
+    except (OptionError, UnknownName, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}; use the version that wrote it") from error
     if saved.model != config.model:
         raise CheckpointError(
             f"{path}: of another model than {run / CONFIG_FILE}: {saved.model} against {config.model}; "
             "put the config.json back that belongs to it"
         )
+    shapes = network_shapes(saved.model, len(value["model"]), path)
+    check_weights({name: shape_of(tensor) for name, tensor in value["model"].items()}, shapes, path)
+    check_optimizer(value["optimizer"], shapes, path)
     return Checkpoint(
-        step=value["step"],
+        step=step,
         config=saved,
-        model=value["model"],
+        model=dict(value["model"]),
         optimizer=value["optimizer"],
-        random=value["random"],
         loader=value["loader"],
         fingerprint=value["fingerprint"],
         scene_set=value["scene_set"],
-        pose_order=str(value["pose_order"]),
+        pose_order=value["pose_order"],
+        score=score,
+        format=value["format"],
     )
 
 
-def random_states(device: torch.device) -> dict[str, Tensor]:
-    """The states of the generators that a training on `device` draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
+# What a checkpoint holds, and of which type; `score` may be absent.
+_KINDS: dict[str, type] = {
+    "step": int,
+    "config": dict,
+    "model": dict,
+    "optimizer": dict,
+    "loader": dict,
+    "fingerprint": str,
+    "scene_set": str,
+    "pose_order": str,
+}
 
 
-def restore_random(states: dict[str, Tensor], device: torch.device) -> None:
-    """Sets the generators to what `random_states` gave."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda":
-        if "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"], device)
-        else:
-            warnings.warn("the checkpoint was made on a CPU: the noise from here on is another", stacklevel=2)
+def _chosen(run: Path, step: Step, steps: list[int]) -> int:
+    there = f"there are {', '.join(map(str, steps))}"
+    if step == "best":
+        best = read_best(run)
+        if best is None:
+            raise CheckpointError(f"{run}: no {BEST_FILE} says which checkpoint is the best; give a step: {there}")
+        step = best.step
+    step = steps[-1] if step is None else step
+    if step not in steps:
+        raise CheckpointError(f"{run}: no checkpoint of step {step}; {there}")
+    return step
 
 
-def _sum_path(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
+def _noted(run: Path) -> Best | None:
+    """The note, or None where it is absent or damaged."""
+    try:
+        return read_best(run)
+    except CheckpointError:
+        return None
 
 
-def _refuse_packed(raw: bytes) -> None:
-    """Raises ValueError where parts of the archive are packed: torch packs nothing, and a bomb would be unpacked."""
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        held = sum(part.file_size for part in archive.infolist())
-    if held > len(raw):
-        raise ValueError(f"its parts take {held} bytes, the file has {len(raw)}")
-
-
-def _verify(path: Path, raw: bytes, earlier: list[int]) -> None:
-    expected = _sum_path(path).read_text().split()[:1]
-    found = hashlib.sha256(raw).hexdigest()
-    if expected != [found]:
-        remedy = f"remove both files to go on from step {earlier[-1]}" if earlier else "train anew"
-        raise CheckpointError(
-            f"{path}: damaged: sha256 {found[:12]}, expected {(expected or ['nothing'])[0][:12]}; {remedy}"
-        )
+def _best_of(run: Path) -> Best | None:
+    """The best of the checkpoints that are there, by what they say themselves; the long way, for want of a note."""
+    best: Best | None = None
+    for step in checkpoint_steps(run):
+        try:
+            score = load_checkpoint(run, step).score
+        except CheckpointError:
+            continue
+        if score is not None and (best is None or score.beats(best.score)):
+            best = Best(step, score)
+    return best

@@ -19,6 +19,18 @@ from gqn_model.config import MODS, PRESETS, resolve
 from gqn_model.options import config_options, given
 
 
+class StepType(click.ParamType[int | str]):
+    """An option that takes the step of a checkpoint, or `best`."""
+
+    name = "step"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """The step; a usage error for what is none."""
+        if value == "best":
+            return "best"
+        return click.IntRange(0).convert(value, param, ctx)
+
+
 @click.group(cls=Commands, context_settings=SETTINGS)
 @click.version_option(VERSION, prog_name="gqn")
 def gqn() -> None:
@@ -30,7 +42,7 @@ _shards = click.option(
 )
 _old_shards = click.option("--shards", metavar="PATH", help="The dataset.  [default: the one trained on]")
 _run = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-_step = click.option("--step", type=int, help="Of which checkpoint.  [default: the newest]")
+_step = click.option("--step", type=StepType(), metavar="STEP|best", help="Of which checkpoint.  [default: the newest]")
 _context = click.option(
     "--context", type=click.IntRange(1), help="Context views of each scene.  [default: the most that it trained with]"
 )
@@ -41,13 +53,25 @@ _device = click.option("--device", default="auto", show_default=True, help="cpu,
 @_shards
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/SET-PRESET-N]")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run.")
+@click.option(
+    "--step",
+    type=StepType(),
+    metavar="STEP|best",
+    help="With --resume: from that checkpoint; later ones are removed.  [default: the newest]",
+)
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="Where settings start from.  [default: paper]")
 @click.option(
     "--mod", "mods", type=click.Choice(list(MODS)), multiple=True, help="Settings changed together; repeatable."
 )
 @config_options
 def train(
-    shards: str | None, out: Path | None, resume: Path | None, preset: str | None, mods: tuple[str, ...], **options: Any
+    shards: str | None,
+    out: Path | None,
+    resume: Path | None,
+    step: Any,
+    preset: str | None,
+    mods: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Train a network. Settings: the preset's, then those of --mod, then the options given.
 
@@ -60,9 +84,11 @@ def train(
         raise click.UsageError("--resume takes its settings from the run; leave out --out, --preset and --mod")
     if resume is None and shards is None:
         raise click.UsageError("--shards is missing: what to train on? (or --resume RUN to go on with a run)")
+    if resume is None and step is not None:
+        raise click.UsageError("--step says where to go on with a run: give --resume RUN")
     try:
         if resume is not None:
-            folder = runs.resume_run(resume, given(options), shards)
+            folder = runs.resume_run(resume, given(options), shards, step)
         else:
             preset = preset or "paper"
             folder = runs.start_run(str(shards), resolve(preset, mods, given(options)), out=out, label=preset)
@@ -91,7 +117,7 @@ def evaluate(
     context: int | None,
     samples: int,
     split: Any,
-    step: int | None,
+    step: Any,
     device: str,
     as_json: bool,
 ) -> None:
@@ -136,7 +162,7 @@ def sample(
     samples: int,
     split: Any,
     seed: int,
-    step: int | None,
+    step: Any,
     device: str,
 ) -> None:
     """Write a picture: context views, the ground truth, and below it what the network predicts from its prior."""

@@ -23,7 +23,17 @@ import torch
 from gqn_data import json_files, storage
 from gqn_data.errors import CheckpointError, DestinationError, GQNError, OptionError
 from gqn_model.batches import fixed_batches, training_batches
-from gqn_model.checkpoints import CONFIG_FILE, Checkpoint, checkpoint_steps, load_checkpoint, read_config, write_config
+from gqn_model.checkpoints import (
+    CONFIG_FILE,
+    Checkpoint,
+    Step,
+    checkpoint_steps,
+    go_back,
+    load_checkpoint,
+    note_best,
+    read_config,
+    write_config,
+)
 from gqn_model.config import Config
 from gqn_model.devices import choose_device, describe
 from gqn_model.inputs import Inputs, to_device
@@ -123,17 +133,18 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
     return run
 
 
-def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None) -> Path:
-    """Trains a run on from its newest checkpoint and gives its folder.
+def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None, step: Step = None) -> Path:
+    """Trains a run on from a checkpoint and gives its folder.
 
     Args:
         run: the run's folder; of several ranks only the first needs to see it.
         changes: settings given anew; those in `CHANGEABLE` alone.
         shards: where the dataset lies now; None: where it lay.
+        step: from which checkpoint; those of later steps are removed. None: from the newest.
 
     Raises:
         OptionError: a setting was given that a run cannot change.
-        CheckpointError: the folder is no run, or its newest checkpoint is damaged.
+        CheckpointError: the folder is no run, or the checkpoint is absent or damaged.
     """
     fixed = sorted(set(changes) - set(CHANGEABLE))
     if fixed:
@@ -151,13 +162,25 @@ def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None)
                 checkpoint = None
                 if ranks.first:
                     write_config(run, config)
-                    checkpoint = load_checkpoint(run) if checkpoint_steps(run) else None
+                    checkpoint = _where_to_go_on(run, step)
                     start = checkpoint.step if checkpoint else 0
                     _say(f"run {run}: goes on at step {start} of {config.training.steps}, on {_where(config, ranks)}")
                 _train(run, config, batches, shards, ranks=ranks, checkpoint=checkpoint)
             finally:
                 batches.close()
     return run
+
+
+def _where_to_go_on(run: Path, step: Step) -> Checkpoint | None:
+    if step is None and not checkpoint_steps(run):
+        return None  # it was ended before it had any
+    checkpoint = load_checkpoint(run, step)
+    if step is not None:
+        go_back(run, checkpoint.step)
+    note_best(run, checkpoint)  # in case it was ended between the two
+    if checkpoint.format == 1:
+        _say(f"warning: {run} is of an earlier version, whose noise was drawn otherwise: it goes on with other noise")
+    return checkpoint
 
 
 def _held(run: Path, ranks: Ranks) -> AbstractContextManager[Any]:

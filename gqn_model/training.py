@@ -25,8 +25,10 @@ from gqn_data import storage
 from gqn_data.errors import LossNotFinite, NoSpace, RunMismatch, TrainingStopped
 from gqn_data.loader import on_device
 from gqn_model.batches import Batches
+from gqn_model.best import Score
 from gqn_model.checkpoints import (
     Checkpoint,
+    Step,
     checkpoint_steps,
     load_checkpoint,
     pose_order,
@@ -46,12 +48,12 @@ if TYPE_CHECKING:
     from gqn_data.loader import Batch
 
 
-def load_network(run: Path, step: int | None, device: str) -> tuple[GQN, Checkpoint, torch.device]:
+def load_network(run: Path, step: Step, device: str) -> tuple[GQN, Checkpoint, torch.device]:
     """The network of a run on a device, ready to predict, with its checkpoint; as many threads as it trained with.
 
     Args:
         run: the run's folder.
-        step: of which checkpoint; None: of the newest.
+        step: of which checkpoint, or the best; None: of the newest.
         device: as in the configuration.
 
     Raises:
@@ -206,6 +208,7 @@ class _Trainer:
         self.stepper.ready()
         self.meter = _Meter(self.device, config.model.core_steps, ranks)
         self.prior: tuple[float, float] | None = None
+        self.score: Score | None = None  # of the present step, where there is a line of it
 
     def _restore(self, checkpoint: Checkpoint | None) -> None:
         """Takes the state of a checkpoint, which only the first rank needs to have."""
@@ -260,6 +263,7 @@ class _Trainer:
         self.stepper.take(self.step, to_device(batch, self.device), self.meter.add)
         self.meter.steps += 1
         self.step += 1
+        self.score = None
 
     def _check(self) -> None:
         bad = self.meter.bad_step()
@@ -301,6 +305,8 @@ class _Trainer:
         )
         for logger in self.loggers:
             logger.log(record)
+        measured = self.probe is not None and _due(self.step, training.probe_every, self.step == training.steps)
+        self.score = Score(prior_psnr=record.prior_mean if measured else None, excess=record.excess, sigma=record.sigma)
         self.prior = None
         meter.clear()
 
@@ -319,11 +325,11 @@ class _Trainer:
             config=self.config,
             model=parameters,
             optimizer=self.stepper.optimizer.state_dict(),
-            random={},
             loader=self.batches.state_dict(),
             fingerprint=self.batches.fingerprint,
             scene_set=self.batches.scene_set,
             pose_order=pose_order(self.batches.pose_fields),
+            score=self.score,
         )
         try:
             save_checkpoint(self.run, state, self.config.training.keep)
