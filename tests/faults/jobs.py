@@ -25,7 +25,9 @@ from gqn_data.errors import GQNError
 from gqn_data.index import index_raw_folder
 from gqn_data.places import place
 from gqn_data.plan import Options
+from gqn_data.render.request import Request
 from gqn_data.render.write import render_scene_set
+from gqn_data.rendered import render_containers
 from gqn_data.scene_sets import SCENE_SETS
 from gqn_data.scene_writer import SceneWriter
 from gqn_data.sources import open_raw_folder
@@ -77,6 +79,10 @@ JOBS = {
     "render": Job(
         'render_scene_set(Path(TARGET), "sm5", scenes=90, seed=3, frame_size=16, views=2, supersample=False, '
         "workers=WORKERS)"
+    ),
+    "render straight into containers": Job(
+        'render_containers(Request.of("sm5", scenes=90, seed=3, frame_size=16, views=2, supersample=False), TARGET, '
+        'options("zarr", "numpy"))'
     ),
 }
 
