@@ -2,7 +2,7 @@
 
 Follows Eslami et al., Science 360, 2018, supplement, sections 2 to 4. The sums are rearranged where the result is
 the same to the last digits (see `cores`); a plain version, written as the paper draws it, is the oracle in
-`tests/model/naive.py`. No training here, no files but in `GQN.from_run`.
+`tests/model/naive.py`. No training here, no files but in `GQN.from_run` and `GQN.from_safetensors`.
 
 Shapes: B samples, K slots for context views, L steps, D channels of a state, Z channels of a latent, R channels of
 the representation, P numbers of a pose (7 of DeepMind's cameras), H = W the side of a frame, h = w = H/4 the side of
@@ -12,7 +12,7 @@ the maps.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from gqn_model.cores import Canvas, ConvLSTM, State
 from gqn_model.inputs import Context, Inputs
 from gqn_model.likelihood import Gaussian, kl_divergence, log_likelihood
 from gqn_model.representations import make_representation
+
+if TYPE_CHECKING:
+    from gqn_model.checkpoints import Step
 
 
 class Elbo(NamedTuple):
@@ -74,12 +77,12 @@ class GQN(nn.Module):
         self.posterior_head = nn.Conv2d(hidden, 2 * latent, kernel, padding=kernel // 2)
 
     @classmethod
-    def from_run(cls, run: str | Path, step: int | None = None) -> Self:
+    def from_run(cls, run: str | Path, step: Step = None) -> Self:
         """The network of a run, on the CPU, ready to predict.
 
         Args:
             run: the folder that `gqn train` wrote.
-            step: of which checkpoint; None: of the newest.
+            step: of which checkpoint, or `best`; None: of the newest.
 
         Raises:
             CheckpointError: the folder is no run, or the checkpoint is absent or damaged.
@@ -87,8 +90,27 @@ class GQN(nn.Module):
         from gqn_model.checkpoints import load_checkpoint
 
         checkpoint = load_checkpoint(Path(run), step)
-        model = cls(checkpoint.config.model)
-        model.load_state_dict(checkpoint.model)
+        return cls._with(checkpoint.config.model, checkpoint.model)
+
+    @classmethod
+    def from_safetensors(cls, path: str | Path) -> Self:
+        """The network in a file, on the CPU, ready to predict.
+
+        Args:
+            path: what `gqn export` wrote.
+
+        Raises:
+            CheckpointError: the file is absent, something else, or damaged.
+        """
+        from gqn_model.export import read_weights
+
+        weights = read_weights(Path(path))
+        return cls._with(weights.config, weights.tensors)
+
+    @classmethod
+    def _with(cls, config: ModelConfig, tensors: dict[str, Tensor]) -> Self:
+        model = cls(config)
+        model.load_state_dict(tensors)
         return model.eval()
 
     def represent(self, context: Context) -> Tensor:

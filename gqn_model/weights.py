@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gqn_data.errors import CheckpointError
+from gqn_data.errors import CheckpointError, OptionError
 from gqn_model.config import ModelConfig
 from gqn_model.model import GQN
 
@@ -50,7 +50,7 @@ def network_shapes(config: ModelConfig, most: int, where: object) -> dict[str, S
     try:
         with torch.device("meta"):
             model = GQN(config)
-    except (RuntimeError, ValueError, OverflowError, TypeError) as error:
+    except (OptionError, RuntimeError, ValueError, OverflowError, TypeError) as error:
         reason = str(error).split("\n", 1)[0][:200]
         raise CheckpointError(f"{where}: no network can be built by its configuration ({reason})") from error
     return {name: Shape(str(p.dtype).removeprefix("torch."), tuple(p.shape)) for name, p in model.named_parameters()}
