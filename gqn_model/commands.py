@@ -1,4 +1,4 @@
-"""The commands of `gqn`: train, evaluate, sample. A command parses, calls one function, prints.
+"""The commands of `gqn`: train, evaluate, sample, export and others. A command parses, calls one function, prints.
 
 Nothing heavy is imported before a command runs, so that `--help` is quick.
 """
@@ -181,3 +181,17 @@ def sample(
         device=device,
     )
     click.echo(output)
+
+
+@gqn.command()
+@_run
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file: .safetensors.")
+@_step
+def export(run: Path, output: Path, step: Any) -> None:
+    """Write the weights of a run, without the rest of its training, as one safetensors file.
+
+    GQN.from_safetensors(PATH) reads it in Python: the same predictions to the bit.
+    """
+    from gqn_model.export import export_weights
+
+    click.echo(export_weights(run, output, step))
