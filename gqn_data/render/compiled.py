@@ -7,13 +7,14 @@ Imports numba alone.
 
 from __future__ import annotations
 
-import contextlib
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import njit
+from numba.core import event
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -28,22 +29,32 @@ def compiled(function: Function) -> Function:
 
 
 def compiled_entry(function: Function) -> Function:
-    """The same, kept on the disk for the next process; the function must have `SOURCES` in its closure."""
-    return cast("Function", njit(nogil=True, error_model="numpy", cache=True)(function))
+    """The same, kept on the disk for the next process; the function must have `SOURCES` in its closure.
+
+    Where no folder can be written to, neither beside the sources nor the user's own nor `$NUMBA_CACHE_DIR`, nothing
+    is kept, and every process compiles.
+    """
+    try:
+        return cast("Function", njit(nogil=True, error_model="numpy", cache=True)(function))
+    except RuntimeError:  # numba's word for no such folder
+        return compiled(function)
 
 
-def is_cached(entry: Any) -> bool:
-    """Whether an entry point needs no compiling any more, as far as file times tell."""
-    newest = max((Path(__file__).parent / name).stat().st_mtime for name in _FILES)
-    return any(path.stat().st_mtime >= newest for path in _indexes(entry))
+class _Teller(event.Listener):
+    """Calls a function when compiling begins, once."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell: Callable[[], None] | None = tell
+
+    def on_start(self, event: Any) -> None:  # noqa: ARG002  numba's interface
+        if self._tell is not None:
+            self._tell()
+        self._tell = None
+
+    def on_end(self, event: Any) -> None:
+        """Nothing is said at the end."""
 
 
-def note_cached(entry: Any) -> None:
-    """Makes `is_cached` say yes from now on: sources that were only touched are newer than good machine code."""
-    for path in _indexes(entry):
-        with contextlib.suppress(OSError):
-            path.touch()
-
-
-def _indexes(entry: Any) -> list[Path]:
-    return list(Path(entry.stats.cache_path).glob(f"*{entry.__name__}*.nbi"))
+def telling(tell: Callable[[], None]) -> AbstractContextManager[Any]:
+    """In the block, `tell` is called when numba begins to compile; not where the machine code is on the disk."""
+    return cast("AbstractContextManager[Any]", event.install_listener("numba:compile", _Teller(tell)))

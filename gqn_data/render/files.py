@@ -23,6 +23,7 @@ from gqn_data.workers import map_in_order, pool
 # what waits to be written stays small: scenes of 300 views of 84 pixels come one by one.
 _MOST_SCENES = 25
 _RAYS_IN_A_CHUNK = 1 << 22
+_COMPILING = "compiling the ray caster with numba, once: a few seconds"
 _AHEAD = 3  # chunks under way or waiting, for each worker
 
 
@@ -100,13 +101,10 @@ def _chunks(file: PlannedFile, parameters: Parameters) -> list[_Chunk]:
 
 def _warm_up(render: Renderer) -> None:
     """Compiles the ray caster where that is still to be done; the workers then find the machine code on the disk."""
-    from gqn_data.render.compiled import is_cached, note_cached
-    from gqn_data.render.raycast import cast_views
+    from gqn_data.render.compiled import telling
 
-    if not is_cached(cast_views):
-        print("compiling the ray caster with numba, once: a few seconds", file=sys.stderr, flush=True)  # noqa: T201
-    render(0, seed=0, split="train", frame_size=FRAME_SIZES[0], views=1, supersample=False)
-    note_cached(cast_views)
+    with telling(lambda: print(_COMPILING, file=sys.stderr, flush=True)):  # noqa: T201
+        render(0, seed=0, split="train", frame_size=FRAME_SIZES[0], views=1, supersample=False)
 
 
 def _render_records(chunk: _Chunk) -> list[bytes]:

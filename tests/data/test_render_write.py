@@ -268,16 +268,6 @@ def test_a_disk_that_fills_up_leaves_whole_files_only(tmp_path, monkeypatch):
     assert files(tmp_path / "full") == files(tmp_path / "whole")
 
 
-def test_the_first_run_says_that_it_compiles(tmp_path, monkeypatch, capfd):
-    render_scene_set(tmp_path / "warm", "sm5", scenes=1, **SMALL)
-    capfd.readouterr()
-    render_scene_set(tmp_path / "again", "sm5", scenes=1, **SMALL)
-    assert capfd.readouterr() == ("", "")
-    monkeypatch.setattr("gqn_data.render.compiled.is_cached", lambda entry: False)
-    render_scene_set(tmp_path / "first", "sm5", scenes=1, **SMALL)
-    assert capfd.readouterr() == ("", "compiling the ray caster with numba, once: a few seconds\n")
-
-
 def test_a_pixel_changes_only_with_the_version_of_the_renderer():
     """Fails when scenes look otherwise than when RENDERER_VERSION was set: raise it, and renew these means."""
     means = {name: render(**options(frame_size=64)).frames.mean(axis=(0, 1, 2)) for name, render in RENDERERS.items()}
