@@ -25,7 +25,9 @@ from gqn_data.index import index_raw_folder
 from gqn_data.manifest import read_manifest
 from gqn_data.places import place
 from gqn_data.plan import Options
+from gqn_data.render.request import Request
 from gqn_data.render.write import render_scene_set
+from gqn_data.rendered import render_containers
 from gqn_data.scene_sets import SCENE_SETS
 from gqn_data.scene_writer import SceneWriter
 from gqn_data.sources import open_raw_folder
@@ -63,6 +65,10 @@ class Work:
     def render(self, root):
         render_scene_set(root, "sm5", scenes=60, seed=3, frame_size=16, views=3, supersample=False, workers=1)
 
+    def render_containers(self, root):
+        request = Request.of("sm5", scenes=60, seed=3, frame_size=16, views=3, supersample=False)
+        render_containers(request, root, self.options("zarr", "numpy"))
+
     def download(self, root):
         download(ROW, root, base_url=self.url, files=[1, 2, 3], split="train")
 
@@ -91,6 +97,7 @@ WORK = {
     "convert by two workers": lambda work, root: work.convert(root, "zarr", workers=2),
     "index": lambda work, root: work.index(root),
     "render": lambda work, root: work.render(root),
+    "render straight into containers": lambda work, root: work.render_containers(root),
     "download": lambda work, root: work.download(root),
     "convert straight from the bucket": lambda work, root: work.straight_from_the_bucket(root),
     "own scenes": lambda work, root: work.own_scenes(root),
