@@ -63,6 +63,7 @@ _device = click.option("--device", default="auto", show_default=True, help="cpu,
 @click.option(
     "--mod", "mods", type=click.Choice(list(MODS)), multiple=True, help="Settings changed together; repeatable."
 )
+@click.option("-v", "--visdom", is_flag=True, help="Live curves and pictures in Visdom: the logger visdom as well.")
 @config_options
 def train(
     shards: str | None,
@@ -71,6 +72,7 @@ def train(
     step: Any,
     preset: str | None,
     mods: tuple[str, ...],
+    visdom: bool,
     **options: Any,
 ) -> None:
     """Train a network. Settings: the preset's, then those of --mod, then the options given.
@@ -86,6 +88,8 @@ def train(
         raise click.UsageError("--shards is missing: what to train on? (or --resume RUN to go on with a run)")
     if resume is None and step is not None:
         raise click.UsageError("--step says where to go on with a run: give --resume RUN")
+    if visdom:
+        options["logger"] = f"{options['logger'] or 'auto'},visdom"
     try:
         if resume is not None:
             folder = runs.resume_run(resume, given(options), shards, step)
