@@ -64,7 +64,7 @@ LOGGERS: dict[str, Adapter] = {
         package="wandb",
         maker="gqn_model.loggers.wandb:WandB",
         install='pip install "gqn-toolkit[wandb]"',
-        patience=60.0,
+        patience=30.0,
     ),
     "trackio": Adapter(
         package="trackio",

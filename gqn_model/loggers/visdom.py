@@ -11,6 +11,7 @@ import html
 import json
 import logging
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from gqn_model.loggers.json_lines import read_lines
@@ -49,6 +50,7 @@ class Visdom:
             raise_exceptions=True,
             use_incoming_socket=False,
         )
+        sys.stderr.write(f"visdom: {self._client.server}:{self._client.port}/env/{environment}\n")
         self._draw_all()
 
     def log(self, record: Record) -> None:

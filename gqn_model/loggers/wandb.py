@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # Seconds until a run is begun offline. Figures wait meanwhile; the training does not.
-INIT_TIMEOUT = 30.0
+INIT_TIMEOUT = 20.0
 
 
 class WandB:
@@ -37,8 +37,8 @@ class WandB:
             "dir": str(opening.run),
             "config": {part: dict(fields) for part, fields in opening.config.items()},
             "resume": "allow",
-            # What the training prints is nobody's to capture.
-            "settings": wandb.Settings(console="off", init_timeout=INIT_TIMEOUT),
+            # What the training prints is nobody's to capture; what it has learned is in its own table.
+            "settings": wandb.Settings(console="off", quiet=True, init_timeout=INIT_TIMEOUT),
         }
         try:
             self._run = wandb.init(**settings)
@@ -47,6 +47,7 @@ class WandB:
                 f"warning: wandb: {_first_line(error)}; the run is written to {opening.run / 'wandb'}, "
                 "send it with `wandb sync` (training goes on)\n"
             )
+            wandb.teardown()  # which holds the name of the run that was not begun
             self._run = wandb.init(mode="offline", **settings)
 
     def log(self, record: Record) -> None:
