@@ -17,10 +17,8 @@ from gqn_data.render.rooms import (
     HALF_ROOM,
     RING_RADIUS,
     RoomScene,
-    anywhere,
     render_room,
     sample_room,
-    within_circle,
 )
 from gqn_data.render.streams import scene_stream
 from gqn_data.scene_sets import Split
@@ -72,7 +70,7 @@ def _is_clear(scene: RoomScene, x: float, y: float) -> bool:
 def sample_ring_scene(index: int, *, seed: int, split: Split, views: int) -> tuple[RoomScene, NDArray[np.float64]]:
     """Scene `index` of rooms_ring_camera and its raw cameras (views, 5); more views begin with the same ones."""
     random = scene_stream(seed, RING_CAMERA, split, index)
-    scene = sample_room(random, within_circle(RING_RADIUS - CLEARANCE))
+    scene = sample_room(random)
     return scene, ring_cameras(random, views)
 
 
@@ -81,7 +79,7 @@ def sample_free_scene(
 ) -> tuple[RoomScene, NDArray[np.float64]]:
     """Scene `index` of a free-camera set and its raw cameras (views, 5); more views begin with the same ones."""
     random = scene_stream(seed, scene_set, split, index)
-    scene = sample_room(random, anywhere, turned=scene_set == FREE_CAMERA_TURNED)
+    scene = sample_room(random, turned=scene_set == FREE_CAMERA_TURNED)
     return scene, free_cameras(random, scene, views)
 
 

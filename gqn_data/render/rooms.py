@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from gqn_data.render import shapes, textures
 from gqn_data.render.raycast import Lens, Scene, cast_views
-from gqn_data.render.shapes import Solid, Vector, pack, turn_to
+from gqn_data.render.shapes import Solid, Vector, pack
 from gqn_data.render.surfaces import Light, Room, Textures
 
 # DeepMind's README: a square room of 7 by 7 units, 1 to 3 objects of 7 shapes, 5 walls, 3 floors.
@@ -35,11 +34,9 @@ EYE_HEIGHT = 0.78
 FIELD_OF_VIEW = math.radians(50)
 
 SMALLEST, LARGEST = 0.2, 1.3  # extents of an object along an axis
-_GAP = 0.06  # between two objects, and between an object and a wall
+ROAM = 2.3  # objects stay within this of the middle of the room
+_GAP = 0.06  # between two objects
 _TRIES = 200
-
-# Where the middle of a thing of that radius goes.
-Place = Callable[[np.random.Generator, float], tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,29 +71,11 @@ class RoomScene:
         return tuple(solid for thing in self.things for solid in thing.solids)
 
 
-def within_circle(roam: float) -> Place:
-    """Places even over a disc, such that a thing stays within `roam` of the middle of the room."""
-
-    def place(random: np.random.Generator, radius: float) -> tuple[float, float]:
-        bearing = random.uniform(-math.pi, math.pi)
-        away = (roam - radius) * math.sqrt(random.random())
-        return away * math.cos(bearing), away * math.sin(bearing)
-
-    return place
-
-
-def anywhere(random: np.random.Generator, radius: float) -> tuple[float, float]:
-    """A place even over the floor, such that a thing keeps clear of the walls."""
-    most = HALF_ROOM - _GAP - radius
-    return random.uniform(-most, most), random.uniform(-most, most)
-
-
-def sample_room(random: np.random.Generator, place: Place, *, turned: bool = False) -> RoomScene:
+def sample_room(random: np.random.Generator, *, turned: bool = False) -> RoomScene:
     """A room whose things keep clear of each other.
 
     Args:
         random: the stream of the scene.
-        place: where its things go.
         turned: by any angle about the vertical; otherwise along the walls.
     """
     wall = textures.WALLS[random.integers(len(textures.WALLS))]
@@ -105,7 +84,7 @@ def sample_room(random: np.random.Generator, place: Place, *, turned: bool = Fal
     wanted = int(random.integers(1, 4))
     things: list[Thing] = []
     for _ in range(_TRIES):
-        thing = _sample_thing(random, place, turned)
+        thing = _sample_thing(random, turned)
         if all(_apart(thing, other) for other in things):
             things.append(thing)
         if len(things) == wanted:
@@ -118,29 +97,31 @@ def _apart(one: Thing, other: Thing) -> bool:
 
 
 def sample_light(random: np.random.Generator) -> Light:
-    """The light of a room: above a random place, aimed at the floor between that place and the middle."""
-    bearing, away = random.uniform(-math.pi, math.pi), random.uniform(2.0, 4.2)
+    """The light of a room: high above a random place, aimed at the floor near it, inwards or outwards."""
+    bearing, away = random.uniform(-math.pi, math.pi), random.uniform(1.0, 3.5)
     x, y = away * math.cos(bearing), away * math.sin(bearing)
-    nearer = random.uniform(0.5, 1.0)
+    outwards = random.uniform(0.8, 1.5)
     return Light(
-        at=(x, y, random.uniform(4.0, 5.6)),
-        aim=(x * nearer, y * nearer),
-        ambient=0.35,
-        fill=0.36,
-        diffuse=0.55,
+        at=(x, y, random.uniform(5.0, 7.0)),
+        aim=(x * outwards, y * outwards),
+        ambient=0.33,
+        fill=0.30,
+        diffuse=0.72,
         sheen=0.18,
-        floor_ambient=0.32,
-        floor_diffuse=1.15,
+        floor_ambient=0.38,
+        floor_diffuse=1.22,
     )
 
 
-def _sample_thing(random: np.random.Generator, place: Place, turned: bool) -> Thing:
+def _sample_thing(random: np.random.Generator, turned: bool) -> Thing:
     """A thing of random shape, sizes, colour and place."""
     shape = SHAPES[random.integers(len(SHAPES))]
     hue, saturation = random.random(), random.uniform(0.85, 1.0)
     colour: Vector = colorsys.hsv_to_rgb(hue, saturation, random.uniform(0.93, 1.0))
     solids, radius = _stand(shape, random, colour)
-    x, y = place(random, radius)
+    bearing = random.uniform(-math.pi, math.pi)
+    away = (ROAM - radius) * math.sqrt(random.random())
+    x, y = away * math.cos(bearing), away * math.sin(bearing)
     turn = random.uniform(-math.pi, math.pi) if turned else 0.0
     stands = tuple(_put(solid, x, y, turn) for solid in solids)
     return Thing(shape=shape, solids=stands, centre=(x, y), radius=radius)
@@ -181,25 +162,25 @@ def _stand(shape: str, random: np.random.Generator, colour: Vector) -> tuple[lis
 
 
 def _triangle(random: np.random.Generator, colour: Vector) -> tuple[list[Solid], float]:
-    """An equilateral triangle of three capsules that stands on one of its sides."""
+    """An equilateral triangle of three bars that stands on one of its sides."""
     extent = random.uniform(1.0, LARGEST)
-    tube = extent * 0.105
-    side = extent - 2 * tube
-    along_y = bool(random.integers(2))
-    corners = [
-        np.array((0.0, across, tube)) if along_y else np.array((across, 0.0, tube)) for across in (-side / 2, side / 2)
-    ]
-    corners.append(np.array((0.0, 0.0, tube + side * math.sqrt(3) / 2)))
+    tube = extent * 0.08
+    side = extent - 2 * shapes.MITRE * tube  # of the triangle that the axes of the bars make
+    across = np.array((0.0, 1.0, 0.0) if random.integers(2) else (1.0, 0.0, 0.0))
+    up = np.array((0.0, 0.0, 1.0))
+    middle = (tube + side / (2 * math.sqrt(3))) * up
     solids = []
-    for one, other in ((0, 1), (1, 2), (2, 0)):
-        centre = (corners[one] + corners[other]) / 2
+    for turn in (0.0, 2 * math.pi / 3, 4 * math.pi / 3):
+        outwards = math.sin(turn) * across - math.cos(turn) * up
+        along = math.cos(turn) * across + math.sin(turn) * up
+        x, y, z = middle + side / (2 * math.sqrt(3)) * outwards
         solids.append(
             Solid(
-                kind=shapes.CAPSULE,
-                centre=(float(centre[0]), float(centre[1]), float(centre[2])),
+                kind=shapes.BAR,
+                centre=(float(x), float(y), float(z)),
                 sizes=(tube, side / 2),
                 colour=colour,
-                turn=turn_to(corners[other] - corners[one]),
+                turn=np.stack([np.cross(outwards, along), outwards, along]),
             )
         )
     return solids, extent / 2

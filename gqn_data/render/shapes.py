@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gqn_data.render.compiled import compiled
 
-SPHERE, BOX, CYLINDER, CAPSULE, CONE, ICOSAHEDRON = range(6)
+SPHERE, BOX, CYLINDER, CAPSULE, CONE, ICOSAHEDRON, BAR = range(7)
 
 # Columns of a row: centre, turn from world to local axes (row by row), the kind's three sizes, reach, colour.
 CENTRE, TURN, SIZES, REACH, COLOUR, COLUMNS = 0, 3, 12, 15, 16, 19
@@ -50,11 +50,17 @@ ICOSAHEDRON_NORMALS = _icosahedron_normals()
 ICOSAHEDRON_INRADIUS = math.sqrt((5 + 2 * math.sqrt(5)) / 15)
 
 
+# How much longer a bar is on its outer side, for each unit of radius: three of them meet at 60 degrees.
+MITRE = math.sqrt(3)
+
+
 def _reach(kind: int, a: float, b: float, c: float) -> float:
     if kind == BOX:
         return math.sqrt(a * a + b * b + c * c)
     if kind in (CYLINDER, CONE):
         return math.hypot(a, b)
+    if kind == BAR:
+        return math.hypot(a, b + MITRE * a)
     return a + b if kind == CAPSULE else a
 
 
@@ -69,7 +75,9 @@ class Solid:
         kind: one of the constants above.
         centre: world coordinates of the centre of its extent.
         sizes: sphere (radius,); box (half extents along x, y, z); cylinder and cone (radius, half height);
-            capsule (radius, half length of its axis); icosahedron (circumradius,). The axis is local z.
+            capsule (radius, half length of its axis); icosahedron (circumradius,); bar (radius, half length of its
+            axis): a round side of an open triangle, cut at both ends to meet the others, local y outwards. The axis
+            is local z.
         colour: red, green, blue in 0 to 1.
         turn: (3, 3), its local axes as rows, in world coordinates.
     """
@@ -233,6 +241,39 @@ def enter_cone(o: Vector, d: Vector, radius: float, half: float) -> Entry:
 
 
 @compiled
+def enter_bar(o: Vector, d: Vector, radius: float, half: float) -> Entry:
+    """Where the ray enters a cylinder that ends where |z| = half + MITRE y."""
+    (ox, oy, oz), (dx, dy, dz) = o, d
+    near, far, side = -MISSED, MISSED, 0.0
+    for sign in (1.0, -1.0):
+        over, faster = sign * oz - MITRE * oy - half, sign * dz - MITRE * dy  # beyond the cut, and how it grows
+        if abs(faster) < _EPSILON:
+            if over > 0.0:
+                return _NO_ENTRY
+        elif faster > 0.0:
+            far = min(far, -over / faster)
+        elif -over / faster > near:
+            near, side = -over / faster, sign
+    a = dx * dx + dy * dy
+    b, c = ox * dx + oy * dy, ox * ox + oy * oy - radius * radius
+    round_near = -MISSED
+    if a >= _EPSILON:
+        inside = b * b - a * c
+        if inside <= 0.0:
+            return _NO_ENTRY
+        root = math.sqrt(inside)
+        round_near, far = (-b - root) / a, min(far, (-b + root) / a)
+    elif c > 0.0:
+        return _NO_ENTRY
+    t = max(near, round_near)
+    if t <= 0.0 or t > far:
+        return _NO_ENTRY
+    if near > round_near:
+        return t, 0.0, -0.5 * MITRE, 0.5 * side
+    return t, (ox + t * dx) / radius, (oy + t * dy) / radius, 0.0
+
+
+@compiled
 def enter_icosahedron(o: Vector, d: Vector, radius: float) -> Entry:
     """Where the ray enters a regular icosahedron of that circumradius, standing on a vertex."""
     (ox, oy, oz), (dx, dy, dz) = o, d
@@ -267,4 +308,6 @@ def enter(kind: int, o: Vector, d: Vector, sizes: Vector) -> Entry:
         return enter_capsule(o, d, a, b)
     if kind == CONE:
         return enter_cone(o, d, a, b)
+    if kind == BAR:
+        return enter_bar(o, d, a, b)
     return enter_icosahedron(o, d, a)

@@ -18,6 +18,8 @@ Floor = Literal["yellow", "white", "blue"]
 WALLS: tuple[Wall, ...] = ("red", "green", "cerise", "orange", "yellow")
 FLOORS: tuple[Floor, ...] = ("yellow", "white", "blue")
 
+_TRACKS_APART = 4  # texels between the tracks of a circuit board
+
 SIZE = 128  # texels along a side of the finest level; a power of two
 
 Texels = NDArray[np.float32]
@@ -87,25 +89,28 @@ def _baseboard(shade: _Shade) -> None:
 
 def _circuits(random: np.random.Generator) -> _Shade:
     shade = 1.0 + 0.012 * mottle(random, 20)
-    for _ in range(26):  # panels a little lighter or darker
+    for _ in range(16):  # panels a little lighter or darker
         y, x = random.integers(0, SIZE, 2)
         high, wide = random.integers(6, 26, 2)
-        tone = random.choice((0.88, 0.94, 1.06))
+        tone = random.choice((0.93, 0.97, 1.07))
         shade[np.ix_(np.arange(y, y + high) % SIZE, np.arange(x, x + wide) % SIZE)] *= tone
-    for _ in range(44):  # dark tracks that turn at right angles
-        y, x = random.integers(0, SIZE, 2)
-        across = bool(random.integers(2))
-        for _ in range(int(random.integers(2, 5))):
-            length = int(random.integers(6, 20)) * (1 if random.integers(2) else -1)
+    for _ in range(90):  # dark tracks that turn at right angles, a few texels apart, with a dot at one end
+        y, x = random.integers(0, SIZE // _TRACKS_APART, 2) * _TRACKS_APART
+        across = random.random() < 0.6
+        shade[np.ix_(np.arange(y - 1, y + 2) % SIZE, np.arange(x - 1, x + 2) % SIZE)] = 0.70
+        for _ in range(int(random.integers(1, 4))):
+            steps = int(random.integers(2, 8)) if across else int(random.integers(1, 5))
+            length = steps * _TRACKS_APART * (1 if random.integers(2) else -1)
             run = np.arange(min(0, length), max(0, length) + 1)
             if across:
-                shade[y, (x + run) % SIZE] = 0.68
+                shade[y, (x + run) % SIZE] = 0.70
                 x = (x + length) % SIZE
             else:
-                shade[(y + run) % SIZE, x] = 0.68
+                shade[(y + run) % SIZE, x] = 0.70
                 y = (y + length) % SIZE
             across = not across
     _baseboard(shade)
+    shade[: SIZE // 50] = 0.62  # the rim along the top
     return np.asarray(shade)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gqn_data.render import shapes
-from gqn_data.render.shapes import BOX, CAPSULE, CONE, CYLINDER, ICOSAHEDRON, MISSED, SPHERE, Solid, enter
+from gqn_data.render.shapes import BAR, BOX, CAPSULE, CONE, CYLINDER, ICOSAHEDRON, MISSED, SPHERE, Solid, enter
 
 ROOT = math.sqrt(0.5)
 
@@ -52,6 +52,8 @@ def holds(kind, sizes, points):
         return np.hypot(across, np.maximum(abs(z) - b, 0)) < a
     if kind == CONE:
         return (abs(z) < b) & (across < a * (b - z) / (2 * b))
+    if kind == BAR:  # its ends run at 60 degrees to its axis
+        return (across < a) & (abs(z) < b + y * math.tan(math.radians(60)))
     return (points @ PLANES[:, :3].T < a * PLANES[:, 3]).all(axis=1)
 
 
@@ -62,6 +64,7 @@ KINDS = {
     "capsule": (CAPSULE, (0.3, 0.4, 0.0)),
     "cone": (CONE, (0.5, 0.5, 0.0)),
     "icosahedron": (ICOSAHEDRON, (0.7, 0.0, 0.0)),
+    "bar": (BAR, (0.2, 0.5, 0.0)),
 }
 
 
@@ -80,6 +83,8 @@ KINDS = {
         ("capsule", (3, 0, 0.4 + 0.18), (-1, 0, 0), 3 - 0.24, (0.8, 0, 0.6)),
         ("cone", (0, 0, -3), (0, 0, 1), 2.5, (0, 0, -1)),
         ("cone", (3, 0, 0), (-1, 0, 0), 2.75, (2 / math.sqrt(5), 0, 1 / math.sqrt(5))),
+        ("bar", (0.1, 3, 0.7), (0, -1, 0), 3 - 0.1 * math.sqrt(3), (0.5, ROOT * math.sqrt(1.5), 0)),
+        ("bar", (0, 0.1, 3), (0, 0, -1), 2.5 - 0.1 * math.sqrt(3), (0, -math.sqrt(3) / 2, 0.5)),
         ("icosahedron", tuple(3 * PLANES[7, :3]), tuple(-PLANES[7, :3]), 3 - 0.7 * PLANES[7, 3], PLANES[7, :3]),
         ("icosahedron", tuple(3 * PLANES[0, :3]), tuple(-PLANES[0, :3]), 3 - 0.7 * PLANES[0, 3], PLANES[0, :3]),
     ],

@@ -27,9 +27,9 @@ SMALL = {"frame_size": 16, "views": 2, "supersample": False, "workers": 1}
 
 MEANS_OF_SCENE_0 = {
     "jaco": [187.5, 173.7, 145.7],
-    "rooms_free_camera_no_object_rotations": [160.6, 160.3, 100.3],
-    "rooms_free_camera_with_object_rotations": [152.7, 142.3, 142.1],
-    "rooms_ring_camera": [185.8, 163.1, 111.1],
+    "rooms_free_camera_no_object_rotations": [164.3, 154.1, 103.5],
+    "rooms_free_camera_with_object_rotations": [134.6, 139.9, 150.2],
+    "rooms_ring_camera": [201.4, 178.3, 122.3],
     "shepard_metzler_5_parts": [7.2, 7.7, 7.4],
     "shepard_metzler_7_parts": [12.0, 10.8, 10.5],
 }
