@@ -164,7 +164,7 @@ def _losses_told() -> Iterator[None]:
 
 def lost(error: BaseException) -> RankLost:
     """The error that says a rank is gone."""
-    reason = str(error).split("\n", 1)[0]
+    reason = str(error).split("\n", 1)[0].split(". ", 1)[0]
     return RankLost(
         f"another rank of this training is gone, or cannot be reached ({reason}); this one ends, too. "
         "Start all again with --resume: what the last checkpoint holds is kept"

@@ -9,6 +9,7 @@ Shapes: B samples of the batch over all ranks, of which a rank has B / ranks, in
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -55,10 +56,6 @@ class Stepper:
         self.model = GQN(config.model).to(device)
         # The layout that convolutions run fastest in, on CPUs and on GPUs with tensor cores alike.
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for parameter in self.model.parameters():
-            if parameter.dim() == 4 and parameter.shape[2:] == (1, 1):
-                # Of these both layouts are one, and gradients come in the plain one's strides, which ranks compare.
-                parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=training.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
         )
@@ -100,6 +97,8 @@ class Stepper:
             self.model.compile(fullgraph=True, mode="reduce-overhead" if training.compile == "graph" else None)
         self._network: nn.Module = self.model
         if self.ranks.count > 1:
+            # Said of kernels of 1x1, whose two layouts in memory are one and the same.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             self._network = DistributedDataParallel(
                 self.model,
                 device_ids=[self.device.index] if self.device.type == "cuda" else None,
