@@ -64,6 +64,12 @@ def _jaco(index: int, *, seed: int, split: Split, frame_size: int, views: int, s
     return render_jaco_scene(index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample)
 
 
+def _mazes(index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool) -> RenderedScene:
+    from gqn_data.render.mazes import render_maze_scene
+
+    return render_maze_scene(index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample)
+
+
 def _rooms_free_camera(scene_set: str) -> Renderer:
     def render(index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool) -> RenderedScene:
         from gqn_data.render.room_cameras import render_free_scene
@@ -88,6 +94,7 @@ def _shepard_metzler(cubes: int) -> Renderer:
 
 RENDERERS: dict[str, Renderer] = {
     "jaco": _jaco,
+    "mazes": _mazes,
     "rooms_free_camera_no_object_rotations": _rooms_free_camera("rooms_free_camera_no_object_rotations"),
     "rooms_free_camera_with_object_rotations": _rooms_free_camera("rooms_free_camera_with_object_rotations"),
     "rooms_ring_camera": _rooms_ring_camera,

@@ -1,0 +1,168 @@
+"""The plan of a maze: one or two rooms on a grid of 7 by 7 cells, corridors between them, blocks for the rest.
+
+Rooms begin and end at odd cells (the border is 0 and 8), corridors grow between odd cells, doors join what lies on
+the two sides of a block, and no corridor ends blind: so are the twelve real mazes that were read off their frames
+(docs/rendering.md). Imports numpy and `maze_cast`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gqn_data.render.maze_cast import BLOCK, CORRIDOR, ROOM
+
+SIDE = 9  # cells, the border's blocks included
+
+Cell = tuple[int, int]  # column, row
+
+# Of 21 rooms of real mazes 13 are 3 by 3, 8 are 3 by 5 or 5 by 3, none is 5 by 5.
+_ROOM_SIZES = ((3, 3), (3, 5), (5, 3))
+_ROOM_SHARES = (0.6, 0.2, 0.2)
+_MOST_ROOMS = 2  # a room in the middle leaves no place for a second: 3 of the 12 real mazes have one
+_TRIES = 40
+_LEVEL, _UPRIGHT = (1, 0), (0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """A rectangle of open cells.
+
+    Attributes:
+        corner: its least column and row, both odd.
+        size: columns and rows, both odd.
+    """
+
+    corner: Cell
+    size: tuple[int, int]
+
+    def cells(self) -> Iterator[Cell]:
+        """The cells of the room."""
+        (left, low), (wide, high) = self.corner, self.size
+        return ((column, row) for row in range(low, low + high) for column in range(left, left + wide))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The plan of a maze.
+
+    Attributes:
+        cells: int64 (SIDE, SIDE), by row and column: BLOCK, CORRIDOR or ROOM; not to be written to.
+        rooms: one or two.
+    """
+
+    cells: NDArray[np.int64]
+    rooms: tuple[Room, ...]
+
+
+def sample_layout(random: np.random.Generator) -> Layout:
+    """A maze in which every open cell can be reached from every other."""
+    rooms = _place_rooms(random)
+    cells = np.full((SIDE, SIDE), BLOCK, dtype=np.int64)
+    for room in rooms:
+        for column, row in room.cells():
+            cells[row, column] = ROOM
+    regions = _regions(random, cells, rooms)
+    # Two rooms of the real mazes are joined in two ways or three, one room is alone or has a corridor back to it.
+    more = int(random.integers(1, 3)) if len(rooms) == 2 else int(random.integers(0, 2))
+    _open_doors(random, cells, regions, more)
+    _close_blind_ends(cells)
+    cells.flags.writeable = False
+    return Layout(cells=cells, rooms=rooms)
+
+
+def _place_rooms(random: np.random.Generator) -> tuple[Room, ...]:
+    rooms: list[Room] = []
+    taken: set[Cell] = set()
+    for _ in range(_TRIES):
+        wide, high = _ROOM_SIZES[random.choice(len(_ROOM_SIZES), p=_ROOM_SHARES)]
+        left, low = (1 + 2 * int(random.integers((SIDE - 1 - size) // 2 + 1)) for size in (wide, high))
+        room = Room(corner=(left, low), size=(wide, high))
+        if taken.isdisjoint(room.cells()):
+            rooms.append(room)
+            taken.update(room.cells())
+        if len(rooms) == _MOST_ROOMS:
+            break
+    return tuple(rooms)
+
+
+def _regions(random: np.random.Generator, cells: NDArray[np.int64], rooms: tuple[Room, ...]) -> dict[Cell, int]:
+    """Fills what the rooms leave with corridors without loops; to which room or tree of corridors a cell belongs."""
+    regions = {cell: number for number, room in enumerate(rooms) for cell in room.cells()}
+    number = len(rooms)
+    odd = [(column, row) for row in range(1, SIDE, 2) for column in range(1, SIDE, 2)]
+    for start in (odd[k] for k in random.permutation(len(odd))):
+        if start in regions:
+            continue
+        regions[start], trail = number, [start]
+        while trail:
+            column, row = trail[-1]
+            ways = [
+                (column + 2 * across, row + 2 * up)
+                for across, up in ((1, 0), (-1, 0), (0, 1), (0, -1))
+                if 0 < column + 2 * across < SIDE and 0 < row + 2 * up < SIDE
+            ]
+            ways = [way for way in ways if way not in regions]
+            if not ways:
+                trail.pop()
+                continue
+            there = ways[random.integers(len(ways))]
+            regions[(column + there[0]) // 2, (row + there[1]) // 2] = number
+            regions[there] = number
+            trail.append(there)
+        number += 1
+    for (column, row), region in regions.items():
+        if region >= len(rooms):
+            cells[row, column] = CORRIDOR
+    return regions
+
+
+def _open_doors(random: np.random.Generator, cells: NDArray[np.int64], regions: dict[Cell, int], more: int) -> None:
+    """Joins all regions, and opens so many doors more; no two doors lie side by side."""
+    doors = []
+    for row in range(1, SIDE - 1):
+        for column in range(1, SIDE - 1):
+            if (column, row) in regions:
+                continue
+            for across, up in (_LEVEL, _UPRIGHT):
+                sides = [regions.get((column + k * across, row + k * up)) for k in (-1, 1)]
+                if None not in sides and sides[0] != sides[1]:
+                    doors.append(((column, row), sides[0], sides[1]))
+    joined = {region: region for region in regions.values()}
+    left = []
+    for door in (doors[k] for k in random.permutation(len(doors))):
+        (column, row), one, other = door
+        if joined[one] == joined[other]:
+            left.append((column, row))
+            continue
+        old, new = joined[other], joined[one]
+        joined = {region: new if root == old else root for region, root in joined.items()}
+        cells[row, column] = CORRIDOR
+        regions[column, row] = -1
+    for column, row in left:
+        beside = ((column + 1, row), (column - 1, row), (column, row + 1), (column, row - 1))
+        if more and (column, row) not in regions and all(regions.get(cell) != -1 for cell in beside):
+            cells[row, column] = CORRIDOR
+            regions[column, row] = -1
+            more -= 1
+
+
+def _close_blind_ends(cells: NDArray[np.int64]) -> None:
+    """Fills corridors from their blind ends back, until there are none."""
+    closed = True
+    while closed:
+        closed = False
+        for row in range(1, SIDE - 1):
+            for column in range(1, SIDE - 1):
+                beside = (
+                    cells[row, column + 1],
+                    cells[row, column - 1],
+                    cells[row + 1, column],
+                    cells[row - 1, column],
+                )
+                if cells[row, column] == CORRIDOR and sum(kind != BLOCK for kind in beside) < 2:
+                    cells[row, column] = BLOCK
+                    closed = True

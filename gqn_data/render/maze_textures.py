@@ -1,0 +1,260 @@
+"""The textures of mazes, made by code: ten walls and nine floors, each laid once a cell.
+
+Kinds of pattern, colours and contrast were fitted to real frames whose walls and floors were laid out flat
+(docs/rendering.md); the patterns themselves are our own. Nothing here depends on a scene or a seed.
+Imports numpy and `textures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gqn_data.render.textures import SIZE as _COARSE
+from gqn_data.render.textures import Texels, mottle, pyramid
+
+# Texels along a side of the finest level, a power of two: a player who stands at a wall sees a third of a cell.
+SIZE = 256
+_FINE = SIZE // _COARSE  # patterns are drawn on a grid of 128 by 128, lines as thin as a texel
+
+_Shade = NDArray[np.float64]  # (SIZE, SIZE)
+_Colours = NDArray[np.float64]  # (SIZE, SIZE, 3), 0 to 255
+_Colour = tuple[int, int, int]
+
+_V, _U = (np.mgrid[:SIZE, :SIZE] + 0.5) / SIZE
+
+
+class _Pattern(NamedTuple):
+    """One texture: what makes its texels from a stream of random numbers, and the colour most of it has, 0 to 255."""
+
+    make: Callable[[np.random.Generator, _Shade], _Colours]
+    colour: _Colour
+
+
+def _foot(texels: _Colours, colour: _Colour, share: float, part: float) -> None:
+    """Mixes a colour into the lowest part of a wall, the more the lower."""
+    low = np.clip((_V - (1 - part)) / part * 2, 0, 1)[..., None] * share
+    texels[:] = texels * (1 - low) + np.array(colour) * low
+
+
+def _mottle(random: np.random.Generator, cells: int) -> _Shade:
+    return np.asarray(np.kron(mottle(random, cells), np.ones((_FINE, _FINE))))
+
+
+def _tone(shade: _Shade, row: float, column: float, high: float, wide: float, tone: float) -> None:
+    """Changes the tone of a rectangle, in units of the grid of 128, repeated over the border of the texture."""
+    rows = np.arange(round(row * _FINE), round((row + high) * _FINE)) % SIZE
+    columns = np.arange(round(column * _FINE), round((column + wide) * _FINE)) % SIZE
+    shade[np.ix_(rows, columns)] *= tone
+
+
+def _line(shade: _Shade, row: float, column: float, length: float, across: bool, wide: float, tone: float) -> None:
+    """Changes the tone of a straight line."""
+    _tone(shade, row, column, *((wide, length) if across else (length, wide)), tone)
+
+
+def _tracks(random: np.random.Generator, colour: _Shade) -> _Colours:
+    """A panel with a few broad grooves that turn at right angles, over a faint diagonal plaid."""
+    plaid = np.sin(2 * np.pi * (4 * _U + 4 * _V)) + np.sin(2 * np.pi * (3 * _U - 3 * _V))
+    shade = 1.0 + 0.022 * plaid + 0.015 * _mottle(random, 12)
+    for row, column, length, across in (
+        (30, 22, 84, True),
+        (30, 22, 52, False),
+        (82, 22, 40, True),
+        (82, 62, 30, False),
+        (30, 104, 36, False),
+        (66, 84, 24, True),
+        (66, 84, 30, False),
+        (96, 84, 44, True),
+        (96, 0, 8, True),
+        (0, 50, 30, False),
+    ):
+        _line(shade, row, column, length, across, 4, 0.92)
+        _line(shade, row + 1, column + 1, length, across, 1.5, 0.8)
+    _line(shade, 0, 126.5, 128, False, 3, 0.8)
+    _line(shade, 0, 0, 128, True, 4, 0.88)
+    texels = shade[..., None] * colour
+    texels[int(0.945 * SIZE) :] *= 0.5
+    return np.asarray(texels)
+
+
+def _discs(random: np.random.Generator, colour: _Shade) -> _Colours:
+    """Four dark discs in pale rings that are linked by lines, and a pale strip at both edges."""
+    shade = 1.0 + 0.01 * _mottle(random, 16)
+    pale = np.clip((0.085 - np.minimum(_U, 1 - _U)) / 0.02, 0, 1)
+    shade *= 1 + 0.26 * pale
+    shade[np.abs(np.minimum(_U, 1 - _U) - 0.092) < 0.01] *= 0.9
+    low, high = 0.275, 0.725
+    links = np.zeros((SIZE, SIZE))
+    links[(np.abs(_V - low) < 0.008) & (np.abs(_U - 0.5) < 0.225)] = 1
+    for middle in (low, high):
+        links[(np.abs(_U - middle) < 0.008) & (np.abs(_V - 0.5) < 0.225)] = 1
+    shade *= 1 + 0.3 * links
+    for middle_u in (low, high):
+        for middle_v in (low, high):
+            away = np.hypot(_U - middle_u, _V - middle_v)
+            shade[away < 0.17] = 1.0
+            shade[np.abs(away - 0.163) < 0.009] = 1.33
+            shade[away < 0.128] = 0.64
+    shade[_V < 0.02] *= 0.88
+    return np.asarray(shade[..., None] * colour)
+
+
+def _blocks(contrast: float) -> Callable[[np.random.Generator, _Shade], _Colours]:
+    """Bricks two by one, two side by side, every pair turned against the next; some are darker."""
+
+    def make(random: np.random.Generator, colour: _Shade) -> _Colours:
+        shade = 1.0 + 0.02 * _mottle(random, 24)
+        for row in range(8):
+            for column in range(8):
+                upright = (row + column) % 2 == 1
+                high, wide = (16, 8) if upright else (8, 16)
+                for part in range(2):
+                    # The pairs of a row meet at other places than those of the next.
+                    top, left = 16 * row + part * (16 - high), 16 * column + part * (16 - wide) + 5 * row
+                    tone = random.choice((-0.45, -0.1, 0.0, 0.15, 0.3, 0.45), p=(0.1, 0.2, 0.3, 0.2, 0.1, 0.1))
+                    _tone(shade, top, left, high, wide, 1 + contrast * tone)
+                    _tone(shade, top, left, high, 1, 1 - 0.5 * contrast)
+                    _tone(shade, top, left, 1, wide, 1 - 0.5 * contrast)
+        return np.asarray(shade[..., None] * colour)
+
+    return make
+
+
+def _tiles(random: np.random.Generator, colour: _Shade) -> _Colours:
+    """Square tiles with pale seams, one in six of them darker."""
+    across = 11
+    rows, columns = np.floor(_V * across).astype(int), np.floor(_U * across).astype(int)
+    dark = random.random((across, across)) < 0.17
+    tones = np.where(dark, 0.86, 1.0) + random.uniform(-0.02, 0.03, (across, across))
+    texels = tones[rows, columns][..., None] * colour
+    seam = np.maximum(np.abs(_U * across % 1 - 0.5), np.abs(_V * across % 1 - 0.5)) > 0.5 - 0.055
+    texels[seam] = 0.72 * texels[seam] + 0.28 * np.array((255, 228, 150))
+    return np.asarray(texels)
+
+
+def _circuits(foot: _Colour, panels: int) -> Callable[[np.random.Generator, _Shade], _Colours]:
+    """Faint panels under many thin dark tracks with pads at their ends, and a band of another colour at the foot."""
+
+    def make(random: np.random.Generator, colour: _Shade) -> _Colours:
+        shade = 1.0 + 0.012 * _mottle(random, 20)
+        for _ in range(panels):
+            row, column = random.integers(0, 128, 2)
+            high, wide = random.integers(10, 44, 2)
+            _tone(shade, row, column, high, wide, random.choice((0.94, 1.05)))
+        for _ in range(54):
+            row, column = 4 * random.integers(0, 32, 2)
+            across = bool(random.integers(4))  # most of them run level
+            length = int(random.integers(12, 44))
+            _line(shade, row, column, length, across, 1.5, 0.84)
+            _tone(shade, row - 1, column - 1, 3.5, 3.5, 0.88)
+        texels = np.maximum(shade, 0.8)[..., None] * colour  # no darker where tracks cross
+        texels[: SIZE // 32] *= 0.88
+        _foot(texels, foot, 0.75, 0.09)
+        texels[int(0.975 * SIZE) :] *= 0.8
+        return np.asarray(texels)
+
+    return make
+
+
+def _cloth(random: np.random.Generator, colour: _Shade) -> _Colours:
+    """Soft squares, eight a side, hardly lighter and darker."""
+    squares = np.sin(2 * np.pi * 8 * _U) * np.sin(2 * np.pi * 8 * _V) + 0.5 * np.sin(2 * np.pi * 16 * _U)
+    return np.asarray(colour + (5.5 * squares + 3.0 * _mottle(random, 40))[..., None])
+
+
+def _spots(random: np.random.Generator, colour: _Shade) -> _Colours:
+    """Small white spots, some brighter than others, strewn over a plain ground."""
+    shade = 2.0 * _mottle(random, 8)
+    for _ in range(44):
+        middle_u, middle_v = random.random(2)
+        du, dv = np.abs(_U - middle_u), np.abs(_V - middle_v)
+        away = np.hypot(np.minimum(du, 1 - du), np.minimum(dv, 1 - dv))
+        shade += random.uniform(10, 36) * np.exp(-((away / random.uniform(0.03, 0.05)) ** 2))
+    return np.asarray(colour + np.minimum(shade, 42)[..., None])
+
+
+def _lawn(random: np.random.Generator, colour: _Shade) -> _Colours:
+    """Broad soft blotches, lighter and darker, some strokes aslant."""
+    blotches = _mottle(random, 5)
+    slanted = np.stack([np.roll(row, -k // 2) for k, row in enumerate(blotches)])
+    return np.asarray(colour + np.clip(7.5 * slanted + 2.0 * _mottle(random, 50), -19, 19)[..., None])
+
+
+def _dots(dark: float) -> Callable[[np.random.Generator, _Shade], _Colours]:
+    """Round dots in rows that are half a dot aside of each other; clusters of them are darker."""
+
+    def make(random: np.random.Generator, colour: _Shade) -> _Colours:
+        across, down = 8, 10
+        rows, columns = np.mgrid[:down, :across]
+        middles_u = ((columns + 0.5 * (rows % 2) + 0.25) / across).ravel()
+        middles_v = ((rows + 0.5) / down).ravel()
+        darker = np.zeros(across * down)
+        for _ in range(5):  # a cluster: a dot and some that touch it
+            du, dv = np.abs(middles_u - random.random()), np.abs(middles_v - random.random())
+            away = np.hypot(np.minimum(du, 1 - du), np.minimum(dv, 1 - dv))
+            darker[np.argsort(away)[: int(random.integers(2, 5))]] = 1.0
+        du, dv = np.abs(_U[..., None] - middles_u), np.abs(_V[..., None] - middles_v)
+        away = np.hypot(np.minimum(du, 1 - du), np.minimum(dv, 1 - dv))
+        dot = np.exp(-((away / 0.052) ** 4))
+        shade = 7.0 * dot.sum(axis=-1) - dark * (dot * darker).sum(axis=-1) + 2.5 * _mottle(random, 40)
+        return np.asarray(colour + shade[..., None] * np.array((1.0, 0.75, 0.5 if dark > 20 else 0.9)))
+
+    return make
+
+
+def _stripes(random: np.random.Generator, colour: _Shade) -> _Colours:
+    """One broad pale stripe."""
+    stripe = np.clip((0.17 - np.abs(_U - 0.5)) / 0.03 + 0.5, 0, 1)[..., None]
+    return np.asarray((1 - 0.26 * stripe) * colour + 0.26 * stripe * 255 + 2.0 * _mottle(random, 8)[..., None])
+
+
+_WALLS: dict[str, _Pattern] = {
+    "green circuits": _Pattern(_circuits((56, 118, 112), 16), (89, 126, 82)),
+    "red tracks": _Pattern(_tracks, (160, 76, 50)),
+    "olive tracks": _Pattern(_tracks, (92, 122, 54)),
+    "orange discs": _Pattern(_discs, (159, 85, 2)),
+    "grey discs": _Pattern(_discs, (79, 77, 82)),
+    "slate blocks": _Pattern(_blocks(0.33), (77, 93, 112)),
+    "yellow blocks": _Pattern(_blocks(0.5), (190, 166, 52)),
+    "yellow tiles": _Pattern(_tiles, (222, 170, 16)),
+    "red circuits": _Pattern(_circuits((90, 62, 90), 40), (145, 36, 30)),
+    "salmon circuits": _Pattern(_circuits((150, 140, 160), 16), (213, 125, 105)),
+}
+_FLOORS: dict[str, _Pattern] = {
+    "orange dots": _Pattern(_dots(42.0), (200, 152, 50)),
+    "peach cloth": _Pattern(_cloth, (227, 180, 127)),
+    "sky cloth": _Pattern(_cloth, (129, 191, 228)),
+    "pale spots": _Pattern(_spots, (149, 198, 210)),
+    "green lawn": _Pattern(_lawn, (93, 130, 58)),
+    "blue lawn": _Pattern(_lawn, (55, 115, 168)),
+    "blue dots": _Pattern(_dots(14.0), (5, 94, 181)),
+    "sky stripes": _Pattern(_stripes, (102, 188, 227)),
+    "yellow stripes": _Pattern(_stripes, (196, 156, 48)),
+}
+
+WALLS = tuple(_WALLS)
+FLOORS = tuple(_FLOORS)
+# What all corridors of the real frames have; rooms have it, too, as one of many.
+CORRIDOR_WALL, CORRIDOR_FLOOR = "green circuits", "orange dots"
+
+
+def _texels(pattern: _Pattern, key: int) -> Texels:
+    random = np.random.Generator(np.random.Philox(key=key))
+    return pyramid(pattern.make(random, np.array(pattern.colour, dtype=np.float64)) / 255)
+
+
+@cache
+def wall(name: str) -> Texels:
+    """The pyramid of a wall's texture: float32 (texels of all levels, 3), 0 to 1; top row is the wall's top."""
+    return _texels(_WALLS[name], 200 + WALLS.index(name))
+
+
+@cache
+def floor(name: str) -> Texels:
+    """The pyramid of a floor's texture: float32 (texels of all levels, 3), 0 to 1."""
+    return _texels(_FLOORS[name], 300 + FLOORS.index(name))
