@@ -76,18 +76,21 @@ def gqn_data() -> None:
 
 @gqn_data.command("list")
 @click.option("--names", is_flag=True, help="Only the names, one a line.")
+@click.option("--rendered", is_flag=True, help="Only the sets that `gqn-data render` makes.")
 @json_option
-def list_sets(names: bool, as_json: bool) -> None:
+def list_sets(names: bool, rendered: bool, as_json: bool) -> None:
     """List the scene sets: what is expected of each."""
     from dataclasses import asdict
 
+    from gqn_data.render import RENDERERS
     from gqn_data.storage import human_bytes
 
+    listed = [row for row in SCENE_SETS.values() if not rendered or row.name in RENDERERS]
     if names:
-        answer(list(SCENE_SETS), list(SCENE_SETS), as_json=as_json)
+        answer([row.name for row in listed], [row.name for row in listed], as_json=as_json)
         return
-    rows = [("set", "aliases", "frame", "views", "scenes (train + test)", "files", "TFRecords")]
-    for row in SCENE_SETS.values():
+    rows = [("set", "aliases", "frame", "views", "scenes (train + test)", "files", "TFRecords", "rendered")]
+    for row in listed:
         scenes = [
             f"{facts.scenes:,}{'' if facts.settled else '?'}" if facts.scenes else "?"
             for facts in (row.train, row.test)
@@ -101,12 +104,13 @@ def list_sets(names: bool, as_json: bool) -> None:
                 " + ".join(scenes),
                 f"{row.train.files} + {row.test.files}",
                 human_bytes(row.raw_bytes) if row.raw_bytes else "?",
+                "yes" if row.name in RENDERERS else "no",
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     lines += ["?: sources disagree, or do not say", "*: of E-GQN; availability unsettled"]
-    answer([asdict(row) for row in SCENE_SETS.values()], lines, as_json=as_json)
+    answer([asdict(row) | {"rendered": row.name in RENDERERS} for row in listed], lines, as_json=as_json)
 
 
 @gqn_data.command()

@@ -23,6 +23,7 @@ from processes import wait_until, workers_of
 from cli import gqn, gqn_data
 from gqn_data.dataset import open_dataset
 from gqn_data.manifest import read_manifest
+from gqn_data.render import RENDERERS
 from gqn_data.scene_sets import SCENE_SETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -318,6 +319,48 @@ def test_list_names_every_set_with_its_aliases_and_counts():
     assert "availability unsettled" in text
     assert good("list", "--names").stdout.split() == list(SCENE_SETS)
     assert [row["name"] for row in json.loads(good("list", "--json").stdout)] == list(SCENE_SETS)
+
+
+def test_list_tells_which_sets_can_be_rendered():
+    assert good("list", "--names", "--rendered").stdout.split() == [name for name in SCENE_SETS if name in RENDERERS]
+    for row in json.loads(good("list", "--json").stdout):
+        assert row["rendered"] == (row["name"] in RENDERERS)
+    for line in good("list").stdout.splitlines()[1:-2]:
+        assert line.endswith("yes") == (line.split()[0] in RENDERERS)
+
+
+def test_render_writes_datasets_and_says_where(tmp_path):
+    small = ("--scenes", 3, "--size", 16, "--views", 2, "--no-supersample", "--jpeg-quality", 80, "--root", tmp_path)
+    result = good("render", "sm5", *small, "--format", "zarr", "--format", "numpy", "--json")
+    assert [row["format"] for row in json.loads(result.stdout)] == ["zarr", "numpy"]
+    assert json.loads(result.stdout)[0]["origin"]["details"]["jpeg_quality"] == 80
+    assert "rendering 2 train + 1 test scenes of shepard_metzler_5_parts into" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["numpy", "zarr"]
+    result = good("render", "sm5", *small, "--format", "zarr", "--format", "tfrecord")
+    assert "is whole already" in result.stderr
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == [
+        f"{tmp_path}/{kind}/shepard_metzler_5_parts" for kind in ("raw", "zarr")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--views", 0, "1 to 1000"),
+        ("--views", 1001, "1 to 1000"),
+        ("--size", 7, "16 to 512 px"),
+        ("--seed", -1, "0 or more"),
+        ("--scenes", 0, "1 or more"),
+        ("--scenes", 900_001, "1 to 810000"),
+        ("--jpeg-quality", 0, "1 to 100"),
+    ],
+)
+def test_render_refuses_nonsense_with_the_range(tmp_path, option, value, expected):
+    for kind in ("tfrecord", "zarr"):
+        result = run("render", "sm5", "--scenes", 2, "--root", tmp_path, "--format", kind, option, value)
+        assert result.exit_code == 2
+        assert expected in the_error(result)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_info_tells_what_a_folder_is_before_and_after_indexing(raw, root):
