@@ -19,9 +19,7 @@ else
 fi
 
 step "4/5 Evaluate on test scenes, beside two baselines"
-for context in 1 3 5; do
-    gqn evaluate demo/run --context "$context"
-done
+gqn evaluate demo/run --context 1,3,5 --samples 16
 
 step "5/5 Predict scenes that the network has not seen"
 gqn sample demo/run -o demo/prediction.png

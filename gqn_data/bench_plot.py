@@ -1,14 +1,12 @@
-"""The rates that `bench` measured, as a picture. Imports `bench`, `sheet`, `storage`; matplotlib for a picture."""
+"""The rates that `bench` measured, as a picture. Imports `bench`, `figures`; matplotlib for a picture."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gqn_data import storage
+from gqn_data import figures
 from gqn_data.bench import Bench
-from gqn_data.errors import OptionError
-from gqn_data.sheet import picture_kind
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,13 +18,7 @@ def check_plot(path: Path) -> None:
     Raises:
         OptionError: matplotlib is not installed, or a name of another ending.
     """
-    picture_kind(path)
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise OptionError(
-            "a plot needs matplotlib, which is not installed: pip install 'gqn-toolkit[plot]'; --json gives the figures"
-        ) from error
+    figures.check_plot(path, "--json gives the figures")
 
 
 def write_plot(result: Bench, path: Path) -> None:
@@ -36,9 +28,7 @@ def write_plot(result: Bench, path: Path) -> None:
         OptionError: as `check_plot`.
     """
     check_plot(path)
-    figure = _plot(result)
-    with storage.writing(path) as file:
-        figure.savefig(file, format=picture_kind(path).lower())
+    figures.write_figure(_plot(result), path)
 
 
 def _plot(result: Bench) -> Figure:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from gqn_data.command_line import INTERRUPTED, SETTINGS, Commands, answer, json_option, say
-from gqn_data.errors import TrainingStopped
+from gqn_data.errors import OptionError, TrainingStopped
 from gqn_data.scene_sets import SPLITS
 from gqn_data.version import VERSION
 from gqn_model.config import MODS, PRESETS, resolve
@@ -29,6 +29,17 @@ class StepType(click.ParamType[int | str]):
         if value == "best":
             return "best"
         return click.IntRange(0).convert(value, param, ctx)
+
+
+class SweepType(click.ParamType[tuple[int, ...]]):
+    """An option that takes numbers from 1, with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The numbers; a usage error for what are none."""
+        numbers: click.ParamType[Any] = click.IntRange(1)
+        return tuple(numbers.convert(part.strip(), param, ctx) for part in str(value).split(","))
 
 
 @click.group(cls=Commands, context_settings=SETTINGS)
@@ -107,41 +118,48 @@ def train(
 @gqn.command()
 @_run
 @_old_shards
-@click.option("--scenes", type=click.IntRange(1), default=1000, show_default=True, help="At most so many scenes.")
-@_context
-@click.option("--samples", type=click.IntRange(1), default=16, show_default=True, help="Prior samples of each scene.")
-@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which split.")
+@click.option(
+    "--context",
+    type=SweepType(),
+    metavar="1,3,5",
+    multiple=True,
+    help="Numbers of context views, with commas; repeatable.  [default: those that the field tells figures for]",
+)
+@click.option("--scenes", type=click.IntRange(1), help="At most so many scenes.  [default: 1000]")
+@click.option("--samples", type=click.IntRange(1), default=8, show_default=True, help="Prior samples of each scene.")
+@click.option("--split", type=click.Choice(SPLITS), help="Which split.  [default: test]")
+@click.option(
+    "--index",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Ask what another evaluation asked.  [default: the run's own, made where it is absent]",
+)
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Scenes at a time.")
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that read scenes.")
 @_step
 @_device
 @json_option
 def evaluate(
-    run: Path,
-    shards: str | None,
-    scenes: int,
-    context: int | None,
-    samples: int,
-    split: Any,
-    step: Any,
-    device: str,
-    as_json: bool,
+    run: Path, shards: str | None, context: tuple[tuple[int, ...], ...], as_json: bool, **options: Any
 ) -> None:
     """Measure what a run predicts of scenes that it has not seen, beside two baselines.
 
-    The questions (scene, query view, context views) are fixed and written into the run's evaluation/ folder.
+    All numbers of context views are asked the same questions (scene, query view, nested context views), which are
+    written into the run's evaluation/ folder, with the result and a plot of it.
     """
-    from gqn_model import evaluation, runs
+    from gqn_model.evaluation import evaluate as evaluated
+    from gqn_model.evaluation_plot import write_plot
 
-    found = evaluation.evaluate(
-        run,
-        shards or runs.read_facts(run).shards,
-        scenes=scenes,
-        context=context or 0,
-        samples=samples,
-        split=split,
-        step=step,
-        device=device,
-    )
+    found = evaluated(run, shards, context=[number for numbers in context for number in numbers], **options)
     answer(found.to_json(), [found.table()], as_json=as_json)
+    result = Path(found.result)
+    plot = result.with_name(result.name.replace("result-", "plot-", 1)).with_suffix(".png")
+    try:
+        write_plot(found, plot)
+    except OptionError as error:  # matplotlib is absent: the figures stand without a plot
+        say(f"no plot: {error}")
+    else:
+        say(f"{result}\n{plot}")
 
 
 @gqn.command()
@@ -199,3 +217,14 @@ def export(run: Path, output: Path, step: Any) -> None:
     from gqn_model.export import export_weights
 
     click.echo(export_weights(run, output, step))
+
+
+@gqn.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The picture: .png or .jpg.")
+def plot(runs: tuple[Path, ...], output: Path) -> None:
+    """Draw the curves of one or several runs over their steps, from the log.jsonl of each. Needs matplotlib."""
+    from gqn_model.plots import write_curves
+
+    write_curves(runs, output)
+    click.echo(output)

@@ -211,7 +211,8 @@ def test_a_network_learns_from_them_and_goes_on(name, raw, tmp_path):
     assert read_config(run) == load_checkpoint(run).config
     found = evaluate(run, str(folder), samples=2)
     assert found.scenes == 3
-    assert np.isfinite(found.excess.mean)
+    assert [at.context for at in found.sweep] == [1, 2, 3]
+    assert np.isfinite(found.at(3).excess.mean)
 
 
 def test_a_run_is_not_given_cameras_of_another_kind(tmp_path):

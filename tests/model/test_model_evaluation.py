@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +16,11 @@ from PIL import Image
 from synthetic import batch_of, scenes_of, small
 
 import cli
-from gqn_data.errors import DestinationError, OptionError, RunMismatch
-from gqn_data.loader import SceneLoader
+from gqn_data.errors import DestinationError, OptionError
 from gqn_model.baselines import mean_image, nearest_view
 from gqn_model.batches import training_batches
 from gqn_model.checkpoints import checkpoint_steps, load_checkpoint, read_config
 from gqn_model.config import declarations, resolve
-from gqn_model.evaluation import BASELINES, evaluate
 from gqn_model.inputs import Context
 from gqn_model.pictures import Row, grid
 from gqn_model.runs import read_facts, resume_run, start_run
@@ -85,54 +82,6 @@ def test_a_new_run_does_not_overwrite_another(bars: Path, bars_run: Path) -> Non
         start_run(str(bars), small(steps=1), out=bars_run)
 
 
-def test_the_evaluation_writes_its_questions_down_and_asks_the_same_again(bars: Path, bars_run: Path) -> None:
-    first = evaluate(bars_run, str(bars), scenes=7, context=2, samples=3)
-    again = evaluate(bars_run, str(bars), scenes=7, context=2, samples=3)
-    assert first == again
-    index = json.loads(Path(first.index).read_bytes())["entries"]
-    assert [entry["scene"] for entry in index] == list(range(7))
-    for entry in index:
-        assert len(set(entry["context"])) == 2
-        assert entry["query"] not in entry["context"]
-
-
-def test_an_evaluation_on_other_questions_than_those_written_down_is_refused(
-    bars: Path, bars_run: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(bars_run, run)
-    index = Path(evaluate(run, str(bars), scenes=4, context=1, samples=1).index)
-    value = json.loads(index.read_bytes())
-    value["entries"][2]["query"] = 99
-    index.write_text(json.dumps(value))
-    with pytest.raises(RunMismatch, match="other questions"):
-        evaluate(run, str(bars), scenes=4, context=1, samples=1)
-
-
-def test_the_figures_of_the_evaluation_are_those_of_its_definitions(bars: Path, bars_run: Path) -> None:
-    found = evaluate(bars_run, str(bars), scenes=10, context=2, samples=4)
-    assert found.scenes == 10
-    scores = {score.name: score for score in found.scores}
-    # the baseline, computed again from the index alone
-    loader = SceneLoader(bars, split="test", batch_size=10, context=(2, 2), shuffle=False, epochs=1, frame_size=16)
-    batch = next(iter(loader))
-    loader.close()
-    frames = batch.context_frames.double() / 255
-    apart = (batch.context_poses[:, :, :2] - batch.query_pose[:, None, :2]).norm(dim=-1)
-    errors = [float(((frames[k, int(apart[k].argmin())] - batch.target[k] / 255) ** 2).mean()) for k in range(10)]
-    nearest = scores["nearest view"]
-    assert nearest.psnr.mean == pytest.approx(sum(-10 * math.log10(e) for e in errors) / 10, abs=1e-4)
-    assert nearest.psnr_of_mean_error == pytest.approx(-10 * math.log10(sum(errors) / 10), abs=1e-4)
-    assert nearest.rmse.mean == pytest.approx(sum(255 * math.sqrt(e) for e in errors) / 10, abs=1e-3)
-    # the mean of samples is never worse than the samples, by convexity
-    assert scores["prior mean"].psnr_of_mean_error >= scores["prior sample"].psnr_of_mean_error
-    assert found.excess.mean == pytest.approx(found.nats_per_dim.mean * 768 - 768 * 0.56226, abs=0.05)
-    better = max(scores[name].psnr.mean for name in BASELINES)
-    assert found.lead("psnr") == pytest.approx(scores["prior mean"].psnr.mean - better)
-    for name in BASELINES:
-        assert name in found.table()
-
-
 def test_the_mean_image_is_the_mean_of_the_targets() -> None:
     frames, poses = scenes_of(6, 5, 16)
     batches = [batch_of(frames[:4], poses[:4], 3, 0), batch_of(frames[4:], poses[4:], 3, 1)]
@@ -182,9 +131,14 @@ def test_the_commands_train_evaluate_sample_and_go_on(bars: Path, tmp_path: Path
     done = _gqn("train", "--resume", run, "--steps", 3)
     assert done.exit_code == 0, done.output
     assert checkpoint_steps(run)[-1] == 3
-    done = _gqn("evaluate", run, "--scenes", 4, "--samples", 2, "--json")
+    done = _gqn("evaluate", run, "--scenes", 4, "--samples", 2, "--context", "1,3", "--context", 2, "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["scenes"] == 4
+    found = json.loads(done.stdout)
+    assert found["scenes"] == 4
+    assert [at["context"] for at in found["sweep"]] == [1, 2, 3]
+    assert json.loads(Path(found["result"]).read_bytes()) == found
+    with Image.open(Path(found["result"].replace("result-", "plot-")).with_suffix(".png")) as image:
+        assert image.width > 600
     picture = tmp_path / "picture.png"
     done = _gqn("sample", run, "-o", picture, "--scenes", 3, "--context", 2)
     assert done.exit_code == 0, done.output
@@ -204,6 +158,9 @@ def test_the_commands_train_evaluate_sample_and_go_on(bars: Path, tmp_path: Path
         (["train", "--shards", "/nowhere", "--device", "gpu"], 2, "possible here"),
         (["train", "--resume", "/nowhere"], 1, "gqn train"),
         (["evaluate", "/nowhere"], 1, "gqn train"),
+        (["evaluate", "/nowhere", "--context", "1,x"], 2, "'x' is not a valid integer"),
+        (["evaluate", "/nowhere", "--context", "0"], 2, "x>=1"),
+        (["evaluate", "/nowhere", "--index", "/nothing"], 2, "no such index"),
         (["sample", "/nowhere", "-o", "x.png"], 1, "gqn train"),
     ],
 )

@@ -78,7 +78,7 @@ def test_a_run_is_evaluated_from_a_store(
     bars: Path, bars_run: Path, there: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GQN_CACHE", str(tmp_path / "cache"))
-    options = {"scenes": 4, "context": 0, "samples": 2, "split": "test", "step": None, "device": "cpu"}
-    here = evaluate(bars_run, str(bars), **options)  # type: ignore[arg-type]
-    found = evaluate(bars_run, f"{there}/zarr/{bars.name}", **options)  # type: ignore[arg-type]
-    assert found.to_json()["scores"] == here.to_json()["scores"]
+    here = evaluate(bars_run, str(bars), scenes=4, context=[1, 3], samples=2)
+    found = evaluate(bars_run, f"{there}/zarr/{bars.name}", scenes=4, context=[1, 3], samples=2)
+    assert found.to_json()["sweep"] == here.to_json()["sweep"]
+    assert found.questions == here.questions
