@@ -1,4 +1,4 @@
-"""trackio: runs kept on this machine, or at a Hugging Face Space. Needs the package `trackio`; an account for the Space alone.
+"""trackio: runs kept on this machine, or at a Hugging Face Space. Needs the package `trackio`.
 
 Where it keeps them and where it sends them is said by its own environment (`TRACKIO_DIR`, `TRACKIO_SPACE_ID`,
 `TRACKIO_SERVER_URL`).
