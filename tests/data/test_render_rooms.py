@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from solid_points import points_of
 
 from gqn_data.render import rooms, shapes, textures
 from gqn_data.render.room_cameras import render_ring_scene, sample_ring_scene, to_world
@@ -20,27 +21,6 @@ indices = st.integers(0, 10**7)
 
 def sample(index, seed=0, views=10, split="train"):
     return sample_ring_scene(index, seed=seed, split=split, views=views)
-
-
-def points_of(solid):
-    """Points on the surface of a solid, in world coordinates, by what its kind and sizes mean."""
-    turns = np.linspace(0, 2 * math.pi, 24, endpoint=False)
-    circle = np.stack([np.cos(turns), np.sin(turns), 0 * turns], axis=1)
-    up = np.array((0, 0, 1.0))
-    a, b, c = (*solid.sizes, 0, 0)[:3]
-    if solid.kind == shapes.BOX:
-        local = np.array(list(itertools.product((-a, a), (-b, b), (-c, c))))
-    elif solid.kind == shapes.CYLINDER:
-        local = np.concatenate([a * circle + b * up, a * circle - b * up])
-    elif solid.kind == shapes.CONE:
-        local = np.concatenate([a * circle - b * up, [b * up]])
-    elif solid.kind == shapes.BAR:
-        local = np.concatenate([circle * a + sign * (b + math.sqrt(3) * a * circle[:, 1:2]) * up for sign in (1, -1)])
-    elif solid.kind == shapes.CAPSULE:
-        local = np.concatenate([a * circle + b * up, a * circle - b * up, [(a + b) * up, -(a + b) * up]])
-    else:
-        local = np.concatenate([a * circle, [a * up, -a * up]])
-    return local @ solid.turn + solid.centre
 
 
 @settings(max_examples=100, deadline=None)
