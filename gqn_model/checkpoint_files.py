@@ -66,11 +66,12 @@ def check_sum(run: Path, step: int, raw: bytes) -> None:
 
 
 def remove_checkpoints(run: Path, steps: Iterable[int]) -> None:
-    """Removes checkpoints."""
+    """Removes checkpoints, and what a run that was killed at this left of one."""
     for step in steps:
-        path = checkpoint_path(run, step)
-        sum_path(path).unlink(missing_ok=True)  # first, so that what is left is never taken for whole
-        path.unlink(missing_ok=True)
+        checkpoint_path(run, step).unlink(missing_ok=True)  # first: what a kill leaves is small, and no checkpoint
+    for path in (run / FOLDER).glob("*.pt.sha256"):
+        if not path.with_suffix("").exists():
+            path.unlink(missing_ok=True)
 
 
 def refuse_packed(raw: bytes) -> None:
