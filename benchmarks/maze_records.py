@@ -1,0 +1,144 @@
+"""The real mazes for the fit and the comparison: frames, exact cameras, and what their rows and columns tell.
+
+Reads DeepMind's records where they lie and keeps nothing of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gqn_data import images
+from gqn_data.layout import SceneLayout
+from gqn_data.render.compiled import compiled
+from gqn_data.render.maze_cast import BLOCK, CORRIDOR, meet_wall
+from gqn_data.render.maze_layout import SIDE
+from gqn_data.render.mazes import to_places
+from gqn_data.tfrecords import read_records
+from gqn_data.wire import SceneScanner
+
+SIZE = 84
+MIDDLE = SIZE / 2
+CLEAN_ROWS = 64  # below is the status line
+_MARKS = 66, 9  # columns from here on hold small marks in the rows above that
+_SKY = np.array((149, 224, 255))
+
+Rows = NDArray[np.float64]  # (views, SIZE), a row for each column of pixels; NaN where there is none
+Plan = NDArray[np.int64]  # (SIDE, SIDE) by row and column: BLOCK, or open
+
+
+@dataclass(frozen=True)
+class RealMaze:
+    """One real scene.
+
+    Attributes:
+        name: split and number in it.
+        frames: uint8 (views, SIZE, SIZE, 3).
+        places: float64 (views, 3): x, y in cells, yaw.
+        jpegs: the frames as they were stored.
+    """
+
+    name: str
+    frames: NDArray[np.uint8]
+    places: NDArray[np.float64]
+    jpegs: tuple[bytes, ...]
+
+
+def read_mazes(folder: Path) -> list[RealMaze]:
+    """The scenes of all files of a raw folder of mazes, train first."""
+    mazes = []
+    scanner = SceneScanner(SceneLayout(views=300, height=SIZE, width=SIZE))
+    for split in ("train", "test"):
+        records = [
+            (path, record) for path in sorted((folder / split).glob("*.tfrecord")) for record in read_records(path)
+        ]
+        for number, (path, record) in enumerate(records):
+            scene = scanner.scan(record, path)
+            parts = zip(scene.offsets, scene.lengths)
+            jpegs = tuple(bytes(record.payload[begin : begin + length]) for begin, length in parts)
+            frames = np.stack([images.decode(jpeg) for jpeg in jpegs])
+            places = to_places(scene.cameras.astype(np.float64))
+            mazes.append(RealMaze(f"{split} {number}", frames, places, jpegs))
+    return mazes
+
+
+def wall_tops(maze: RealMaze) -> Rows:
+    """Where the sky ends in each column of each frame: the row of the border, by colour."""
+    sky = np.abs(maze.frames.astype(np.int64) - _SKY).max(axis=-1) < 28
+    rows = np.argmin(sky, axis=1).astype(np.float64)
+    seen = (rows > 4) & (rows < MIDDLE)
+    seen[:, _MARKS[0] :] &= rows[:, _MARKS[0] :] > _MARKS[1]
+    return np.where(seen, rows, np.nan)
+
+
+def wall_feet(maze: RealMaze, expected: Rows, reach: int = 5, least: float = 60.0) -> Rows:
+    """Where each column changes most, at most `reach` rows from where a wall's foot is expected."""
+    frames = maze.frames.astype(np.float64)
+    steps = np.zeros((len(frames), SIZE + 1, SIZE))
+    # Two rows on each side, so that noise of one does not count.
+    steps[:, 2 : SIZE - 1] = np.abs(frames[:, 2:-1] + frames[:, 3:] - frames[:, 1:-2] - frames[:, :-3]).sum(axis=-1) / 2
+    best, rows = np.full(expected.shape, least), np.full(expected.shape, np.nan)
+    for offset in range(-reach, reach + 1):
+        row = np.clip(np.round(expected) + offset, 2, SIZE - 2)
+        step = np.take_along_axis(steps, row.astype(int)[:, None], axis=1)[:, 0]
+        rows, best = np.where(step > best, row, rows), np.maximum(step, best)
+    return np.where((expected > MIDDLE + 3) & (expected < CLEAN_ROWS + 6), rows, np.nan)
+
+
+@compiled
+def _fill_depths(plan: Plan, places: NDArray[np.float64], tangents: NDArray[np.float64], depths: Rows) -> None:
+    for view in range(places.shape[0]):
+        x, y, yaw = places[view, 0], places[view, 1], places[view, 2]
+        for column in range(tangents.shape[0]):
+            right = tangents[column]
+            dx, dy = np.cos(yaw) + right * np.sin(yaw), np.sin(yaw) - right * np.cos(yaw)
+            depths[view, column] = meet_wall(plan, x, y, dx, dy).t
+
+
+def depths(plan: Plan, places: NDArray[np.float64], tangents: NDArray[np.float64]) -> Rows:
+    """How far ahead of the camera the wall in each column is, in cells.
+
+    Args:
+        plan: of the maze.
+        places: (views, 3).
+        tangents: of the angle to the right of each column's middle.
+    """
+    found = np.empty((len(places), len(tangents)))
+    _fill_depths(plan, places, tangents, found)
+    return found
+
+
+def column_tangents(tangent: float, shift: float = 0.0) -> NDArray[np.float64]:
+    """The tangents of all columns of pixels, for one of half the field of view and a middle that is off by `shift`."""
+    return np.asarray((np.arange(SIZE) + 0.5 + shift - MIDDLE) / MIDDLE * tangent, dtype=np.float64)
+
+
+def carve(maze: RealMaze, tangent: float, rise: float) -> Plan:
+    """A first plan of a maze: open is what enough rays pass.
+
+    Args:
+        maze: whose frames and cameras are used.
+        tangent: of half the field of view.
+        rise: of the walls' tops above the eye, in cells.
+    """
+    tops = wall_tops(maze)
+    passed, met = np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE))
+    right = column_tangents(tangent)
+    ahead = rise * MIDDLE / (tangent * (MIDDLE - tops))
+    x, y, yaw = (maze.places[:, k, None] for k in range(3))
+    dx, dy = np.cos(yaw) + right * np.sin(yaw), np.sin(yaw) - right * np.cos(yaw)
+    near = ahead < 4.5
+    for at in np.arange(0.0, 4.5, 0.1):
+        _count(passed, (x + at * dx)[near & (at < ahead - 0.3)], (y + at * dy)[near & (at < ahead - 0.3)])
+    beyond = ahead + 0.2 / np.hypot(dx, dy)
+    _count(met, (x + beyond * dx)[near], (y + beyond * dy)[near])
+    return np.where(passed > np.maximum(30, 2 * met), CORRIDOR, BLOCK).astype(np.int64)
+
+
+def _count(counts: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+    column, row = np.floor(x).astype(int), np.floor(y).astype(int)
+    inside = (column >= 0) & (row >= 0) & (column < SIDE) & (row < SIDE)
+    np.add.at(counts, (row[inside], column[inside]), 1)
