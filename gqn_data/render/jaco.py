@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gqn_data.render import RenderedScene, textures
 from gqn_data.render.jaco_arm import arm_solids, distance_to_arm, place_parts, sample_joints
+from gqn_data.render.room_cameras import to_world
 from gqn_data.render.rooms import EYE_HEIGHT, RING_RADIUS, RoomScene, Thing, render_room, sample_light
 from gqn_data.render.shapes import SPHERE, Solid, Vector
 from gqn_data.render.streams import scene_stream
@@ -22,9 +23,9 @@ from gqn_data.scene_sets import Split
 
 JACO = "jaco"
 
-# All below are guesses. World units to the metre: the arm fills a good part of a frame, and stretched out it is still
-# farther from every camera than from the wall.
-SCALE = 2.0
+# All below are guesses. World units to the metre: the arm fills a good part of a frame, the hand is in nineteen of
+# twenty frames, and stretched out the arm stays 0.9 away from every place where a camera may stand.
+SCALE = 1.8
 TARGET_RADIUS = 0.09  # metres
 # The target floats within reach of the arm: distance from its axis and height of its middle, in metres.
 _TARGET_AWAY, _TARGET_HEIGHT = (0.3, 0.75), (TARGET_RADIUS, 0.8)
@@ -82,7 +83,10 @@ def _sample_target(random: np.random.Generator, ends: NDArray[np.float64]) -> Ve
 
 
 def jaco_cameras(random: np.random.Generator, views: int) -> NDArray[np.float64]:
-    """The cameras (views, 5) about the arm, in world units, looking at it."""
+    """Raw cameras (views, 5) about the arm, looking at it.
+
+    The raw numbers are those of the ring rooms, which were fitted; that jaco has the same is a guess.
+    """
     draws = random.random((views, 6))
 
     def between(column: int, low: float, high: float) -> NDArray[np.float64]:
@@ -93,20 +97,20 @@ def jaco_cameras(random: np.random.Generator, views: int) -> NDArray[np.float64]
     aside = _AIM_ASIDE
     to_x, to_y = between(3, -aside, aside) - x, between(4, -aside, aside) - y
     to_z = between(5, *_AIM_HEIGHT) - z
-    return np.stack([x, y, z, np.arctan2(to_y, to_x), np.arctan2(to_z, np.hypot(to_x, to_y))], axis=1)
-
-
-def world_to_raw(world: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The raw numbers of cameras (views, 5) in world units.
-
-    As in the ring rooms, whose numbers were fitted: 1 is the ring's radius, 0 the middle of the room at the height
-    of the eye. That jaco has the same is a guess.
-    """
-    return (world - (0.0, 0.0, EYE_HEIGHT, 0.0, 0.0)) / (RING_RADIUS, RING_RADIUS, RING_RADIUS, 1.0, 1.0)
+    return np.stack(
+        [
+            x / RING_RADIUS,
+            y / RING_RADIUS,
+            (z - EYE_HEIGHT) / RING_RADIUS,
+            np.arctan2(to_y, to_x),
+            np.arctan2(to_z, np.hypot(to_x, to_y)),
+        ],
+        axis=1,
+    )
 
 
 def sample_jaco_scene(index: int, *, seed: int, split: Split, views: int) -> tuple[JacoScene, NDArray[np.float64]]:
-    """Scene `index` and its cameras (views, 5) in world units; more views begin with the same ones."""
+    """Scene `index` and its raw cameras (views, 5); more views begin with the same ones."""
     random = scene_stream(seed, JACO, split, index)
     scene = sample_jaco_room(random)
     return scene, jaco_cameras(random, views)
@@ -116,6 +120,7 @@ def render_jaco_scene(
     index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool
 ) -> RenderedScene:
     """Scene `index` of jaco, as `gqn_data.render.Renderer` says."""
-    scene, world = sample_jaco_scene(index, seed=seed, split=split, views=views)
-    frames = render_room(scene.room, world, frame_size, supersample)
-    return RenderedScene(frames, world_to_raw(world).astype(np.float32))
+    scene, raw = sample_jaco_scene(index, seed=seed, split=split, views=views)
+    # Drawn from the numbers that are written, so that the cameras tell the truth to the last bit.
+    kept = raw.astype(np.float32)
+    return RenderedScene(render_room(scene.room, to_world(kept.astype(np.float64)), frame_size, supersample), kept)

@@ -238,11 +238,11 @@ def distance_to_arm(ends: Floats, point: Vector) -> float:
 def runs_into_itself(ends: Floats) -> bool:
     """Whether links of a placed arm overlap that do not hang together."""
     one, other = np.nonzero(_FAR_APART)
-    gaps = _distances(ends[one], ends[other]) - RADII[one] - RADII[other]
+    gaps = stretch_distances(ends[one], ends[other]) - RADII[one] - RADII[other]
     return bool((gaps < 0.0).any())
 
 
-def _distances(one: Floats, other: Floats) -> Floats:
+def stretch_distances(one: Floats, other: Floats) -> Floats:
     """The distances (pairs,) between stretches (pairs, 2, 3) and others of the same shape; none has length zero."""
     run, other_run = one[:, 1] - one[:, 0], other[:, 1] - other[:, 0]
     away = one[:, 0] - other[:, 0]

@@ -23,6 +23,7 @@ from gqn_data.render.jaco_arm import (
     place_parts,
     runs_into_itself,
     sample_joints,
+    stretch_distances,
 )
 from gqn_data.render.rooms import render_room
 from gqn_data.render.surfaces import Light
@@ -86,7 +87,9 @@ def points_of(solid, steps=9):
 
 
 def sample(index, seed=0, views=11, split="train"):
-    return sample_jaco_scene(index, seed=seed, split=split, views=views)
+    """A scene, and its cameras in world units: as documented, the ring's radius is 1 and its eye stands at 0."""
+    scene, raw = sample_jaco_scene(index, seed=seed, split=split, views=views)
+    return scene, raw * (3.25, 3.25, 3.25, 1, 1) + (0, 0, 0.78, 0, 0)
 
 
 def solids_of(scene):
@@ -140,7 +143,7 @@ def test_a_joint_moves_what_comes_after_it_and_nothing_else(joint, joints, turn)
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(poses())
 def test_the_ends_of_neighbouring_links_meet(joints):
     ends = place_parts(joints)
@@ -214,31 +217,53 @@ def test_an_arm_folded_onto_itself_is_told_from_one_that_is_not():
     assert not all(hits)
 
 
-@settings(max_examples=60, deadline=None)
-@given(poses())
-def test_whether_links_overlap_agrees_with_points_along_them(joints):
-    ends = place_parts(joints)
-    steps = np.linspace(0, 1, 30)[:, None]
-    along = [start + steps * (end - start) for start, end in ends]
-    closest = math.inf
-    for (i, one), (j, other) in itertools.permutations(enumerate(PARTS), 2):
-        far = (one.link <= 2 and other.link >= 4) or (one.link <= 1 and other.link == 3)
-        if far or (one.link == 3 and other.link >= 6):
-            apart = np.linalg.norm(along[i][:, None] - along[j][None], axis=-1).min() - one.radius - other.radius
-            closest = min(closest, apart)
-    if abs(closest) > 0.005:
-        assert runs_into_itself(ends) == (closest < 0)
+def test_whether_links_overlap_agrees_with_points_along_them():
+    random, steps = np.random.default_rng(2), np.linspace(0, 1, 30)[:, None]
+    pairs = [
+        (i, j)
+        for (i, one), (j, other) in itertools.permutations(enumerate(PARTS), 2)
+        if (one.link <= 2 and other.link >= 4)
+        or (one.link <= 1 and other.link == 3)
+        or (one.link == 3 and other.link >= 6)
+    ]
+    told = []
+    for _ in range(80):
+        joints = random.uniform(*JOINT_RANGES.T)
+        joints[2] = random.uniform(0.33, 1.5)  # the forearm folded towards the upper arm
+        ends = place_parts(joints)
+        along = [start + steps * (end - start) for start, end in ends]
+        closest = min(
+            np.linalg.norm(along[i][:, None] - along[j][None], axis=-1).min() - PARTS[i].radius - PARTS[j].radius
+            for i, j in pairs
+        )
+        if abs(closest) > 0.01:  # the points lie as far apart
+            told.append(closest < 0)
+            assert runs_into_itself(ends) == told[-1]
+    assert 10 < sum(told) < len(told) - 10
+
+
+def test_the_distance_of_two_stretches_is_that_of_their_nearest_points():
+    random, steps = np.random.default_rng(4), np.linspace(0, 1, 60)[:, None]
+    one, other = random.uniform(-1, 1, (2, 300, 2, 3))
+    other[:100] = one[:100] + random.uniform(-1, 1, (100, 1, 3))  # parallel
+    found = stretch_distances(one, other)
+    assert found == pytest.approx(stretch_distances(other, one))
+    assert found == pytest.approx(stretch_distances(one[:, ::-1], other))
+    for i in range(300):
+        a, b = (start + steps * (end - start) for start, end in (one[i], other[i]))
+        seen = np.linalg.norm(a[:, None] - b[None], axis=-1).min()
+        assert seen - 0.06 < found[i] <= seen + 1e-9
 
 
 @settings(max_examples=25, deadline=None)
 @given(poses(), st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 1.3)))
-def test_the_distance_to_the_arm_is_never_more_than_to_its_surface(joints, point):
-    solids = arm_solids(joints, 1.0)
-    surface = np.concatenate([points_of(solid) for solid in solids])
+def test_the_distance_to_the_arm_is_that_to_its_surface(joints, point):
+    surface = np.concatenate([points_of(solid, steps=30) for solid in arm_solids(joints, 1.0)])
     seen = np.linalg.norm(surface - point, axis=1).min()
     found = distance_to_arm(place_parts(joints), point)
     assert found <= seen + 1e-9
-    assert found >= seen - 0.08  # a flat end is taken for a dome: no more than a radius
+    if found > 0:
+        assert found >= seen - 0.035  # a flat end of a cylinder is taken for a dome
 
 
 # Scenes
@@ -275,19 +300,19 @@ def test_an_arm_in_the_floor_is_known(joints):
     assert low - 0.06 <= found <= low + 1e-9
 
 
-@settings(max_examples=50, deadline=None)
-@given(indices, seeds)
-def test_the_target_is_in_the_room_in_reach_and_clear_of_the_arm(index, seed):
-    scene, _ = sample(index, seed, views=1)
-    arm, ball = solids_of(scene)
-    centre, radius = np.array(ball.centre), ball.sizes[0]
-    assert radius == pytest.approx(TARGET_RADIUS * SCALE)
-    assert centre == pytest.approx(np.array(scene.target) * SCALE)
-    assert np.abs(centre[:2]).max() + radius < 3.5
-    assert centre[2] - radius >= -1e-9
-    assert math.dist(scene.target, (0, 0, D1)) < 0.918 + TARGET_RADIUS
-    points = np.concatenate([points_of(solid) for solid in arm])
-    assert np.linalg.norm(points - centre, axis=1).min() > radius
+@pytest.mark.parametrize("seed", [0, 2**40])
+def test_the_target_is_in_the_room_in_reach_and_clear_of_the_arm(seed):
+    for index in range(100):
+        scene, _ = sample(index, seed, views=1)
+        arm, ball = solids_of(scene)
+        centre, radius = np.array(ball.centre), ball.sizes[0]
+        assert radius == pytest.approx(TARGET_RADIUS * SCALE)
+        assert centre == pytest.approx(np.array(scene.target) * SCALE)
+        assert np.abs(centre[:2]).max() + radius < 3.5
+        assert centre[2] - radius >= -1e-9
+        assert math.dist(scene.target, (0, 0, D1)) < 0.918 + TARGET_RADIUS
+        points = np.concatenate([points_of(solid) for solid in arm])
+        assert np.linalg.norm(points - centre, axis=1).min() > radius
 
 
 @settings(max_examples=50, deadline=None)
@@ -320,12 +345,14 @@ def test_the_cameras_look_at_the_arm_from_all_around(index, seed):
 
 @settings(max_examples=20, deadline=None)
 @given(indices, seeds)
-def test_raw_cameras_are_the_world_s_by_one_scale(index, seed):
-    scene = render_jaco_scene(index, seed=seed, split="test", frame_size=16, views=4, supersample=False)
-    _, world = sample_jaco_scene(index, seed=seed, split="test", views=4)
+def test_the_cameras_of_the_record_are_the_ones_that_the_frames_were_drawn_from(index, seed):
+    scene = render_jaco_scene(index, seed=seed, split="test", frame_size=16, views=3, supersample=False)
     assert scene.cameras.dtype == np.float32
-    assert scene.cameras[:, :3] * 3.25 + (0, 0, 0.78) == pytest.approx(world[:, :3], abs=1e-5)
-    assert scene.cameras[:, 3:] == pytest.approx(world[:, 3:], abs=1e-6)
+    assert np.abs(scene.cameras[:, :2]).max() <= 1
+    assert (np.abs(scene.cameras[:, 3]) <= np.float32(math.pi)).all()
+    things, _ = sample_jaco_scene(index, seed=seed, split="test", views=3)
+    world = scene.cameras.astype(float) * (3.25, 3.25, 3.25, 1, 1) + (0, 0, 0.78, 0, 0)
+    assert (render_room(things.room, world, 16, False) == scene.frames).all()
 
 
 def project(points, camera, size):
@@ -452,5 +479,5 @@ def test_frames_of_any_size_show_the_same_scene(supersample):
 
     small, large = render(32), render(256)
     shrunk = large.reshape(3, 32, 8, 32, 8, 3).mean(axis=(2, 4))
-    assert np.abs(small - shrunk).mean() < 6
+    assert np.abs(small - shrunk).mean() < (4 if supersample else 9)  # edges are jagged with one ray a pixel
     assert np.abs(render(64).mean(axis=(1, 2)) - large.mean(axis=(1, 2))).max() < 3

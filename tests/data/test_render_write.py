@@ -26,7 +26,7 @@ SMALL = {"frame_size": 16, "views": 2, "supersample": False, "workers": 1}
 
 
 MEANS_OF_SCENE_0 = {
-    "jaco": [187.5, 173.7, 145.7],
+    "jaco": [176.0, 172.6, 156.4],
     "mazes": [135.0, 153.5, 112.6],
     "rooms_free_camera_no_object_rotations": [164.3, 154.1, 103.5],
     "rooms_free_camera_with_object_rotations": [134.6, 139.9, 150.2],
