@@ -88,8 +88,8 @@ class Figures:
 
     @staticmethod
     def of(frames: Frames) -> Figures:
-        """The figures of some frames (scenes, views, 64, 64, 3)."""
-        flat = frames.reshape(-1, _SIZE, _SIZE, 3)
+        """The figures of some frames (scenes, views, height, width, 3)."""
+        flat = frames.reshape(-1, *frames.shape[2:])
         grey = flat.mean(axis=-1)
         steps = np.abs(np.diff(grey, axis=1))[:, :, 1:] + np.abs(np.diff(grey, axis=2))[:, 1:]
         return Figures(

@@ -145,14 +145,14 @@ def _circuits(foot: _Colour, panels: int) -> Callable[[np.random.Generator, _Sha
         for _ in range(panels):
             row, column = random.integers(0, 128, 2)
             high, wide = random.integers(10, 44, 2)
-            _tone(shade, row, column, high, wide, random.choice((0.94, 1.05)))
+            _tone(shade, row, column, high, wide, random.choice((0.93, 1.06)))
         for _ in range(54):
             row, column = 4 * random.integers(0, 32, 2)
-            across = bool(random.integers(4))  # most of them run level
+            across = bool(random.integers(3))  # most of them run level
             length = int(random.integers(12, 44))
-            _line(shade, row, column, length, across, 1.5, 0.84)
+            _line(shade, row, column, length, across, 1.5, 0.8)
             _tone(shade, row - 1, column - 1, 3.5, 3.5, 0.88)
-        texels = np.maximum(shade, 0.8)[..., None] * colour  # no darker where tracks cross
+        texels = np.maximum(shade, 0.76)[..., None] * colour  # no darker where tracks cross
         texels[: SIZE // 32] *= 0.88
         _foot(texels, foot, 0.75, 0.09)
         texels[int(0.975 * SIZE) :] *= 0.8

@@ -31,7 +31,8 @@ _DRIVE = 10.0  # of the wanted speed, a second
 # The mind; chosen so that turns, steps and places are spread as the real ones are.
 _REACHED = 0.45  # cells from a waypoint
 _BODY = 0.25  # half the width that a straight way must have
-_EAGER = 0.4  # chance of turning towards the wanted direction, a radian off it
+_EAGER = 0.55  # chance of turning towards the wanted direction, a radian off it
+_SLOWER = 0.3  # chance of letting go of a key that was pressed
 _WANDER, _WANDER_KEPT = 0.2, 0.92  # the wanted direction's wandering about the way, a view
 _LOOKS, _RESTS = 0.006, 0.012  # chances of beginning to look around, and to stand still, a view
 _AHEAD, _ASIDE = 0.7, 2.2  # up to so far off the way the player pushes forward, and sideways
@@ -120,11 +121,11 @@ class _Mind:
         self._places = sorted(self._open)
         self._way: list[tuple[float, float]] = []
         self._wobble = 0.0
-        self._looking = self._look = self._resting = 0
+        self._looking = self._look = self._last = self._resting = 0
 
     def keys(self, yaw: float) -> tuple[int, float | None]:
         """The turning key (-1, 0, 1, counter-clockwise) and the direction pushed in, from the view, or None."""
-        chance = self._random.random(6).tolist()
+        chance = self._random.random(7).tolist()
         x, y = self._waypoint()
         rest = _wrapped(math.atan2(y - self._player.y, x - self._player.x) - yaw)
         self._wobble = _WANDER_KEPT * self._wobble + _WANDER * (2 * chance[0] - 1)
@@ -139,6 +140,9 @@ class _Mind:
             # The farther off the wanted direction, the surer the key.
             surely = chance[2] < _EAGER * abs(error)
             key = (1 if error > 0 else -1) if surely else int(3 * chance[3]) - 1
+            if key == self._last and chance[6] < _SLOWER:
+                key = 0
+        self._last = key
         if self._resting:
             self._resting -= 1
             return key, None

@@ -26,13 +26,13 @@ SMALL = {"frame_size": 16, "views": 2, "supersample": False, "workers": 1}
 
 
 MEANS_OF_SCENE_0 = {
-    "jaco": [176.0, 172.6, 156.4],
-    "mazes": [135.0, 153.5, 112.6],
-    "rooms_free_camera_no_object_rotations": [164.3, 154.1, 103.5],
-    "rooms_free_camera_with_object_rotations": [134.6, 139.9, 150.2],
-    "rooms_ring_camera": [201.4, 178.3, 122.3],
-    "shepard_metzler_5_parts": [7.2, 7.7, 7.4],
-    "shepard_metzler_7_parts": [12.0, 10.8, 10.5],
+    "jaco": [202.1, 187.3, 158.8],
+    "mazes": [134.9, 153.4, 112.5],
+    "rooms_free_camera_no_object_rotations": [164.6, 154.4, 104.8],
+    "rooms_free_camera_with_object_rotations": [133.3, 144.0, 154.5],
+    "rooms_ring_camera": [205.5, 180.7, 124.3],
+    "shepard_metzler_5_parts": [7.4, 7.7, 7.7],
+    "shepard_metzler_7_parts": [12.3, 11.1, 10.8],
 }
 
 
