@@ -165,43 +165,42 @@ def evaluate(
 @gqn.command()
 @_run
 @_old_shards
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The picture: .png or .jpg.")
-@click.option("--scenes", type=click.IntRange(1, 32), default=8, show_default=True, help="Scenes shown, a column each.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The picture: .png or .jpg; of a walk .gif or .mp4.",
+)
+@click.option("--scenes", type=click.IntRange(1, 32), help="Scenes shown, a column each.  [default: 8]")
 @_context
-@click.option("--samples", type=click.IntRange(0, 16), default=2, show_default=True, help="Prior samples shown.")
+@click.option("--samples", type=click.IntRange(0, 16), help="Prior samples shown.  [default: 2, of a walk 1]")
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which split.")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of views and the noise."
 )
+@click.option("--walk", is_flag=True, help="A moving picture: a walk around one scene.")
+@click.option("--scene", type=click.IntRange(0), help="The scene of the walk.  [default: 0]")
+@click.option("--frames", type=click.IntRange(2, 2000), help="Frames of the walk.  [default: what suits its path]")
+@click.option("--rate", type=click.FloatRange(1, 50), help="Frames of the walk a second.  [default: 15]")
 @_step
 @_device
-def sample(
-    run: Path,
-    shards: str | None,
-    output: Path,
-    scenes: int,
-    context: int | None,
-    samples: int,
-    split: Any,
-    seed: int,
-    step: Any,
-    device: str,
-) -> None:
-    """Write a picture: context views, the ground truth, and below it what the network predicts from its prior."""
+def sample(run: Path, shards: str | None, output: Path, context: int | None, walk: bool, **options: Any) -> None:
+    """Write a picture: context views, the ground truth, and below it what the network predicts from its prior.
+
+    With --walk a moving one: the camera goes around a scene, by a path that follows from the scene's own cameras; the
+    context views and the noise of the latents stay the same on the way.
+    """
     from gqn_model import predictions, runs
 
-    predictions.write_predictions(
-        run,
-        shards or runs.read_facts(run).shards,
-        output,
-        scenes=scenes,
-        context=context or 0,
-        samples=samples,
-        split=split,
-        seed=seed,
-        step=step,
-        device=device,
-    )
+    other = ("scenes",) if walk else ("scene", "frames", "rate")
+    wrong = [f"--{name}" for name in other if options[name] is not None]
+    if wrong:
+        raise click.UsageError(f"{', '.join(wrong)} is for a picture {'without' if walk else 'with'} --walk")
+    if not walk and output.suffix.lower() in (".gif", ".mp4"):
+        raise click.UsageError(f"{output}: a picture that moves is one of a walk; add --walk, or write .png or .jpg")
+    write: Any = predictions.write_walk if walk else predictions.write_predictions
+    write(run, shards or runs.read_facts(run).shards, output, context=context or 0, **given(options))
     click.echo(output)
 
 
