@@ -1,26 +1,82 @@
 """Frames a second of every renderer, and our frames beside real ones.
 
-python -m benchmarks.render                                  the table of docs/rendering.md
+python -m benchmarks.render                                  the tables of docs/rendering.md
+python -m benchmarks.render --json                           the same for programs
 python -m benchmarks.render --compare FOLDER -o sheet.png    a sheet and the figures of appearance
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from gqn_data.render import RENDERERS
 from gqn_data.render.write import render_scene_set
 from gqn_data.scene_sets import SCENE_SETS
 from gqn_data.workers import usable_cores
 
-_WARM_UP = 5
+_WARM_UP = 3  # scenes
+
+# Frames a second of the prototype on one core, with 2x2 supersampling and shadows: what is to be matched at least.
+PROTOTYPE = {
+    "rooms_ring_camera": 466,
+    "rooms_free_camera_with_object_rotations": 90,
+    "jaco": 203,
+    "mazes": 974,
+}
+# Seconds that the whole command may take on two cores for 2000 scenes of the ring: with 2x2 supersampling, and without.
+COMMAND_SET, COMMAND_WORKERS = "rooms_ring_camera", 2
+COMMAND_LIMITS = {True: 45.0, False: 20.0}
 
 
-def bare(name: str, scenes: int, supersample: bool) -> float:
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Frames a second of one set.
+
+    Attributes:
+        scene_set: the set.
+        supersample: whether 2x2 rays were cast for a pixel.
+        bare: of the renderer alone, on one core, by processor time.
+        written: of the whole way to TFRecords on the disk, by the clock, for each number of workers.
+        prototype: what a prototype made of `bare` with 2x2 supersampling; None where there was none.
+    """
+
+    scene_set: str
+    supersample: bool
+    bare: float
+    written: dict[int, float]
+    prototype: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """The whole command, from the shell's prompt to the next: seconds against the limit.
+
+    Attributes:
+        supersample: whether 2x2 rays were cast for a pixel.
+        container: what was written.
+        scenes: how many.
+        seconds: by the clock.
+        limit: for so many scenes; None for another container than TFRecords.
+    """
+
+    supersample: bool
+    container: str
+    scenes: int
+    seconds: float
+    limit: float | None
+
+
+def bare(name: str, frames: int, supersample: bool) -> float:
     """Frames per second of processor time of the renderer alone, on one core."""
     row, render = SCENE_SETS[name], RENDERERS[name]
 
@@ -33,12 +89,13 @@ def bare(name: str, scenes: int, supersample: bool) -> float:
     for index in range(_WARM_UP):
         one(index)
     begin = time.process_time()
-    frames = sum(one(index) for index in range(scenes))
-    return frames / (time.process_time() - begin)
+    made = sum(one(index) for index in range(max(1, frames // row.views)))
+    return made / (time.process_time() - begin)
 
 
-def written(name: str, scenes: int, supersample: bool, workers: int) -> float:
+def written(name: str, frames: int, supersample: bool, workers: int) -> float:
     """Frames a second of the whole way to TFRecords on the disk, start of the workers included."""
+    scenes = max(1, frames // SCENE_SETS[name].views)
     with tempfile.TemporaryDirectory() as folder:
         report = render_scene_set(
             Path(folder), name, scenes=scenes, split="train", supersample=supersample, workers=workers
@@ -46,29 +103,100 @@ def written(name: str, scenes: int, supersample: bool, workers: int) -> float:
     return report.frames / report.seconds
 
 
+def command(scenes: int, supersample: bool, container: str) -> Command:
+    """The whole command in a process of its own, on two workers; the ray caster is compiled before."""
+    options = ["--workers", str(COMMAND_WORKERS), "--format", container]
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.monotonic()
+        subprocess.run(
+            [
+                *(sys.executable, "-c", "import cli; cli.gqn_data()", "render", COMMAND_SET, "--scenes", str(scenes)),
+                *options,
+                *("--supersample" if supersample else "--no-supersample", "--root", folder),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        seconds = time.monotonic() - begin
+    limit = COMMAND_LIMITS[supersample] * scenes / 2000 if container == "tfrecord" else None
+    return Command(supersample=supersample, container=container, scenes=scenes, seconds=seconds, limit=limit)
+
+
+def measure_sets(frames: int, workers: list[int], to: TextIO) -> list[Rates]:
+    """The rates of all sets; prints them as they come."""
+    counts = "".join(f"{f'{count} worker{"s"[: count != 1]}':>11}" for count in workers)
+    head = f"  bare{counts}"
+    print(f"{'frames a second':39} | {'2x2 supersampling':^{len(head) + 18}} | one ray a pixel", file=to)
+    print(f"{'':39} | {head} | prototype: times | {head}", file=to)
+    rows = []
+    for name in RENDERERS:
+        cells = [f"{name:39}"]
+        for supersample in (True, False):
+            rates = Rates(
+                scene_set=name,
+                supersample=supersample,
+                bare=bare(name, frames // 4, supersample),
+                written={count: written(name, frames, supersample, count) for count in workers},
+                prototype=PROTOTYPE.get(name) if supersample else None,
+            )
+            cells.append(f"{rates.bare:6.0f}" + "".join(f"{rate:11.0f}" for rate in rates.written.values()))
+            if supersample:
+                known = rates.prototype
+                cells.append(f"{known:9} {rates.bare / known:5.1f} x" if known else f"{'':17}")
+            rows.append(rates)
+        print(" | ".join(cells), file=to, flush=True)
+    return rows
+
+
+def measure_command(scenes: int, to: TextIO) -> list[Command]:
+    """The whole command with and without supersampling, into TFRecords and straight into zarr; prints it."""
+    rows = []
+    for supersample in (True, False):
+        for container in ("tfrecord", "zarr"):
+            found = command(scenes, supersample, container)
+            limit = f", limit {found.limit:.1f} s" if found.limit is not None else ""
+            rays = "2x2 supersampling" if supersample else "one ray a pixel"
+            views = SCENE_SETS[COMMAND_SET].views
+            print(
+                f"gqn-data render {COMMAND_SET} --scenes {scenes} --workers {COMMAND_WORKERS} --format {container}, "
+                f"{rays}: {found.seconds:.1f} s{limit}, {scenes * views / found.seconds:.0f} frames/s",
+                file=to,
+                flush=True,
+            )
+            rows.append(found)
+    return rows
+
+
 def main() -> None:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--compare", type=Path, metavar="FOLDER", help="of the reference pictures")
     parser.add_argument("-o", "--output", type=Path, default=Path("sheet.png"), help="the sheet to write")
-    parser.add_argument("--scenes", type=int, default=1000, help="scenes for each figure")
+    parser.add_argument("--frames", type=int, default=10_000, help="about so many for each figure of a set")
+    parser.add_argument("--scenes", type=int, default=2000, help="of the whole command")
+    parser.add_argument("--workers", help="numbers of workers, as 1,2,4; all up to the cores unless told")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON; the tables go to stderr")
     arguments = parser.parse_args()
     if arguments.compare is not None:
         from benchmarks.render_compare import compare
 
         compare(arguments.compare, arguments.output)
         return
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"{usable_cores()} cores, load before the run {load}")
-    print("frames a second          |     2x2 supersampling     |     one ray a pixel       ")
-    print("set                      |  bare  1 worker  2 workers |  bare  1 worker  2 workers")
-    for name in RENDERERS:
-        cells = []
-        for supersample in (True, False):
-            figures = [bare(name, arguments.scenes // 4, supersample)]
-            figures += [written(name, arguments.scenes, supersample, workers) for workers in (1, 2)]
-            cells.append("{:6.0f} {:8.0f} {:10.0f}".format(*figures))
-        print(f"{name:24} | {' | '.join(cells)}", flush=True)
+    to = sys.stderr if arguments.json else sys.stdout
+    load, cores = os.getloadavg(), usable_cores()
+    given = arguments.workers
+    workers = [int(count) for count in given.split(",")] if given else sorted({1, *range(2, cores, 2), cores})
+    print(f"{cores} cores, load before the run {', '.join(f'{value:.1f}' for value in load)}", file=to)
+    rates = measure_sets(arguments.frames, workers, to)
+    commands = measure_command(arguments.scenes, to)
+    if arguments.json:
+        found = {
+            "cores": cores,
+            "load": load,
+            "sets": [dataclasses.asdict(row) for row in rates],
+            "command": [dataclasses.asdict(row) for row in commands],
+        }
+        print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":
