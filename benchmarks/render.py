@@ -124,7 +124,7 @@ def command(scenes: int, supersample: bool, container: str) -> Command:
 
 def measure_sets(frames: int, workers: list[int], to: TextIO) -> list[Rates]:
     """The rates of all sets; prints them as they come."""
-    counts = "".join(f"{f'{count} worker{"s"[: count != 1]}':>11}" for count in workers)
+    counts = "".join(f"{label:>11}" for label in (f"{count} worker{'s'[: count != 1]}" for count in workers))
     head = f"  bare{counts}"
     print(f"{'frames a second':39} | {'2x2 supersampling':^{len(head) + 18}} | one ray a pixel", file=to)
     print(f"{'':39} | {head} | prototype: times | {head}", file=to)
