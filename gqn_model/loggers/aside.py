@@ -77,15 +77,20 @@ class Aside:
         end = time.monotonic() + self._patience
         with contextlib.suppress(queue.Full):
             self._messages.put({"end": True}, timeout=self._patience)
-            self._messages.put(None, timeout=max(0.0, end - time.monotonic()))
         try:
-            self._process.wait(max(0.0, end - time.monotonic()))
+            if self._process.wait(max(0.0, end - time.monotonic())):
+                self._tell("ended before the training; log.jsonl has every line")
         except subprocess.TimeoutExpired:
             self._tell(f"did not take everything within {self._patience:g} s and was ended; log.jsonl has every line")
             # With whatever it has started itself.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        # What waits is waited for by nobody now; the last word must find room.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._messages.get_nowait()
+        self._messages.put(None)
         self._feeder.join()
         if self._process.stdin is not None:
             self._process.stdin.close()
@@ -103,7 +108,7 @@ class Aside:
         broken = False
         while (message := self._messages.get()) is not None:
             if broken:
-                continue
+                continue  # until the last word, so that nobody waits for room
             image = message.get("image")
             if image is not None:
                 message["image"] = _to_text(image)

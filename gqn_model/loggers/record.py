@@ -38,6 +38,7 @@ class Record:
         sigma: deviation of a pixel at the last step.
         learning_rate: at the last step.
         left: seconds left at this rate.
+        gradient_norm: before it was limited; None where there is no limit.
     """
 
     step: int
@@ -55,6 +56,7 @@ class Record:
     sigma: float
     learning_rate: float
     left: float
+    gradient_norm: float | None = None
 
     def figures(self) -> Iterator[tuple[str, float]]:
         """Every figure that was measured, by name; `kl_steps/00` and so on for those of each generation step.
