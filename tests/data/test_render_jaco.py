@@ -376,25 +376,41 @@ def red_pixels(frame):
     return np.argwhere((frame[..., 0] > 200) & (frame[..., 1] < 60))[:, ::-1]  # column, row
 
 
+def finger_joints(joints):
+    """Knuckle, middle and tip (3, 3, 3) of each finger, by the published places and the table, in metres."""
+    frames, at_home = denavit_hartenberg(joints)[5], denavit_hartenberg(HOME)[5]
+    palm = at_home[:3, 3] - (0, 0, D6 - 0.1007)
+    found = []
+    for angle, at, plane in zip(joints[6:], (math.pi, -0.544, 0.544), (math.pi, -0.236, 0.240)):
+        aside = 0.0398 if at == math.pi else 0.0417
+        points = [palm + np.array((aside * math.cos(at), aside * math.sin(at), 0))]
+        for length, bend in ((0.044, 0.0), (0.042, 0.35)):
+            lean = 0.92 - bend - angle  # outwards; a growing angle closes the finger
+            out = length * math.sin(lean)
+            step = (out * math.cos(plane), out * math.sin(plane), length * math.cos(lean))
+            points.append(points[-1] + np.array(step))
+        found.append(points)
+    moved = np.concatenate([found, np.ones((3, 3, 1))], axis=-1) @ (frames @ np.linalg.inv(at_home)).T
+    return moved[..., :3]
+
+
 @pytest.mark.parametrize("index", range(8))
 def test_the_hand_is_drawn_where_the_camera_and_the_table_say(index):
     size = 256
     scene, cameras = sample(index, views=6)
     arm, _ = solids_of(scene)
-    fingers = [i for i, part in enumerate(PARTS) if part.link >= 7]
-    # The hand's frame by the table; fingers at 0.9 stand nearly along the hand, wherever they are in their range.
-    hand = denavit_hartenberg(scene.joints)[5]
-    frames = render_room(only(scene, [arm[i] for i in fingers]), cameras, size, False)
+    points = finger_joints(scene.joints).reshape(-1, 3) * SCALE
+    thick = np.tile((0.0118, 0.0118, 0.0105), 3) * SCALE
+    fingers = only(scene, [solid for solid, part in zip(arm, PARTS) if part.link >= 7])
     checked = 0
-    for frame, camera in zip(frames, cameras):
-        column, row, ahead = project([hand[:3, 3] * SCALE], camera, size)
-        # All of the fingers is within 8 cm of the point between them and 5 cm beneath it towards the palm.
-        reach = 0.11 * SCALE / (ahead[0] * TANGENT) * size / 2 * 1.2
-        if not (reach < column[0] < size - reach and reach < row[0] < size - reach):
+    for frame, camera in zip(render_room(fingers, cameras, size, False), cameras):
+        column, row, ahead = project(points, camera, size)
+        reach = thick / (ahead * TANGENT) * size / 2
+        box = [(place - reach).min() for place in (column, row)] + [(place + reach).max() for place in (column, row)]
+        if not (min(box) > 2 and max(box) < size - 2):
             continue
         found = red_pixels(frame)
-        assert len(found) > 20
-        assert np.abs(found + 0.5 - (column[0], row[0])).max() < reach
+        assert [*found.min(axis=0), *(found.max(axis=0) + 1)] == pytest.approx(box, abs=2)
         checked += 1
     assert checked
 
