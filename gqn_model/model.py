@@ -116,7 +116,10 @@ class GQN(nn.Module):
     def represent(self, context: Context) -> Tensor:
         """The representation of scenes: the sum of r over the views of each, (B, R, h, w) or (B, R, 1, 1)."""
         batch, slots = context.mask.shape
-        r = self.representation(context.frames.flatten(0, 1), context.poses.flatten(0, 1))
+        # Not r alone: a number that is none in an empty slot would come back with the gradient, as 0 times NaN.
+        frames = torch.where(context.mask[:, :, None, None, None], context.frames, 0.0)
+        poses = torch.where(context.mask[:, :, None], context.poses, 0.0)
+        r = self.representation(frames.flatten(0, 1), poses.flatten(0, 1))
         r = r.view(batch, slots, *r.shape[1:])
         return torch.where(context.mask[:, :, None, None, None], r, 0.0).sum(1)
 
