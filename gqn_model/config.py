@@ -130,6 +130,7 @@ class TrainingConfig:
     visdom_server: str = setting("localhost", "host or URL of the Visdom server")
     visdom_port: int = setting(8097, "port of the Visdom server", least=1, most=65535)
     visdom_env: str = setting("", "environment at the Visdom server; empty: the name of the run's folder")
+    profile: bool = setting(False, "write a trace of ten steps into the run's profile/")
     log_every: int = setting(100, "steps between two lines of the log", least=1)
     probe_every: int = setting(1000, "steps between two measurements on test scenes; 0: none", least=0)
     picture_every: int = setting(5000, "steps between two pictures of predictions; 0: none", least=0)

@@ -59,7 +59,6 @@ class Stepper:
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=training.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
         )
-        self.gradient_norm: Tensor | None = None
 
     def restore(self, model: dict[str, Tensor] | None, optimizer: dict[str, Any] | None) -> None:
         """Takes the state of a checkpoint; among several ranks only the first needs to have one.
@@ -107,8 +106,8 @@ class Stepper:
                 gradient_as_bucket_view=True,
             )
 
-    def take(self, step: int, inputs: Inputs, meter: Meter) -> None:
-        """Takes one step.
+    def take(self, step: int, inputs: Inputs, meter: Meter) -> Tensor | None:
+        """Takes one step and gives the norm of the gradient before it was limited, where it is.
 
         Args:
             step: counted from 0.
@@ -139,9 +138,9 @@ class Stepper:
                 loss = -elbo.value.mean()
                 (loss / parts).backward()  # type: ignore[no-untyped-call]
             meter(step, loss, elbo, some.target, floor)
-        if training.clip:
-            self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip) if training.clip else None
         self.optimizer.step()
+        return norm
 
     def _quiet(self, more: bool) -> contextlib.AbstractContextManager[Any]:
         """Ranks exchange gradients with the last part of a batch alone."""

@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from gqn_data import storage
 from gqn_data.errors import LossNotFinite, NoSpace, RunMismatch, TrainingStopped
@@ -39,10 +36,13 @@ from gqn_model.devices import choose_device
 from gqn_model.inputs import Inputs, to_device
 from gqn_model.likelihood import psnr
 from gqn_model.loggers import Logger, Record
-from gqn_model.model import GQN, Elbo
+from gqn_model.meter import Meter
+from gqn_model.model import GQN
+from gqn_model.profiling import Profile
 from gqn_model.ranks import ALONE, Agreement, Ranks, lost
 from gqn_model.schedules import learning_rate_at, sigma_at
 from gqn_model.steps import Stepper
+from gqn_model.stopping import Stop
 
 if TYPE_CHECKING:
     from gqn_data.loader import Batch
@@ -98,7 +98,7 @@ def train(
     """
     trainer = _Trainer(run, config, batches, loggers=loggers, probe=probe, checkpoint=checkpoint, ranks=ranks)
     try:
-        with _Stop() as stop:
+        with Stop() as stop:
             trainer.go(stop)
     except RuntimeError as error:
         # A lost connection shows itself wherever gradients are exchanged; alone there is none to lose.
@@ -109,77 +109,6 @@ def train(
 
 
 _CONNECTION_WORDS = ("onnection", "gloo", "NCCL", "ocket", "imed out")
-
-
-class _Stop:
-    """Notes SIGTERM and Ctrl-C, to be acted upon between two steps; a second Ctrl-C ends at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> _Stop:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the form that signal asks for
-        if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = number
-
-
-class _Meter:
-    """Sums of figures on the device since the last line of the log; reading them is what waits."""
-
-    def __init__(self, device: torch.device, core_steps: int, ranks: Ranks) -> None:
-        self._device, self._core_steps, self._ranks = device, core_steps, ranks
-        # Kept over lines: the first step whose loss was no number, or none that will ever be.
-        self._bad = torch.full((), _NEVER, dtype=torch.int64, device=device)
-        self.clear()
-
-    def clear(self) -> None:
-        """Begins anew."""
-        self.steps, self.waited, self.began = 0, 0.0, time.perf_counter()
-        self._parts, self._floor = 0, 0.0
-        self._sums = torch.zeros(3 + self._core_steps, dtype=torch.float64, device=self._device)
-
-    @torch.no_grad()
-    def add(self, step: int, loss: Tensor, elbo: Elbo, target: Tensor, floor: float) -> None:
-        """Takes a part of a batch; reads nothing back."""
-        errors = ((elbo.mean.float() - target.float()) ** 2).mean((1, 2, 3))
-        figures = torch.stack([loss.detach(), errors.mean(), psnr(errors).mean()])
-        self._sums += torch.cat([figures, elbo.kl.detach().mean(0)])
-        self._bad = torch.where(torch.isfinite(loss.detach()), self._bad, torch.clamp(self._bad, max=step))
-        self._parts += 1
-        self._floor += floor
-
-    @property
-    def floor(self) -> float:
-        """The Gaussian floor, the mean over the steps."""
-        return self._floor / max(1, self._parts)
-
-    def bad_step(self) -> int | None:
-        """The first step whose loss was no number on this rank; waits for the device."""
-        bad = int(self._bad.item())
-        return None if bad == _NEVER else bad
-
-    def together(self) -> None:
-        """Joins what the ranks have summed; each of them calls it after the same step."""
-        self._sums = self._ranks.mean(self._sums)
-        self._bad = -self._ranks.most(-self._bad)
-
-    def means(self) -> list[float]:
-        """Loss, squared error, PSNR, then the KL of each generation step; waits for the device."""
-        return [float(value) for value in (self._sums / max(1, self._parts)).tolist()]
-
-
-_NEVER = 2**62
 
 
 class _Trainer:
@@ -206,7 +135,7 @@ class _Trainer:
         if ranks.from_first(checkpoint is not None):
             self._restore(checkpoint)
         self.stepper.ready()
-        self.meter = _Meter(self.device, config.model.core_steps, ranks)
+        self.meter = Meter(self.device, config.model.core_steps, ranks)
         self.prior: tuple[float, float] | None = None
         self.score: Score | None = None  # of the present step, where there is a line of it
 
@@ -227,7 +156,7 @@ class _Trainer:
         self.step, place = self.ranks.from_first(known)
         self.batches.load_state_dict(place)
 
-    def go(self, stop: _Stop) -> None:
+    def go(self, stop: Stop) -> None:
         """Takes steps until all are done."""
         training = self.config.training
         self.model.train()
@@ -236,8 +165,20 @@ class _Trainer:
         self.meter.clear()
         if self.step == 0:
             self._save(last=False)
+        wanted = training.profile and self.ranks.first
+        with Profile(self.run, self.device, first=self.step, last=training.steps, wanted=wanted) as profile:
+            try:
+                self._go(stop, agreement, stream, profile)
+            except TrainingStopped:
+                agreement.close()
+                raise
+        agreement.close()
+
+    def _go(self, stop: Stop, agreement: Agreement, stream: Iterator[Batch], profile: Profile) -> None:
+        training = self.config.training
         while self.step < training.steps:
             self._take_step(stream)
+            profile.step()
             last = self.step == training.steps
             stopped = agreement.of_all(stop.signal or 0)
             if _due(self.step, training.probe_every, last):
@@ -249,19 +190,17 @@ class _Trainer:
             if _due(self.step, training.checkpoint_every, last or bool(stopped)):
                 self._save(last=last or bool(stopped))
             if stopped and not last:
-                agreement.close()
                 raise TrainingStopped(
                     f"stopped by {signal.Signals(stopped).name} after step {self.step}, which is saved; "
                     f"`gqn train --resume {self.run}` goes on"
                 )
-        agreement.close()
 
     def _take_step(self, stream: Iterator[Batch]) -> None:
         asked = time.perf_counter()
         batch = next(stream)
         self.meter.waited += time.perf_counter() - asked
-        self.stepper.take(self.step, to_device(batch, self.device), self.meter.add)
-        self.meter.steps += 1
+        norm = self.stepper.take(self.step, to_device(batch, self.device), self.meter.add)
+        self.meter.end_step(norm)
         self.step += 1
         self.score = None
 
@@ -302,6 +241,7 @@ class _Trainer:
             sigma=sigma_at(training, self.step - 1),
             learning_rate=learning_rate_at(training, self.step - 1),
             left=(training.steps - self.step) / rate,
+            gradient_norm=meter.gradient_norm(),
         )
         for logger in self.loggers:
             logger.log(record)
