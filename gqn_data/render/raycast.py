@@ -234,7 +234,8 @@ def _build(sources: int) -> Callable[[Scene, NDArray[np.float64], Lens, NDArray[
                         lit = 0.0
 
                     sheen = 0.0
-                    strength = light.ambient - light.fill * _dot(normal, d) + light.diffuse * lit
+                    answer = light.wall_diffuse if surface == WALL else light.diffuse
+                    strength = light.ambient + light.fill * max(0.0, -_dot(normal, f)) + answer * lit
                     if surface == FLOOR:
                         strength = light.floor_ambient + (spot_on_floor(light, to_light) if lit > 0.0 else 0.0)
                         place, covers = place_on_floor(room, point, best * step, -d[2])

@@ -104,19 +104,20 @@ def sample_light(random: np.random.Generator) -> Light:
     return Light(
         at=(x, y, random.uniform(5.0, 7.0)),
         aim=(x * outwards, y * outwards),
-        ambient=0.33,
-        fill=0.30,
-        diffuse=0.72,
-        sheen=0.18,
+        ambient=0.32,
+        fill=0.62,
+        diffuse=0.52,
+        sheen=0.20,
         floor_ambient=0.38,
         floor_diffuse=1.22,
+        wall_diffuse=0.20,
     )
 
 
 def _sample_thing(random: np.random.Generator, turned: bool) -> Thing:
     """A thing of random shape, sizes, colour and place."""
     shape = SHAPES[random.integers(len(SHAPES))]
-    hue, saturation = random.random(), random.uniform(0.85, 1.0)
+    hue, saturation = random.random(), random.uniform(0.76, 0.97)
     colour: Vector = colorsys.hsv_to_rgb(hue, saturation, random.uniform(0.93, 1.0))
     solids, radius = _stand(shape, random, colour)
     bearing = random.uniform(-math.pi, math.pi)

@@ -25,11 +25,13 @@ class Light(NamedTuple):
         at: where it stands.
         aim: x and y of the point of the floor that it is aimed at.
         ambient: what solids and walls give back without any light.
-        fill: added where a surface faces the camera, by the cosine (a lamp at the camera, without shadow).
-        diffuse: added on solids and walls by Lambert's law, where no shadow falls.
+        fill: added where a surface faces against the view, by the cosine: a lamp behind the camera, without shadow,
+            all of whose rays run as the camera looks.
+        diffuse: added on solids by Lambert's law, where no shadow falls.
         sheen: white added on solids likewise.
         floor_ambient: what the floor gives back without the light.
         floor_diffuse: added on the floor at the middle of the spot.
+        wall_diffuse: added on walls as `diffuse` on solids; less, for the spot hardly reaches them.
     """
 
     at: Vector
@@ -40,6 +42,7 @@ class Light(NamedTuple):
     sheen: float
     floor_ambient: float
     floor_diffuse: float
+    wall_diffuse: float = 0.0
 
 
 class Room(NamedTuple):

@@ -160,7 +160,7 @@ def test_a_thousand_views_are_found_between_three_of_the_largest_things():
     assert len(np.unique(raw, axis=0)) == 1000
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(sets, indices)
 def test_a_thing_is_drawn_where_the_raw_camera_says(scene_set, index):
     size = 128
@@ -181,7 +181,7 @@ def test_a_thing_is_drawn_where_the_raw_camera_says(scene_set, index):
                 assert expected.max() - 3.5 <= found.max() <= expected.max()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(sets, indices)
 def test_what_is_behind_a_camera_is_not_drawn_and_what_is_before_it_is(scene_set, index):
     scene, raw = sample(scene_set, index)
