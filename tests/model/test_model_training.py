@@ -248,5 +248,3 @@ def test_an_unknown_device_says_what_is_possible() -> None:
     for name in ("gpu", "cuda:99", "meta"):
         with pytest.raises(OptionError, match="possible here: auto, cpu"):
             choose_device(name)
-
-
