@@ -15,7 +15,7 @@ from tfrecord import example_pb2
 
 from gqn_data import tfrecords
 from gqn_data.errors import DestinationError, NoSpace, OptionError, OriginError, UnknownName, UnknownSceneSet
-from gqn_data.render import RENDERERS, find_renderer
+from gqn_data.render import RENDERER_VERSION, RENDERERS, find_renderer
 from gqn_data.render import files as render_files
 from gqn_data.render.request import share
 from gqn_data.render.streams import scene_stream
@@ -136,7 +136,7 @@ def test_source_json_tells_how_the_scenes_were_rendered_and_not_how_many(tmp_pat
         "kind": "rendered",
         "details": {
             "renderer": "gqn-toolkit",
-            "version": 1,
+            "version": RENDERER_VERSION,
             "seed": 7,
             "frame_size": 16,
             "views": 2,
