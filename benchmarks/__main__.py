@@ -13,6 +13,7 @@ _MODULES = (
     "loader_scale",
     "memory",
     "peers",
+    "ranks",
     "render",
     "streaming",
     "training",
