@@ -181,6 +181,24 @@ def test_the_index_is_written_once_and_asked_again(found: Evaluation, run: Path,
     assert result == found.to_json()
 
 
+def test_the_index_that_is_there_is_what_is_asked(
+    found: Evaluation, bars_run: Path, bars: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(bars_run, tmp_path / "other"))
+    made = read_index(Path(found.index))
+    kept = Questions(scene_set="x", fingerprint=made.fingerprint, split="test", rows=made.rows[[7, 5, 8, 6]])
+    path = other / "evaluation" / "index-test-4.json"
+    write_index(path, kept)
+    before = path.read_bytes()
+    asked = evaluate(other, str(bars), context=1, samples=1, scenes=4)
+    assert (asked.index, asked.questions) == (str(path), kept.digest)
+    assert path.read_bytes() == before
+    fewer = Questions(scene_set="x", fingerprint=made.fingerprint, split="test", rows=made.samples(2)[:4])
+    write_index(path, fewer)
+    with pytest.raises(OptionError, match="has 2 context views of a scene, asked were 3"):
+        evaluate(other, str(bars), context=3, samples=1, scenes=4)
+
+
 def test_another_run_is_asked_what_the_first_was(found: Evaluation, bars_run: Path, bars: Path, tmp_path: Path) -> None:
     other = shutil.copytree(bars_run, tmp_path / "other")
     questions = read_index(Path(found.index)).rows[[2, 5]]
