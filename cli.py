@@ -16,7 +16,7 @@ import click
 
 from gqn_data.command_line import FAILED, SETTINGS, Commands, PlaceType, answer, json_option, say
 from gqn_data.errors import OptionError
-from gqn_data.places import Place, place
+from gqn_data.places import Place
 from gqn_data.scene_sets import SCENE_SETS, SPLITS
 from gqn_data.version import VERSION
 from gqn_model.commands import gqn
@@ -120,11 +120,12 @@ def list_sets(names: bool, rendered: bool, as_json: bool) -> None:
 @json_option
 def info(source: str, set_name: str | None, root: Place | None, as_json: bool) -> None:
     """Tell what a dataset or a folder of TFRecords is."""
+    from gqn_data.formats import WRITABLE
     from gqn_data.info import describe
-    from gqn_data.sources import locate
+    from gqn_data.sources import locate_either
     from gqn_data.storage import data_root
 
-    found = describe(*locate(source, data_root(root), set_name))
+    found = describe(*locate_either(source, data_root(root), set_name, WRITABLE))
     answer(found.manifest.to_json(), found.lines(), as_json=as_json)
 
 
@@ -153,11 +154,12 @@ def verify(
     """
     from dataclasses import asdict
 
-    from gqn_data.sources import locate
+    from gqn_data.formats import WRITABLE
+    from gqn_data.sources import locate_either
     from gqn_data.storage import data_root, human_bytes
     from gqn_data.verify import verify as verify_folder
 
-    folder, scene_set = locate(source, data_root(root), set_name)
+    folder, scene_set = locate_either(source, data_root(root), set_name, WRITABLE)
     with cluster(scheduler, workers) as executor:
         found = verify_folder(folder, scene_set, deep=deep, workers=workers, executor=executor, part=part)
     decoded = f", {found.frames:,} frames decoded" if deep else ""
@@ -192,14 +194,12 @@ def view(
 ) -> None:
     """Write a contact sheet: scenes as rows, views as columns."""
     from gqn_data.dataset import open_dataset
+    from gqn_data.formats import WRITABLE
     from gqn_data.sheet import contact_sheet, write_picture
-    from gqn_data.sources import locate
+    from gqn_data.sources import locate_dataset
     from gqn_data.storage import data_root
 
-    path = place(source)
-    if isinstance(path, Path) and not path.exists():
-        path, _ = locate(source, data_root(root), set_name)
-    dataset = open_dataset(path, split)
+    dataset = open_dataset(locate_dataset(source, data_root(root), set_name, WRITABLE), split)
     scenes = range(first, min(first + rows, max(len(dataset), first + 1)))
     write_picture(contact_sheet(dataset, scenes, columns, scale), output)
     click.echo(output)
@@ -578,14 +578,13 @@ def bench(
     from gqn_data.advice import STEPS_MS
     from gqn_data.bench import bench as measure
     from gqn_data.bench_plot import check_plot, write_plot
-    from gqn_data.sources import locate
+    from gqn_data.formats import WRITABLE
+    from gqn_data.sources import locate_dataset
     from gqn_data.storage import data_root
 
     if plot is not None:
         check_plot(plot)
-    path = place(source)
-    if isinstance(path, Path) and not path.exists():
-        path, _ = locate(source, data_root(root), set_name)
+    path = locate_dataset(source, data_root(root), set_name, WRITABLE)
     found = measure(
         path,
         split=split,

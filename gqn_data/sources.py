@@ -6,7 +6,7 @@ Imports `errors`, `layout`, `manifest`, `origin`, `places`, `scene_sets`, `stora
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +192,36 @@ def locate(source: str, root: Place, given: str | None) -> tuple[Place, SceneSet
         return path, set_of(path, given)
     scene_set = find_scene_set(source)
     return root / "raw" / scene_set.name, scene_set
+
+
+def locate_either(source: str, root: Place, given: str | None, formats: Sequence[str]) -> tuple[Place, SceneSet]:
+    """The same as `locate`, but a name stands for a converted folder where there is no raw one; as `locate_dataset`."""
+    folder, scene_set = locate(source, root, given)
+    if isinstance(folder, StorePath) or folder.exists():
+        return folder, scene_set
+    return locate_dataset(source, root, given, formats), scene_set
+
+
+def locate_dataset(source: str, root: Place, given: str | None, formats: Sequence[str]) -> Place:
+    """The dataset that a user wants to read, by a name or a path.
+
+    Args:
+        source: a path or URL, or the name or alias of a set, which stands for the first of its converted folders that
+            there is under the data root, and for its raw folder where there is none.
+        root: the data root.
+        given: what `--set` said.
+        formats: containers, in the order in which they are looked for.
+
+    Raises:
+        SourceMissing: a path that is not there.
+        UnknownSceneSet: neither a path nor a name.
+    """
+    path = place(source)
+    if isinstance(path, StorePath) or path.exists():
+        return path
+    folder, scene_set = locate(source, root, given)
+    converted = (converted_folder(root, name, scene_set) for name in formats)
+    return next((place for place in converted if (place / MANIFEST_FILE).exists()), folder)
 
 
 def converted_folder(root: Place, format_name: str, scene_set: SceneSet) -> Place:

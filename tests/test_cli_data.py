@@ -469,6 +469,16 @@ def test_view_draws_scenes_as_rows_and_views_as_columns(raw, root, tmp_path):
         assert picture.format == "JPEG"
 
 
+def test_a_name_stands_for_what_was_converted_where_there_is_such(raw, root, tmp_path):
+    good("convert", "sm5", "--root", root, "--format", "numpy", "--workers", 1)
+    good("view", "sm5", "--root", root, "-o", tmp_path / "name.png")  # the raw folder has no index
+    good("view", root / "numpy" / SET, "-o", tmp_path / "path.png")
+    assert (tmp_path / "name.png").read_bytes() == (tmp_path / "path.png").read_bytes()
+    shutil.rmtree(raw)
+    for command in ("verify", "info"):
+        assert good(command, "sm5", "--root", root).stdout == good(command, root / "numpy" / SET).stdout
+
+
 @pytest.mark.parametrize("options", [("-o", "x.gif"), ("-o", "x.png", "--first", "7"), ("-o", "x")])
 def test_pictures_that_cannot_be_are_one_line(options, raw, root, tmp_path):
     good("convert", "sm5", "--root", root, "--workers", 1)
