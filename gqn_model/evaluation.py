@@ -63,8 +63,9 @@ SIGMA = 0.7
 SCENES = 1000
 SAMPLES = 8
 
-# Frames generated at a time: enough for the device to be busy, few enough for a CPU's caches and a GPU's memory.
-_ROWS = {"cpu": 64, "cuda": 512}
+# Places of maps generated at a time, 256 of which are a frame of 64x64: enough for the device to be busy, few enough
+# for its memory; on a CPU more are not faster.
+_PLACES = {"cpu": 64 * 256, "cuda": 256 * 256}
 _BATCH = 32
 _MEAN_OF = 1024
 
@@ -334,7 +335,7 @@ def prior_samples(model: GQN, static: Tensor, noise: Tensor) -> Tensor:
         static: (B, P + R, h, w), what `GQN.read` gave.
         noise: (S, L, B, Z, h, w), standard normal.
     """
-    together = max(1, _ROWS.get(static.device.type, _ROWS["cpu"]) // len(static))
+    together = max(1, _PLACES.get(static.device.type, _PLACES["cpu"]) // static[:, 0].numel())
     parts = []
     for some in torch.split(noise, together):
         repeated = static.repeat(len(some), 1, 1, 1)
