@@ -181,6 +181,8 @@ def _receive() -> None:
     # The training decides when it is over, whoever else is told to end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    # Visdom's client would import it, hundreds of megabytes, to know a tensor if it saw one.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     lines = os.fdopen(os.dup(0), "rb")
     # Nobody is there to answer a question.
     with Path(os.devnull).open("rb") as nothing:

@@ -37,7 +37,7 @@ CONFIG = resolve("tiny", (), {"logger": "none", "project": "bars"}).to_json()
 class More(Record):
     """A record as it may be some day: with figures that no logger has heard of."""
 
-    gradient_norm: float | None = None
+    novelty: float | None = None
     memory: float | None = None
 
 
@@ -60,6 +60,7 @@ def record(step: int, **changes: Any) -> More:
         "learning_rate": 1e-3,
         "left": 800.0,
         "gradient_norm": 123.456,
+        "novelty": 0.25,
     }
     return More(**figures | changes)
 
@@ -94,7 +95,7 @@ ASKED = ["step", "steps/s", "wait", "excess", "KL", "MSE", "PSNR", "prior", "lef
         (72, []),
         (80, ["sample"]),
         (100, ["sample", "sigma", "lr"]),
-        (160, ["sample", "sigma", "lr", "loss", "gradient_norm"]),
+        (160, ["sample", "sigma", "lr", "loss", "gradient_norm", "novelty"]),
     ],
 )
 def test_the_table_fits_the_terminal_and_has_what_matters_at_any_width(width: int, more: list[str]) -> None:
@@ -135,7 +136,7 @@ def test_a_figure_that_was_not_measured_leaves_its_place_empty() -> None:
 def test_a_file_gets_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     head = _table(None, record(200, memory=2.5))[0].split()
-    assert set(head) == {*ASKED, "loss", "sample", "sigma", "lr", "gradient_norm", "memory"}
+    assert set(head) == {*ASKED, "loss", "sample", "sigma", "lr", "gradient_norm", "novelty", "memory"}
 
 
 def test_a_terminal_is_asked_for_its_width_at_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,7 +481,7 @@ def test_a_visdom_server_that_was_away_is_drawn_everything_and_the_newest_pictur
         receiver.take({"picture": step, "image": aside._to_text(picture())})
     lines.close()
     expected = _expected([100, 200, 300, 400])
-    del expected["gradient_norm"]
+    del expected["novelty"]
     assert service.points == expected
     assert 300 in service.pictures
     assert capsys.readouterr().err.count("no Visdom server there (training goes on") == 1
