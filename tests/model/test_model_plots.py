@@ -78,7 +78,6 @@ def test_missing_fields_no_numbers_and_a_cut_line_are_left_out(tmp_path: Path) -
     assert _drawn(panels["PSNR, posterior (dB)"]) == []
     assert panels["PSNR, posterior (dB)"].texts[0].get_text() == "not in the log"
     assert _drawn(panels["KL (nats a frame)"]) == [([10], [2])]
-    assert _gqn("plot", run, "-o", tmp_path / "curves.jpg").exit_code == 0
 
 
 def test_steps_done_again_count_once_and_in_order(tmp_path: Path) -> None:

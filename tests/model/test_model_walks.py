@@ -215,6 +215,20 @@ def test_a_walk_is_an_mp4_that_another_reader_plays(bars: Path, bars_run: Path, 
     assert frames[0].mean() > 100  # mostly white paper, not a black screen
 
 
+def test_what_stands_still_beside_what_moves_does_not_flicker(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    frames = []
+    for _ in range(5):
+        pixels = np.full((40, 40, 3), np.linspace(60, 180, 40)[:, None, None], np.uint8)
+        pixels[:, 20:] = random.integers(0, 256, (40, 20, 3))
+        frames.append(Image.fromarray(pixels))
+    write_animation(frames, tmp_path / "a.gif", 10)
+    with Image.open(tmp_path / "a.gif") as image:
+        left = [np.asarray(frame.convert("RGB"))[:, :20] for frame in ImageSequence.Iterator(image)]
+    assert len(left) == 5
+    assert all(np.array_equal(left[0], other) for other in left)
+
+
 def test_frames_of_an_odd_size_are_padded_for_mp4_and_not_for_gif(tmp_path: Path) -> None:
     pytest.importorskip("av")
     frames = [Image.new("RGB", (31, 17), (value, 0, 0)) for value in (0, 120, 240)]
