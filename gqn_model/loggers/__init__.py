@@ -103,7 +103,7 @@ def chosen_loggers(names: str) -> list[str]:
 
 
 def check_loggers(names: str) -> None:
-    """Tells before anything is written what `open_loggers` could not open.
+    """Tells before anything is written, and on every rank alike, what `open_loggers` could not open.
 
     Raises:
         OptionError: as `chosen_loggers`.
@@ -137,10 +137,13 @@ def open_loggers(
     loggers.append(JsonLines(run, start))
     for name in chosen:
         adapter = LOGGERS[name]
-        if adapter.aside:
-            loggers.append(Aside(name, adapter.maker, opening, patience=adapter.patience))
-        else:
-            loggers.append(Guarded(name, adapter.maker, opening))
+        try:
+            if adapter.aside:
+                loggers.append(Aside(name, adapter.maker, opening, patience=adapter.patience))
+            else:
+                loggers.append(Guarded(name, adapter.maker, opening))
+        except OSError as error:  # no process to be had
+            sys.stderr.write(f"warning: {name}: {error} (training goes on)\n")
     return loggers
 
 

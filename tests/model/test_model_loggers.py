@@ -774,6 +774,19 @@ def test_auto_takes_what_needs_neither_server_nor_account(packages: Path) -> Non
     assert chosen_loggers("none") == []
 
 
+def test_a_machine_without_room_for_another_process_trains_without_the_logger(
+    packages: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_process(*arguments: Any, **options: Any) -> None:
+        raise BlockingIOError("no process to be had")
+
+    _install(packages, "visdom")
+    monkeypatch.setattr(aside.subprocess, "Popen", no_process)
+    (only,) = open_loggers("visdom", packages, 0, quiet=True)
+    only.close()
+    assert "visdom: no process to be had (training goes on)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", LOGGERS)
 def test_a_logger_whose_package_is_absent_says_what_to_type(packages: Path, name: str) -> None:
     with pytest.raises(OptionError, match=rf"'{name}', but the package {name} is not installed; type `pip install"):
