@@ -1,21 +1,26 @@
-"""Time of a training step on the CPU: the plain network against ours, and the presets as they are.
+"""Time of a training step: the plain network against ours.
 
-    python -m benchmarks.training [--repeats 5] [--threads 2] [--json]
+    python -m benchmarks.training [--only NAME ...] [--repeats 5] [--threads 2] [--compile] [--json]
 
-The plain network is the oracle of the tests (canvas of full size, joined inputs, nothing computed ahead), with all
-context views in one batch in both, so that the ratio tells of the steps alone. Both take the same forward and
-backward pass on the same batch in the same run, in turns; the least time of each counts.
+The plain network is the oracle of the tests with parameters of its own (canvas of full size, one weight over all
+joined inputs of a core, nothing computed ahead), with all context views in one batch in both, so that the ratio
+tells of the steps alone. Both take the same forward and backward pass on the same batch in the same run, in turns;
+the least time of each counts. `--only` takes the cases whose names contain a word. `--compile` adds our step
+compiled by torch (on a CPU that takes minutes with 12 steps, of which the table tells); the rows of the GPU are
+whole steps with the optimiser, and run where there is a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,7 @@ from gqn_model.inputs import Context, Inputs
 from gqn_model.model import GQN
 
 SIGMA = 1.0
+Step = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Case:
         changes: settings that differ.
         batch: scenes.
         views: context views of each.
+        bf16: ours in bfloat16, where the processor multiplies it; the plain network stays in float32.
     """
 
     name: str
@@ -45,99 +52,231 @@ class Case:
     changes: dict[str, Any]
     batch: int
     views: int
+    bf16: bool = False
 
 
+PAPER = {"frame_size": 64}
+SHARED = PAPER | {"shared_cores": True}
 CASES = (
     Case("tiny", "tiny", {}, 16, 5),
     Case("tiny, separate cores", "tiny", {"shared_cores": False}, 16, 5),
-    Case("paper, shared cores", "paper", {"frame_size": 64, "shared_cores": True}, 2, 3),
-    Case("paper, separate cores", "paper", {"frame_size": 64}, 2, 3),
+    Case("medium", "medium", PAPER, 8, 3),
+    Case("paper, shared cores", "paper", SHARED, 4, 3),
+    Case("paper, shared cores, pool", "paper", SHARED | {"representation": "pool"}, 4, 3),
+    Case("paper, shared cores, pyramid", "paper", SHARED | {"representation": "pyramid"}, 4, 3),
+    Case("paper, shared cores, bf16", "paper", SHARED, 4, 3, bf16=True),
+    Case("paper, separate cores, batch 2", "paper", PAPER, 2, 3),
+    Case("paper, separate cores, batch 4", "paper", PAPER, 4, 3),
+    Case("paper, separate cores, pyramid", "paper", PAPER | {"representation": "pyramid"}, 2, 3),
+)
+GPU_CASES = (
+    Case("GPU: paper, shared cores", "paper", SHARED, 36, 5, bf16=True),
+    Case("GPU: paper, separate cores", "paper", PAPER, 36, 5, bf16=True),
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Result:
-    """Seconds a step of both networks, and the ratio of plain to ours."""
+    """Least seconds a step of each variant, the first of which is the plain network; empty: not measured, and why.
+
+    Attributes:
+        name: of the case.
+        batch: scenes in a step.
+        seconds: variant to seconds.
+        notes: what else is to be said.
+    """
 
     name: str
-    plain: float
-    ours: float
-    ratio: float
+    batch: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
-def inputs_for(size: int, case: Case) -> Inputs:
+def inputs_for(size: int, case: Case, device: str = "cpu") -> Inputs:
     """A batch of noise."""
     generator = torch.Generator().manual_seed(0)
-    context = Context(
-        torch.rand(case.batch, case.views, 3, size, size, generator=generator),
-        torch.rand(case.batch, case.views, 7, generator=generator),
-        torch.ones(case.batch, case.views, dtype=torch.bool),
-    )
-    query = torch.rand(case.batch, 7, generator=generator)
-    return Inputs(context, query, torch.rand(case.batch, 3, size, size, generator=generator))
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=generator).to(device)
+
+    views = (case.batch, case.views)
+    context = Context(draw(*views, 3, size, size), draw(*views, 7), torch.ones(views, dtype=torch.bool, device=device))
+    return Inputs(context, draw(case.batch, 7), draw(case.batch, 3, size, size))
 
 
-def plain_step(model: GQN, inputs: Inputs) -> Callable[[], None]:
-    """A step of the plain network on the parameters of ours."""
+def plain_step(model: GQN, inputs: Inputs, *, learn: bool = False) -> Step:
+    """A step of the plain network, whose parameters are those of `model`, joined."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "model"))
     naive = importlib.import_module("naive")
     sys.path.pop(0)
-    parameters = dict(model.named_parameters())
+    joined = naive.plain_parameters(dict(model.named_parameters()), model.config)
+    parameters = {name: value.detach().contiguous().requires_grad_() for name, value in joined.items()}
+    # `represent` runs on the parameters of the model itself
+    learned = [*(v for n, v in parameters.items() if "representation" not in n), *model.representation.parameters()]
+    optimizer = torch.optim.Adam(learned, fused=True) if learn else None
 
     def step() -> None:
-        noise = model.noise(inputs.query)
-        model.zero_grad()
-        loss = -naive.naive_elbo(
-            parameters, model.config, inputs.context, inputs.query, inputs.target, SIGMA, noise, model.represent
-        ).mean()
+        for parameter in learned:
+            parameter.grad = None
+        elbo = naive.naive_elbo(
+            parameters,
+            model.config,
+            inputs.context,
+            inputs.query,
+            inputs.target,
+            SIGMA,
+            model.noise(inputs.query),
+            model.represent,
+        )
+        (-elbo.mean()).backward()
+        if optimizer is not None:
+            optimizer.step()
+
+    return step
+
+
+def our_step(
+    model: GQN, inputs: Inputs, *, bf16: bool = False, learn: bool = False, call: Callable[..., Any] | None = None
+) -> Step:
+    """A step of ours; `call` stands in for the model, as its compiled form."""
+    sigma = torch.full((), SIGMA, device=inputs.query.device)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True, capturable=inputs.query.is_cuda) if learn else None
+    parameters = list(model.parameters())
+
+    def step() -> None:
+        for parameter in parameters:
+            parameter.grad = None
+        narrow = torch.autocast(inputs.query.device.type, dtype=torch.bfloat16) if bf16 else contextlib.nullcontext()
+        with narrow:
+            loss = -(call or model)(inputs, sigma, model.noise(inputs.query)).value.mean()
         loss.backward()
+        if optimizer is not None:
+            optimizer.step()
 
     return step
 
 
-def our_step(model: GQN, inputs: Inputs) -> Callable[[], None]:
-    """A step of ours, in the layout in memory that the trainer gives it."""
+def least(steps: dict[str, Step], repeats: int, wait: Step = lambda: None) -> dict[str, float]:
+    """The least seconds of each step, taken in turns after one to warm up."""
+    best = dict.fromkeys(steps, float("inf"))
+    for repeat in range(repeats + 1):
+        for name, step in steps.items():
+            wait()
+            began = time.perf_counter()
+            step()
+            wait()
+            if repeat:
+                best[name] = min(best[name], time.perf_counter() - began)
+    return best
 
-    def step() -> None:
-        model.zero_grad()
-        (-model(inputs, SIGMA).value.mean()).backward()
 
-    return step
-
-
-def compare(case: Case, repeats: int) -> Result:
-    """Times both networks of a case, in turns."""
+def compare(case: Case, repeats: int, *, compiled: bool = False) -> Result:
+    """Times both networks of a case on the CPU."""
+    result = Result(case.name, case.batch)
+    if case.bf16 and not torch.cpu._is_avx512_bf16_supported():
+        result.notes.append("not measured: this processor does not multiply bfloat16")
+        return result
     config = resolve(case.preset, (), case.changes).model
     torch.manual_seed(0)
     inputs = inputs_for(config.frame_size, case)
     plain_model = GQN(config)
-    fast_model = GQN(config)
-    fast_model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    steps = {"plain": plain_step(plain_model, inputs), "ours": our_step(fast_model, inputs)}
-    best = dict.fromkeys(steps, float("inf"))
-    for repeat in range(repeats + 1):  # the first warms up
-        for name, step in steps.items():
-            began = time.perf_counter()
+    model = GQN(config).laid_out(torch.device("cpu"))
+    steps = {"plain": plain_step(plain_model, inputs), "ours": our_step(model, inputs, bf16=case.bf16)}
+    if compiled:
+        began = time.perf_counter()
+        steps["compiled"] = our_step(model, inputs, bf16=case.bf16, call=torch.compile(model, fullgraph=True))
+        steps["compiled"]()
+        result.notes.append(f"compiled in {time.perf_counter() - began:.0f} s")
+    result.seconds = least(steps, repeats)
+    return result
+
+
+def compare_on_gpu(case: Case, repeats: int) -> Result:
+    """Times whole steps of a case on the GPU: plain in float32, ours in bfloat16, compiled, as a captured graph."""
+    result = Result(case.name, case.batch)
+    if not torch.cuda.is_available():
+        result.notes.append("not measured: no GPU")
+        return result
+    config = resolve(case.preset, (), case.changes).model
+    torch.manual_seed(0)
+    inputs = inputs_for(config.frame_size, case, "cuda")
+    # One after another, so that the memory of each is its own.
+    for name in ("plain, float32", "ours", "ours, compiled", "ours, graph"):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        model = GQN(config).laid_out(torch.device("cuda"))
+        if name.startswith("plain"):
+            step = plain_step(model, inputs, learn=True)
+        else:
+            call = torch.compile(model, fullgraph=True) if "compiled" in name else None
+            step = our_step(model, inputs, bf16=case.bf16, learn=True, call=call)
+        began = time.perf_counter()
+        if "graph" in name:
+            step = captured(step)
+        result.seconds |= least({name: step}, max(repeats, 20), torch.cuda.synchronize)
+        took = time.perf_counter() - began
+        gigabytes = torch.cuda.max_memory_allocated() / 1e9
+        result.notes.append(f"{name}: {gigabytes:.1f} GB, {took:.0f} s with the first steps")
+        del model, step
+    result.notes.append(torch.cuda.get_device_name())
+    return result
+
+
+def captured(step: Step) -> Step:
+    """The step as one graph of kernels, replayed as a whole."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
             step()
-            if repeat:
-                best[name] = min(best[name], time.perf_counter() - began)
-    return Result(case.name, best["plain"], best["ours"], best["plain"] / best["ours"])
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
-    results = [compare(case, chosen.repeats) for case in CASES]
+
+    def wanted(case: Case) -> bool:
+        return not chosen.only or any(word in case.name for word in chosen.only)
+
+    results = []
+    if not chosen.json:
+        print(f"{chosen.threads} threads, torch {torch.__version__}; seconds a step", flush=True)
+    for case in (*CASES, *GPU_CASES):
+        if not wanted(case):
+            continue
+        on_gpu = case in GPU_CASES
+        result = (
+            compare_on_gpu(case, chosen.repeats) if on_gpu else compare(case, chosen.repeats, compiled=chosen.compile)
+        )
+        results.append(result)
+        if not chosen.json:
+            print(line(result), flush=True)
     if chosen.json:
         print(json.dumps([asdict(result) for result in results], indent=2))
-        return
-    print(f"{'':24} {'plain':>10} {'ours':>10} {'ratio':>7}   ({chosen.threads} threads, forward and backward)")
-    for result in results:
-        print(f"{result.name:24} {result.plain:8.3f} s {result.ours:8.3f} s {result.ratio:7.2f}")
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print(f"most memory of the process, all networks together: {peak:.1f} GB")
+
+
+def line(result: Result) -> str:
+    """A result as a line of the table."""
+    plain = next(iter(result.seconds.values()), 0.0)
+    parts = [
+        f"{name} {seconds:.4f}" + (f" ({plain / seconds:.2f} times)" if number else "")
+        for number, (name, seconds) in enumerate(result.seconds.items())
+    ]
+    return f"{result.name:32} batch {result.batch:2}: {'; '.join([*parts, *result.notes])}"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
 """The recurrent cores of GQN, and the canvas they paint on. No sampling and no loss: those are in `model`.
 
+Here is what makes the network fast; every sum is the paper's, in another order. What each rewrite brings, and where
+it does not pay and so is not made, is in docs/decisions.md.
+
 Shapes: B samples, L steps, C cores (L of them, or 1 that all steps share), D channels of a state, U channels of
-the canvas, S channels of the input that stays the same from step to step, h = w = H/4 the side of the maps.
+the canvas, S channels of the input that stays the same from step to step, k the side of a kernel, h = w = H/4 the
+side of the maps.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import torch
@@ -13,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gqn_model.initial import draw_gates
+from gqn_model.likelihood import wide
 
 
 class State(NamedTuple):
@@ -22,11 +28,32 @@ class State(NamedTuple):
     cell: Tensor
 
 
+def convolve_constant(vectors: Tensor, weight: Tensor, side: int) -> Tensor:
+    """The convolution, padded with zeros, of maps whose every place holds the same vector.
+
+    A place sees of the kernel what lies inside the map; so each tap is multiplied once, and a place sums its taps.
+
+    Args:
+        vectors: (B, S).
+        weight: (G, S, k, k), k odd.
+        side: h; also one smaller than the kernel.
+
+    Returns:
+        (B, G, h, h).
+    """
+    kernel = weight.shape[2]
+    places = torch.arange(side, device=weight.device)[:, None]
+    seen = places + torch.arange(kernel, device=weight.device) - kernel // 2
+    inside = ((seen >= 0) & (seen < side)).to(vectors.dtype)  # (h, k): which taps a row or column sees
+    taps = torch.einsum("bs,gsyx->bgyx", vectors, weight)
+    return inside @ taps @ inside.T
+
+
 class ConvLSTM(nn.Module):
     """C convolutional LSTMs whose gates read [state, moving input, static input].
 
     A convolution of joined inputs is the sum of the convolutions of its parts. The part that reads the static input
-    is computed once, for all cores in one convolution; with a shared core that is L times less work.
+    is computed once; with a shared core that is L times less work.
 
     Args:
         moving: channels of the input that changes from step to step, the state not counted.
@@ -35,23 +62,41 @@ class ConvLSTM(nn.Module):
         pose: where in the static input the pose begins, and its numbers.
         kernel: side of the kernels, odd.
         cores: C.
+        side: h.
     """
 
     def __init__(
-        self, moving: int, static: int, hidden: int, *, pose: tuple[int, int], kernel: int, cores: int
+        self, moving: int, static: int, hidden: int, *, pose: tuple[int, int], kernel: int, cores: int, side: int
     ) -> None:
         super().__init__()
-        self.cores = cores
+        self.cores, self.side = cores, side
         self.padding = kernel // 2
         self.static = nn.Conv2d(static, cores * 4 * hidden, kernel, padding=self.padding)
         shape = (4 * hidden, hidden + moving, kernel, kernel)
         self.moving = nn.ParameterList(nn.Parameter(torch.empty(shape)) for _ in range(cores))
         draw_gates([self.static.weight, *self.moving], self.static.bias, channels=hidden + moving + static, pose=pose)
 
-    def prepare(self, static: Tensor) -> tuple[Tensor, ...]:
-        """The share of the static input (B, S, h, w) in the gates of each core: C tensors (B, 4D, h, w)."""
-        gates: Tensor = self.static(static)
-        return gates.chunk(self.cores, 1)
+    def prepare(self, static: Tensor, frame: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The share of the static input in the gates of each core: C tensors (B, 4D, h, w).
+
+        Args:
+            static: (B, _, h, w), or (B, _, 1, 1) where it is the same at every place.
+            frame: the part of the static input before that, (B, _, h, w); None: there is none.
+        """
+        weight, bias = self.static.weight, self.static.bias
+        assert bias is not None  # noqa: S101  made with one
+        if static.shape[2] != self.side:
+            of_frame, of_static = torch.split(weight, [weight.shape[1] - static.shape[1], static.shape[1]], 1)
+            gates = convolve_constant(static[:, :, 0, 0], of_static, self.side) + bias[:, None, None]
+            if frame is not None:
+                gates = gates + functional.conv2d(frame, of_frame, padding=self.padding)
+            return gates.chunk(self.cores, 1)
+        x = static if frame is None else torch.cat([frame, static], 1)
+        if x.is_cuda:
+            return functional.conv2d(x, weight, bias, padding=self.padding).chunk(self.cores, 1)
+        # On a CPU the weights of all cores in one convolution leave the caches.
+        parts = zip(weight.chunk(self.cores), bias.chunk(self.cores), strict=True)
+        return tuple(functional.conv2d(x, w, b, padding=self.padding) for w, b in parts)
 
     def forward(self, core: int, state: State | None, moving: list[Tensor], prepared: Tensor) -> State:
         """The state after one step of core `core`.
@@ -60,16 +105,17 @@ class ConvLSTM(nn.Module):
             core: 0 to C - 1.
             state: the state before; None stands for zeros, which then cost nothing.
             moving: the parts of the changing input, each (B, _, h, w), in order; leading parts that are all zero
-                may be left out where `state` is None.
+                may be left out where `state` is None. A part (_, _, 1, 1) is the same at every place, and alone.
             prepared: what `prepare` gave for this core.
         """
+        x = torch.cat(moving if state is None else [state.hidden, *moving], 1)
+        # Zeros at the head of the input are left out together with the weights that would read them.
         weight = self.moving[core]
-        parts = moving if state is None else [state.hidden, *moving]
-        gates = prepared
-        if parts:
-            x = torch.cat(parts, 1)
-            # zeros at the head of the input are left out together with the weights that would read them
-            gates = gates + functional.conv2d(x, weight[:, weight.shape[1] - x.shape[1] :], padding=self.padding)
+        weight = weight[:, weight.shape[1] - x.shape[1] :] if x.shape[1] < weight.shape[1] else weight
+        if x.shape[2] != self.side:
+            gates = prepared + convolve_constant(x[:, :, 0, 0], weight, self.side)
+        else:
+            gates = prepared + functional.conv2d(x, weight, padding=self.padding)
         forget, enter, leave, new = gates.chunk(4, 1)
         cell = torch.sigmoid(enter) * torch.tanh(new)
         if state is not None:
@@ -80,9 +126,10 @@ class ConvLSTM(nn.Module):
 class Canvas(nn.Module):
     """The canvas u (B, U, H, W), to which every step adds, which the inference core reads, and which is observed.
 
-    It is never built. With separate cores it is kept folded, (B, 16U, h, w): a transposed convolution k4 s4 is then
-    a 1x1 convolution to it, a convolution k4 s4 a 1x1 convolution from it. With a shared core both are linear maps
-    of the sum of the states so far, composed into one. Weights keep the shapes of the layers that the paper names.
+    It is never built. What is added is linear in a state, and so is what is read and observed of that: two linear
+    maps composed into one, at a place of the map each. Kept are the states: with a shared core their sum (B, D, h, w),
+    with separate cores, whose maps differ, all of them (B, l D, h, w) after l steps. Weights keep the shapes of the
+    layers that the paper names.
 
     Args:
         hidden: D.
@@ -95,52 +142,46 @@ class Canvas(nn.Module):
         super().__init__()
         self.shared = shared
         ups = [nn.ConvTranspose2d(hidden, canvas, 4, 4, bias=False) for _ in range(cores)]
-        # With separate cores the first reads an empty canvas: a weight for that would never learn.
-        self.first = 0 if shared else 1
+        # With separate cores the first reads an empty canvas: a weight for that would never learn, and would be the
+        # one parameter without a gradient, for which DDP would have to search.
+        first = 0 if shared else 1
         downs = [nn.Conv2d(canvas, canvas, 4, 4) for _ in range(cores)]
         self.up = nn.ParameterList(up.weight for up in ups)  # (D, U, 4, 4)
-        self.down = nn.ParameterList(down.weight for down in downs[self.first :])  # (U, U, 4, 4)
+        self.down = nn.ParameterList(down.weight for down in downs[first:])  # (U, U, 4, 4)
         self.down_bias = nn.ParameterList(down.bias for down in downs)
         self.observe_head = nn.Conv2d(canvas, 3, 1)
 
-    def weights(self) -> CanvasWeights:
-        """The weights as the steps use them; computed once a pass."""
+    def readers(self) -> list[Tensor]:
+        """The maps from the states to what the inference core reads, (U, _, 1, 1) each; computed once a pass.
+
+        The first is for the canvas after one step; a shared core has one for all steps.
+        """
         ups = [up.flatten(1) for up in self.up]  # (D, 16U)
         downs = [down.flatten(1) for down in self.down]  # (U, 16U)
-        biases = list(self.down_bias)
-        if self.shared:
-            return CanvasWeights([], [(downs[0] @ ups[0].T)[:, :, None, None]], biases)
-        return CanvasWeights([w.T[:, :, None, None] for w in ups], [w[:, :, None, None] for w in downs], biases)
+        return [(down @ torch.cat(ups[: at + 1]).T)[:, :, None, None] for at, down in enumerate(downs)]
 
-    def add(self, weights: CanvasWeights, core: int, canvas: Tensor | None, hidden: Tensor) -> Tensor:
-        """The canvas after core `core` added the state `hidden` (B, D, h, w); None stands for an empty one."""
-        more = hidden if self.shared else functional.conv2d(hidden, weights.up[core])
-        return more if canvas is None else canvas + more
-
-    def read(self, weights: CanvasWeights, core: int, canvas: Tensor | None, like: Tensor) -> Tensor:
-        """What the inference core reads of the canvas: (B, U, h, w), the batch and side of `like`."""
-        bias = weights.bias[core]
+    def add(self, canvas: Tensor | None, hidden: Tensor) -> Tensor:
+        """The canvas after a step added its state `hidden` (B, D, h, w); None stands for an empty one."""
         if canvas is None:
-            return bias[None, :, None, None].expand(len(like), -1, *like.shape[2:])
-        return functional.conv2d(canvas, weights.down[core - self.first], bias)
+            return hidden
+        return canvas + hidden if self.shared else torch.cat([canvas, hidden], 1)
+
+    def read(self, readers: list[Tensor], step: int, canvas: Tensor | None) -> Tensor:
+        """What the inference core of a step reads of the canvas: (B, U, h, w); of an empty one (1, U, 1, 1)."""
+        bias: Tensor = self.down_bias[0 if self.shared else step]
+        if canvas is None:
+            return bias[None, :, None, None]
+        return functional.conv2d(canvas, readers[0 if self.shared else step - 1], bias)
 
     def observe(self, canvas: Tensor) -> Tensor:
-        """The mean of the frame that the canvas shows: (B, 3, H, W)."""
-        head = self.observe_head.weight[:, :, 0, 0]  # (3, U)
-        bias = self.observe_head.bias
-        if self.shared:
-            return functional.conv_transpose2d(canvas, torch.einsum("duyx,ou->doyx", self.up[0], head), bias, stride=4)
-        batch, channels, height, width = canvas.shape
-        unfolded = canvas.reshape(batch, channels // 16, 16 * height, width)
-        seen = functional.conv2d(
-            unfolded, self.observe_head.weight, bias
-        )  # one 1x1 for each of the 16 places of a cell
-        return functional.pixel_shuffle(seen.reshape(batch, 3 * 16, height, width), 4)
-
-
-class CanvasWeights(NamedTuple):
-    """The weights of the canvas as 1x1 convolutions, a list entry a core."""
-
-    up: list[Tensor]
-    down: list[Tensor]
-    bias: list[Tensor]
+        """The mean of the frame that the canvas shows, (B, 3, H, W), in float32 or wider whatever autocast says."""
+        kind = canvas.device.type
+        narrow = torch.amp.is_autocast_available(kind)  # torch's device `meta` has none
+        with torch.autocast(kind, enabled=False) if narrow else contextlib.nullcontext():
+            head = self.observe_head.weight[:, :, 0, 0]  # (3, U)
+            maps = [torch.einsum("duyx,ou->oyxd", up, head).flatten(0, 2) for up in self.up]  # (3 * 16, D)
+            bias = self.observe_head.bias
+            assert bias is not None  # noqa: S101  made with one
+            cells = functional.conv2d(wide(canvas), torch.cat(maps, 1)[:, :, None, None])
+            frame: Tensor = functional.pixel_shuffle(cells, 4) + bias[:, None, None]
+            return frame

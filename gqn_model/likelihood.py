@@ -8,7 +8,7 @@ Shapes: B samples, Z channels of a latent, h = w the side of the maps, H = W the
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -19,6 +19,11 @@ class Gaussian(NamedTuple):
 
     mean: Tensor
     log_variance: Tensor
+
+    @classmethod
+    def of(cls, both: Tensor) -> Self:
+        """The distribution that a head gives, (B, 2Z, h, w)."""
+        return cls(*both.chunk(2, 1))
 
     def draw(self, noise: Tensor) -> Tensor:
         """The value at `noise`, which is standard normal; the deviation is exp(log variance / 2)."""
@@ -45,9 +50,10 @@ def log_likelihood(target: Tensor, mean: Tensor, sigma: float | Tensor) -> Tenso
     Args:
         target: (B, 3, H, W) in [0, 1].
         mean: (B, 3, H, W).
-        sigma: deviation of a pixel, in the same unit.
+        sigma: deviation of a pixel, in the same unit; a tensor () on the device where a graph is captured or compiled.
     """
-    sigma = torch.as_tensor(sigma, dtype=wide(mean).dtype, device=mean.device)
+    if not isinstance(sigma, Tensor):  # filled in by the device itself: nothing is copied to it
+        sigma = torch.full((), sigma, dtype=wide(mean).dtype, device=mean.device)
     squares = ((wide(target) - wide(mean)) ** 2).sum((1, 2, 3))
     return -0.5 * squares / sigma**2 - mean[0].numel() * (torch.log(sigma) + 0.5 * math.log(2 * math.pi))
 

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from gqn_model.checkpoints import Step
 
 
+# hidden * kernel^2 from which on a CPU is faster with its weights in torch's own order: with the 3200 of `paper` it is,
+# with the 576 of `medium` it is not (docs/decisions.md).
+LARGE_WEIGHTS = 1500
+
+
 class Elbo(NamedTuple):
     """The parts of the ELBO of a batch, in nats, float32 or wider.
 
@@ -67,14 +72,21 @@ class GQN(nn.Module):
         hidden, latent, kernel, r = config.hidden, config.latent, config.kernel, config.representation_channels
         pose = config.pose
         self.representation = make_representation(config.representation, r, config.frame_size, pose)
-        self.generation = ConvLSTM(latent, pose + r, hidden, pose=(0, pose), kernel=kernel, cores=cores)
+        self.side = side = config.frame_size // 4
+        self.generation = ConvLSTM(latent, pose + r, hidden, pose=(0, pose), kernel=kernel, cores=cores, side=side)
         self.inference = ConvLSTM(
-            hidden + config.canvas, 3 + pose + r, hidden, pose=(3, pose), kernel=kernel, cores=cores
+            hidden + config.canvas, 3 + pose + r, hidden, pose=(3, pose), kernel=kernel, cores=cores, side=side
         )
         self.look = nn.Conv2d(3, 3, 4, 4)
         self.canvas = Canvas(hidden, config.canvas, cores, shared=self.shared)
         self.prior_head = nn.Conv2d(hidden, 2 * latent, kernel, padding=kernel // 2)
         self.posterior_head = nn.Conv2d(hidden, 2 * latent, kernel, padding=kernel // 2)
+
+        if config.core_steps == 1:
+            # Nothing is read of a state before the only step: what would read it never learns, and is not to be
+            # waited for where gradients of several ranks are joined.
+            for weight in (self.prior_head.weight, *self.canvas.down):
+                weight.requires_grad_(requires_grad=False)
 
     @classmethod
     def from_run(cls, run: str | Path, step: Step = None) -> Self:
@@ -113,6 +125,17 @@ class GQN(nn.Module):
         model.load_state_dict(tensors)
         return model.eval()
 
+    def laid_out(self, device: torch.device) -> Self:
+        """This network on a device, its weights in the order that its convolutions run fastest in there.
+
+        Channels last, but for large weights on a CPU, whose gradients would be reordered at every step.
+        """
+        large = self.config.hidden * self.config.kernel**2 >= LARGE_WEIGHTS
+        last = device.type != "cpu" or not large
+        self.to(device)
+        self.to(memory_format=torch.channels_last if last else torch.contiguous_format)  # type: ignore[call-overload]
+        return self
+
     def represent(self, context: Context) -> Tensor:
         """The representation of scenes: the sum of r over the views of each, (B, R, h, w) or (B, R, 1, 1)."""
         batch, slots = context.mask.shape
@@ -133,27 +156,33 @@ class GQN(nn.Module):
         """
         static = self.read(inputs.context, inputs.query)
         prepared_g = self.generation.prepare(static)
-        prepared_e = self.inference.prepare(torch.cat([self.look(inputs.target), static], 1))
-        weights = self.canvas.weights()
+        prepared_e = self.inference.prepare(static, self.look(inputs.target))
+        readers = self.canvas.readers()
         noise = self.noise(static) if noise is None else noise
 
         generator: State | None = None
         inferrer: State | None = None
         canvas: Tensor | None = None
-        kls = []
+        generators, posteriors = [], []
         for step in range(self.config.core_steps):
             core = 0 if self.shared else step
-            prior = self._head(self.prior_head, generator, static)
-            seen = self.canvas.read(weights, core, canvas, static)
-            moving = [seen] if generator is None else [generator.hidden, seen]
-            inferrer = self.inference(core, inferrer, moving, prepared_e[core])
-            posterior = self._head(self.posterior_head, inferrer, static)
-            kls.append(kl_divergence(posterior, prior))
-            generator = self.generation(core, generator, [posterior.draw(noise[step])], prepared_g[core])
-            canvas = self.canvas.add(weights, core, canvas, generator.hidden)
+            seen = self.canvas.read(readers, step, canvas)
+            inferrer = self.inference(
+                core, inferrer, [seen] if generator is None else [generator.hidden, seen], prepared_e[core]
+            )
+            posteriors.append(self.posterior_head(inferrer.hidden))
+            z = Gaussian.of(posteriors[-1]).draw(noise[step])
+            generator = self.generation(core, generator, [z], prepared_g[core])
+            canvas = self.canvas.add(canvas, generator.hidden)
+            generators.append(generator.hidden)
         assert canvas is not None  # noqa: S101  there is at least one step
         mean = self.canvas.observe(canvas)
-        return Elbo(log_likelihood(inputs.target, mean, sigma), torch.stack(kls, 1), mean)
+        # No step of this pass reads a prior; so those of all steps are one convolution, and their divergences one sum.
+        priors = [self._prior(None, len(static))]
+        if len(generators) > 1:
+            priors.append(self._prior(torch.cat(generators[:-1]), len(static)))
+        kl = kl_divergence(Gaussian.of(torch.cat(posteriors)), Gaussian.of(torch.cat(priors)))  # (L B,)
+        return Elbo(log_likelihood(inputs.target, mean, sigma), kl.view(-1, len(static)).T, mean)
 
     def predict(self, context: Context, query: Tensor, noise: Tensor | None = None) -> Tensor:
         """The mean of the frame at a query pose, from the prior: (B, 3, H, W).
@@ -168,15 +197,14 @@ class GQN(nn.Module):
     def generate(self, static: Tensor, noise: Tensor | None = None) -> Tensor:
         """`predict` from what `read` gave, so that many samples share one reading of the context."""
         prepared = self.generation.prepare(static)
-        weights = self.canvas.weights()
         noise = self.noise(static) if noise is None else noise
         state: State | None = None
         canvas: Tensor | None = None
         for step in range(self.config.core_steps):
             core = 0 if self.shared else step
-            z = self._head(self.prior_head, state, static).draw(noise[step])
-            state = self.generation(core, state, [z], prepared[core])
-            canvas = self.canvas.add(weights, core, canvas, state.hidden)
+            prior = Gaussian.of(self._prior(None if state is None else state.hidden, len(static)))
+            state = self.generation(core, state, [prior.draw(noise[step])], prepared[core])
+            canvas = self.canvas.add(canvas, state.hidden)
         assert canvas is not None  # noqa: S101  there is at least one step
         return self.canvas.observe(canvas)
 
@@ -195,21 +223,20 @@ class GQN(nn.Module):
         return torch.stack([self.generate(static, self.noise(static, generator)) for _ in range(count)])
 
     def read(self, context: Context, query: Tensor) -> Tensor:
-        """What every step reads alike: query pose and representation over the map, (B, P + R, h, w)."""
-        side = self.config.frame_size // 4
-        r = self.represent(context).expand(-1, -1, side, side)
-        return torch.cat([query[:, :, None, None].expand(-1, -1, side, side), r], 1)
+        """What every step reads alike, query pose and representation: (B, P + R, h, w), or (B, P + R, 1, 1)."""
+        r = self.represent(context)
+        return torch.cat([query[:, :, None, None].expand(-1, -1, *r.shape[2:]), r], 1)
 
     def noise(self, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal noise for one sample of every latent, (L, B, Z, h, w); B and type of `like`."""
-        side, config = self.config.frame_size // 4, self.config
-        shape = (config.core_steps, len(like), config.latent, side, side)
+        shape = (self.config.core_steps, len(like), self.config.latent, self.side, self.side)
         return torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
 
-    def _head(self, head: nn.Conv2d, state: State | None, like: Tensor) -> Gaussian:
-        if state is None:  # the convolution of zeros is the bias
-            assert head.bias is not None  # noqa: S101  heads are made with one
-            both = head.bias[None, :, None, None].expand(len(like), -1, *like.shape[2:])
-        else:
-            both = head(state.hidden)
-        return Gaussian(*both.chunk(2, 1))
+    def _prior(self, hidden: Tensor | None, batch: int) -> Tensor:
+        """What the head makes of a state, of any number of samples; None: of the state before the first step."""
+        if hidden is not None:
+            both: Tensor = self.prior_head(hidden)
+            return both
+        assert self.prior_head.bias is not None  # noqa: S101  made with one
+        # The convolution of zeros is the bias.
+        return self.prior_head.bias[None, :, None, None].expand(batch, -1, self.side, self.side)

@@ -1,6 +1,7 @@
 """The network as the paper draws it: canvas of full size, joined inputs, no part computed ahead. An oracle.
 
 Written apart from `gqn_model`: it reads the parameters of a network by name and nothing else of it.
+`plain_parameters` joins them to those of a plain network, once; the rest reads those.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ def _conv(p: dict[str, Tensor], name: str, x: Tensor, stride: int = 1) -> Tensor
 
 
 def _view(p: dict[str, Tensor], c: ModelConfig, frame: Tensor, pose: Tensor) -> Tensor:
-    """The representation of one view: frame (1, 3, H, W), pose (7,)."""
+    """The representation of one view: frame (1, 3, H, W), pose (P,)."""
     n = "representation."
     if c.representation == "pyramid":
-        x = torch.cat([frame, pose[None, :, None, None].expand(1, 7, *frame.shape[2:])], 1)
+        x = torch.cat([frame, pose[None, :, None, None].expand(1, -1, *frame.shape[2:])], 1)
         x = F.relu(_conv(p, n + "layers.0", x, 2))
         x = F.relu(_conv(p, n + "layers.2", x, 2))
         if x.shape[2] % 2:
@@ -35,7 +36,7 @@ def _view(p: dict[str, Tensor], c: ModelConfig, frame: Tensor, pose: Tensor) -> 
     x = F.relu(_conv(p, n + "enter", frame, 2))
     skip = F.relu(_conv(p, n + "skip_down", x, 2))
     x = F.relu(_conv(p, n + "down_2", F.relu(_conv(p, n + "down_1", x)), 2)) + skip
-    x = torch.cat([x, pose[None, :, None, None].expand(1, 7, *x.shape[2:])], 1)
+    x = torch.cat([x, pose[None, :, None, None].expand(1, -1, *x.shape[2:])], 1)
     skip = F.relu(_conv(p, n + "skip_posed", x))
     x = F.relu(_conv(p, n + "posed_2", F.relu(_conv(p, n + "posed_1", x)))) + skip
     x = F.relu(_conv(p, n + "leave", x))
@@ -55,14 +56,23 @@ def _scene(p: dict[str, Tensor], c: ModelConfig, frames: Tensor, poses: Tensor, 
     return torch.cat(rows).expand(-1, -1, c.frame_size // 4, c.frame_size // 4)
 
 
+def plain_parameters(p: dict[str, Tensor], c: ModelConfig) -> dict[str, Tensor]:
+    """The parameters as the plain network holds them: for each core one weight of its gates, over [h, x, static]."""
+    plain = {name: value for name, value in p.items() if ".moving." not in name and ".static." not in name}
+    for name in ("generation", "inference"):
+        for core in range(1 if c.shared_cores else c.core_steps):
+            rows = slice(core * 4 * c.hidden, (core + 1) * 4 * c.hidden)
+            plain[f"{name}.{core}.weight"] = torch.cat(
+                [p[f"{name}.moving.{core}"], p[f"{name}.static.weight"][rows]], 1
+            )
+            plain[f"{name}.{core}.bias"] = p[f"{name}.static.bias"][rows]
+    return plain
+
+
 def _lstm(
-    p: dict[str, Tensor], c: ModelConfig, name: str, core: int, x: Tensor, static: Tensor, h: Tensor, cell: Tensor
+    p: dict[str, Tensor], c: ModelConfig, name: str, x: Tensor, static: Tensor, h: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor]:
-    rows = slice(core * 4 * c.hidden, (core + 1) * 4 * c.hidden)
-    weight = torch.cat([p[f"{name}.moving.{core}"], p[f"{name}.static.weight"][rows]], 1)
-    joined = torch.cat([h, x, static], 1)
-    gates = F.conv2d(joined, weight, p[f"{name}.static.bias"][rows], padding=c.kernel // 2)
-    f, i, o, g = gates.split(c.hidden, 1)
+    f, i, o, g = _conv(p, name, torch.cat([h, x, static], 1)).split(c.hidden, 1)
     cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
     return o.sigmoid() * cell.tanh(), cell
 
@@ -93,11 +103,11 @@ def _run(
             else:  # reads an empty canvas, whatever its weights
                 down = torch.zeros(c.canvas, c.canvas, 4, 4, dtype=r.dtype)
             u_low = F.conv2d(u, down, p[f"canvas.down_bias.{core}"], 4)
-            h_e, c_e = _lstm(p, c, "inference", core, torch.cat([h_g, u_low], 1), torch.cat([x, v, r], 1), h_e, c_e)
+            h_e, c_e = _lstm(p, c, f"inference.{core}", torch.cat([h_g, u_low], 1), torch.cat([x, v, r], 1), h_e, c_e)
             posterior = torch.distributions.Normal(*_heads(_conv(p, "posterior_head", h_e)))
             kls.append(torch.distributions.kl_divergence(posterior, prior).sum((1, 2, 3)))
             z = posterior.mean + posterior.stddev * noise[step]
-        h_g, c_g = _lstm(p, c, "generation", core, z, torch.cat([v, r], 1), h_g, c_g)
+        h_g, c_g = _lstm(p, c, f"generation.{core}", z, torch.cat([v, r], 1), h_g, c_g)
         u = u + F.conv_transpose2d(h_g, p[f"canvas.up.{core}"], stride=4)
     return F.conv2d(u, p["canvas.observe_head.weight"], p["canvas.observe_head.bias"]), kls
 

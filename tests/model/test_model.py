@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import shutil
+import warnings
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive import naive_elbo, naive_prediction
+from naive import naive_elbo, naive_prediction, plain_parameters
 from synthetic import batch_of, scenes_of, small, small_inputs, small_model
 
 from gqn_data.errors import OptionError
 from gqn_model.config import Config, ModelConfig, resolve
+from gqn_model.cores import convolve_constant
 from gqn_model.inputs import Context, Inputs, to_device
 from gqn_model.likelihood import Gaussian, gaussian_floor, kl_divergence, log_likelihood
 from gqn_model.model import GQN
@@ -27,33 +30,175 @@ def _noise(config: Config, batch: int = 3, dtype: torch.dtype = torch.float64) -
     return torch.randn(shape, generator=torch.Generator().manual_seed(5), dtype=dtype)
 
 
+# Maps smaller than the kernel (2x2), of DeepMind's frames (64 pixels), and odd ones (20, 84).
+SLOW = pytest.mark.slow
+MAPS = [
+    (8, 5),
+    (16, 3),
+    (20, 5),
+    *(pytest.param(*one, marks=SLOW) for one in ((8, 7), (12, 1), (64, 5), (84, 5), (128, 3))),
+]
+
+
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 @pytest.mark.parametrize("shared", CORES)
-@pytest.mark.parametrize(("size", "kernel"), [(16, 3), (20, 5)])
+@pytest.mark.parametrize(("size", "kernel"), MAPS)
 def test_elbo_and_gradients_equal_those_of_the_naive_model(
     representation: str, shared: bool, size: int, kernel: int
 ) -> None:
     config = small(representation=representation, shared_cores=shared, frame_size=size, kernel=kernel)
+    _holds_the_naive_model(config, small_inputs(config, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("shared", "representation", "changes"),
+    [
+        (True, "tower", {"core_steps": 1}),
+        (False, "pyramid", {"core_steps": 1}),
+        (True, "pool", {"pose_numbers": 1}),
+        (False, "tower", {"pose_numbers": 9}),
+        (False, "pyramid", {"latent": 5}),
+    ],
+)
+def test_other_networks_equal_the_naive_model_too(representation: str, shared: bool, changes: dict[str, int]) -> None:
+    config = small(representation=representation, shared_cores=shared, **changes)
+    context, _, target = small_inputs(config, dtype=torch.float64)
+    poses = torch.rand(3, 4, config.model.pose, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    _holds_the_naive_model(config, Inputs(context._replace(poses=poses[:, 1:]), poses[:, 0], target))
+
+
+@pytest.mark.parametrize(
+    ("representation", "mask"),
+    [
+        pytest.param("tower", [[1, 1, 1]] * 3, marks=SLOW),
+        pytest.param("pyramid", [[1, 0, 0]] * 3, marks=SLOW),
+        ("tower", [[0, 0, 1], [1, 0, 1], [0, 1, 0]]),
+        ("pool", [[1, 0, 0], [1, 1, 0], [1, 1, 1]]),
+    ],
+)
+def test_views_in_one_batch_equal_views_one_by_one(representation: str, mask: list[list[int]]) -> None:
+    config = small(representation=representation)
+    inputs = small_inputs(config, dtype=torch.float64)
+    context = inputs.context._replace(mask=torch.tensor(mask, dtype=torch.bool))
+    _holds_the_naive_model(config, inputs._replace(context=context))
+
+
+def _holds_the_naive_model(config: Config, inputs: Inputs) -> None:
+    """ELBO, gradients and predictions are those of the naive model."""
     model = small_model(config, dtype=torch.float64)
-    inputs, noise = small_inputs(config, dtype=torch.float64), _noise(config)
+    noise = _noise(config)
     parameters = dict(model.named_parameters())
+    plain = plain_parameters(parameters, config.model)
     ours = model(inputs, 0.9, noise).value
-    naive = naive_elbo(parameters, config.model, inputs.context, inputs.query, inputs.target, 0.9, noise)
+    naive = naive_elbo(plain, config.model, inputs.context, inputs.query, inputs.target, 0.9, noise)
     torch.testing.assert_close(ours, naive, rtol=1e-12, atol=0)
-    our_gradients = torch.autograd.grad(ours.sum(), list(parameters.values()))
-    naive_gradients = torch.autograd.grad(naive.sum(), list(parameters.values()))
+    learned = [parameter for parameter in parameters.values() if parameter.requires_grad]
+    our_gradients = torch.autograd.grad(ours.sum(), learned)
+    naive_gradients = torch.autograd.grad(naive.sum(), learned)
     for one, other in zip(our_gradients, naive_gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+        # to 1e-10 of the largest of them
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10 * float(other.abs().max()))
+    with torch.no_grad():
+        ours = model.predict(inputs.context, inputs.query, noise)
+        naive = naive_prediction(plain, config.model, inputs.context, inputs.query, noise)
+    torch.testing.assert_close(ours, naive, rtol=1e-12, atol=1e-13)
+
+
+@given(
+    batch=st.integers(1, 3),
+    channels=st.integers(1, 4),
+    side=st.integers(1, 9),
+    half=st.integers(0, 3),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_convolution_of_a_constant_is_that_of_its_map(
+    batch: int, channels: int, side: int, half: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(batch, channels, generator=generator, dtype=torch.float64)
+    weight = torch.randn(5, channels, 2 * half + 1, 2 * half + 1, generator=generator, dtype=torch.float64)
+    maps = vectors[:, :, None, None].expand(-1, -1, side, side)
+    expected = torch.nn.functional.conv2d(maps, weight, padding=half)
+    torch.testing.assert_close(convolve_constant(vectors, weight, side), expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("shared", CORES)
+def test_single_precision_is_near_double(representation: str, shared: bool) -> None:
+    config = small(representation=representation, shared_cores=shared)
+    narrow, wide = (
+        _loss_and_gradients(small_model(config).to(dtype), small_inputs(config, dtype=dtype), _noise(config).to(dtype))
+        for dtype in (torch.float32, torch.float64)
+    )
+    torch.testing.assert_close(narrow[0].double(), wide[0], rtol=1e-6, atol=0)
+    for one, other in zip(narrow[1], wide[1], strict=True):
+        assert float((one.double() - other).norm() / other.norm()) < 1e-4
+
+
+def _loss_and_gradients(
+    model: GQN, inputs: Inputs, noise: torch.Tensor
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    loss = -model(inputs, 0.9, noise).value.mean()
+    return loss, torch.autograd.grad(loss, list(model.parameters()))
+
+
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("shared", CORES)
+def test_bfloat16_keeps_likelihood_and_divergence_in_single_precision(representation: str, shared: bool) -> None:
+    config = small(representation=representation, shared_cores=shared)
+    model, inputs, noise = small_model(config), small_inputs(config), _noise(config, dtype=torch.float32)
+    heads: list[torch.dtype] = []
+    model.posterior_head.register_forward_hook(lambda _, __, made: heads.append(made.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        elbo = model(inputs, 0.9, noise)
+        predicted = model.predict(inputs.context, inputs.query, noise)
+    assert set(heads) == {torch.bfloat16}  # the network itself is narrow
+    assert {part.dtype for part in (*elbo, predicted)} == {torch.float32}
+    (-elbo.value.mean()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.dtype == torch.float32, name
+        assert bool(torch.isfinite(parameter.grad).all()), name
+    torch.testing.assert_close(elbo.value, model(inputs, 0.9, noise).value, rtol=5e-3, atol=0)
 
 
 @pytest.mark.parametrize("shared", CORES)
-def test_predictions_equal_those_of_the_naive_model(shared: bool) -> None:
+def test_a_deviation_on_the_device_is_a_number(shared: bool) -> None:
     config = small(shared_cores=shared)
-    model = small_model(config, dtype=torch.float64)
-    inputs, noise = small_inputs(config, dtype=torch.float64), _noise(config)
-    ours = model.predict(inputs.context, inputs.query, noise)
-    naive = naive_prediction(dict(model.named_parameters()), config.model, inputs.context, inputs.query, noise)
-    torch.testing.assert_close(ours, naive, rtol=1e-12, atol=1e-14)
+    model, inputs, noise = small_model(config), small_inputs(config), _noise(config, dtype=torch.float32)
+    assert torch.equal(model(inputs, torch.tensor(0.9), noise).value, model(inputs, 0.9, noise).value)
+
+
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("shared", CORES)
+def test_no_value_decides_what_is_computed(representation: str, shared: bool) -> None:
+    # Tensors of the meta device have shapes and no values: whatever asks for one, as `.item()` or `if`, fails.
+    config = small(representation=representation, shared_cores=shared)
+    model = small_model(config).to("meta")
+    context, query, target = small_inputs(config)
+    meta = Inputs(Context(*(part.to("meta") for part in context)), query.to("meta"), target.to("meta"))
+    elbo = model(meta, torch.tensor(0.9, device="meta"), _noise(config, dtype=torch.float32).to("meta"))
+    assert (elbo.log_likelihood.shape, elbo.kl.shape, elbo.mean.shape) == ((3,), (3, 3), (3, 3, 16, 16))
+    (-elbo.value.mean()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@SLOW
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.parametrize(("shared", "representation"), [(True, "tower"), (False, "pool")])
+def test_the_compiled_network_is_the_network(shared: bool, representation: str) -> None:
+    config = small(shared_cores=shared, representation=representation, core_steps=2)
+    model, inputs, noise = small_model(config), small_inputs(config), _noise(config, dtype=torch.float32)
+    with warnings.catch_warnings():  # those of the compiler about itself
+        warnings.simplefilter("ignore")
+        compiled = torch.compile(model, fullgraph=True)
+        loss = -compiled(inputs, torch.tensor(0.9), noise).value.mean()
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+    expected, expected_gradients = _loss_and_gradients(model, inputs, noise)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    for one, other in zip(gradients, expected_gradients, strict=True):
+        assert float((one - other).norm() / other.norm()) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -137,11 +282,18 @@ def test_a_pose_of_seven_numbers_need_not_be_asked_for() -> None:
 
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 @pytest.mark.parametrize("shared", CORES)
-def test_the_gradient_reaches_every_parameter(representation: str, shared: bool) -> None:
-    config = small(representation=representation, shared_cores=shared)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_gradient_reaches_every_parameter(representation: str, shared: bool, steps: int) -> None:
+    # also the canvas of separate cores: the first reads an empty one, and so has no weight for it (`down`)
+    config = small(representation=representation, shared_cores=shared, core_steps=steps)
     model = small_model(config)
     (-model(small_inputs(config), 1.0).value.mean()).backward()
+    assert len(model.canvas.down) == (1 if shared else steps - 1)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == ({"prior_head.weight", *(["canvas.down.0"] if shared else [])} if steps == 1 else set())
     for name, parameter in model.named_parameters():
+        if name in frozen:
+            continue
         assert parameter.grad is not None, name
         assert bool(parameter.grad.abs().sum() > 0), name
 
@@ -181,24 +333,20 @@ def test_each_sample_has_its_own_number_of_views() -> None:
 
 
 def test_the_prior_of_a_step_is_taken_before_its_latent_is_consumed() -> None:
-    # With one step the prior knows nothing but its bias, whatever the latent is.
+    # With one step the prior knows nothing but its bias, whatever the latent is; here the posterior, too.
     config = small(core_steps=1)
-    model, inputs = small_model(config), small_inputs(config)
+    model, inputs = small_model(config, dtype=torch.float64), small_inputs(config, dtype=torch.float64)
+    biases = {"prior_head": [0.3, -0.2, 0.1, 0.5, -0.5, 0.2], "posterior_head": [0.0, 0.4, -0.1, 0.1, 0.0, -0.3]}
     with torch.no_grad():
-        model.prior_head.bias.copy_(torch.tensor([0.3, -0.2, 0.1, 0.5, -0.5, 0.2]))
-    seen: list[Gaussian] = []
-    original = model._head
-
-    def spy(*arguments: object) -> Gaussian:
-        seen.append(original(*arguments))  # type: ignore[arg-type]
-        return seen[-1]
-
-    model._head = spy  # type: ignore[method-assign]
-    kl = model(inputs, 1.0).kl
-    prior, posterior = seen
-    for channel in range(3):
-        assert bool((prior.mean[:, channel] == model.prior_head.bias[channel]).all())
-    torch.testing.assert_close(kl[:, 0], kl_divergence(posterior, prior))
+        for name, bias in biases.items():
+            getattr(model, name).bias.copy_(torch.tensor(bias))
+        model.posterior_head.weight.zero_()
+    prior, posterior = (
+        torch.distributions.Normal(both[:3], (both[3:] / 2).exp())
+        for both in (torch.tensor(bias, dtype=torch.float64) for bias in biases.values())
+    )
+    expected = 4 * 4 * torch.distributions.kl_divergence(posterior, prior).sum()
+    torch.testing.assert_close(model(inputs, 1.0).kl, expected.expand(3, 1))
 
 
 def test_the_posterior_of_the_first_step_has_seen_the_target() -> None:
