@@ -135,7 +135,7 @@ class TrainingConfig:
     probe_every: int = setting(1000, "steps between two measurements on test scenes; 0: none", least=0)
     picture_every: int = setting(5000, "steps between two pictures of predictions; 0: none", least=0)
     checkpoint_every: int = setting(5000, "steps between two checkpoints", least=1)
-    keep: int = setting(3, "checkpoints kept, the newest", least=1)
+    keep: int = setting(3, "checkpoints kept, the newest; the best is kept beside them", least=1)
 
     def __post_init__(self) -> None:
         _check(self)
