@@ -91,7 +91,7 @@ def _child(number: int) -> None:
     changes = {"frame_size": 32 if case.preset == "tiny" else 64, "batch_size": case.batch * ranks.count}
     config = resolve(case.preset, case.mods, changes)
     cpu = torch.device("cpu")
-    with joined(ranks, cpu):
+    with joined(ranks):
         stepper = Stepper(config, cpu, ranks)
         stepper.ready()
         size, scenes, views = config.model.frame_size, case.batch, case.views

@@ -22,11 +22,10 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto" and not count:
         return torch.device("cpu")
-    if name in ("auto", "cuda"):
-        name = f"cuda:{local_rank}"
+    wanted = f"cuda:{local_rank}" if name in ("auto", "cuda") else name
     possible = ["auto", "cpu", *(f"cuda:{k}" for k in range(count))]
     with contextlib.suppress(RuntimeError):
-        device = torch.device(name)
+        device = torch.device(wanted)
         if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < count):
             return device
     raise OptionError(f"device is {name!r}; possible here: {', '.join(possible)}")

@@ -130,12 +130,11 @@ def ranks_here() -> Ranks:
 
 
 @contextlib.contextmanager
-def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
+def joined(ranks: Ranks) -> Iterator[None]:
     """Holds the connection of the ranks; nothing where there is one.
 
     Args:
         ranks: from `ranks_here`.
-        device: on which the training runs.
 
     Raises:
         RankLost: another rank is gone, or never came.
@@ -143,10 +142,13 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     if ranks.count == 1:
         yield
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    # By what the machines have, not by the device that was chosen, which ranks may not know yet.
+    backend = "gloo"
+    if torch.cuda.is_available() and dist.is_nccl_available():
+        torch.cuda.set_device(ranks.local % torch.cuda.device_count())
+        backend = "cpu:gloo,cuda:nccl"
     with _losses_told():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group(backend)
     try:
         yield
     finally:

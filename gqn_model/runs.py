@@ -39,7 +39,7 @@ from gqn_model.devices import choose_device, describe
 from gqn_model.inputs import Inputs, to_device
 from gqn_model.loggers import check_loggers, open_loggers
 from gqn_model.ranks import Ranks, joined, ranks_here
-from gqn_model.steps import check_division
+from gqn_model.steps import check_computing
 from gqn_model.training import train
 
 RUN_FILE = "run.json"
@@ -103,13 +103,13 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
     ranks = ranks_here()
     # A wrong name or number is told before anything is written, or any other rank waited for.
     device = choose_device(config.training.device, ranks.local)
-    check_division(config.training, ranks.count)
+    check_computing(config.training, ranks.count, device)
     check_loggers(config.training.logger)
     if ranks.first and out is not None and (out / CONFIG_FILE).exists():
         raise DestinationError(
             f"{out}: holds a run already; go on with `gqn train --resume {out}`, or give another --out"
         )
-    with joined(ranks, device):
+    with joined(ranks):
         batches, config = training_batches(shards, config, rank=ranks.rank, ranks=ranks.count)
         try:
             run = ranks.from_first(out or _free_folder(batches.scene_set, label))
@@ -151,10 +151,10 @@ def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None,
         raise OptionError(f"{', '.join(fixed)} cannot change when a run goes on; possible: {', '.join(CHANGEABLE)}")
     ranks = ranks_here()
     config = read_config(run).replaced(changes) if ranks.first else Config().replaced(changes)
-    with joined(ranks, choose_device(config.training.device, ranks.local)):
+    with joined(ranks):
         known = (config, shards or read_facts(run).shards) if ranks.first else (config, "")
         config, shards = ranks.from_first(known)
-        check_division(config.training, ranks.count)
+        check_computing(config.training, ranks.count, choose_device(config.training.device, ranks.local))
         check_loggers(config.training.logger)
         with _held(run, ranks):
             batches, config = training_batches(shards, config, rank=ranks.rank, ranks=ranks.count)

@@ -44,9 +44,7 @@ class Stepper:
 
     def __init__(self, config: Config, device: torch.device, ranks: Ranks = ALONE) -> None:
         training = config.training
-        check_division(training, ranks.count)
-        if training.compile == "graph" and device.type != "cuda":
-            raise OptionError(f"compile is 'graph', which captures CUDA graphs; on {device.type} possible: no, yes")
+        check_computing(training, ranks.count, device)
         self.config, self.device, self.ranks = config, device, ranks
         self._narrow = training.precision == "bf16"
         if training.tf32 and device.type == "cuda":
@@ -149,11 +147,16 @@ class Stepper:
         return contextlib.nullcontext()
 
 
-def check_division(training: TrainingConfig, ranks: int) -> None:
-    """Returns where a batch is divided evenly among ranks, and each share among the parts that are accumulated.
+def check_computing(training: TrainingConfig, ranks: int, device: torch.device) -> None:
+    """Returns where a training can be computed so: before anything is written, or another rank waited for.
+
+    Args:
+        training: the settings.
+        ranks: how many there are.
+        device: of this one.
 
     Raises:
-        OptionError: it is not.
+        OptionError: the batch is not divided evenly among ranks and accumulated parts, or the device has no graphs.
     """
     parts = ranks * training.accumulate
     if training.batch_size % parts:
@@ -161,6 +164,8 @@ def check_division(training: TrainingConfig, ranks: int) -> None:
             f"batch_size is {training.batch_size}, for {ranks} ranks and accumulate {training.accumulate}; "
             f"possible: multiples of {parts}"
         )
+    if training.compile == "graph" and device.type != "cuda":
+        raise OptionError(f"compile is 'graph', which captures CUDA graphs; on {device.type} possible: no, yes")
 
 
 def _rows(inputs: Inputs, rows: slice) -> Inputs:

@@ -21,7 +21,7 @@ from gqn_model.config import ModelConfig, resolve
 from gqn_model.noise import step_noise
 from gqn_model.ranks import ALONE, Agreement, lost, ranks_here
 from gqn_model.runs import read_facts, resume_run
-from gqn_model.steps import check_division
+from gqn_model.steps import check_computing
 
 HERE = Path(__file__).resolve().parent
 STEPS = 6
@@ -164,9 +164,9 @@ def test_noise_is_a_function_of_seed_and_step_and_of_nothing_else() -> None:
 
 def test_a_batch_that_ranks_cannot_divide_says_what_is_possible() -> None:
     training = resolve("tiny", (), {"batch_size": 12, "accumulate": 2}).training
-    check_division(training, 3)
+    check_computing(training, 3, torch.device("cpu"))
     with pytest.raises(OptionError, match=r"batch_size is 12, for 4 ranks and accumulate 2; possible: multiples of 8"):
-        check_division(training, 4)
+        check_computing(training, 4, torch.device("cpu"))
 
 
 def test_ranks_come_from_torchrun_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from gqn_model.inputs import Inputs, to_device
 from gqn_model.likelihood import gaussian_floor
 from gqn_model.model import Elbo
 from gqn_model.noise import step_noise
+from gqn_model.runs import start_run
 from gqn_model.schedules import learning_rate_at, sigma_at
 from gqn_model.steps import Stepper
 
@@ -148,3 +150,10 @@ def test_mods_combine() -> None:
     assert config.model.shared_cores
     assert config.model.representation == "pool"
     assert (config.training.precision, config.training.compile) == ("bf16", "yes")
+
+
+def test_what_cannot_be_computed_leaves_no_run(bars: Path, tmp_path: Path) -> None:
+    for changes in ({"compile": "graph"}, {"accumulate": 3}):
+        with pytest.raises(OptionError):
+            start_run(str(bars), small(**changes), out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
