@@ -14,8 +14,11 @@ import contextlib
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import crc32c
 import numpy as np
@@ -295,13 +298,27 @@ def serialize_example(frames: Sequence[bytes | bytearray | memoryview], cameras:
         frames: JPEG bytes of each view.
         cameras: float32 (views, camera numbers).
     """
-    from tfrecord import example_pb2
-
-    example = example_pb2.Example()
+    example = _messages().Example()
     feature = example.features.feature
     feature["frames"].bytes_list.value.extend(bytes(frame) for frame in frames)
     feature["cameras"].float_list.value.extend(np.asarray(cameras, np.float32).ravel().tolist())
     return bytes(example.SerializeToString(deterministic=True))  # a map has no order of its own
+
+
+@cache
+def _messages() -> Any:
+    """The module of the `tfrecord` package that holds the messages, and that alone.
+
+    The package itself imports torch where that is installed: seconds in every worker that renders.
+    """
+    package = find_spec("tfrecord")
+    folders = None if package is None else package.submodule_search_locations
+    spec = None if folders is None else PathFinder.find_spec("example_pb2", list(folders))
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError("the package tfrecord is not installed as it should be", name="tfrecord")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Sink(Protocol):

@@ -86,6 +86,17 @@ def test_naming_the_renderers_does_not_import_numba():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_worker_that_renders_imports_neither_torch_nor_the_package_that_would():
+    code = (
+        "import sys; from gqn_data.render.request import Request; from gqn_data.render.files import _Chunk; "
+        "from gqn_data.render.files import _render_records; "
+        "parameters = Request.of('sm5', scenes=1, frame_size=16, views=1).parameters; "
+        "records = _render_records(_Chunk(parameters=parameters, split='train', first=0, last=1)); "
+        "sys.exit(len(records) != 1 or bool({'torch', 'tfrecord'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("scenes", "split", "expected"),
     [
