@@ -1,8 +1,7 @@
-"""The network: against the plain one, and one test for each bug that peers have."""
+"""The network: against the plain one, and on its own. Bugs of peers are in test_peers_bugs.py."""
 
 from __future__ import annotations
 
-import math
 import shutil
 import warnings
 
@@ -298,29 +297,6 @@ def test_the_gradient_reaches_every_parameter(representation: str, shared: bool,
         assert bool(parameter.grad.abs().sum() > 0), name
 
 
-@given(seed=st.integers(0, 1000), order=st.permutations(range(3)))
-@settings(max_examples=15, deadline=None)
-def test_the_order_of_context_views_changes_nothing(seed: int, order: list[int]) -> None:
-    config = small()
-    model, inputs = small_model(config, dtype=torch.float64), small_inputs(config, seed=seed, dtype=torch.float64)
-    turned = Context(*(part[:, order] for part in inputs.context))
-    torch.testing.assert_close(model.represent(turned), model.represent(inputs.context))
-
-
-@pytest.mark.parametrize("representation", REPRESENTATIONS)
-def test_masked_views_change_nothing(representation: str) -> None:
-    config = small(representation=representation)
-    model, inputs = small_model(config), small_inputs(config)
-    frames, poses, mask = inputs.context
-    assert not bool(mask.all())
-    noisy = Context(
-        torch.where(mask[:, :, None, None, None], frames, torch.rand_like(frames)),
-        torch.where(mask[:, :, None], poses, torch.rand_like(poses)),
-        mask,
-    )
-    assert torch.equal(model.represent(noisy), model.represent(inputs.context))
-
-
 def test_each_sample_has_its_own_number_of_views() -> None:
     config = small()
     model, inputs = small_model(config, dtype=torch.float64), small_inputs(config, seed=3, dtype=torch.float64)
@@ -330,31 +306,6 @@ def test_each_sample_has_its_own_number_of_views() -> None:
     for row, count in enumerate(counts):
         alone = Context(*(part[row : row + 1, :count] for part in inputs.context))
         torch.testing.assert_close(model.represent(alone)[0], together[row])
-
-
-def test_the_prior_of_a_step_is_taken_before_its_latent_is_consumed() -> None:
-    # With one step the prior knows nothing but its bias, whatever the latent is; here the posterior, too.
-    config = small(core_steps=1)
-    model, inputs = small_model(config, dtype=torch.float64), small_inputs(config, dtype=torch.float64)
-    biases = {"prior_head": [0.3, -0.2, 0.1, 0.5, -0.5, 0.2], "posterior_head": [0.0, 0.4, -0.1, 0.1, 0.0, -0.3]}
-    with torch.no_grad():
-        for name, bias in biases.items():
-            getattr(model, name).bias.copy_(torch.tensor(bias))
-        model.posterior_head.weight.zero_()
-    prior, posterior = (
-        torch.distributions.Normal(both[:3], (both[3:] / 2).exp())
-        for both in (torch.tensor(bias, dtype=torch.float64) for bias in biases.values())
-    )
-    expected = 4 * 4 * torch.distributions.kl_divergence(posterior, prior).sum()
-    torch.testing.assert_close(model(inputs, 1.0).kl, expected.expand(3, 1))
-
-
-def test_the_posterior_of_the_first_step_has_seen_the_target() -> None:
-    # A posterior from the stale state would be the same for every target.
-    config = small(core_steps=1)
-    model, inputs = small_model(config), small_inputs(config)
-    other = inputs._replace(target=1 - inputs.target)
-    assert not torch.allclose(model(inputs, 1.0).kl, model(other, 1.0).kl)
 
 
 def test_the_prediction_does_not_see_the_target() -> None:
@@ -380,25 +331,6 @@ def test_sampling_leaves_the_generator_of_torch_alone() -> None:
 
 
 numbers = st.floats(-3, 3, allow_nan=False)
-
-
-@given(numbers, numbers, numbers, numbers)
-def test_the_divergence_is_that_of_torch_distributions(m1: float, v1: float, m2: float, v2: float) -> None:
-    def make(mean: float, log_variance: float) -> tuple[Gaussian, torch.distributions.Normal]:
-        full = (
-            torch.full((2, 1, 2, 2), mean, dtype=torch.float64),
-            torch.full((2, 1, 2, 2), log_variance, dtype=torch.float64),
-        )
-        return Gaussian(*full), torch.distributions.Normal(full[0], full[1].exp().sqrt())
-
-    (q, q_torch), (p, p_torch) = make(m1, v1), make(m2, v2)
-    expected = torch.distributions.kl_divergence(q_torch, p_torch).sum((1, 2, 3))
-    torch.testing.assert_close(kl_divergence(q, p), expected, atol=1e-12, rtol=1e-10)
-
-
-def test_the_log_variance_is_no_log_scale() -> None:
-    drawn = Gaussian(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), math.log(9.0))).draw(torch.ones(1, 1, 1, 1))
-    assert float(drawn) == pytest.approx(3.0)
 
 
 def test_the_likelihood_is_that_of_torch_distributions() -> None:
