@@ -17,7 +17,7 @@ from gqn_data import tfrecords
 from gqn_data.errors import DestinationError, NoSpace, OptionError, OriginError, UnknownName, UnknownSceneSet
 from gqn_data.render import RENDERER_VERSION, RENDERERS, find_renderer
 from gqn_data.render import files as render_files
-from gqn_data.render.request import share
+from gqn_data.render.request import Request, share
 from gqn_data.render.streams import scene_stream
 from gqn_data.render.write import render_scene_set
 from gqn_data.scene_sets import SCENE_SETS
@@ -174,6 +174,15 @@ def test_whole_scenes_are_the_same_bytes_on_one_worker_and_on_two(tmp_path, name
     for workers in (1, 2):
         render_scene_set(tmp_path / str(workers), name, scenes=80, workers=workers)
     assert files(tmp_path / "1") == files(tmp_path / "2")
+
+
+@pytest.mark.parametrize(("name", "scenes"), [("sm5", 17), ("rooms_ring_camera", 25), ("mazes", 1)])
+def test_workers_render_as_many_scenes_at_a_time_as_are_some_tenths_of_a_second_of_rays(name, scenes):
+    request = Request.of(name, scenes=60, split="train")
+    chunks = [chunk for file in request.files for chunk in render_files._chunks(file, request.parameters)]
+    assert max(chunk.last - chunk.first for chunk in chunks) == scenes
+    covered = [index for chunk in chunks for index in range(chunk.first, chunk.last)]
+    assert covered == list(range(60))
 
 
 def test_a_scene_is_the_same_however_many_are_asked_for(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -94,6 +95,14 @@ def test_the_bytes_are_those_of_rendering_and_then_converting_and_nothing_else_i
 def test_one_split_or_one_scene_is_as_converted_too(tmp_path, changes):
     render_containers(request(**changes), tmp_path / "direct", options())
     assert tree(tmp_path / "direct") == by_way_of_tfrecords(tmp_path / "by_way", options(), **changes)
+
+
+def test_any_executor_renders_the_same_bytes(tmp_path):
+    render_containers(request(), tmp_path / "here", options())
+    with ThreadPoolExecutor(2) as executor:
+        render_containers(request(), tmp_path / "there", options(), executor=executor)
+        assert executor.submit(int, 7).result() == 7  # it is still its owner's
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
 @pytest.mark.slow
