@@ -155,7 +155,7 @@ def test_all_views_and_the_other_split_are_measured_where_they_are_asked_for(fol
 def test_a_set_is_found_by_its_name_in_the_data_root(folders):
     root = folders["tfrecord"].parents[1]
     found = json.loads(good("sm5", "--root", root, *QUICK, "--workers", "0", "--json").stdout)
-    assert found["format"] == "tfrecord"
+    assert found["format"] == "zarr"  # what was converted goes before the raw folder
 
 
 def test_a_url_is_measured_as_a_path_is(folders, s3):
