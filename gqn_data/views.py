@@ -42,6 +42,10 @@ def check_context(context: tuple[int, int], views: int) -> tuple[int, int]:
         OptionError: it does not; the query is one view more.
     """
     low, high = context
+    if views < 2:
+        raise OptionError(
+            f"a scene has {views} view: a context and a query need 2; context='all' gives scenes as they are"
+        )
     if not 1 <= low <= high:
         raise OptionError(f"context views {low} to {high}: expected 1 <= smallest <= largest")
     if high >= views:

@@ -11,6 +11,7 @@ from tfrecord import example_pb2
 
 from gqn_data import tfrecords
 from gqn_data.dataset import open_dataset
+from gqn_data.errors import OptionError
 from gqn_data.index import index_raw_folder
 from gqn_data.loader import SceneLoader
 from gqn_data.manifest import read_manifest
@@ -164,3 +165,6 @@ def test_scenes_of_one_view_are_written_checked_and_shown(name, tmp_path):
     dataset = open_dataset(done[0].folder)
     assert dataset[0].frames.shape == (1, 32, 32, 3)
     assert contact_sheet(dataset, [0], 10).shape == (36, 36, 3)
+    with pytest.raises(OptionError, match="a scene has 1 view: a context and a query need 2"):
+        SceneLoader(done[0].folder, batch_size=1)
+    assert next(iter(SceneLoader(done[0].folder, batch_size=1, context="all"))).target.shape == (1, 32, 32, 3)
