@@ -9,6 +9,7 @@ supplement, sections 3 and 4.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -231,10 +232,15 @@ def declaration(name: str) -> Declaration:
     Raises:
         UnknownName: there is none; the message offers the nearest, and all names where none is near.
     """
-    known = {one.name: one for one in declarations()}
+    known = _by_name()
     if name not in known:
         raise UnknownName("setting", name, known)
     return known[name]
+
+
+@functools.cache
+def _by_name() -> dict[str, Declaration]:
+    return {one.name: one for one in declarations()}
 
 
 def _check(config: ModelConfig | TrainingConfig) -> None:
