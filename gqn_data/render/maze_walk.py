@@ -20,7 +20,8 @@ from gqn_data.render.maze_layout import Layout
 TURN = 0.0767944871
 # The player is a square box; the real ones never come closer to a wall, and often stand there.
 CLEARANCE = 0.16125
-SPIN = 42  # views of the turn on the spot: once around and a little
+_PLAYER = CLEARANCE - 1e-9  # who touches a wall is not in it
+SPIN = 42  # double turns on the spot before the first move: once around and one more
 # Moves between views; 4 moments of 1/60 s each.
 _MOMENTS, _MOMENT = 4, 1 / 60
 _SPEED = 3.2  # cells a second: the longest real steps are 0.213 cells
@@ -51,7 +52,7 @@ def walk(random: np.random.Generator, layout: Layout, views: int) -> NDArray[np.
     seen = np.empty((views, 3))
     for view in range(views):
         seen[view] = player.x, player.y, yaw
-        if view < SPIN - 1:
+        if view < SPIN:
             yaw = _wrapped(yaw + 2 * TURN)
             continue
         last, (key, push) = key, mind.keys(yaw)
@@ -93,13 +94,13 @@ class _Player:
             y, self._vy = _before_border(y, self._vy), 0.0
         self.y = y
 
-    def could_go(self, to: tuple[float, float]) -> bool:
-        """Whether no block stands in the straight way to a place."""
+    def could_go(self, to: tuple[float, float], half: float) -> bool:
+        """Whether no block stands in the straight way of a box to a place."""
         steps = math.ceil(math.dist((self.x, self.y), to) / 0.2)
         dx, dy = (to[0] - self.x) / max(steps, 1), (to[1] - self.y) / max(steps, 1)
-        return not any(self._hits(self.x + k * dx, self.y + k * dy, _BODY) for k in range(1, steps + 1))
+        return not any(self._hits(self.x + k * dx, self.y + k * dy, half) for k in range(1, steps + 1))
 
-    def _hits(self, x: float, y: float, half: float = CLEARANCE - 1e-9) -> bool:
+    def _hits(self, x: float, y: float, half: float = _PLAYER) -> bool:
         rows = self._blocks[math.floor(y - half)], self._blocks[math.floor(y + half)]
         left, right = math.floor(x - half), math.floor(x + half)
         return any(row[left] or row[right] for row in rows)
@@ -120,6 +121,7 @@ class _Mind:
         self._open = {(int(column), int(row)) for row, column in np.argwhere(cells != BLOCK)}
         self._places = sorted(self._open)
         self._way: list[tuple[float, float]] = []
+        self._goal = self._places[0]
         self._wobble = 0.0
         self._looking = self._look = self._last = self._resting = 0
 
@@ -160,11 +162,12 @@ class _Mind:
         while self._way and math.dist(at, self._way[0]) < _REACHED:
             self._way.pop(0)
         if not self._way:
-            goal = self._places[self._random.integers(len(self._places))]
-            cells = self._path((math.floor(at[0]), math.floor(at[1])), goal)
+            self._goal = self._places[self._random.integers(len(self._places))]
+        if not self._way or not self._player.could_go(self._way[0], _PLAYER):
+            cells = self._path((math.floor(at[0]), math.floor(at[1])), self._goal)
             aside = self._random.uniform(-0.2, 0.2, (len(cells), 2))
             self._way = [(column + 0.5 + a, row + 0.5 + b) for (column, row), (a, b) in zip(cells, aside.tolist())]
-        while len(self._way) > 1 and self._player.could_go(self._way[1]):
+        while len(self._way) > 1 and self._player.could_go(self._way[1], _BODY):
             self._way.pop(0)
         return self._way[0]
 

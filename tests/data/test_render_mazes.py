@@ -274,14 +274,21 @@ def test_the_camera_keeps_clear_of_walls_on_whole_walks():
         assert np.hypot(*np.diff(places[:, :2], axis=0).T).max() < 0.27
 
 
+def test_no_walk_is_held_up_by_a_corner():
+    for _, places in walks(60):
+        for view in range(SPIN, 300 - 60, 10):
+            away = np.hypot(*(places[view : view + 60, :2] - places[view, :2]).T)
+            assert away.max() > 0.5
+
+
 def test_a_walk_begins_in_the_middle_of_a_cell_of_a_room_and_turns_once_around():
     for layout, places in walks(30, views=60):
         x, y = places[0, :2]
         assert (x % 1, y % 1) == (0.5, 0.5)
         assert layout.cells[int(y), int(x)] == ROOM
-        assert (places[:SPIN, :2] == places[0, :2]).all()
-        assert turned(places)[: SPIN - 1] == pytest.approx(2 * TURN)
-        assert 2 * math.pi < 2 * TURN * (SPIN - 1) < 2 * math.pi + 2 * TURN
+        assert (places[: SPIN + 1, :2] == places[0, :2]).all()
+        assert turned(places)[:SPIN] == pytest.approx(2 * TURN)
+        assert 2 * math.pi < 2 * TURN * SPIN < 2 * math.pi + 4 * TURN
         assert (np.diff(places[SPIN:, :2], axis=0) != 0).any()
 
 
