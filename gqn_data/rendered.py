@@ -142,8 +142,6 @@ def render_containers(
 def _as_noted(request: Request, noted: Manifest, options: Options) -> Source | None:
     """The source files of a request as a dataset's manifest remembers them, if they are the same; none is there."""
     rows = {source.name: source for split in noted.splits.values() for source in split.sources}
-    if noted.origin != request.parameters.origin:
-        return None
     if {name: source.scenes for name, source in rows.items()} != {file.name: file.scenes for file in request.files}:
         return None
     raw = _raw_folder(request, Path(), {name: source.bytes for name, source in rows.items()})
