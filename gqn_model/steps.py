@@ -51,9 +51,7 @@ class Stepper:
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
         torch.manual_seed(training.seed)  # every rank draws the same weights
-        self.model = GQN(config.model).to(device)
-        # The layout that convolutions run fastest in, on CPUs and on GPUs with tensor cores alike.
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = GQN(config.model).laid_out(device)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=training.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
         )
