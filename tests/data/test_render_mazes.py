@@ -395,6 +395,8 @@ def real_scene(mazes, number):
 def test_walls_end_where_they_end_in_the_real_frames(mazes, number):
     """Sky, wall and floor by the nearest of their colours, the status line left out."""
     real, cameras = real_scene(mazes, number)
+    colours, counts = np.unique(real[:, 3:8, 10:60].reshape(-1, 3), axis=0, return_counts=True)
+    assert colours[counts.argmax()].tolist() == SKY_BYTES.tolist()
     wall, floor = REAL_SURFACES[number]
     ours = render_maze(plan(REAL_PLANS[number]), wall, floor, to_places(cameras), 84, supersample=False)
     walls = [maze_textures.wall(name)[-1] * 255 for name in {wall, maze_textures.CORRIDOR_WALL}]
