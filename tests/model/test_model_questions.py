@@ -200,7 +200,7 @@ def test_the_index_that_is_there_is_what_is_asked(
 
 
 def test_another_run_is_asked_what_the_first_was(found: Evaluation, bars_run: Path, bars: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(bars_run, tmp_path / "other")
+    other = shutil.copytree(bars_run, tmp_path / "other", ignore=shutil.ignore_patterns("evaluation"))
     questions = read_index(Path(found.index)).rows[[2, 5]]
     path = tmp_path / "few.json"
     few = Questions(scene_set="x", fingerprint=read_index(Path(found.index)).fingerprint, split="test", rows=questions)
