@@ -7,19 +7,16 @@ the run's folder, and `wandb sync` sends it later.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gqn_model.loggers.record import Opening, Record
-from gqn_model.loggers.tracked import Tracked
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from gqn_model.loggers.record import Opening
+from gqn_model.loggers.tracked import Tracked, TrackedRun
 
 # Seconds until a run is begun offline. Figures wait meanwhile; the training does not.
 INIT_TIMEOUT = 20.0
 
 
-class WandB:
+class WandB(TrackedRun):
     """Figures under their names, pictures under `predictions`, the configuration once.
 
     A training that goes on continues the run; steps that are done again are not sent again.
@@ -28,12 +25,11 @@ class WandB:
     def __init__(self, opening: Opening) -> None:
         import wandb
 
-        self._wandb = wandb
-        self._tracked = Tracked(opening.run, "wandb")
+        tracked = Tracked(opening.run, "wandb")
         settings: dict[str, Any] = {
             "project": str(opening.training.get("project", "gqn")),
             "name": opening.label,
-            "id": self._tracked.identity,
+            "id": tracked.identity,
             "dir": str(opening.run),
             "config": {part: dict(fields) for part, fields in opening.config.items()},
             "resume": "allow",
@@ -41,30 +37,15 @@ class WandB:
             "settings": wandb.Settings(console="off", quiet=True, init_timeout=INIT_TIMEOUT),
         }
         try:
-            self._run = wandb.init(**settings)
+            run = wandb.init(**settings)
         except Exception as error:  # noqa: BLE001  of whatever kind: no account, no network, no answer
             sys.stderr.write(
                 f"warning: wandb: {_first_line(error)}; the run is written to {opening.run / 'wandb'}, "
                 "send it with `wandb sync` (training goes on)\n"
             )
             wandb.teardown()  # which holds the name of the run that was not begun
-            self._run = wandb.init(mode="offline", **settings)
-
-    def log(self, record: Record) -> None:
-        """Takes one line."""
-        if record.step > self._tracked.step:
-            self._run.log(dict(record.figures()), step=record.step)
-            self._tracked.sent(record.step)
-
-    def picture(self, step: int, image: Image) -> None:
-        """Takes a picture of predictions."""
-        # W&B takes steps in order: a picture belongs to the line of its step, or to a step between two lines.
-        if step >= self._tracked.step:
-            self._run.log({"predictions": self._wandb.Image(image, caption=f"step {step}")}, step=step)
-
-    def close(self) -> None:
-        """Ends the run there, which sends what is held back."""
-        self._run.finish()
+            run = wandb.init(mode="offline", **settings)
+        super().__init__(tracked, run, wandb.Image)
 
 
 def _first_line(error: Exception) -> str:

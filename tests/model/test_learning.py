@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_checkpoints import made_run, same, smallest
-from synthetic import Source, batch_of, small, small_inputs, small_model
+from synthetic import Lines, Source, batch_of, small, small_inputs, small_model
 from torch import Tensor
 
 from gqn_data.errors import LossNotFinite
@@ -20,26 +20,9 @@ from gqn_model.checkpoints import checkpoint_steps, load_checkpoint
 from gqn_model.config import Config
 from gqn_model.inputs import Context, Inputs, to_device
 from gqn_model.likelihood import Gaussian, kl_divergence
-from gqn_model.loggers import Record
 from gqn_model.model import GQN, Elbo
 from gqn_model.representations import REPRESENTATIONS
 from gqn_model.training import train
-
-
-class Lines:
-    """A logger that keeps its records."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def log(self, record: Record) -> None:
-        self.records.append(record)
-
-    def picture(self, step: int, image: object) -> None:
-        """Pictures are not kept."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def _train(run: Path, config: Config, source: Source | None = None, **options: Any) -> None:

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from synthetic import Source, small, small_inputs
+from synthetic import Lines, Source, small, small_inputs
 
 from gqn_data.errors import CheckpointError, LossNotFinite, NoSpace, OptionError, RunMismatch, TrainingStopped
 from gqn_model import GQN, training
 from gqn_model.checkpoints import checkpoint_steps, load_checkpoint, write_config
 from gqn_model.config import Config
 from gqn_model.devices import choose_device
-from gqn_model.loggers import Record
 from gqn_model.loggers.json_lines import JsonLines
 from gqn_model.training import train
 
@@ -44,22 +43,6 @@ def _hash(run: Path) -> str:
         for value in row.values():
             digest.update(value.numpy().tobytes())
     return digest.hexdigest()
-
-
-class Lines:
-    """A logger that keeps its records."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def log(self, record: Record) -> None:
-        self.records.append(record)
-
-    def picture(self, step: int, image: object) -> None:
-        """Pictures are not kept."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def test_a_training_in_two_halves_equals_one_in_one(tmp_path: Path) -> None:

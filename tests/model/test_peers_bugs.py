@@ -19,7 +19,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from made_checkpoints import made_run, smallest
-from synthetic import Source, small, small_inputs, small_model
+from synthetic import Lines, Source, small, small_inputs, small_model
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,7 +30,6 @@ from gqn_model.batches import fixed_batches, training_batches
 from gqn_model.checkpoints import load_checkpoint
 from gqn_model.config import Config, declarations
 from gqn_model.inputs import Inputs
-from gqn_model.loggers import Record
 from gqn_model.model import GQN, Elbo
 from gqn_model.training import train
 
@@ -279,22 +278,6 @@ def test_every_scene_of_a_batch_has_its_own_number_of_views_and_its_own_views(
 # Deviation and learning rate fall as they are told to, in what the log tells and in what is used.
 
 
-class _Lines:
-    """A logger that keeps its records."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def log(self, record: Record) -> None:
-        self.records.append(record)
-
-    def picture(self, step: int, image: object) -> None:
-        """Pictures are not kept."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 def _train(run: Path, config: Config, **options: Any) -> None:
     train(made_run(run, steps=(), config=config), config, Source(config), **options)
 
@@ -304,7 +287,7 @@ def _annealing_is_linear(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         steps=12, log_every=1, probe_every=0, picture_every=0, checkpoint_every=100, warmup_steps=0,
         sigma=2.0, sigma_end=0.7, sigma_steps=5, learning_rate=4e-4, learning_rate_end=1e-4, learning_rate_steps=10,
     )  # fmt: skip
-    lines, sigmas, rates = _Lines(), [], []
+    lines, sigmas, rates = Lines(), [], []
     forward = GQN.forward
 
     def spied(self: GQN, inputs: Inputs, sigma: Any, *rest: Any) -> Elbo:
