@@ -41,9 +41,9 @@ class Case:
 
 
 CASES = (
-    Case("tiny", (), 16, 5, 40),
-    Case("medium", (), 4, 5, 12),
-    Case("paper", ("shared_cores",), 1, 3, 5),
+    Case("tiny", (), 16, 5, 30),
+    Case("medium", (), 4, 5, 10),
+    Case("paper", ("shared_cores",), 1, 3, 4),
 )
 
 
@@ -153,17 +153,21 @@ def main() -> None:
     if arguments.child is not None:
         _child(arguments.child)
         return
-    results = [measure(number, arguments.repeats) for number in range(len(CASES))]
+    head = f"{'network':32} {'alone':>8} {'apart':>8} {'2 ranks':>8} {'exchange':>9} {'efficiency':>10} {'apart':>6}"
+    if not arguments.json:
+        print(head, flush=True)
+    results = []
+    for number in range(len(CASES)):
+        results.append(one := measure(number, arguments.repeats))
+        if not arguments.json:
+            print(
+                f"{one.name:32} {one.alone:7.3f}s {one.apart:7.3f}s {one.together:7.3f}s {one.megabytes:6.1f} MB "
+                f"{one.efficiency:10.2f} {one.possible:6.2f}",
+                flush=True,
+            )
     if arguments.json:
         rows = [asdict(one) | {"efficiency": one.efficiency, "possible": one.possible} for one in results]
         print(json.dumps(rows, indent=2))
-        return
-    print(f"{'network':32} {'alone':>8} {'apart':>8} {'2 ranks':>8} {'exchange':>9} {'efficiency':>10} {'apart':>6}")
-    for one in results:
-        print(
-            f"{one.name:32} {one.alone:7.3f}s {one.apart:7.3f}s {one.together:7.3f}s {one.megabytes:6.1f} MB "
-            f"{one.efficiency:10.2f} {one.possible:6.2f}"
-        )
 
 
 if __name__ == "__main__":
