@@ -69,10 +69,12 @@ class Stepper:
             self.ranks.copy_from_first(parameter.data)
         if not self.ranks.from_first(optimizer is not None and bool(optimizer["state"])):
             return
+        # What never learns (a network of one step has such weights) has no state.
+        learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if optimizer is not None:
             self.optimizer.load_state_dict(optimizer)
         else:
-            for parameter in self.model.parameters():
+            for parameter in learning:
                 like = torch.zeros_like(parameter)
                 # What Adam holds for a parameter, in torch's own names; filled from the first rank below.
                 self.optimizer.state[parameter] = {
@@ -80,7 +82,7 @@ class Stepper:
                     "exp_avg": like,
                     "exp_avg_sq": torch.zeros_like(like),
                 }
-        for parameter in self.model.parameters():
+        for parameter in learning:
             held = self.optimizer.state[parameter]
             for name in ("step", "exp_avg", "exp_avg_sq"):
                 self.ranks.copy_from_first(held[name])
