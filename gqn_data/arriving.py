@@ -26,9 +26,9 @@ from gqn_data.destination import (
     WORK_FOLDER,
     Conversion,
     Say,
-    already_whole,
     raw_as_noted,
     scratch_folder,
+    whole_already,
     working_in,
 )
 from gqn_data.errors import RemoteMissing
@@ -122,15 +122,9 @@ def convert_arriving(
     def as_noted(noted: Manifest) -> Source | None:
         return raw_as_noted(raw, noted, options)
 
-    done: dict[str, Conversion] = {}
     destinations = {name: converted_folder(root, name, bucket.scene_set) for name in options.formats}
     with working_in(work), storage.sole_writer(held) if keep_raw else contextlib.nullcontext():
-        for name, destination in destinations.items():
-            whole = None if options.overwrite else already_whole(as_noted, name, destination, options)
-            if whole is not None:
-                say(f"{name}: {destination} is whole already; nothing to do")
-                WorkFolder(work / name).remove()
-                done[name] = whole
+        done = whole_already(destinations, as_noted, work, options, say)
         left = {name: place for name, place in destinations.items() if name not in done}
         if left:
             if keep_raw:

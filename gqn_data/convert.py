@@ -29,6 +29,7 @@ from gqn_data.destination import (
     raw_as_noted,
     removed_if_empty,
     scenes_text,
+    whole_already,
     working_in,
 )
 from gqn_data.errors import DestinationError, OptionError
@@ -72,18 +73,12 @@ def convert(
         folder, root = folder.absolute(), root.absolute()  # its workers may be anywhere
     work = root / WORK_FOLDER / scene_set.name
     destinations = _destinations(folder, scene_set, root, options)
-    done: dict[str, Conversion] = {}
 
     def as_noted(noted: Manifest) -> Source | None:
         return _source_as_noted(folder, scene_set, noted, options)
 
     with working_in(work):
-        for name, destination in destinations.items():
-            whole = None if options.overwrite else already_whole(as_noted, name, destination, options)
-            if whole is not None:
-                say(f"{name}: {destination} is whole already; nothing to do")
-                WorkFolder(work / name).remove()  # of a run that was cut off when all was written
-                done[name] = whole
+        done = whole_already(destinations, as_noted, work, options, say)
         if len(done) < len(destinations):
             source = _open_source(folder, scene_set, work / "index", options, executor)
             for name, destination in destinations.items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,35 @@ def scratch_folder(work: Place) -> Path:
 
 
 _REPLACE = "replace it with --overwrite, or write elsewhere with --out or --root"
+
+
+def whole_already(
+    destinations: Mapping[str, Place],
+    source_as_noted: Callable[[Manifest], Source | None],
+    work: Place,
+    options: Options,
+    say: Say,
+) -> dict[str, Conversion]:
+    """Of several containers those that are there and whole; nothing is, where datasets are to be replaced.
+
+    Args:
+        destinations: where each would be written, by the name of its format.
+        source_as_noted: as for `already_whole`.
+        work: the work folder of the set; what a run left there that was cut off when all was written is removed.
+        options: how.
+        say: told of each that is whole.
+
+    Raises:
+        DestinationError: a destination holds another dataset.
+    """
+    done: dict[str, Conversion] = {}
+    for name, destination in destinations.items():
+        whole = None if options.overwrite else already_whole(source_as_noted, name, destination, options)
+        if whole is not None:
+            say(f"{name}: {destination} is whole already; nothing to do")
+            WorkFolder(work / name).remove()
+            done[name] = whole
+    return done
 
 
 def already_whole(

@@ -24,9 +24,9 @@ from gqn_data.destination import (
     WORK_FOLDER,
     Conversion,
     Say,
-    already_whole,
     raw_as_noted,
     scratch_folder,
+    whole_already,
     working_in,
 )
 from gqn_data.errors import DestinationError, OptionError
@@ -116,18 +116,8 @@ def render_containers(
     row = request.parameters.row
     work = root / WORK_FOLDER / row.name
     destinations = {name: converted_folder(root, name, row) for name in options.formats}
-    done: dict[str, Conversion] = {}
     with working_in(work):
-        for name, destination in destinations.items():
-            whole = (
-                None
-                if options.overwrite
-                else already_whole(lambda noted: _as_noted(request, noted, options), name, destination, options)
-            )
-            if whole is not None:
-                say(f"{name}: {destination} is whole already; nothing to do")
-                WorkFolder(work / name).remove()  # of a run that was cut off when all was written
-                done[name] = whole
+        done = whole_already(destinations, lambda noted: _as_noted(request, noted, options), work, options, say)
         left = {name: place for name, place in destinations.items() if name not in done}
         scratch = scratch_folder(work) / _FOLDER
         if left:

@@ -199,7 +199,7 @@ def locate_either(source: str, root: Place, given: str | None, formats: Sequence
     folder, scene_set = locate(source, root, given)
     if isinstance(folder, StorePath) or folder.exists():
         return folder, scene_set
-    return locate_dataset(source, root, given, formats), scene_set
+    return _first_converted(root, scene_set, formats) or folder, scene_set
 
 
 def locate_dataset(source: str, root: Place, given: str | None, formats: Sequence[str]) -> Place:
@@ -220,8 +220,12 @@ def locate_dataset(source: str, root: Place, given: str | None, formats: Sequenc
     if isinstance(path, StorePath) or path.exists():
         return path
     folder, scene_set = locate(source, root, given)
+    return _first_converted(root, scene_set, formats) or folder
+
+
+def _first_converted(root: Place, scene_set: SceneSet, formats: Sequence[str]) -> Place | None:
     converted = (converted_folder(root, name, scene_set) for name in formats)
-    return next((place for place in converted if (place / MANIFEST_FILE).exists()), folder)
+    return next((folder for folder in converted if (folder / MANIFEST_FILE).exists()), None)
 
 
 def converted_folder(root: Place, format_name: str, scene_set: SceneSet) -> Place:

@@ -102,7 +102,7 @@ class GQN(nn.Module):
         from gqn_model.checkpoints import load_checkpoint
 
         checkpoint = load_checkpoint(Path(run), step)
-        return cls._with(checkpoint.config.model, checkpoint.model)
+        return cls.with_weights(checkpoint.config.model, checkpoint.model)
 
     @classmethod
     def from_safetensors(cls, path: str | Path) -> Self:
@@ -117,10 +117,11 @@ class GQN(nn.Module):
         from gqn_model.export import read_weights
 
         weights = read_weights(Path(path))
-        return cls._with(weights.config, weights.tensors)
+        return cls.with_weights(weights.config, weights.tensors)
 
     @classmethod
-    def _with(cls, config: ModelConfig, tensors: dict[str, Tensor]) -> Self:
+    def with_weights(cls, config: ModelConfig, tensors: dict[str, Tensor]) -> Self:
+        """The network of a configuration with given weights, on the CPU, ready to predict."""
         model = cls(config)
         model.load_state_dict(tensors)
         return model.eval()

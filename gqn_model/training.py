@@ -63,9 +63,7 @@ def load_network(run: Path, step: Step, device: str) -> tuple[GQN, Checkpoint, t
     checkpoint = load_checkpoint(run, step)
     if checkpoint.config.training.threads:
         torch.set_num_threads(checkpoint.config.training.threads)
-    model = GQN(checkpoint.config.model)
-    model.load_state_dict(checkpoint.model)
-    return model.to(place).eval(), checkpoint, place
+    return GQN.with_weights(checkpoint.config.model, checkpoint.model).to(place), checkpoint, place
 
 
 def train(

@@ -368,20 +368,6 @@ def test_every_wall_and_floor_of_rooms_comes_up_about_as_often():
         assert min(counts) > 0.6 * len(seen) / len(names)
 
 
-@pytest.mark.parametrize(
-    "texture", [*map(maze_textures.wall, maze_textures.WALLS), *map(maze_textures.floor, maze_textures.FLOORS)]
-)
-def test_every_level_of_a_texture_has_the_same_mean(texture):
-    size, base = maze_textures.SIZE, 0
-    assert texture.dtype == np.float32
-    assert 0 <= texture.min() <= texture.max() <= 1
-    while size:
-        level = texture[base : base + size * size]
-        assert level.mean(axis=0, dtype=np.float64) == pytest.approx(texture[-1], abs=1e-5)
-        base, size = base + size * size, size // 2
-    assert base == len(texture)
-
-
 def real_scene(mazes, number):
     """Every third frame and camera of a scene, read without this project's readers of records and frames."""
     record = list(tfrecords.read_records(mazes / "train" / "0001-of-1080.tfrecord"))[number]

@@ -141,15 +141,3 @@ def test_the_sky_the_wall_and_the_floor_have_the_colours_of_the_real_frames():
         }[wall]
         red, green, blue = frame[50:].mean(axis=(0, 1))
         assert {"yellow": red > green > 1.5 * blue, "white": red == green == blue, "blue": blue > green > red}[floor]
-
-
-@pytest.mark.parametrize("texture", [*map(textures.wall, textures.WALLS), *map(textures.floor, textures.FLOORS)])
-def test_every_level_of_a_texture_has_the_same_mean(texture):
-    size, base = textures.SIZE, 0
-    assert texture.dtype == np.float32
-    assert 0 <= texture.min() <= texture.max() <= 1
-    while size:
-        level = texture[base : base + size * size]
-        assert level.mean(axis=0, dtype=np.float64) == pytest.approx(texture[-1], abs=1e-5)
-        base, size = base + size * size, size // 2
-    assert base == len(texture)
