@@ -35,8 +35,8 @@ from gqn_data.errors import RemoteMissing
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.growing_plan import ArrivingFile, GrowingPlan, Target
-from gqn_data.index import IndexedFile, IndexTask, index_file, manifest_of
-from gqn_data.manifest import FileRow, Manifest, ShardRow, parse_source
+from gqn_data.index import IndexedFile, IndexTask, found_before, index_file, manifest_of
+from gqn_data.manifest import Manifest, ShardRow
 from gqn_data.origin import claim, read_origin
 from gqn_data.places import Place
 from gqn_data.plan import Options, Source, identity, target_frames
@@ -337,13 +337,8 @@ class _Arrivals:
         """What an earlier run found in a file; None where it did not get to it."""
         if self._index is not None:
             return None  # indexes are looked at again: what they leave out depends on every record
-        try:
-            value = json_files.read_note(self._note_of(file))
-            found = IndexedFile(source=parse_source(value["source"]), index=FileRow(**value["index"]))
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-        same = found.source.bytes == file.source.bytes and value.get("version") == self._version(file)
-        return found if same else None
+        found = found_before(self._note_of(file), {"version": self._version(file)})
+        return found if found is not None and found.source.bytes == file.source.bytes else None
 
     # --- writing ---
 

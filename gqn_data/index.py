@@ -146,13 +146,26 @@ def note_fault(note: Place) -> str | None:
 
 def _remembered(memo: Place, index: Place, seen: dict[str, object]) -> IndexedFile | None:
     try:
+        found = found_before(memo, seen)
+        return found if found is not None and index.stat().st_size == found.index.bytes else None
+    except OSError:
+        return None  # not to be read: look at the file again
+
+
+def found_before(memo: Place, seen: Mapping[str, object]) -> IndexedFile | None:
+    """What a note says that a pass over a source file gave; None where there is none, or it is not ours.
+
+    Args:
+        memo: the note.
+        seen: what it must say beside that: how the file was to be told from another of the same name.
+    """
+    try:
         value = json_files.read_note(memo)
         if any(value.get(key) != expected for key, expected in seen.items()):
             return None
-        found = IndexedFile(source=parse_source(value["source"]), index=FileRow(**value["index"]))
-        return found if index.stat().st_size == found.index.bytes else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # not there, or not ours: look at the file again
+        return IndexedFile(source=parse_source(value["source"]), index=FileRow(**value["index"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def index_source_files(

@@ -32,8 +32,8 @@ from gqn_data.destination import (
 from gqn_data.errors import DestinationError, OptionError
 from gqn_data.formats import FORMATS
 from gqn_data.growing_plan import ArrivingFile, GrowingPlan, Target
-from gqn_data.index import IndexedFile, IndexTask, index_file, manifest_of
-from gqn_data.manifest import FileRow, Manifest, parse_source
+from gqn_data.index import IndexedFile, IndexTask, found_before, index_file, manifest_of
+from gqn_data.manifest import Manifest
 from gqn_data.parts import Part
 from gqn_data.places import Place
 from gqn_data.plan import Options, Source, identity, target_frames
@@ -256,12 +256,7 @@ class _Run:
 
     def _remembered(self, planned: PlannedFile) -> IndexedFile | None:
         """What an earlier run found in a file; None where it did not get to it, or rendered something else."""
-        try:
-            value = json_files.read_note(self._note_of(planned))
-            found = IndexedFile(source=parse_source(value["source"]), index=FileRow(**value["index"]))
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-        return found if value.get("of") == self._version(planned) else None
+        return found_before(self._note_of(planned), {"of": self._version(planned)})
 
     def _note_of(self, planned: PlannedFile) -> Place:
         return self._notes / f"{planned.name}.json"
