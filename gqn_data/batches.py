@@ -143,6 +143,9 @@ class BatchMaker:
         Raises:
             GQNError: a frame cannot be read or decoded.
         """
+        in_use = self._sampling.shards_of(ticket.epoch, ticket.batch)
+        if in_use is not None:  # an open copy of what is behind would take room until the next epoch, removed or not
+            self._datasets[0].keep_open(in_use)
         sample = self._sampling.batch(ticket.epoch, ticket.batch, rank=self._rank, ranks=self._ranks)
         shape = self._shape(*sample.views.shape)
         frames, poses, views, scenes, members = (

@@ -2,7 +2,8 @@
 
 A copy that is being fetched has a temporary name, on which the process that fetches holds a lock; the system lets go
 of it when that process is killed, and the next one begins anew. What was not used for longest goes first, what living
-processes pinned goes last. Names of copies may be removed while they are read: open files live on.
+processes pinned goes last. Names of copies may be removed while they are read: open files live on, and take room, until
+their readers close them at the end of a window.
 
     <folder>/files/<address>            the copies
     <folder>/files/<address>.partial    one that is being fetched, locked

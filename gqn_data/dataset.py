@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import bisect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 
@@ -141,6 +141,16 @@ class Dataset(Sequence[Scene]):
                 )
             shard = self._open.setdefault(number, kind.open_shard(place, row))  # one for all threads
         return shard
+
+    def keep_open(self, shards: Collection[int]) -> None:
+        """Lets go of the files of all other shards, where they may be local copies of remote ones.
+
+        One that the cache has removed takes room on the disk for as long as anybody has it open.
+        """
+        if self._opener is not None:
+            for number in [*self._open]:
+                if number not in shards:
+                    self._open.pop(number, None)  # threads may share this dataset; who reads from one still holds it
 
     def cameras_of(self, scene: int) -> NDArray[np.float32]:
         """The raw cameras of one scene: (views, camera numbers)."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -127,6 +128,7 @@ class Sampling:
             self.slots = self._samples.shape[1] - 1
         self.batches = self.scenes // batch_size if tail == "drop" else -(-self.scenes // batch_size)
         self._kept: tuple[tuple[int, int, int, int], list[Sample]] | None = None
+        self._in_use: tuple[tuple[int, int, int], frozenset[int]] | None = None
 
     @property
     def identity(self) -> dict[str, int | str]:
@@ -140,7 +142,7 @@ class Sampling:
         }
         if self._per != "scene":
             told["context_per"] = self._per
-        if len(self._members) > 1 or int(self._counts[0]) != self._members[0].scenes:
+        if not self._goes_through_one_member:
             told["mixture"] = ", ".join(map(str, self._counts.tolist()))
         if self._samples is not None:
             del told["context"]
@@ -167,6 +169,29 @@ class Sampling:
         if self._kept is None or self._kept[0] != (epoch, first, rank, ranks):
             self._kept = (epoch, first, rank, ranks), [*self._some(epoch, first, chunk, rank, ranks)]
         return self._kept[1][batch - first]
+
+    def shards_of(self, epoch: int, batch: int) -> frozenset[int] | None:
+        """The shards of a batch's windows: all that its ranks read; None where the scenes of any shard may come.
+
+        Args:
+            epoch: from 0.
+            batch: in the epoch, from 0.
+        """
+        windows = self._members[0].windows
+        if windows is None or windows.count == 1 or not self._goes_through_one_member:
+            return None
+        begin = batch * self.batch_size
+        last = min(begin + self.batch_size, self.scenes) - 1
+        span = epoch, windows.window_at(begin, epoch), windows.window_at(last, epoch)
+        if self._in_use is None or self._in_use[0] != span:
+            shards = [windows.shards_of(window, epoch).tolist() for window in range(span[1], span[2] + 1)]
+            self._in_use = span, frozenset(chain.from_iterable(shards))
+        return self._in_use[1]
+
+    @property
+    def _goes_through_one_member(self) -> bool:
+        """Whether an epoch is one of the only dataset, whose scenes then come in the dataset's own order."""
+        return len(self._members) == 1 and int(self._counts[0]) == self._members[0].scenes
 
     def _some(self, epoch: int, first: int, count: int, rank: int, ranks: int) -> Iterator[Sample]:
         """Shares of several batches, which are cheaper together."""
@@ -202,7 +227,7 @@ class Sampling:
         if self._samples is not None:
             rows = self._samples[positions]
             return Sample(np.zeros(len(rows), np.int64), rows[:, 0], rows[:, 1:])
-        if len(self._members) == 1 and int(self._counts[0]) == self._members[0].scenes:
+        if self._goes_through_one_member:
             scenes, views = self._of_member(0, epoch, positions, numbers, self._seed)
             return Sample(np.zeros_like(scenes), scenes, views)
         places = positions

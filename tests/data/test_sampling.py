@@ -176,6 +176,40 @@ def test_chosen_scenes_come_once_an_epoch_in_windows_or_not(chosen: set[int], se
         assert sorted(scene for batch in _epoch(sampling, 1) for _, scene, _ in batch) == numbers.tolist()
 
 
+@given(
+    sizes=st.lists(st.integers(1, 7), min_size=2, max_size=9),
+    window=st.integers(1, 9),
+    batch_size=st.integers(1, 9),
+    seed=SEEDS,
+    epoch=st.integers(0, 1000),
+    shuffle=st.booleans(),
+)
+def test_the_shards_of_a_batch_are_those_of_its_windows(
+    sizes: list[int], window: int, batch_size: int, seed: int, epoch: int, shuffle: bool
+) -> None:
+    windows = Windows(sizes, window=window, seed=seed, shuffle=shuffle)
+    member = Member(scenes=sum(sizes), views=3, windows=windows)
+    sampling = Sampling([member], batch_size=batch_size, context=(1, 2), seed=seed, tail="exact", shuffle=shuffle)
+    shard_of = np.repeat(np.arange(len(sizes)), sizes)
+    for number, batch in enumerate(_epoch(sampling, epoch)):
+        touched = {int(shard_of[scene]) for _, scene, _ in batch}
+        found = sampling.shards_of(epoch, number)
+        if windows.count == 1:
+            assert found is None
+        else:
+            of_windows = [{*windows.shards_of(each, epoch).tolist()} for each in range(windows.count)]
+            assert found == set().union(*(shards for shards in of_windows if shards & touched))
+
+
+def test_any_shard_may_be_needed_where_scenes_come_in_no_windows() -> None:
+    member = Member(scenes=21, views=3, windows=Windows([7, 7, 7], window=1, seed=0))
+    options: dict[str, Any] = {"batch_size": 4, "context": (1, 2), "seed": 0}
+    assert Sampling([member], **options).shards_of(0, 0) is not None
+    assert Sampling([member, member], **options).shards_of(0, 0) is None
+    assert Sampling([member], epoch_scenes=40, **options).shards_of(0, 0) is None
+    assert _one().shards_of(0, 0) is None
+
+
 # Mixtures.
 
 
