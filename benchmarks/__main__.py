@@ -9,6 +9,7 @@ _MODULES = (
     "cluster",
     "convert",
     "download",
+    "gpu",
     "loader",
     "loader_scale",
     "memory",

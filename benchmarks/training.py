@@ -6,8 +6,8 @@ The plain network is the oracle of the tests with parameters of its own (canvas 
 joined inputs of a core, nothing computed ahead), with all context views in one batch in both, so that the ratio
 tells of the steps alone. Both take the same forward and backward pass on the same batch in the same run, in turns;
 the least time of each counts. `--only` takes the cases whose names contain a word. `--compile` adds our step
-compiled by torch (on a CPU that takes minutes with 12 steps, of which the table tells); the rows of the GPU are
-whole steps with the optimiser, and run where there is a GPU.
+compiled by torch (on a CPU that takes minutes with 12 steps, of which the table tells). Whole steps on a GPU are
+measured by `benchmarks.gpu`.
 """
 
 from __future__ import annotations
@@ -69,10 +69,6 @@ CASES = (
     Case("paper, separate cores, batch 4", "paper", PAPER, 4, 3),
     Case("paper, separate cores, pyramid", "paper", PAPER | {"representation": "pyramid"}, 2, 3),
 )
-GPU_CASES = (
-    Case("GPU: paper, shared cores", "paper", SHARED, 36, 5, bf16=True),
-    Case("GPU: paper, separate cores", "paper", PAPER, 36, 5, bf16=True),
-)
 
 
 @dataclass
@@ -92,20 +88,20 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
 
-def inputs_for(size: int, case: Case, device: str = "cpu") -> Inputs:
+def inputs_for(size: int, case: Case) -> Inputs:
     """A batch of noise."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> torch.Tensor:
-        return torch.rand(shape, generator=generator).to(device)
+        return torch.rand(shape, generator=generator)
 
     views = (case.batch, case.views)
-    context = Context(draw(*views, 3, size, size), draw(*views, 7), torch.ones(views, dtype=torch.bool, device=device))
+    context = Context(draw(*views, 3, size, size), draw(*views, 7), torch.ones(views, dtype=torch.bool))
     return Inputs(context, draw(case.batch, 7), draw(case.batch, 3, size, size))
 
 
-def plain_step(model: GQN, inputs: Inputs, *, learn: bool = False) -> Step:
-    """A step of the plain network, whose parameters are those of `model`, joined."""
+def plain_step(model: GQN, *, learn: bool = False) -> Callable[[Inputs], None]:
+    """A step of the plain network on a batch; its parameters are those of `model`, joined, where that lies."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "model"))
     naive = importlib.import_module("naive")
     sys.path.pop(0)
@@ -115,7 +111,7 @@ def plain_step(model: GQN, inputs: Inputs, *, learn: bool = False) -> Step:
     learned = [*(v for n, v in parameters.items() if "representation" not in n), *model.representation.parameters()]
     optimizer = torch.optim.Adam(learned, fused=True) if learn else None
 
-    def step() -> None:
+    def step(inputs: Inputs) -> None:
         for parameter in learned:
             parameter.grad = None
         elbo = naive.naive_elbo(
@@ -135,36 +131,29 @@ def plain_step(model: GQN, inputs: Inputs, *, learn: bool = False) -> Step:
     return step
 
 
-def our_step(
-    model: GQN, inputs: Inputs, *, bf16: bool = False, learn: bool = False, call: Callable[..., Any] | None = None
-) -> Step:
+def our_step(model: GQN, inputs: Inputs, *, bf16: bool = False, call: Callable[..., Any] | None = None) -> Step:
     """A step of ours; `call` stands in for the model, as its compiled form."""
-    sigma = torch.full((), SIGMA, device=inputs.query.device)
-    optimizer = torch.optim.Adam(model.parameters(), fused=True, capturable=inputs.query.is_cuda) if learn else None
+    sigma = torch.full((), SIGMA)
     parameters = list(model.parameters())
+    network = model if call is None else call
 
     def step() -> None:
         for parameter in parameters:
             parameter.grad = None
-        narrow = torch.autocast(inputs.query.device.type, dtype=torch.bfloat16) if bf16 else contextlib.nullcontext()
-        with narrow:
-            loss = -(call or model)(inputs, sigma, model.noise(inputs.query)).value.mean()
+        with torch.autocast("cpu", dtype=torch.bfloat16) if bf16 else contextlib.nullcontext():
+            loss = -network(inputs, sigma, model.noise(inputs.query)).value.mean()
         loss.backward()
-        if optimizer is not None:
-            optimizer.step()
 
     return step
 
 
-def least(steps: dict[str, Step], repeats: int, wait: Step = lambda: None) -> dict[str, float]:
+def least(steps: dict[str, Step], repeats: int) -> dict[str, float]:
     """The least seconds of each step, taken in turns after one to warm up."""
     best = dict.fromkeys(steps, float("inf"))
     for repeat in range(repeats + 1):
         for name, step in steps.items():
-            wait()
             began = time.perf_counter()
             step()
-            wait()
             if repeat:
                 best[name] = min(best[name], time.perf_counter() - began)
     return best
@@ -181,7 +170,8 @@ def compare(case: Case, repeats: int, *, compiled: bool = False) -> Result:
     inputs = inputs_for(config.frame_size, case)
     plain_model = GQN(config)
     model = GQN(config).laid_out(torch.device("cpu"))
-    steps = {"plain": plain_step(plain_model, inputs), "ours": our_step(model, inputs, bf16=case.bf16)}
+    plain = plain_step(plain_model)
+    steps: dict[str, Step] = {"plain": lambda: plain(inputs), "ours": our_step(model, inputs, bf16=case.bf16)}
     if compiled:
         began = time.perf_counter()
         steps["compiled"] = our_step(model, inputs, bf16=case.bf16, call=torch.compile(model, fullgraph=True))
@@ -189,51 +179,6 @@ def compare(case: Case, repeats: int, *, compiled: bool = False) -> Result:
         result.notes.append(f"compiled in {time.perf_counter() - began:.0f} s")
     result.seconds = least(steps, repeats)
     return result
-
-
-def compare_on_gpu(case: Case, repeats: int) -> Result:
-    """Times whole steps of a case on the GPU: plain in float32, ours in bfloat16, compiled, as a captured graph."""
-    result = Result(case.name, case.batch)
-    if not torch.cuda.is_available():
-        result.notes.append("not measured: no GPU")
-        return result
-    config = resolve(case.preset, (), case.changes).model
-    torch.manual_seed(0)
-    inputs = inputs_for(config.frame_size, case, "cuda")
-    # One after another, so that the memory of each is its own.
-    for name in ("plain, float32", "ours", "ours, compiled", "ours, graph"):
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        model = GQN(config).laid_out(torch.device("cuda"))
-        if name.startswith("plain"):
-            step = plain_step(model, inputs, learn=True)
-        else:
-            call = torch.compile(model, fullgraph=True) if "compiled" in name else None
-            step = our_step(model, inputs, bf16=case.bf16, learn=True, call=call)
-        began = time.perf_counter()
-        if "graph" in name:
-            step = captured(step)
-        result.seconds |= least({name: step}, max(repeats, 20), torch.cuda.synchronize)
-        took = time.perf_counter() - began
-        gigabytes = torch.cuda.max_memory_allocated() / 1e9
-        result.notes.append(f"{name}: {gigabytes:.1f} GB, {took:.0f} s with the first steps")
-        del model, step
-    result.notes.append(torch.cuda.get_device_name())
-    return result
-
-
-def captured(step: Step) -> Step:
-    """The step as one graph of kernels, replayed as a whole."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -252,13 +197,8 @@ def main(arguments: list[str] | None = None) -> None:
     results = []
     if not chosen.json:
         print(f"{chosen.threads} threads, torch {torch.__version__}; seconds a step", flush=True)
-    for case in (*CASES, *GPU_CASES):
-        if not wanted(case):
-            continue
-        on_gpu = case in GPU_CASES
-        result = (
-            compare_on_gpu(case, chosen.repeats) if on_gpu else compare(case, chosen.repeats, compiled=chosen.compile)
-        )
+    for case in filter(wanted, CASES):
+        result = compare(case, chosen.repeats, compiled=chosen.compile)
         results.append(result)
         if not chosen.json:
             print(line(result), flush=True)

@@ -104,9 +104,8 @@ class TrainingConfig:
         "float32", "of the network's arithmetic; likelihood and KL are float32 always", choices=("float32", "bf16")
     )
     tf32: bool = setting(True, "TF32 in the float32 products and convolutions of a GPU")
-    compile: str = setting(
-        "no", "torch.compile: yes, or graph, which captures CUDA graphs as well", choices=("no", "yes", "graph")
-    )
+    compile: bool = setting(False, "torch.compile of the network: minutes at the start, faster steps")
+    cuda_graph: bool = setting(False, "capture a step as a CUDA graph: for steps bound by launching; one GPU")
     seed: int = setting(0, "seed of weights, noise and order of the scenes", least=0)
     workers: int = setting(2, "processes that read and decode batches; 0: the trainer itself", least=0)
     window: int = setting(
@@ -325,8 +324,8 @@ MODS: dict[str, dict[str, Any]] = {
     "pool": {"representation": "pool"},
     "pyramid": {"representation": "pyramid"},
     "bf16": {"precision": "bf16"},
-    "compiled": {"compile": "yes"},
-    "cuda_graph": {"compile": "graph"},
+    "compiled": {"compile": True},
+    "cuda_graph": {"cuda_graph": True},
 }
 
 

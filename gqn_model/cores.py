@@ -1,7 +1,7 @@
 """The recurrent cores of GQN, and the canvas they paint on. No sampling and no loss: those are in `model`.
 
 Here is what makes the network fast; every sum is the paper's, in another order. What each rewrite brings, and where
-it does not pay and so is not made, is in docs/decisions.md.
+it does not pay and so is not made, is in docs/decisions.md. How joined maps are convolved is in `convolutions`.
 
 Shapes: B samples, L steps, C cores (L of them, or 1 that all steps share), D channels of a state, U channels of
 the canvas, S channels of the input that stays the same from step to step, k the side of a kernel, h = w = H/4 the
@@ -11,12 +11,15 @@ side of the maps.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gqn_model import convolutions
+from gqn_model.convolutions import convolve, convolve_constant
 from gqn_model.initial import draw_gates
 from gqn_model.likelihood import wide
 
@@ -26,27 +29,6 @@ class State(NamedTuple):
 
     hidden: Tensor
     cell: Tensor
-
-
-def convolve_constant(vectors: Tensor, weight: Tensor, side: int) -> Tensor:
-    """The convolution, padded with zeros, of maps whose every place holds the same vector.
-
-    A place sees of the kernel what lies inside the map; so each tap is multiplied once, and a place sums its taps.
-
-    Args:
-        vectors: (B, S).
-        weight: (G, S, k, k), k odd.
-        side: h; also one smaller than the kernel.
-
-    Returns:
-        (B, G, h, h).
-    """
-    kernel = weight.shape[2]
-    places = torch.arange(side, device=weight.device)[:, None]
-    seen = places + torch.arange(kernel, device=weight.device) - kernel // 2
-    inside = ((seen >= 0) & (seen < side)).to(vectors.dtype)  # (h, k): which taps a row or column sees
-    taps = torch.einsum("bs,gsyx->bgyx", vectors, weight)
-    return inside @ taps @ inside.T
 
 
 class ConvLSTM(nn.Module):
@@ -70,8 +52,8 @@ class ConvLSTM(nn.Module):
     ) -> None:
         super().__init__()
         self.cores, self.side = cores, side
-        self.padding = kernel // 2
-        self.static = nn.Conv2d(static, cores * 4 * hidden, kernel, padding=self.padding)
+        self.parts = (pose[0], pose[1], static - sum(pose))  # of the static input: before the pose, pose, r
+        self.static = nn.Conv2d(static, cores * 4 * hidden, kernel, padding=kernel // 2)
         shape = (4 * hidden, hidden + moving, kernel, kernel)
         self.moving = nn.ParameterList(nn.Parameter(torch.empty(shape)) for _ in range(cores))
         draw_gates([self.static.weight, *self.moving], self.static.bias, channels=hidden + moving + static, pose=pose)
@@ -80,7 +62,7 @@ class ConvLSTM(nn.Module):
         """The share of the static input in the gates of each core: C tensors (B, 4D, h, w).
 
         Args:
-            static: (B, _, h, w), or (B, _, 1, 1) where it is the same at every place.
+            static: pose and r, (B, _, h, w), or (B, _, 1, 1) where they are the same at every place.
             frame: the part of the static input before that, (B, _, h, w); None: there is none.
         """
         weight, bias = self.static.weight, self.static.bias
@@ -89,33 +71,32 @@ class ConvLSTM(nn.Module):
             of_frame, of_static = torch.split(weight, [weight.shape[1] - static.shape[1], static.shape[1]], 1)
             gates = convolve_constant(static[:, :, 0, 0], of_static, self.side) + bias[:, None, None]
             if frame is not None:
-                gates = gates + functional.conv2d(frame, of_frame, padding=self.padding)
+                gates = gates + convolve([frame], of_frame)
             return gates.chunk(self.cores, 1)
-        x = static if frame is None else torch.cat([frame, static], 1)
-        if x.is_cuda:
-            return functional.conv2d(x, weight, bias, padding=self.padding).chunk(self.cores, 1)
+        parts = [*([] if frame is None else [frame]), *torch.split(static, list(self.parts[1:]), 1)]
+        if convolutions.apart(static):
+            return convolve(parts, weight, bias).chunk(self.cores, 1)
         # On a CPU the weights of all cores in one convolution leave the caches.
-        parts = zip(weight.chunk(self.cores), bias.chunk(self.cores), strict=True)
-        return tuple(functional.conv2d(x, w, b, padding=self.padding) for w, b in parts)
+        x = torch.cat(parts, 1)
+        cut = zip(weight.chunk(self.cores), bias.chunk(self.cores), strict=True)
+        return tuple(convolve([x], w, b) for w, b in cut)
 
-    def forward(self, core: int, state: State | None, moving: list[Tensor], prepared: Tensor) -> State:
-        """The state after one step of core `core`.
+    def forward(self, weight: Tensor, state: State | None, moving: list[Tensor], prepared: Tensor) -> State:
+        """The state after one step.
 
         Args:
-            core: 0 to C - 1.
+            weight: of the core, (4D, D + _, k, k), which reads [state, moving input].
             state: the state before; None stands for zeros, which then cost nothing.
             moving: the parts of the changing input, each (B, _, h, w), in order; leading parts that are all zero
-                may be left out where `state` is None. A part (_, _, 1, 1) is the same at every place, and alone.
+                may be left out where `state` is None, and so may all.
             prepared: what `prepare` gave for this core.
         """
-        x = torch.cat(moving if state is None else [state.hidden, *moving], 1)
-        # Zeros at the head of the input are left out together with the weights that would read them.
-        weight = self.moving[core]
-        weight = weight[:, weight.shape[1] - x.shape[1] :] if x.shape[1] < weight.shape[1] else weight
-        if x.shape[2] != self.side:
-            gates = prepared + convolve_constant(x[:, :, 0, 0], weight, self.side)
-        else:
-            gates = prepared + functional.conv2d(x, weight, padding=self.padding)
+        parts = moving if state is None else [state.hidden, *moving]
+        gates = prepared
+        if parts:
+            # Zeros at the head of the input are left out together with the weights that would read them.
+            unread = weight.shape[1] - sum(part.shape[1] for part in parts)
+            gates = prepared + convolve(parts, weight[:, unread:] if unread else weight)
         forget, enter, leave, new = gates.chunk(4, 1)
         cell = torch.sigmoid(enter) * torch.tanh(new)
         if state is not None:
@@ -128,8 +109,9 @@ class Canvas(nn.Module):
 
     It is never built. What is added is linear in a state, and so is what is read and observed of that: two linear
     maps composed into one, at a place of the map each. Kept are the states: with a shared core their sum (B, D, h, w),
-    with separate cores, whose maps differ, all of them (B, l D, h, w) after l steps. Weights keep the shapes of the
-    layers that the paper names.
+    with separate cores, whose maps differ, all of them (B, l D, h, w) after l steps. A shared core reads that sum by
+    weights into which the maps are composed once; with separate cores that would be l times as much to convolve, and
+    what is read is made first. Weights keep the shapes of the layers that the paper names.
 
     Args:
         hidden: D.
@@ -151,14 +133,36 @@ class Canvas(nn.Module):
         self.down_bias = nn.ParameterList(down.bias for down in downs)
         self.observe_head = nn.Conv2d(canvas, 3, 1)
 
-    def readers(self) -> list[Tensor]:
-        """The maps from the states to what the inference core reads, (U, _, 1, 1) each; computed once a pass.
+    def maps(self) -> list[Tensor]:
+        """From the states to what the inference core reads of the canvas, (U, _) each; computed once a pass.
 
         The first is for the canvas after one step; a shared core has one for all steps.
         """
         ups = [up.flatten(1) for up in self.up]  # (D, 16U)
         downs = [down.flatten(1) for down in self.down]  # (U, 16U)
-        return [(down @ torch.cat(ups[: at + 1]).T)[:, :, None, None] for at, down in enumerate(downs)]
+        return [down @ torch.cat(ups[: at + 1]).T for at, down in enumerate(downs)]
+
+    def through(self, weights: Sequence[Tensor], maps: list[Tensor], side: int) -> tuple[list[Tensor], list[Tensor]]:
+        """The inference core's weights for what `read` gives, and what reading adds to the gates of every step.
+
+        Args:
+            weights: of the inference core, (4D, _ + U, k, k) each, which read the canvas last.
+            maps: from `maps`.
+            side: h.
+
+        Returns:
+            As many weights, and constants (1, 4D, h, w).
+        """
+        added = []
+        for weight, bias in zip(weights, self.down_bias, strict=True):
+            added.append(convolve_constant(bias[None], weight[:, -len(bias) :], side))
+        if not self.shared or not maps:
+            return list(weights), added
+        own = weights[0].shape[1] - len(maps[0])
+        before, of_canvas = torch.split(weights[0], [own, len(maps[0])], 1)
+        composed = torch.cat([before, torch.einsum("guyx,ud->gdyx", of_canvas, maps[0])], 1)
+        last = weights[0].is_contiguous(memory_format=torch.channels_last)
+        return [composed.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)], added
 
     def add(self, canvas: Tensor | None, hidden: Tensor) -> Tensor:
         """The canvas after a step added its state `hidden` (B, D, h, w); None stands for an empty one."""
@@ -166,18 +170,15 @@ class Canvas(nn.Module):
             return hidden
         return canvas + hidden if self.shared else torch.cat([canvas, hidden], 1)
 
-    def read(self, readers: list[Tensor], step: int, canvas: Tensor | None) -> Tensor:
-        """What the inference core of a step reads of the canvas: (B, U, h, w); of an empty one (1, U, 1, 1)."""
-        bias: Tensor = self.down_bias[0 if self.shared else step]
-        if canvas is None:
-            return bias[None, :, None, None]
-        return functional.conv2d(canvas, readers[0 if self.shared else step - 1], bias)
+    def read(self, maps: list[Tensor], step: int, canvas: Tensor) -> Tensor:
+        """What the inference core of a step is given of a canvas, but for constants: (B, U or D, h, w)."""
+        return canvas if self.shared else functional.conv2d(canvas, maps[step - 1][:, :, None, None])
 
     def observe(self, canvas: Tensor) -> Tensor:
         """The mean of the frame that the canvas shows, (B, 3, H, W), in float32 or wider whatever autocast says."""
-        kind = canvas.device.type
-        narrow = torch.amp.is_autocast_available(kind)  # torch's device `meta` has none
-        with torch.autocast(kind, enabled=False) if narrow else contextlib.nullcontext():
+        # torch's device `meta` has no autocast.
+        exact = contextlib.nullcontext() if canvas.is_meta else torch.autocast(canvas.device.type, enabled=False)
+        with exact:
             head = self.observe_head.weight[:, :, 0, 0]  # (3, U)
             maps = [torch.einsum("duyx,ou->oyxd", up, head).flatten(0, 2) for up in self.up]  # (3 * 16, D)
             bias = self.observe_head.bias

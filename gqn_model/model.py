@@ -158,7 +158,9 @@ class GQN(nn.Module):
         static = self.read(inputs.context, inputs.query)
         prepared_g = self.generation.prepare(static)
         prepared_e = self.inference.prepare(static, self.look(inputs.target))
-        readers = self.canvas.readers()
+        maps = self.canvas.maps()
+        weights_e, added = self.canvas.through(list(self.inference.moving), maps, self.side)
+        prepared_e = tuple(share + constant for share, constant in zip(prepared_e, added, strict=True))
         noise = self.noise(static) if noise is None else noise
 
         generator: State | None = None
@@ -167,13 +169,13 @@ class GQN(nn.Module):
         generators, posteriors = [], []
         for step in range(self.config.core_steps):
             core = 0 if self.shared else step
-            seen = self.canvas.read(readers, step, canvas)
-            inferrer = self.inference(
-                core, inferrer, [seen] if generator is None else [generator.hidden, seen], prepared_e[core]
-            )
+            seen: list[Tensor] = []  # before the first step all is zero
+            if generator is not None and canvas is not None:
+                seen = [generator.hidden, self.canvas.read(maps, step, canvas)]
+            inferrer = self.inference(weights_e[core], inferrer, seen, prepared_e[core])
             posteriors.append(self.posterior_head(inferrer.hidden))
             z = Gaussian.of(posteriors[-1]).draw(noise[step])
-            generator = self.generation(core, generator, [z], prepared_g[core])
+            generator = self.generation(self.generation.moving[core], generator, [z], prepared_g[core])
             canvas = self.canvas.add(canvas, generator.hidden)
             generators.append(generator.hidden)
         assert canvas is not None  # noqa: S101  there is at least one step
@@ -204,7 +206,8 @@ class GQN(nn.Module):
         for step in range(self.config.core_steps):
             core = 0 if self.shared else step
             prior = Gaussian.of(self._prior(None if state is None else state.hidden, len(static)))
-            state = self.generation(core, state, [prior.draw(noise[step])], prepared[core])
+            z = prior.draw(noise[step])
+            state = self.generation(self.generation.moving[core], state, [z], prepared[core])
             canvas = self.canvas.add(canvas, state.hidden)
         assert canvas is not None  # noqa: S101  there is at least one step
         return self.canvas.observe(canvas)

@@ -48,7 +48,7 @@ RUN_FILE = "run.json"
 CHANGEABLE = (
     "steps", "workers", "threads", "device", "logger", "project", "visdom_server", "visdom_port",
     "visdom_env", "log_every", "probe_every", "picture_every",
-    "checkpoint_every", "keep", "remote", "cache", "cache_gb", "accumulate", "compile", "tf32", "profile",
+    "checkpoint_every", "keep", "remote", "cache", "cache_gb", "accumulate", "compile", "cuda_graph", "tf32", "profile",
 )  # fmt: skip
 
 _PROBED = 32

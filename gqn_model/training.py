@@ -262,7 +262,7 @@ class _Trainer:
             step=self.step,
             config=self.config,
             model=parameters,
-            optimizer=self.stepper.optimizer.state_dict(),
+            optimizer=self.stepper.optimizer_state(),
             loader=self.batches.state_dict(),
             fingerprint=self.batches.fingerprint,
             scene_set=self.batches.scene_set,

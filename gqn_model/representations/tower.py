@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gqn_model.convolutions import convolve
 from gqn_model.initial import draw_before_relu
 
 
@@ -42,7 +43,11 @@ class Tower(nn.Module):
         x = functional.relu(self.enter(frames))  # (N, R, H/2, W/2)
         skip = functional.relu(self.skip_down(x))
         x = functional.relu(self.down_2(functional.relu(self.down_1(x)))) + skip  # (N, R, H/4, W/4)
-        x = torch.cat([x, poses[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
-        skip = functional.relu(self.skip_posed(x))
-        x = functional.relu(self.posed_2(functional.relu(self.posed_1(x)))) + skip
+        posed = [x, poses[:, :, None, None].expand(-1, -1, *x.shape[2:])]
+        # Two layers that read the same are one convolution.
+        two = (self.skip_posed, self.posed_1)
+        bias = torch.cat([layer.bias for layer in two if layer.bias is not None])
+        both = functional.relu(convolve(posed, torch.cat([layer.weight for layer in two]), bias))
+        skip, x = torch.split(both, [layer.out_channels for layer in two], 1)
+        x = functional.relu(self.posed_2(x)) + skip
         return functional.relu(self.leave(x))

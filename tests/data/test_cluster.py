@@ -457,11 +457,12 @@ def test_every_error_of_ours_crosses_process_borders():
 
 
 def test_an_error_drops_what_has_not_begun_and_waits_for_what_runs():
-    begun, release = [], threading.Event()
+    begun, done, given_over = [], [], []
 
     class Recorded(ThreadPoolExecutor):
         def submit(self, fn, /, *args, **kwargs):
-            return super().submit(self._noted, fn, *args, **kwargs)
+            given_over.append(super().submit(self._noted, fn, *args, **kwargs))
+            return given_over[-1]
 
         @staticmethod
         def _noted(fn, *args, **kwargs):
@@ -469,15 +470,14 @@ def test_an_error_drops_what_has_not_begun_and_waits_for_what_runs():
             try:
                 return fn(*args, **kwargs)
             finally:
-                if len(begun) > 4:
-                    release.wait(10)
+                if len(begun) == 5:  # the one after that which fails: it runs until all others are dropped
+                    wait_until(lambda: given_over[5:] and all(future.cancelled() for future in given_over[5:]), 60)
+                done.append(args)
 
     with Recorded(1) as given:
-        threading.Timer(0.2, release.set).start()
         with pytest.raises(CorruptRecord), pool(1, given) as executor:
             list(map_in_order(executor, fail_at_three, range(50), 40))
-        assert release.is_set() or len(begun) <= 4
-        assert len(begun) <= 5
+        assert len(begun) == len(done) <= 5
         assert not executor._futures
 
 

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
+from processes import wait_until
 
 from gqn_data import leases, storage
 from gqn_data.errors import DestinationError
@@ -86,9 +88,10 @@ def test_a_lost_lease_is_told_and_not_taken_from_the_other_run(s3, monkeypatch):
     folder = place(s3) / "work"
 
     def be_overtaken():
+        others = set(threading.enumerate())
         with storage.sole_writer(folder):
             hold(folder / ".lock")
-            time.sleep(1.0)
+            wait_until(lambda: set(threading.enumerate()) <= others)  # who renewed it has noticed
 
     with pytest.raises(DestinationError, match="took it over"):
         be_overtaken()

@@ -89,8 +89,8 @@ def _run(
     side, size, batch = c.frame_size // 4, c.frame_size, len(query)
     v = query[:, :, None, None].expand(-1, -1, side, side)
     r = _scene(p, c, *context) if represent is None else represent(context).expand(-1, -1, side, side)
-    h_g, c_g, h_e, c_e = (torch.zeros(batch, c.hidden, side, side, dtype=r.dtype) for _ in range(4))
-    u = torch.zeros(batch, c.canvas, size, size, dtype=r.dtype)
+    h_g, c_g, h_e, c_e = (torch.zeros(batch, c.hidden, side, side, dtype=r.dtype, device=r.device) for _ in range(4))
+    u = torch.zeros(batch, c.canvas, size, size, dtype=r.dtype, device=r.device)
     kls = []
     for step in range(c.core_steps):
         core = 0 if c.shared_cores else step
@@ -101,7 +101,7 @@ def _run(
             if c.shared_cores or core:
                 down = p[f"canvas.down.{core - (not c.shared_cores)}"]
             else:  # reads an empty canvas, whatever its weights
-                down = torch.zeros(c.canvas, c.canvas, 4, 4, dtype=r.dtype)
+                down = torch.zeros(c.canvas, c.canvas, 4, 4, dtype=r.dtype, device=r.device)
             u_low = F.conv2d(u, down, p[f"canvas.down_bias.{core}"], 4)
             h_e, c_e = _lstm(p, c, f"inference.{core}", torch.cat([h_g, u_low], 1), torch.cat([x, v, r], 1), h_e, c_e)
             posterior = torch.distributions.Normal(*_heads(_conv(p, "posterior_head", h_e)))

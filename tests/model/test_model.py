@@ -13,8 +13,9 @@ from naive import naive_elbo, naive_prediction, plain_parameters
 from synthetic import batch_of, scenes_of, small, small_inputs, small_model
 
 from gqn_data.errors import OptionError
+from gqn_model import convolutions
 from gqn_model.config import Config, ModelConfig, resolve
-from gqn_model.cores import convolve_constant
+from gqn_model.convolutions import convolve_constant
 from gqn_model.inputs import Context, Inputs, to_device
 from gqn_model.likelihood import Gaussian, gaussian_floor, kl_divergence, log_likelihood
 from gqn_model.model import GQN
@@ -80,6 +81,52 @@ def test_views_in_one_batch_equal_views_one_by_one(representation: str, mask: li
     inputs = small_inputs(config, dtype=torch.float64)
     context = inputs.context._replace(mask=torch.tensor(mask, dtype=torch.bool))
     _holds_the_naive_model(config, inputs._replace(context=context))
+
+
+@pytest.mark.parametrize("shared", CORES)
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+def test_a_gpu_s_way_of_convolving_equals_the_naive_model_too(
+    representation: str, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(convolutions, "apart", lambda tensor: calls.append(tensor.shape) or True)
+    # r of more channels than a narrow part has, so that there are parts of both kinds
+    config = small(representation=representation, shared_cores=shared, representation_channels=32, hidden=32)
+    assert config.model.hidden >= convolutions.NARROW
+    _holds_the_naive_model(config, small_inputs(config, dtype=torch.float64))
+    assert calls
+
+
+@given(
+    channels=st.lists(st.sampled_from([1, 3, 7, 31, 32, 40]), min_size=1, max_size=4),
+    side=st.integers(1, 6),
+    half=st.integers(0, 2),
+    biased=st.booleans(),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_parts_convolved_apart_add_up_to_the_convolution_of_all(
+    channels: list[int], side: int, half: int, biased: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    parts = [draw(2, count, side, side) for count in channels]
+    weight, bias = draw(5, sum(channels), 2 * half + 1, 2 * half + 1), draw(5) if biased else None
+    learned = [*parts, weight, *([] if bias is None else [bias])]
+    expected = torch.nn.functional.conv2d(torch.cat(parts, 1), weight, bias, padding=half)
+    for way in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(convolutions, "apart", lambda _, way=way: way)
+            found = convolutions.convolve(parts, weight, bias)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+        over = draw(*expected.shape).detach()
+        for one, other in zip(
+            torch.autograd.grad(found, learned, over), torch.autograd.grad(expected, learned, over, retain_graph=True)
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 def _holds_the_naive_model(config: Config, inputs: Inputs) -> None:

@@ -13,13 +13,13 @@ from synthetic import batch_of, scenes_of, small
 
 from gqn_data.errors import OptionError
 from gqn_model.config import Config, resolve
-from gqn_model.inputs import Inputs, to_device
+from gqn_model.inputs import Context, Inputs, to_device
 from gqn_model.likelihood import gaussian_floor
 from gqn_model.model import Elbo
 from gqn_model.noise import step_noise
 from gqn_model.runs import start_run
 from gqn_model.schedules import learning_rate_at, sigma_at
-from gqn_model.steps import Stepper
+from gqn_model.steps import Stepper, check_computing
 
 CPU = torch.device("cpu")
 
@@ -104,39 +104,96 @@ def test_in_bf16_the_network_is_narrow_and_the_figures_are_not() -> None:
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own modules
 def test_a_compiled_network_takes_the_same_steps() -> None:
     plain, losses = _steps(small(batch_size=4, core_steps=1), 2)
-    compiled, others = _steps(small(batch_size=4, core_steps=1, compile="yes"), 2)
+    compiled, others = _steps(small(batch_size=4, core_steps=1, compile=True), 2)
     assert others == pytest.approx(losses, rel=1e-4)
     assert list(compiled.model.state_dict()) == list(plain.model.state_dict())  # checkpoints fit either
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
-def test_a_captured_network_takes_the_same_steps() -> None:
+class Replayed:
+    """Stands in for a GPU's graphs: work is done on the tensors that were held, as a replay does it."""
+
+    def __init__(self, work: Any) -> None:
+        self._work, self._held = work, None
+
+    def __call__(self, inputs: Inputs, sigma: torch.Tensor, noise: torch.Tensor) -> Any:
+        given = [*inputs.context, inputs.query, inputs.target, sigma, noise]
+        self._held = self._held or [tensor.clone() for tensor in given]
+        for own, new in zip(self._held, given, strict=True):
+            own.copy_(new)
+        *context, query, target, sigma, noise = self._held
+        return self._work(Inputs(Context(*context), query, target), sigma, noise)
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}])
+def test_a_step_can_be_replayed_on_tensors_that_stay(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever of a step were read as a number of Python, rate and sigma above all, would stay as it was at first.
+    monkeypatch.setattr("gqn_model.steps.check_computing", lambda *_: None)
+    monkeypatch.setattr("gqn_model.steps.Captured", Replayed)
+    monkeypatch.setattr("torch.optim.Adam", _adam_that_takes_tensors)
+    plain, losses = _steps(small(batch_size=4, clip=20.0, **changes), 5)
+    replayed, others = _steps(small(batch_size=4, clip=20.0, cuda_graph=True, **changes), 5)
+    assert others == losses
+    rate = learning_rate_at(plain.config.training, 4)
+    assert replayed.optimizer.param_groups[0]["lr"].item() == pytest.approx(rate)
+    one, other = plain.optimizer_state()["param_groups"][0], replayed.optimizer_state()["param_groups"][0]
+    assert other.pop("lr") == pytest.approx(one.pop("lr"))
+    assert other == one
+
+
+def _adam_that_takes_tensors(parameters: Any, **options: Any) -> torch.optim.Optimizer:
+    return _ADAM(parameters, **options | {"capturable": False})
+
+
+_ADAM = torch.optim.Adam
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+
+
+@needs_gpu
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"accumulate": 2, "clip": 20.0}])
+def test_a_captured_step_is_the_step(changes: dict[str, Any]) -> None:
     device = torch.device("cuda")
     figures: list[list[float]] = []
-    for how in ("no", "graph"):
-        config = small(batch_size=4, compile=how, device="cuda")
+    for captured in (False, True):
+        config = small(batch_size=4, cuda_graph=captured, device="cuda", tf32=False, **changes)
         stepper = Stepper(config, device)
         stepper.ready()
         losses = []
-        for step in range(8):
+        for step in range(10):
             frames, poses = scenes_of(4, 5, config.model.frame_size, step)
             kept = Kept()
             stepper.take(step, to_device(batch_of(frames, poses, 3, step), device), kept)
             losses.append(kept.loss)
         figures.append(losses)
+        if captured:  # goes on from its own state, and from that of a training without graphs
+            state = stepper.optimizer_state()
+            assert isinstance(state["param_groups"][0]["lr"], float)
+            again = Stepper(config, device)
+            again.restore(stepper.model.state_dict(), state)
+            again.ready()
+            for step in range(10, 15):
+                frames, poses = scenes_of(4, 5, config.model.frame_size, step)
+                batch = to_device(batch_of(frames, poses, 3, step), device)
+                one, other = Kept(), Kept()
+                stepper.take(step, batch, one)
+                again.take(step, batch, other)
+                assert other.loss == pytest.approx(one.loss, rel=1e-3)
     assert figures[1] == pytest.approx(figures[0], rel=1e-3)
 
 
-def test_graphs_are_captured_on_gpus_alone() -> None:
-    with pytest.raises(OptionError, match=r"compile is 'graph'.* on cpu possible: no, yes"):
-        Stepper(small(compile="graph"), CPU)
+def test_steps_are_captured_on_one_gpu_alone() -> None:
+    with pytest.raises(OptionError, match=r"cuda_graph .* on cpu possible: --no-cuda-graph"):
+        Stepper(small(cuda_graph=True), CPU)
+    with pytest.raises(OptionError, match=r"one process, and there are 2; possible: --no-cuda-graph"):
+        check_computing(small(cuda_graph=True).training, 2, torch.device("cuda"))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"precision": "fp16"}, "precision is 'fp16'; possible: float32, bf16"),
-        ({"compile": "grahp"}, "did you mean 'graph'"),
+        ({"compile": "graph"}, "compile is 'graph'; possible: a value of type bool"),
         ({"accumulate": 0}, "accumulate is 0; possible: from 1"),
     ],
 )
@@ -149,11 +206,11 @@ def test_mods_combine() -> None:
     config = resolve("paper", ["shared_cores", "bf16", "compiled", "pool"])
     assert config.model.shared_cores
     assert config.model.representation == "pool"
-    assert (config.training.precision, config.training.compile) == ("bf16", "yes")
+    assert (config.training.precision, config.training.compile) == ("bf16", True)
 
 
 def test_what_cannot_be_computed_leaves_no_run(bars: Path, tmp_path: Path) -> None:
-    for changes in ({"compile": "graph"}, {"accumulate": 3}):
+    for changes in ({"cuda_graph": True}, {"accumulate": 3}):
         with pytest.raises(OptionError):
             start_run(str(bars), small(**changes), out=tmp_path / "run")
         assert not (tmp_path / "run").exists()

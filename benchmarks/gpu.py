@@ -1,0 +1,193 @@
+"""Whole training steps on a GPU: loader, copies, network, optimiser. The plain network in float32 against ours.
+
+    python -m benchmarks.gpu [--only WORD ...] [--steps 100] [--batch 36] [--workers 4] [--shards PATH] [--profile DIR]
+
+The steps are those of `gqn train`: `Stepper`, fed by `SceneLoader` through `on_device`, figures summed as it does.
+The plain network is the tests' oracle (canvas of full size, joined inputs, nothing computed ahead; its context views
+go in one batch, as ours), eager, in float32, once as torch is set up (TF32 in convolutions) and once without TF32. It
+is fed by the same loader. After some steps to warm up, `--steps` steps are timed as one stretch that ends when the GPU
+is done.
+
+`waits` is the share of a step's time that is not there when the same batch is used again and again, without the
+loader: what the GPU waits for data. `memory` is the most that torch has taken on the GPU. Without `--shards` rooms
+are rendered first. Without a GPU it says so and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.scenes import raw_rooms
+from benchmarks.training import plain_step
+from gqn_data.index import index_raw_folder
+from gqn_data.loader import SceneLoader, on_device
+from gqn_model.batches import training_batches
+from gqn_model.config import Config, resolve
+from gqn_model.inputs import Inputs, to_device
+from gqn_model.meter import Meter
+from gqn_model.model import GQN
+from gqn_model.ranks import ALONE
+from gqn_model.steps import Stepper
+
+_WARM = 10  # steps; a graph is captured in the fourth
+_SCENES = 2000
+Take = Callable[[int, Inputs], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and how its steps are taken.
+
+    Attributes:
+        name: in the table.
+        preset: where its settings start from.
+        mods: over that.
+        plain: the plain network in place of ours.
+        tf32: in float32 products and convolutions.
+    """
+
+    name: str
+    preset: str = "paper"
+    mods: tuple[str, ...] = ()
+    plain: bool = False
+    tf32: bool = True
+
+
+def _cases() -> Iterator[Case]:
+    for name, preset, shared in (
+        ("paper, separate cores", "paper", ()),
+        ("paper, shared cores", "paper", ("shared_cores",)),
+        ("medium", "medium", ()),
+    ):
+        yield Case(f"{name}: plain, float32, no TF32", preset, shared, plain=True, tf32=False)
+        yield Case(f"{name}: plain, float32", preset, shared, plain=True)
+        yield Case(f"{name}: ours, float32", preset, shared)
+        for how in ((), ("cuda_graph",), ("compiled",), ("compiled", "cuda_graph")):
+            yield Case(f"{name}: ours, bf16{''.join(', ' + mod for mod in how)}", preset, (*shared, "bf16", *how))
+
+
+@contextmanager
+def shards_at(path: str | None) -> Iterator[str]:
+    """The dataset of that path, or rendered rooms, indexed in place."""
+    if path is not None:
+        yield path
+        return
+    with raw_rooms(_SCENES) as raw:
+        index_raw_folder(raw)
+        yield str(raw.folder)
+
+
+def plain_take(config: Config) -> Take:
+    """Steps of the plain network, with Adam."""
+    torch.manual_seed(0)
+    step = plain_step(GQN(config.model).to("cuda"), learn=True)
+    return lambda _, inputs: step(inputs)
+
+
+def our_take(config: Config) -> Take:
+    """Steps of ours, and the figures that the log is made of."""
+    device = torch.device("cuda")
+    stepper = Stepper(config, device)
+    stepper.ready()
+    meter = Meter(device, config.model.core_steps, ALONE)
+
+    def take(step: int, inputs: Inputs) -> None:
+        meter.end_step(stepper.take(step, inputs, meter.add))
+
+    return take
+
+
+def measure(case: Case, shards: str, arguments: argparse.Namespace) -> str:
+    """The line of a case."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    changes = {"batch_size": arguments.batch, "workers": arguments.workers, "context_max": 5}
+    config = resolve(case.preset, case.mods, changes)
+    torch.backends.cudnn.allow_tf32 = case.tf32
+    torch.backends.cuda.matmul.allow_tf32 = case.tf32 and not case.plain  # as torch is set up by itself
+    batches, config = training_batches(shards, config)
+    take = plain_take(config) if case.plain else our_take(config)
+    stream = _stream(batches)
+    began = time.perf_counter()
+    inputs = next(stream)
+    take(0, inputs)
+    torch.cuda.synchronize()
+    first = time.perf_counter() - began
+    fed = timed(take, stream, 1, arguments.steps)
+    repeated = timed(take, iter(lambda: inputs, None), 1 + _WARM + arguments.steps, arguments.steps)
+    memory = torch.cuda.max_memory_allocated() / 1e9
+    if arguments.profile:
+        _profile(take, inputs, arguments.profile / f"{case.name.replace(', ', '-').replace(': ', '-')}.txt")
+    batches.close()
+    waits = max(0.0, 1 - repeated / fed)
+    return f"{case.name:48} {1e3 * fed:8.2f} ms {waits:6.1%} {memory:6.1f} GB {first:6.1f} s"
+
+
+def timed(take: Take, stream: Iterator[Inputs], at: int, steps: int) -> float:
+    """Seconds of a step, over a stretch of them."""
+    for step in range(at, at + _WARM):
+        take(step, next(stream))
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for step in range(at + _WARM, at + _WARM + steps):
+        take(step, next(stream))
+    torch.cuda.synchronize()
+    return (time.perf_counter() - began) / steps
+
+
+def _stream(batches: SceneLoader) -> Iterator[Inputs]:
+    device = torch.device("cuda")
+    for batch in on_device(batches, device):
+        yield to_device(batch, device)
+
+
+def _profile(take: Take, inputs: Inputs, path: Path) -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    activities: list[Any] = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with profile(activities=activities, record_shapes=True) as found:
+        take(10**6, inputs)
+        torch.cuda.synchronize()
+    by_shape = found.key_averages(group_by_input_shape=True)
+    tables = [
+        averages.table(
+            sort_by="self_cuda_time_total", row_limit=60, max_name_column_width=110, max_shapes_column_width=90
+        )
+        for averages in (by_shape, found.key_averages())
+    ]
+    path.write_text("\n\n".join(tables))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", default=[], metavar="WORD", help="cases whose names hold all words")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=36)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--shards", metavar="PATH")
+    parser.add_argument("--profile", type=Path, metavar="DIR")
+    chosen = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        print("not measured: no GPU")
+        return
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, batch {chosen.batch}, {chosen.workers} workers")
+    print(f"{'':48} {'a step':>11} {'waits':>6} {'memory':>9} {'first step':>8}", flush=True)
+    with shards_at(chosen.shards) as shards:
+        for case in _cases():
+            if all(word in case.name for word in chosen.only):
+                print(measure(case, shards, chosen), flush=True)
+
+
+if __name__ == "__main__":
+    main()
