@@ -50,18 +50,20 @@ def test_what_was_killed_ends_with_the_same_bytes(job, source, tmp_path, s3, fau
     expected = bench.files(whole)
     before = bench.count(bench.new_root("before"))
     tries = faults.tries(1)
-    landed, wrong = 0, []
-    for number in range(tries):
+    number, landed, wrong = 0, 0, []
+    while landed < tries:  # a busy machine may let us look when all is done
+        assert number < tries + 20, "the work was always done before it was killed"
         chance = random.Random(f"{job} {number}")
         workers = chance.randint(1, 2)
         root = bench.new_root(f"try{number}")
-        for _ in range(chance.randint(1, 3)):
-            landed += killed_at_random(bench, root, chance, max(1, len(expected) - before), workers)
+        most = max(1, len(expected) - before)
+        kills = [killed_at_random(bench, root, chance, most, workers) for _ in range(chance.randint(1, 3))]
+        landed += any(kills)
         status, said = bench.finish(root, workers)
         if status != 0 or bench.files(root) != expected:
             wrong.append(f"try {number}: exit {status}, {said}")
+        number += 1
     assert not wrong, "\n".join(wrong)
-    assert landed >= tries / 2
     faults.record(
         f"killed: {job}",
         holds="the same command again ends with identical bytes, and nothing else is left",
