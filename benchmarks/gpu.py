@@ -1,12 +1,13 @@
 """Whole training steps on a GPU: loader, copies, network, optimiser. The plain network in float32 against ours.
 
-    python -m benchmarks.gpu [--only WORD ...] [--steps 100] [--batch 36] [--workers 4] [--shards PATH] [--profile DIR]
+    python -m benchmarks.gpu [--only WORD ...] [--without WORD ...] [--steps 100] [--batch 36] [--workers 4]
+        [--shards PATH] [--profile DIR]
 
 The steps are those of `gqn train`: `Stepper`, fed by `SceneLoader` through `on_device`, figures summed as it does.
 The plain network is the tests' oracle (canvas of full size, joined inputs, nothing computed ahead; its context views
 go in one batch, as ours), eager, in float32, once as torch is set up (TF32 in convolutions) and once without TF32. It
-is fed by the same loader. After some steps to warm up, `--steps` steps are timed as one stretch that ends when the GPU
-is done.
+is fed by the same loader. After some steps to warm up, `--steps` steps (a fifth of them where the network is the plain
+one) are timed as one stretch that ends when the GPU is done.
 
 `waits` is the share of a step's time that is not there when the same batch is used again and again, without the
 loader: what the GPU waits for data. `memory` is the most that torch has taken on the GPU. Without `--shards` rooms
@@ -38,7 +39,7 @@ from gqn_model.model import GQN
 from gqn_model.ranks import ALONE
 from gqn_model.steps import Stepper
 
-_WARM = 10  # steps; a graph is captured in the fourth
+_WARM = 8  # steps; a graph is captured in the fourth
 _SCENES = 2000
 Take = Callable[[int, Inputs], None]
 
@@ -71,7 +72,7 @@ def _cases() -> Iterator[Case]:
         yield Case(f"{name}: plain, float32, no TF32", preset, shared, plain=True, tf32=False)
         yield Case(f"{name}: plain, float32", preset, shared, plain=True)
         yield Case(f"{name}: ours, float32", preset, shared)
-        for how in ((), ("cuda_graph",), ("compiled",), ("compiled", "cuda_graph")):
+        for how in ((), ("compiled",), ("cuda_graph",), ("compiled", "cuda_graph")):
             yield Case(f"{name}: ours, bf16{''.join(', ' + mod for mod in how)}", preset, (*shared, "bf16", *how))
 
 
@@ -123,8 +124,9 @@ def measure(case: Case, shards: str, arguments: argparse.Namespace) -> str:
     take(0, inputs)
     torch.cuda.synchronize()
     first = time.perf_counter() - began
-    fed = timed(take, stream, 1, arguments.steps)
-    repeated = timed(take, iter(lambda: inputs, None), 1 + _WARM + arguments.steps, arguments.steps)
+    steps = max(3, arguments.steps // 5) if case.plain else arguments.steps
+    fed = timed(take, stream, 1, steps)
+    repeated = timed(take, iter(lambda: inputs, None), 1 + _WARM + steps, steps)
     memory = torch.cuda.max_memory_allocated() / 1e9
     if arguments.profile:
         _profile(take, inputs, arguments.profile / f"{case.name.replace(', ', '-').replace(': ', '-')}.txt")
@@ -172,6 +174,7 @@ def _profile(take: Take, inputs: Inputs, path: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help="cases whose names hold all words")
+    parser.add_argument("--without", action="append", default=[], metavar="WORD", help="and none of these")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=36)
     parser.add_argument("--workers", type=int, default=4)
@@ -185,7 +188,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{'':48} {'a step':>11} {'waits':>6} {'memory':>9} {'first step':>8}", flush=True)
     with shards_at(chosen.shards) as shards:
         for case in _cases():
-            if all(word in case.name for word in chosen.only):
+            wanted = all(word in case.name for word in chosen.only)
+            if wanted and not any(word in case.name for word in chosen.without):
                 print(measure(case, shards, chosen), flush=True)
 
 

@@ -33,37 +33,42 @@ class Captured(Generic[T]):
     def __init__(self, work: Callable[[Inputs, Tensor, Tensor], T]) -> None:
         self._work = work
         self._calls = 0
+        self._held: list[Tensor] = []
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, inputs: Inputs, sigma: Tensor, noise: Tensor) -> T:
         """Does the work, or has it done."""
-        self._calls += 1
-        if self._calls <= WARM:
-            return self._as_it_is(inputs, sigma, noise)
         given = [*inputs.context, inputs.query, inputs.target, sigma, noise]
-        if self._graph is None:
-            self._capture(given)
-        assert self._graph is not None  # noqa: S101  just captured
+        if not self._held:
+            self._held = [tensor.clone() for tensor in given]
+        # The first calls take the tensors of the graph, too: a compiler makes others for other strides.
         for own, new in zip(self._held, given, strict=True):
             own.copy_(new)
+        self._calls += 1
+        if self._calls <= WARM:
+            return self._as_it_is()
+        if self._graph is None:
+            self._graph = self._captured()
         self._graph.replay()
         return self._result
 
-    def _as_it_is(self, inputs: Inputs, sigma: Tensor, noise: Tensor) -> T:
+    def _on_held(self) -> T:
+        *context, query, target, sigma, noise = self._held
+        return self._work(Inputs(Context(*context), query, target), sigma, noise)
+
+    def _as_it_is(self) -> T:
         """Each of the two streams waits for the other, so that neither takes memory that the other still reads."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            result = self._work(inputs, sigma, noise)
+            result = self._on_held()
         torch.cuda.current_stream().wait_stream(self._stream)
         return result
 
-    def _capture(self, given: list[Tensor]) -> None:
-        """Captures the work on tensors of its own; nothing of it is run."""
-        self._held = [tensor.clone() for tensor in given]
-        *context, query, target, sigma, noise = self._held
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        """The graph of the work, of which nothing is run yet."""
         graph = torch.cuda.CUDAGraph()
         # Of this thread: what those of the loader ask of the driver meanwhile is no part of it.
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._result = self._work(Inputs(Context(*context), query, target), sigma, noise)
-        self._graph = graph
+            self._result = self._on_held()
+        return graph

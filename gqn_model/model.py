@@ -11,8 +11,9 @@ the maps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -137,13 +138,24 @@ class GQN(nn.Module):
         self.to(memory_format=torch.channels_last if last else torch.contiguous_format)  # type: ignore[call-overload]
         return self
 
+    def compile_parts(self) -> None:
+        """Has torch compile what learning spends its time in: a step of each core, and the representation.
+
+        A core is compiled once for all steps: seconds, where the whole network with its steps in a row takes minutes.
+        What only predicts runs as it is.
+        """
+        # What was compiled of other networks counts against the most forms of one function that torch keeps.
+        torch.compiler.reset()
+        for part in (self.representation, self.generation, self.inference):
+            part.compile(fullgraph=True, dynamic=False)
+
     def represent(self, context: Context) -> Tensor:
         """The representation of scenes: the sum of r over the views of each, (B, R, h, w) or (B, R, 1, 1)."""
         batch, slots = context.mask.shape
         # Not r alone: a number that is none in an empty slot would come back with the gradient, as 0 times NaN.
         frames = torch.where(context.mask[:, :, None, None, None], context.frames, 0.0)
         poses = torch.where(context.mask[:, :, None], context.poses, 0.0)
-        r = self.representation(frames.flatten(0, 1), poses.flatten(0, 1))
+        r = _as_learned(self.representation)(frames.flatten(0, 1), poses.flatten(0, 1))
         r = r.view(batch, slots, *r.shape[1:])
         return torch.where(context.mask[:, :, None, None, None], r, 0.0).sum(1)
 
@@ -207,7 +219,7 @@ class GQN(nn.Module):
             core = 0 if self.shared else step
             prior = Gaussian.of(self._prior(None if state is None else state.hidden, len(static)))
             z = prior.draw(noise[step])
-            state = self.generation(self.generation.moving[core], state, [z], prepared[core])
+            state = _as_learned(self.generation)(self.generation.moving[core], state, [z], prepared[core])
             canvas = self.canvas.add(canvas, state.hidden)
         assert canvas is not None  # noqa: S101  there is at least one step
         return self.canvas.observe(canvas)
@@ -244,3 +256,8 @@ class GQN(nn.Module):
         assert self.prior_head.bias is not None  # noqa: S101  made with one
         # The convolution of zeros is the bias.
         return self.prior_head.bias[None, :, None, None].expand(batch, -1, self.side, self.side)
+
+
+def _as_learned(part: nn.Module) -> Callable[..., Any]:
+    """A part as it was compiled where gradients are asked for, and as it is where not, at no cost of compiling."""
+    return part if torch.is_grad_enabled() else part.forward

@@ -117,7 +117,7 @@ class Stepper:
         """Compiles and connects the network; called once, after the weights are what they are to be."""
         training = self.config.training
         if training.compile:
-            self.model.compile(fullgraph=True)
+            self.model.compile_parts()
         self._network: nn.Module = self.model
         if self.ranks.count > 1:
             # Said of kernels of 1x1, whose two layouts in memory are one and the same.

@@ -103,8 +103,8 @@ def test_in_bf16_the_network_is_narrow_and_the_figures_are_not() -> None:
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own modules
 def test_a_compiled_network_takes_the_same_steps() -> None:
-    plain, losses = _steps(small(batch_size=4, core_steps=1), 2)
-    compiled, others = _steps(small(batch_size=4, core_steps=1, compile=True), 2)
+    plain, losses = _steps(small(batch_size=4), 2)
+    compiled, others = _steps(small(batch_size=4, compile=True), 2)
     assert others == pytest.approx(losses, rel=1e-4)
     assert list(compiled.model.state_dict()) == list(plain.model.state_dict())  # checkpoints fit either
 
