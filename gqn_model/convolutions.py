@@ -34,18 +34,50 @@ def convolve(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None = None
         weight: (G, S, k, k).
         bias: (G,); None: there is none.
     """
-    padding = weight.shape[2] // 2
+    return convolve_each(parts, [weight], [bias])[0]
+
+
+def convolve_each(
+    parts: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor | None]
+) -> tuple[Tensor, ...]:
+    """The convolutions of the same joined `parts` with several weights, one after another.
+
+    Not as one with all weights: on a CPU they leave the caches, and on a GPU what comes out has to be cut apart, and
+    its gradients joined, which costs more than the larger convolution brings.
+
+    Args:
+        parts: each (B, _, h, h), in the order in which a weight reads them.
+        weights: (G, S, k, k) each.
+        biases: of each weight, (G,), or None.
+    """
+    padding = weights[0].shape[2] // 2
     narrow = [part.shape[1] < NARROW for part in parts]
     if not any(narrow) or not apart(parts[0]):
-        return functional.conv2d(_joined(parts), weight, bias, padding=padding)
-    weights = torch.split(weight, [part.shape[1] for part in parts], 1)
+        x = _joined(parts)
+        return tuple(functional.conv2d(x, w, b, padding=padding) for w, b in zip(weights, biases, strict=True))
+    sizes = [part.shape[1] for part in parts]
+    places = _places(_joined([part for part, few in zip(parts, narrow, strict=True) if few]), 2 * padding + 1)
+    many = [part for part, few in zip(parts, narrow, strict=True) if not few]
+    wide = _joined(many) if many else None
+    made = []
+    for weight, bias in zip(weights, biases, strict=True):
+        cut = torch.split(weight, sizes, 1)
+        of_narrow = _joined([piece for piece, few in zip(cut, narrow, strict=True) if few]).flatten(1)
+        of_narrow = functional.pad(of_narrow, (0, places.shape[3] - of_narrow.shape[1]))
+        sums = functional.linear(places, of_narrow, bias).movedim(3, 1)
+        if wide is not None:
+            of_wide = _joined([piece for piece, few in zip(cut, narrow, strict=True) if not few])
+            sums = sums + functional.conv2d(wide, of_wide, padding=padding)
+        made.append(sums)
+    return tuple(made)
 
-    def of(kind: bool) -> tuple[Tensor, Tensor]:
-        chosen = [at for at, found in enumerate(narrow) if found is kind]
-        return _joined([parts[at] for at in chosen]), _joined([weights[at] for at in chosen])
 
-    sums = _convolve_narrow(*of(True), bias)
-    return sums if all(narrow) else sums + functional.conv2d(*of(False), padding=padding)
+def narrowed(tensor: Tensor) -> Tensor:
+    """The tensor in the type that autocast computes in: cast once, where each of many uses would cast it again."""
+    kind = tensor.device.type
+    if tensor.is_meta or not torch.is_autocast_enabled(kind):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(kind))
 
 
 def convolve_constant(vectors: Tensor, weight: Tensor, side: int) -> Tensor:
@@ -73,12 +105,11 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
 
 
-def _convolve_narrow(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The convolution of few channels as one product: what a place sees, S k k numbers, times the weights."""
-    kernel = weight.shape[2]
-    margin = kernel // 2
-    seen = functional.pad(x, (margin,) * 4).unfold(2, kernel, 1).unfold(3, kernel, 1)  # (B, S, h, h, k, k)
-    seen = seen.permute(0, 2, 3, 1, 4, 5).flatten(3)  # (B, h, h, S k k)
-    missing = -seen.shape[3] % _ALIGNED
-    weights = functional.pad(weight.flatten(1), (0, missing))
-    return functional.linear(functional.pad(seen, (0, missing)), weights, bias).movedim(3, 1)
+def _places(x: Tensor, kernel: int) -> Tensor:
+    """What the kernel sees at every place of few channels, (B, h, h, S k k), and zeros up to a multiple of 8.
+
+    So that their convolution is one product of matrices.
+    """
+    seen = functional.pad(x, (kernel // 2,) * 4).unfold(2, kernel, 1).unfold(3, kernel, 1)  # (B, S, h, h, k, k)
+    seen = seen.permute(0, 2, 3, 1, 4, 5).flatten(3)
+    return functional.pad(seen, (0, -seen.shape[3] % _ALIGNED))

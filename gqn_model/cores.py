@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gqn_model import convolutions
-from gqn_model.convolutions import convolve, convolve_constant
+from gqn_model.convolutions import convolve, convolve_constant, convolve_each, narrowed
 from gqn_model.initial import draw_gates
 from gqn_model.likelihood import wide
 
@@ -74,12 +73,7 @@ class ConvLSTM(nn.Module):
                 gates = gates + convolve([frame], of_frame)
             return gates.chunk(self.cores, 1)
         parts = [*([] if frame is None else [frame]), *torch.split(static, list(self.parts[1:]), 1)]
-        if convolutions.apart(static):
-            return convolve(parts, weight, bias).chunk(self.cores, 1)
-        # On a CPU the weights of all cores in one convolution leave the caches.
-        x = torch.cat(parts, 1)
-        cut = zip(weight.chunk(self.cores), bias.chunk(self.cores), strict=True)
-        return tuple(convolve([x], w, b) for w, b in cut)
+        return convolve_each(parts, weight.chunk(self.cores), bias.chunk(self.cores))
 
     def forward(self, weight: Tensor, state: State | None, moving: list[Tensor], prepared: Tensor) -> State:
         """The state after one step.
@@ -142,8 +136,10 @@ class Canvas(nn.Module):
         downs = [down.flatten(1) for down in self.down]  # (U, 16U)
         return [down @ torch.cat(ups[: at + 1]).T for at, down in enumerate(downs)]
 
-    def through(self, weights: Sequence[Tensor], maps: list[Tensor], side: int) -> tuple[list[Tensor], list[Tensor]]:
-        """The inference core's weights for what `read` gives, and what reading adds to the gates of every step.
+    def through(self, weights: Sequence[Tensor], maps: list[Tensor], side: int) -> tuple[list[Tensor], Tensor]:
+        """The inference core's weights for what `read` gives, and what reading an empty canvas adds to its gates.
+
+        Of a shared core that is added at every step, with separate ones to the first alone.
 
         Args:
             weights: of the inference core, (4D, _ + U, k, k) each, which read the canvas last.
@@ -151,18 +147,18 @@ class Canvas(nn.Module):
             side: h.
 
         Returns:
-            As many weights, and constants (1, 4D, h, w).
+            As many weights, and a constant (1, 4D, h, w).
         """
-        added = []
-        for weight, bias in zip(weights, self.down_bias, strict=True):
-            added.append(convolve_constant(bias[None], weight[:, -len(bias) :], side))
-        if not self.shared or not maps:
-            return list(weights), added
-        own = weights[0].shape[1] - len(maps[0])
-        before, of_canvas = torch.split(weights[0], [own, len(maps[0])], 1)
+        bias = self.down_bias[0]
+        constant = convolve_constant(bias[None], weights[0][:, -len(bias) :], side)
+        if not self.shared:
+            return [narrowed(weight) for weight in weights], constant
+        own = weights[0].shape[1] - len(bias)
+        before, of_canvas = torch.split(weights[0], [own, len(bias)], 1)
         composed = torch.cat([before, torch.einsum("guyx,ud->gdyx", of_canvas, maps[0])], 1)
         last = weights[0].is_contiguous(memory_format=torch.channels_last)
-        return [composed.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)], added
+        composed = composed.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        return [narrowed(composed)], constant
 
     def add(self, canvas: Tensor | None, hidden: Tensor) -> Tensor:
         """The canvas after a step added its state `hidden` (B, D, h, w); None stands for an empty one."""
@@ -171,8 +167,10 @@ class Canvas(nn.Module):
         return canvas + hidden if self.shared else torch.cat([canvas, hidden], 1)
 
     def read(self, maps: list[Tensor], step: int, canvas: Tensor) -> Tensor:
-        """What the inference core of a step is given of a canvas, but for constants: (B, U or D, h, w)."""
-        return canvas if self.shared else functional.conv2d(canvas, maps[step - 1][:, :, None, None])
+        """What the inference core of a step is given of a canvas, by the weights of `through`: (B, U or D, h, w)."""
+        return (
+            canvas if self.shared else functional.conv2d(canvas, maps[step - 1][:, :, None, None], self.down_bias[step])
+        )
 
     def observe(self, canvas: Tensor) -> Tensor:
         """The mean of the frame that the canvas shows, (B, 3, H, W), in float32 or wider whatever autocast says."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gqn_data.errors import OptionError
 from gqn_model.config import ModelConfig
+from gqn_model.convolutions import narrowed
 from gqn_model.cores import Canvas, ConvLSTM, State
 from gqn_model.inputs import Context, Inputs
 from gqn_model.likelihood import Gaussian, kl_divergence, log_likelihood
@@ -171,8 +172,9 @@ class GQN(nn.Module):
         prepared_g = self.generation.prepare(static)
         prepared_e = self.inference.prepare(static, self.look(inputs.target))
         maps = self.canvas.maps()
-        weights_e, added = self.canvas.through(list(self.inference.moving), maps, self.side)
-        prepared_e = tuple(share + constant for share, constant in zip(prepared_e, added, strict=True))
+        weights_g = [narrowed(weight) for weight in self.generation.moving]
+        weights_e, empty = self.canvas.through(list(self.inference.moving), maps, self.side)
+        prepared_e = (prepared_e[0] + empty, *prepared_e[1:])
         noise = self.noise(static) if noise is None else noise
 
         generator: State | None = None
@@ -187,7 +189,7 @@ class GQN(nn.Module):
             inferrer = self.inference(weights_e[core], inferrer, seen, prepared_e[core])
             posteriors.append(self.posterior_head(inferrer.hidden))
             z = Gaussian.of(posteriors[-1]).draw(noise[step])
-            generator = self.generation(self.generation.moving[core], generator, [z], prepared_g[core])
+            generator = self.generation(weights_g[core], generator, [z], prepared_g[core])
             canvas = self.canvas.add(canvas, generator.hidden)
             generators.append(generator.hidden)
         assert canvas is not None  # noqa: S101  there is at least one step
