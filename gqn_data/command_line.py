@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gqn_data.errors import GQNError, OptionError, SourceMissing, UnknownName
-from gqn_data.places import Place, place
+from gqn_data.stores.places import Place, place
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 

@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from gqn_data import storage
-from gqn_data.places import Place
+from gqn_data.stores.places import Place
 
 # Room for the manifest of half a million shards; a parsed one takes some ten times its bytes of memory.
 MOST_BYTES = 256 << 20

@@ -16,8 +16,8 @@ from gqn_data.errors import OptionError, UnknownName
 from gqn_data.formats import FORMATS, WRITABLE
 from gqn_data.formats.contract import Format, ShardPlace
 from gqn_data.manifest import Encoding, FramesRow, Manifest, ShardRow, SplitRow
-from gqn_data.places import Place
 from gqn_data.scene_sets import SPLITS, Split
+from gqn_data.stores.places import Place
 from gqn_data.version import TOOL
 from gqn_data.workers import usable_cores
 

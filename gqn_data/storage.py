@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from gqn_data.errors import DestinationError, NoSpace, OptionError, ShardChecksumError
-from gqn_data.leases import lease
-from gqn_data.places import Place, StorePath, place
+from gqn_data.stores.leases import lease
+from gqn_data.stores.places import Place, StorePath, place
 
 try:
     import fcntl

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import CorruptFraming, CorruptRecord
-from gqn_data.places import Place
+from gqn_data.stores.places import Place
 
 HEADER_BYTES = 12  # length as uint64, its masked checksum as uint32, both little-endian
 FOOTER_BYTES = 4  # masked checksum of the payload

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from gqn_data.errors import ClusterError, WorkerLost
-from gqn_data.places import Place
+from gqn_data.stores.places import Place
 from gqn_data.version import VERSION
 
 T = TypeVar("T")
