@@ -4,8 +4,7 @@ Source files are counted, the shards are planned from the counts that were found
 check every record on the way, the manifest comes last. A run can be cut off at any moment; the same command then
 goes on where it was, and ends with the same bytes.
 
-Imports `array_files`, `copying`, `destination`, `index`, `manifest`, `mirror`, `parts`, `plan`, `sources`, `work`,
-`workers`.
+Imports `converting`, `index`, `manifest`, `parts`, `plan`, `source_files`, `workers`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     scenes[7].frames     # decoded now: uint8 (views, height, width, 3)
     scenes.cameras       # float32 (scenes, views, 5)
 
-Imports `formats`, `manifest`, `reading`, `scene`.
+Imports `formats`, `manifest`, `scene`, `stores`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Downloading: the source files of a set, from the public bucket or a mirror, into the raw folder.
 
 What is there already is not fetched again; what a run left behind is gone on with. Threads fetch, and this one decides.
-Imports `bucket`, `origin`, `part_file`, `patience`, `storage`, `tfrecords`, `threads` and what lies below them.
+Imports `fetching`, `origin`, `storage`, `stores`, `tfrecords` and what lies below them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Indexes of source files: where every frame lies, found in one pass that checks every record.
 
 `index_raw_folder` makes a raw folder trainable in place; `convert` uses the same pass, with the indexes in its
-own work folder. Imports `formats`, `manifest`, `sources`, `tfrecords`, `wire`, `workers`.
+own work folder. Imports `formats`, `manifest`, `source_files`, `tfrecords`, `workers`.
 """
 
 from __future__ import annotations

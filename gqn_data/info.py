@@ -1,4 +1,7 @@
-"""What a dataset or a raw folder is, for people and for programs. Reads no frame. Imports `manifest`, `sources`."""
+"""What a dataset or a raw folder is, for people and for programs. Reads no frame.
+
+Imports `converting`, `manifest`, `source_files`.
+"""
 
 from __future__ import annotations
 

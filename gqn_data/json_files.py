@@ -1,7 +1,7 @@
 """JSON files that programs read: with suspicion, in bounded memory; and notes that carry their own checksum.
 
 A note is a small table that no manifest lists: where a raw folder's scenes come from, what an indexer saw, which
-shards of a conversion are whole. Imports `places` and `storage`.
+shards of a conversion are whole. Imports `storage` and `stores`.
 """
 
 from __future__ import annotations

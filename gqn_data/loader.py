@@ -7,7 +7,7 @@ The stream of scenes and views depends on the dataset, the seed and the batch si
 nor on where it was interrupted, nor on where the dataset lies. Only the views that a batch uses are decoded, by worker
 processes, straight into memory that they share with this one. Scenes of a large dataset in a store come in windows of
 shards, from a cache on this machine or by range (docs/streaming.md). docs/loader.md shows it all in use.
-Imports `batches`, `members`, `piped`, `prefetch`, `ring`, `sampling`, `streaming`, `views`.
+Imports `caching`, `loading`, `views`.
 """
 
 from __future__ import annotations

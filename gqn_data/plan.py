@@ -1,7 +1,7 @@
 """Plans: which scenes make which shard of a conversion, and what they take. Nothing is written here.
 
 A plan is a pure function of the source's counts and the options, so that every run of the same command makes
-the same shards. Imports `formats`, `manifest`, `sources`.
+the same shards. Imports `formats`, `manifest`.
 """
 
 from __future__ import annotations

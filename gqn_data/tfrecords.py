@@ -2,10 +2,10 @@
 
 Reading is our own: both checksums of every record are checked, nothing a file says is believed before it is
 checked, memory is bounded by one record, and the bytes that come back are owned. What a record holds is found in
-`wire`. Writing goes through the `Example` message of the `tfrecord` package.
+`source_files.wire`. Writing goes through the `Example` message of the `tfrecord` package.
 
 Sources: framing, tensorflow/core/lib/io/record_writer.h; `Example` message, tensorflow/core/example/*.proto.
-Imports `errors`, `places`.
+Imports `errors`, `stores`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Checking what lies on the disk: checksums of shards and records, and, `deep`, every frame decoded.
 
-Nothing is written. Every fault is found and told, not only the first one. Imports `dataset`, `index`,
-`manifest`, `sources`, `tfrecords`, `wire`, `workers`.
+Nothing is written. Every fault is found and told, not only the first one. Imports `converting`, `dataset`,
+`fetching`, `index`, `manifest`, `source_files`, `tfrecords`, `workers`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Processes of our own are started afresh and gone with their parent. A given executor (threads, processes, a cluster)
 is used and left as it is; its workers may be anywhere, so every task tells them what they need. Imports `errors`,
-`places`, `version`.
+`stores`, `version`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Files are fetched in source order, counted, and dropped when all shards that hol
 have the numbers, and shards the bytes, that a conversion of a whole raw folder gives. A run that was cut off goes on:
 what was counted stays known, and files whose shards are whole are not fetched again.
 
-Imports `bucket`, `copying`, `destination`, `growing_plan`, `index`, `plan`, `work`, `workers`.
+Imports `converting`, `fetching`, `growing_plan`, `index`, `plan`, `workers`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A plan that grows: source files are counted one after another, and the shards that they fill become known.
 
 In the end it is the plan that `make_plan` gives for all files. No file is fetched, rendered or dropped here. Imports
-`destination`, `index`, `plan`, `sources`, `work`.
+`converting`, `index`, `plan`, `source_files`.
 """
 
 from __future__ import annotations

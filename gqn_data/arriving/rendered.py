@@ -4,7 +4,7 @@ Source files are rendered one after another into the work folder, counted, and d
 scenes of them are written. So shards and manifests have the bytes that `render` and then `convert` give, and a run
 that was cut off goes on where it was. The workers render; this process writes.
 
-Imports `convert`, `copying`, `destination`, `growing_plan`, `index`, `render`.
+Imports `convert`, `converting`, `growing_plan`, `index`, `render`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where the scenes of a conversion come from: a folder that is there, or a server that source files are fetched from.
 
-Imports `array_files`, `arriving`, `bucket`, `convert`, `sources`, `store_remote`.
+Imports `convert`, `fetched`, `fetching`, `source_files`.
 """
 
 from __future__ import annotations

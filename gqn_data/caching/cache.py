@@ -5,7 +5,7 @@
 
 A copy is named by its SHA-256, so that datasets share what they have in common; source files, whose checksums lie
 in their records, by URL, size and version. Where copies lie and which of them go is in `copies`.
-Imports `copies`, `errors`, `manifest`, `places`, `storage`.
+Imports `copies`, `errors`, `manifest`, `storage`, `stores`.
 """
 
 from __future__ import annotations

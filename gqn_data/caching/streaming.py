@@ -1,7 +1,7 @@
 """How a dataset that lies in a store is read: as whole local copies, or by range; and which of the two is better.
 
 `CachedFiles` is what a `Dataset` opens its files through; `choose_reading` decides. Imports `cache`, `copies`,
-`order`, `reading`.
+`order`, `stores`.
 """
 
 from __future__ import annotations

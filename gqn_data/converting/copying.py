@@ -1,6 +1,6 @@
 """One shard of a conversion: its scenes from the source, checked on the way, into a container. Runs in any process.
 
-Imports `cache`, `dataset`, `formats`, `manifest`, `plan`, `streaming`, `work`.
+Imports `caching`, `dataset`, `formats`, `manifest`, `plan`, `work`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The destination of a conversion: whether the dataset is there already, and how it becomes one.
 
-Imports `manifest`, `plan`, `publishing`, `sources`, `work`.
+Imports `manifest`, `plan`, `publishing`, `source_files`, `work`.
 """
 
 from __future__ import annotations

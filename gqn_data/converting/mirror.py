@@ -1,7 +1,7 @@
 """The public numpy mirror as a source: one array a split, found by its name, held against what is known of the set.
 
 Gzipped arrays are looked through once before anything is copied: gzip's checksum is tested, and seek points are made
-from which workers read on their own. Imports `array_files`, `formats`, `gzipped`, `layout`, `manifest`, `workers`.
+from which workers read on their own. Imports `formats`, `layout`, `manifest`, `source_files`, `workers`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A scene set on a server: which of its source files are there, where they come from, and one of them fetched.
 
 Names come from the catalogue, so nothing need be listed. The server is the public bucket that the catalogue names, or
-a mirror of it. Imports `fetch`, `http_remote`, `json_files`, `origin`, `scene_sets`, `tfrecords`, `threads`
+a mirror of it. Imports `fetch`, `http_remote`, `json_files`, `origin`, `scene_sets`, `stores`, `tfrecords`
 and what lies below them.
 """
 

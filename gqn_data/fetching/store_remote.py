@@ -1,4 +1,4 @@
-"""Files fetched from an object store, as `fetch` wants them. Imports `errors`, `places`, `remote`."""
+"""Files fetched from an object store, as `fetch` wants them. Imports `errors`, `remote`, `stores`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """mirror: the public numpy mirror's layout, one array of images and one of viewpoints a split; read, never written.
 
 `train_images.npy` is uint8 (scene, view, height, width, 3), `train_viewpoints.npy` float32 (scene, view, camera
-number); either may be gzipped, and is then read with the help of seek points (`gzipped`).
+number); either may be gzipped, and is then read with the help of seek points (`source_files.gzipped`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The datasets that a loader reads, one or several, and the way in which each is read.
 
-Imports `cache`, `dataset`, `order`, `prefetch`, `sampling`, `streaming`.
+Imports `caching`, `dataset`, `order`, `sampling`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     for line in bench("data/zarr/rooms_ring_camera").lines():
         print(line)
 
-Imports `advice`, `dataset`, `limits`, `ring`, and `loader`, which needs torch, when something is measured.
+Imports `advice`, `dataset`, `limits`, `loading`, and `loader`, which needs torch, when something is measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What this machine could do at most with the frames of a dataset: bare decoding, or bare copying of pixels.
 
 No scene is looked up and no batch is made: the yardstick that `bench` holds the loader against. The decoder is called
-bare as well, not through `images`. Imports `dataset`, `images`, `piped`, `places`.
+bare as well, not through `images`. Imports `dataset`, `images`, `loading`, `stores`.
 """
 
 from __future__ import annotations

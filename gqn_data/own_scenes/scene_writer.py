@@ -4,7 +4,7 @@
         writer.add(frames, cameras)    # uint8 (views, height, width, 3), or the JPEG bytes of each view
 
 Nothing is a dataset before the block has ended without an error; what a killed process left is replaced by the next.
-Imports `destination`, `formats`, `manifest`, `plan`, `scene_checks`, `spool`, `work`.
+Imports `converting`, `formats`, `manifest`, `plan`, `scene_checks`, `spool`.
 """
 
 from __future__ import annotations

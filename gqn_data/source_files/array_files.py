@@ -1,7 +1,7 @@
 """Array files that others wrote: the names of the public numpy mirror, and headers of `.npy`, plain or gzipped.
 
 A header is parsed strictly and nothing is unpickled: an array of objects is refused before anything of it is read.
-Source: numpy.org/doc/stable/reference/generated/numpy.lib.format.html. Imports `errors`, `places`, `reading`.
+Source: numpy.org/doc/stable/reference/generated/numpy.lib.format.html. Imports `errors`, `stores`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Unpacking can begin at a seek point, which takes 32 KiB of what comes before it; the package `indexed_gzip` makes them
 and reads from them. So workers unpack their own parts of one large file at the same time, a run that was cut off goes
-on where it was, and nothing is unpacked to the disk. Imports `errors`, `reading`, `storage`.
+on where it was, and nothing is unpacked to the disk. Imports `errors`, `storage`, `stores`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Raw folders: the source files of a scene set, found by their exact names, and the set that a path stands for.
 
-Imports `errors`, `layout`, `manifest`, `origin`, `places`, `scene_sets`, `storage`.
+Imports `errors`, `layout`, `manifest`, `origin`, `scene_sets`, `storage`, `stores`.
 """
 
 from __future__ import annotations
