@@ -16,13 +16,13 @@ import click
 
 from gqn_data.command_line import FAILED, SETTINGS, Commands, PlaceType, answer, json_option, say
 from gqn_data.errors import OptionError
-from gqn_data.places import Place
 from gqn_data.scene_sets import SCENE_SETS, SPLITS
+from gqn_data.stores.places import Place
 from gqn_data.version import VERSION
 from gqn_model.commands import gqn
 
 if TYPE_CHECKING:
-    from gqn_data.destination import Conversion
+    from gqn_data.converting.destination import Conversion
 
 __all__ = ["gqn", "gqn_data"]
 
@@ -122,7 +122,7 @@ def info(source: str, set_name: str | None, root: Place | None, as_json: bool) -
     """Tell what a dataset or a folder of TFRecords is."""
     from gqn_data.formats import WRITABLE
     from gqn_data.info import describe
-    from gqn_data.sources import locate_either
+    from gqn_data.source_files.raw_folders import locate_either
     from gqn_data.storage import data_root
 
     found = describe(*locate_either(source, data_root(root), set_name, WRITABLE))
@@ -155,7 +155,7 @@ def verify(
     from dataclasses import asdict
 
     from gqn_data.formats import WRITABLE
-    from gqn_data.sources import locate_either
+    from gqn_data.source_files.raw_folders import locate_either
     from gqn_data.storage import data_root, human_bytes
     from gqn_data.verify import verify as verify_folder
 
@@ -196,7 +196,7 @@ def view(
     from gqn_data.dataset import open_dataset
     from gqn_data.formats import WRITABLE
     from gqn_data.sheet import contact_sheet, write_picture
-    from gqn_data.sources import locate_dataset
+    from gqn_data.source_files.raw_folders import locate_dataset
     from gqn_data.storage import data_root
 
     dataset = open_dataset(locate_dataset(source, data_root(root), set_name, WRITABLE), split)
@@ -225,7 +225,7 @@ def index(
     """Make TFRecords trainable in place: check every record and note where each frame lies."""
     from gqn_data.index import index_raw_folder
     from gqn_data.info import describe
-    from gqn_data.sources import locate, open_raw_folder
+    from gqn_data.source_files.raw_folders import locate, open_raw_folder
     from gqn_data.storage import data_root
     from gqn_data.workers import usable_cores
 
@@ -301,11 +301,11 @@ def convert(
     JPEG bytes are copied as they are; nothing is lost. Interrupted, the same command goes on where it was. A SET of
     which no source file is in the data root is fetched while it is converted: a window of its files is on the disk.
     """
-    from gqn_data.bucket import parse_files
+    from gqn_data.arriving.supply import convert_supply, find_supply
     from gqn_data.convert import convert_part, plan_only
+    from gqn_data.fetching.bucket import parse_files
     from gqn_data.plan import Options
     from gqn_data.storage import data_root, human_bytes
-    from gqn_data.supply import convert_supply, find_supply
 
     options = Options(
         formats=tuple(dict.fromkeys(formats)),
@@ -430,9 +430,9 @@ def render(
 
     No download needed. The same seed gives the same scenes. Interrupted, the same command goes on where it was.
     """
+    from gqn_data.arriving.rendered import render_formats
     from gqn_data.plan import Options
     from gqn_data.render.request import Request
-    from gqn_data.rendered import render_formats
     from gqn_data.storage import data_root
 
     request = Request.of(
@@ -494,8 +494,8 @@ def download(
     A file is there whole, or not at all. Interrupted, the same command goes on in the middle of a file; what is there
     is not fetched again.
     """
-    from gqn_data.bucket import parse_files
     from gqn_data.download import download as download_set
+    from gqn_data.fetching.bucket import parse_files
     from gqn_data.scene_sets import find_scene_set
     from gqn_data.storage import data_root, human_bytes
 
@@ -575,11 +575,11 @@ def bench(
     as_json: bool,
 ) -> None:
     """Measure the loader on your data and machine, beside bare decoding, and say how many workers you need."""
-    from gqn_data.advice import STEPS_MS
-    from gqn_data.bench import bench as measure
-    from gqn_data.bench_plot import check_plot, write_plot
     from gqn_data.formats import WRITABLE
-    from gqn_data.sources import locate_dataset
+    from gqn_data.measuring.advice import STEPS_MS
+    from gqn_data.measuring.bench import bench as measure
+    from gqn_data.measuring.bench_plot import check_plot, write_plot
+    from gqn_data.source_files.raw_folders import locate_dataset
     from gqn_data.storage import data_root
 
     if plot is not None:
@@ -615,8 +615,8 @@ def cache(folder: Path | None, verifies: bool, clear: bool, as_json: bool) -> No
 
     Safe while trainings use it: they fetch again what they miss.
     """
-    from gqn_data.cache import default_folder
-    from gqn_data.copies import Copies
+    from gqn_data.caching.cache import default_folder
+    from gqn_data.caching.copies import Copies
     from gqn_data.storage import human_bytes
 
     copies = Copies(folder or default_folder(), 0)

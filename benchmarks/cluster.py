@@ -21,7 +21,7 @@ from benchmarks.scenes import HEADER, SET, emptied, raw_rooms, row, side_by_side
 from gqn_data.cluster import DaskCluster
 from gqn_data.convert import convert
 from gqn_data.plan import Options
-from gqn_data.sources import RawFolder
+from gqn_data.source_files.raw_folders import RawFolder
 
 _WORKERS = 2
 

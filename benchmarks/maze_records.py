@@ -17,8 +17,8 @@ from gqn_data.render.compiled import compiled
 from gqn_data.render.maze_cast import BLOCK, CORRIDOR, meet_wall
 from gqn_data.render.maze_layout import SIDE
 from gqn_data.render.mazes import to_places
+from gqn_data.source_files.wire import SceneScanner
 from gqn_data.tfrecords import read_records
-from gqn_data.wire import SceneScanner
 
 SIZE = 84
 MIDDLE = SIZE / 2

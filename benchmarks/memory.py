@@ -30,14 +30,14 @@ _PROGRAM = """
 import sys
 from itertools import islice
 from pathlib import Path
-from gqn_data.arriving import convert_arriving
-from gqn_data.bucket import Bucket
+from gqn_data.arriving.fetched import convert_arriving
+from gqn_data.fetching.bucket import Bucket
 from gqn_data.convert import convert
 from gqn_data.download import download
 from gqn_data.index import index_source_files
 from gqn_data.plan import Options
 from gqn_data.scene_sets import find_scene_set
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
 
 SET = find_scene_set("{name}")
 raw, out, url = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gqn_data.render.write import render_scene_set
 from gqn_data.scene_sets import SceneSet, find_scene_set
-from gqn_data.sources import RawFolder, open_raw_folder
+from gqn_data.source_files.raw_folders import RawFolder, open_raw_folder
 from gqn_data.tfrecords import RecordWriter, read_records
 
 SET = find_scene_set("rooms_ring_camera")

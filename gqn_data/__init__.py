@@ -16,9 +16,9 @@ from gqn_data.version import VERSION
 if TYPE_CHECKING:
     from gqn_data.dataset import Dataset
     from gqn_data.dataset import open_dataset as open  # noqa: A004  the name that users look for
+    from gqn_data.own_scenes.scene_writer import SceneWriter
     from gqn_data.scene import Scene
     from gqn_data.scene_sets import SCENE_SETS, find_scene_set
-    from gqn_data.scene_writer import SceneWriter
 
 __version__ = VERSION
 __all__ = ["SCENE_SETS", "Dataset", "Scene", "SceneWriter", "__version__", "find_scene_set", "open"]
@@ -27,7 +27,7 @@ _HOMES = {
     "Dataset": ("gqn_data.dataset", "Dataset"),
     "open": ("gqn_data.dataset", "open_dataset"),
     "Scene": ("gqn_data.scene", "Scene"),
-    "SceneWriter": ("gqn_data.scene_writer", "SceneWriter"),
+    "SceneWriter": ("gqn_data.own_scenes.scene_writer", "SceneWriter"),
     "SCENE_SETS": ("gqn_data.scene_sets", "SCENE_SETS"),
     "find_scene_set": ("gqn_data.scene_sets", "find_scene_set"),
 }

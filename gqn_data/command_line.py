@@ -1,7 +1,7 @@
 """What the commands of both groups share: how faults end, what is said, options that take places.
 
 Results go to stdout, progress and messages to stderr. Exit status: 0 done, 1 the data or the run failed,
-2 usage, 130 interrupted. Imports click, `errors` and `places`: nothing heavy, so that `--help` is quick.
+2 usage, 130 interrupted. Imports click, `errors` and `stores`: nothing heavy, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gqn_data.errors import GQNError, OptionError, SourceMissing, UnknownName
-from gqn_data.places import Place, place
+from gqn_data.stores.places import Place, place
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 

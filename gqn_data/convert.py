@@ -4,8 +4,7 @@ Source files are counted, the shards are planned from the counts that were found
 check every record on the way, the manifest comes last. A run can be cut off at any moment; the same command then
 goes on where it was, and ends with the same bytes.
 
-Imports `array_files`, `copying`, `destination`, `index`, `manifest`, `mirror`, `parts`, `plan`, `sources`, `work`,
-`workers`.
+Imports `converting`, `index`, `manifest`, `parts`, `plan`, `source_files`, `workers`.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gqn_data import storage
-from gqn_data.array_files import is_mirror
-from gqn_data.copying import ShardTask, write_shard
-from gqn_data.destination import (
+from gqn_data.converting.copying import ShardTask, write_shard
+from gqn_data.converting.destination import (
     WORK_FOLDER,
     Conversion,
     Say,
@@ -32,18 +30,19 @@ from gqn_data.destination import (
     whole_already,
     working_in,
 )
+from gqn_data.converting.mirror import look_through, mirror_manifest, open_mirror
+from gqn_data.converting.work import Done, WorkFolder
 from gqn_data.errors import DestinationError, OptionError
 from gqn_data.formats.contract import ShardPlace
 from gqn_data.index import index_source_files
 from gqn_data.manifest import MANIFEST_FILE, Manifest, read_manifest
-from gqn_data.mirror import look_through, mirror_manifest, open_mirror
 from gqn_data.parts import Part, taking_part
-from gqn_data.places import Place
 from gqn_data.plan import Options, Plan, Source, limited, make_plan
 from gqn_data.progress import bar
 from gqn_data.scene_sets import SceneSet
-from gqn_data.sources import RawFolder, converted_folder, open_raw_folder
-from gqn_data.work import Done, WorkFolder
+from gqn_data.source_files.array_files import is_mirror
+from gqn_data.source_files.raw_folders import RawFolder, converted_folder, open_raw_folder
+from gqn_data.stores.places import Place
 from gqn_data.workers import map_in_order, pool
 
 

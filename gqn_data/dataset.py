@@ -4,7 +4,7 @@
     scenes[7].frames     # decoded now: uint8 (views, height, width, 3)
     scenes.cameras       # float32 (scenes, views, 5)
 
-Imports `formats`, `manifest`, `reading`, `scene`.
+Imports `formats`, `manifest`, `scene`, `stores`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data.array_files import is_mirror
 from gqn_data.errors import ManifestError, OptionError, SourceMissing, UnknownName
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import Opener, OpenShard, ShardPlace
 from gqn_data.manifest import MANIFEST_FILE, Manifest, ShardRow, read_manifest
-from gqn_data.places import Place, StorePath, place
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import SPLITS, Split
+from gqn_data.source_files.array_files import is_mirror
+from gqn_data.stores.places import Place, StorePath, place
 
 
 class Dataset(Sequence[Scene]):

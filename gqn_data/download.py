@@ -1,7 +1,7 @@
 """Downloading: the source files of a set, from the public bucket or a mirror, into the raw folder.
 
 What is there already is not fetched again; what a run left behind is gone on with. Threads fetch, and this one decides.
-Imports `bucket`, `origin`, `part_file`, `patience`, `storage`, `tfrecords`, `threads` and what lies below them.
+Imports `fetching`, `origin`, `storage`, `stores`, `tfrecords` and what lies below them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import crc32c
 
 from gqn_data import origin as origins
 from gqn_data import storage
-from gqn_data.bucket import Bucket, BucketFile, file_numbers, format_files
 from gqn_data.errors import (
     CorruptRecord,
     FetchError,
@@ -30,14 +29,15 @@ from gqn_data.errors import (
     RemoteMissing,
     RemoteRefused,
 )
+from gqn_data.fetching.bucket import Bucket, BucketFile, file_numbers, format_files
+from gqn_data.fetching.part_file import remove_part, size_of_part
+from gqn_data.fetching.patience import Patience
 from gqn_data.origin import Origin
-from gqn_data.part_file import remove_part, size_of_part
-from gqn_data.patience import Patience
-from gqn_data.places import Place
 from gqn_data.progress import bar
 from gqn_data.scene_sets import SPLITS, SceneSet, Split
+from gqn_data.stores.places import Place
+from gqn_data.stores.threads import Threads
 from gqn_data.tfrecords import check_records, count_records
-from gqn_data.threads import Threads
 
 _NAMED_IN_ERRORS = 5
 _BLOCK = 1 << 20

@@ -1,7 +1,7 @@
 """Indexes of source files: where every frame lies, found in one pass that checks every record.
 
 `index_raw_folder` makes a raw folder trainable in place; `convert` uses the same pass, with the indexes in its
-own work folder. Imports `formats`, `manifest`, `sources`, `tfrecords`, `wire`, `workers`.
+own work folder. Imports `formats`, `manifest`, `source_files`, `tfrecords`, `workers`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from gqn_data.manifest import (
     parse_source,
 )
 from gqn_data.parts import need_no_part
-from gqn_data.places import Place, Stat
 from gqn_data.progress import bar
 from gqn_data.scene_sets import Split
-from gqn_data.sources import RawFolder, SourceFile
+from gqn_data.source_files.raw_folders import RawFolder, SourceFile
+from gqn_data.source_files.wire import SceneScanner
+from gqn_data.stores.places import Place, Stat
 from gqn_data.tfrecords import count_records, read_records, report
 from gqn_data.version import TOOL
-from gqn_data.wire import SceneScanner
 from gqn_data.workers import map_in_order, pool
 
 OnCorrupt = Literal["fail", "skip"]

@@ -1,17 +1,20 @@
-"""What a dataset or a raw folder is, for people and for programs. Reads no frame. Imports `manifest`, `sources`."""
+"""What a dataset or a raw folder is, for people and for programs. Reads no frame.
+
+Imports `converting`, `manifest`, `source_files`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gqn_data.array_files import is_mirror
+from gqn_data.converting.mirror import mirror_manifest, open_mirror
 from gqn_data.errors import SourceMissing
 from gqn_data.index import index_source_files
 from gqn_data.manifest import MANIFEST_FILE, Manifest, SplitRow, read_manifest
-from gqn_data.mirror import mirror_manifest, open_mirror
-from gqn_data.places import Place, StorePath
 from gqn_data.scene_sets import SceneSet
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.array_files import is_mirror
+from gqn_data.source_files.raw_folders import open_raw_folder
+from gqn_data.stores.places import Place, StorePath
 
 
 @dataclass(frozen=True, kw_only=True)

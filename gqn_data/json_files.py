@@ -1,7 +1,7 @@
 """JSON files that programs read: with suspicion, in bounded memory; and notes that carry their own checksum.
 
 A note is a small table that no manifest lists: where a raw folder's scenes come from, what an indexer saw, which
-shards of a conversion are whole. Imports `places` and `storage`.
+shards of a conversion are whole. Imports `storage` and `stores`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from gqn_data import storage
-from gqn_data.places import Place
+from gqn_data.stores.places import Place
 
 # Room for the manifest of half a million shards; a parsed one takes some ten times its bytes of memory.
 MOST_BYTES = 256 << 20

@@ -7,7 +7,7 @@ The stream of scenes and views depends on the dataset, the seed and the batch si
 nor on where it was interrupted, nor on where the dataset lies. Only the views that a batch uses are decoded, by worker
 processes, straight into memory that they share with this one. Scenes of a large dataset in a store come in windows of
 shards, from a cache on this machine or by range (docs/streaming.md). docs/loader.md shows it all in use.
-Imports `batches`, `members`, `piped`, `prefetch`, `ring`, `sampling`, `streaming`, `views`.
+Imports `caching`, `loading`, `views`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from gqn_data.batches import BatchMaker, BatchShape, Ticket
+from gqn_data.caching.prefetch import Position, WindowFetcher
+from gqn_data.caching.streaming import Reading, Remote
 from gqn_data.cameras import PoseOrder, pose_fields
 from gqn_data.errors import GQNError, OptionError
 from gqn_data.images import Resize
-from gqn_data.members import Members, Paths
-from gqn_data.piped import PipedWorkers, Start
-from gqn_data.prefetch import Position, WindowFetcher
-from gqn_data.ring import Ring
-from gqn_data.sampling import Sampling, Tail
+from gqn_data.loading.batches import BatchMaker, BatchShape, Ticket
+from gqn_data.loading.members import Members, Paths
+from gqn_data.loading.piped import PipedWorkers, Start
+from gqn_data.loading.ring import Ring
+from gqn_data.loading.sampling import Sampling, Tail
 from gqn_data.scene_sets import SCENE_SETS, Split
-from gqn_data.streaming import Reading, Remote
 from gqn_data.views import ContextPer, check_context
 
 _AHEAD = 2  # batches that each worker makes ahead

@@ -20,8 +20,8 @@ from gqn_data.cameras import POSE_FIELDS, pose_fields
 from gqn_data.errors import ManifestError, OptionError, OriginError
 from gqn_data.layout import SceneLayout, layout_fault
 from gqn_data.origin import Origin
-from gqn_data.places import Place, StorePath
 from gqn_data.scene_sets import SPLITS, Angles, Split, is_set_name
+from gqn_data.stores.places import Place, StorePath
 
 SCHEMA = 1
 MANIFEST_FILE = "manifest.json"

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from gqn_data import json_files
 from gqn_data.errors import OriginError
-from gqn_data.places import Place
+from gqn_data.stores.places import Place
 
 Kind = Literal["deepmind", "rendered", "imported"]
 SOURCE_FILE = "source.json"

@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 
 from gqn_data import storage
 from gqn_data.errors import DestinationError, OptionError
-from gqn_data.places import Place
+from gqn_data.stores.places import Place
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
 """Plans: which scenes make which shard of a conversion, and what they take. Nothing is written here.
 
 A plan is a pure function of the source's counts and the options, so that every run of the same command makes
-the same shards. Imports `formats`, `manifest`, `sources`.
+the same shards. Imports `formats`, `manifest`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from gqn_data.errors import OptionError, UnknownName
 from gqn_data.formats import FORMATS, WRITABLE
 from gqn_data.formats.contract import Format, ShardPlace
 from gqn_data.manifest import Encoding, FramesRow, Manifest, ShardRow, SplitRow
-from gqn_data.places import Place
 from gqn_data.scene_sets import SPLITS, Split
+from gqn_data.stores.places import Place
 from gqn_data.version import TOOL
 from gqn_data.workers import usable_cores
 

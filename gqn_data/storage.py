@@ -1,7 +1,7 @@
 """Files: written whole or not at all, named without surprise, checksummed.
 
 Everything that the project writes goes through here: to a temporary name, flushed to the disk, then renamed; or,
-in an object store, as one object that appears when it is whole. Imports `errors`, `leases`, `places`.
+in an object store, as one object that appears when it is whole. Imports `errors`, `stores`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from gqn_data.errors import DestinationError, NoSpace, OptionError, ShardChecksumError
-from gqn_data.leases import lease
-from gqn_data.places import Place, StorePath, place
+from gqn_data.stores.leases import lease
+from gqn_data.stores.places import Place, StorePath, place
 
 try:
     import fcntl
@@ -306,8 +306,8 @@ def _sync_data(handle: int) -> None:
 def sole_writer(folder: Place, lock_name: str = ".lock") -> Iterator[None]:
     """Holds `folder` for this process; the system lets go of it even when the process is killed.
 
-    In an object store a lease is held instead (`leases.py`). A file system that has no locks is like one that lets
-    go of them at once: two runs are then not noticed.
+    In an object store a lease is held instead (`stores/leases.py`). A file system that has no locks is like one that
+    lets go of them at once: two runs are then not noticed.
 
     Args:
         folder: made where it is absent.

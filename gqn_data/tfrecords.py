@@ -2,10 +2,10 @@
 
 Reading is our own: both checksums of every record are checked, nothing a file says is believed before it is
 checked, memory is bounded by one record, and the bytes that come back are owned. What a record holds is found in
-`wire`. Writing goes through the `Example` message of the `tfrecord` package.
+`source_files.wire`. Writing goes through the `Example` message of the `tfrecord` package.
 
 Sources: framing, tensorflow/core/lib/io/record_writer.h; `Example` message, tensorflow/core/example/*.proto.
-Imports `errors`, `places`.
+Imports `errors`, `stores`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import CorruptFraming, CorruptRecord
-from gqn_data.places import Place
+from gqn_data.stores.places import Place
 
 HEADER_BYTES = 12  # length as uint64, its masked checksum as uint32, both little-endian
 FOOTER_BYTES = 4  # masked checksum of the payload

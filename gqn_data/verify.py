@@ -1,7 +1,7 @@
 """Checking what lies on the disk: checksums of shards and records, and, `deep`, every frame decoded.
 
-Nothing is written. Every fault is found and told, not only the first one. Imports `dataset`, `index`,
-`manifest`, `sources`, `tfrecords`, `wire`, `workers`.
+Nothing is written. Every fault is found and told, not only the first one. Imports `converting`, `dataset`,
+`fetching`, `index`, `manifest`, `source_files`, `tfrecords`, `workers`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gqn_data import fetch_again, storage
-from gqn_data.array_files import is_mirror
+from gqn_data import storage
+from gqn_data.converting.mirror import MirrorArray, array_fault, open_mirror
 from gqn_data.dataset import Dataset
 from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError, ShardChecksumError
+from gqn_data.fetching import fetch_again
 from gqn_data.index import note_fault, note_name
 from gqn_data.json_files import MOST_BYTES
 from gqn_data.layout import SceneLayout
@@ -31,17 +32,17 @@ from gqn_data.manifest import (
     file_fault,
     read_manifest,
 )
-from gqn_data.mirror import MirrorArray, array_fault, open_mirror
 from gqn_data.origin import SOURCE_FILE, read_origin
 from gqn_data.parts import Part
-from gqn_data.places import Place, StorePath
 from gqn_data.progress import bar
-from gqn_data.reading import RangedFile
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import SceneSet, Split
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.array_files import is_mirror
+from gqn_data.source_files.raw_folders import open_raw_folder
+from gqn_data.source_files.wire import SceneScanner
+from gqn_data.stores.places import Place, StorePath
+from gqn_data.stores.reading import RangedFile
 from gqn_data.tfrecords import read_records
-from gqn_data.wire import SceneScanner
 from gqn_data.workers import map_in_order, pool, usable_cores
 
 

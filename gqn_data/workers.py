@@ -2,7 +2,7 @@
 
 Processes of our own are started afresh and gone with their parent. A given executor (threads, processes, a cluster)
 is used and left as it is; its workers may be anywhere, so every task tells them what they need. Imports `errors`,
-`places`, `version`.
+`stores`, `version`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from gqn_data.errors import ClusterError, WorkerLost
-from gqn_data.places import Place
+from gqn_data.stores.places import Place
 from gqn_data.version import VERSION
 
 T = TypeVar("T")

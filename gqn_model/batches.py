@@ -15,9 +15,9 @@ from gqn_model.checkpoints import pose_order
 from gqn_model.config import POSE_NUMBERS, Config
 
 if TYPE_CHECKING:
+    from gqn_data.caching.streaming import Remote
     from gqn_data.loader import Batch, SceneLoader
     from gqn_data.scene_sets import Split
-    from gqn_data.streaming import Remote
 
 
 class Batches(Protocol):

@@ -16,15 +16,15 @@ from PIL import Image
 
 from cli import gqn_data
 from gqn_data import storage
-from gqn_data.bench import bench
 from gqn_data.convert import convert
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import OptionError
 from gqn_data.index import index_raw_folder
-from gqn_data.limits import BareDecoding, BareGathering, bare_work, limit
-from gqn_data.places import place
+from gqn_data.measuring.bench import bench
+from gqn_data.measuring.limits import BareDecoding, BareGathering, bare_work, limit
 from gqn_data.plan import Options
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
+from gqn_data.stores.places import place
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("--batch-size", 2, "--seconds", 0.05)

@@ -190,8 +190,8 @@ def test_the_commands_of_the_page_can_be_parsed():
 def test_every_figure_of_the_json_is_in_the_table():
     from dataclasses import fields
 
-    from gqn_data.advice import Measured
-    from gqn_data.bench import Bench
+    from gqn_data.measuring.advice import Measured
+    from gqn_data.measuring.bench import Bench
 
     table = PAGE.split("| in `--json` | what |")[1]
     for name in [field.name for kind in (Bench, Measured) for field in fields(kind)] + ["of_limit"]:

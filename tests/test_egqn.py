@@ -25,7 +25,7 @@ from gqn_data.manifest import read_manifest
 from gqn_data.origin import Origin, claim
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.sources import locate, open_raw_folder
+from gqn_data.source_files.raw_folders import locate, open_raw_folder
 from gqn_data.verify import verify
 from gqn_model.baselines import nearest_view
 from gqn_model.batches import training_batches

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, FramesRow, Manifest, ShardRow
-from gqn_data.places import Place
-from gqn_data.reading import RangedFile
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import Split
+from gqn_data.stores.places import Place
+from gqn_data.stores.reading import RangedFile
 
 # Opens a file of a dataset, from its place, its row of the manifest, and the byte from which on it is kept at hand.
 Opener = Callable[[Place, FileRow, int | None], RangedFile]

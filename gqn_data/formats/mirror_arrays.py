@@ -1,7 +1,7 @@
 """mirror: the public numpy mirror's layout, one array of images and one of viewpoints a split; read, never written.
 
 `train_images.npy` is uint8 (scene, view, height, width, 3), `train_viewpoints.npy` float32 (scene, view, camera
-number); either may be gzipped, and is then read with the help of seek points (`gzipped`).
+number); either may be gzipped, and is then read with the help of seek points (`source_files.gzipped`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from gqn_data import storage
-from gqn_data.array_files import GZIPPED, ArrayHeader, read_header
 from gqn_data.errors import ArrayFileError, ManifestError, OptionError
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import PixelShard
-from gqn_data.gzipped import GzippedFile
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, ShardRow
-from gqn_data.places import Place
-from gqn_data.reading import RangedFile, Rows
 from gqn_data.scene import Scene
+from gqn_data.source_files.array_files import GZIPPED, ArrayHeader, read_header
+from gqn_data.source_files.gzipped import GzippedFile
+from gqn_data.stores.places import Place
+from gqn_data.stores.reading import RangedFile, Rows
 
 PIXELS, NUMBERS = np.dtype("u1"), np.dtype("<f4")
 

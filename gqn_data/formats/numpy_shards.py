@@ -15,8 +15,8 @@ from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import PixelShard, fill_pixels, write_npy
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, ShardRow
-from gqn_data.reading import npy_header, npy_rows
 from gqn_data.scene import Scene
+from gqn_data.stores.reading import npy_header, npy_rows
 
 _BLOCK_BYTES = 2 << 20
 

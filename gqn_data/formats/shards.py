@@ -19,9 +19,9 @@ from gqn_data import images, storage
 from gqn_data.errors import CorruptFrame, ShardChecksumError
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import FileRow
-from gqn_data.places import Place
-from gqn_data.reading import RangedFile, Rows, npy_header
 from gqn_data.scene import Scene
+from gqn_data.stores.places import Place
+from gqn_data.stores.reading import RangedFile, Rows, npy_header
 
 # One read of up to so many bytes costs less than a read for each view (measured: docs/decisions.md).
 _ONE_READ = 1 << 16

@@ -21,10 +21,11 @@ from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import IndexedShard, encoded_frames, index_dtype, write_npy
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, Manifest, ShardRow
-from gqn_data.places import Place
-from gqn_data.reading import RangedFile, npy_rows
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import Split
+from gqn_data.source_files.wire import ScannedScene, SceneScanner
+from gqn_data.stores.places import Place
+from gqn_data.stores.reading import RangedFile, npy_rows
 from gqn_data.tfrecords import (
     FOOTER_BYTES,
     HEADER_BYTES,
@@ -35,7 +36,6 @@ from gqn_data.tfrecords import (
     serialize_example,
     wrong_payload,
 )
-from gqn_data.wire import ScannedScene, SceneScanner
 
 
 class TFRecordShard(IndexedShard):

@@ -21,8 +21,8 @@ from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import IndexedShard, encoded_frames, index_dtype, write_npy
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, ShardRow
-from gqn_data.reading import npy_header, npy_rows
 from gqn_data.scene import Encoded, Scene
+from gqn_data.stores.reading import npy_header, npy_rows
 
 _BLOCK = 512
 _RECORD = 20 * _BLOCK  # tars end on a whole record, as tar and tarfile write them

@@ -29,10 +29,10 @@ from gqn_data.formats.contract import Format, OpenShard, ShardPlace
 from gqn_data.formats.shards import EncodedShard, encoded_frames, fill_pixels
 from gqn_data.layout import SceneLayout
 from gqn_data.manifest import Encoding, FileRow, Manifest, ShardRow
-from gqn_data.places import Place
-from gqn_data.reading import RangedFile, Rows
 from gqn_data.scene import Encoded, Scene
 from gqn_data.scene_sets import Split
+from gqn_data.stores.places import Place
+from gqn_data.stores.reading import RangedFile, Rows
 
 if TYPE_CHECKING:
     from zarr.abc.codec import ArrayBytesCodec

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from made_places import MadePlace
 
-from gqn_data.cache import ShardCache
+from gqn_data.caching.cache import ShardCache
 from gqn_data.manifest import FileRow
 from gqn_data.storage import sha256_of
 

@@ -16,7 +16,7 @@ from gqn_data.index import index_raw_folder
 from gqn_data.origin import SOURCE_FILE, Origin
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SPLITS, find_scene_set
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
 from gqn_data.tfrecords import RecordWriter, serialize_example
 
 SET = "shepard_metzler_5_parts"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gqn_data.errors import StoreChanged
 from gqn_data.manifest import FileRow
-from gqn_data.places import Stat
+from gqn_data.stores.places import Stat
 
 
 class MadePlace:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gqn_data.advice import Measured, advise, worker_counts
+from gqn_data.measuring.advice import Measured, advise, worker_counts
 
 
 def measured(workers, batch_ms, *, share=0.9, batch_size=36, views=6):

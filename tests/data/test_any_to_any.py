@@ -14,10 +14,10 @@ from gqn_data.errors import OptionError, SourceMissing
 from gqn_data.formats import FORMATS, WRITABLE
 from gqn_data.index import index_raw_folder
 from gqn_data.manifest import read_manifest
+from gqn_data.own_scenes.scene_writer import SceneWriter
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS, source_file_number
-from gqn_data.scene_writer import SceneWriter
-from gqn_data.sources import locate, open_raw_folder
+from gqn_data.source_files.raw_folders import locate, open_raw_folder
 from gqn_data.verify import verify
 
 ROW = SCENE_SETS[SET]

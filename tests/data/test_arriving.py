@@ -16,16 +16,16 @@ from fault_server import Fault, FaultServer
 from made_scenes import SET, make_raw_folder, source_name, tree
 
 import cli
-from gqn_data.arriving import convert_arriving
-from gqn_data.bucket import Bucket
+from gqn_data.arriving.fetched import convert_arriving
 from gqn_data.convert import convert
 from gqn_data.errors import FetchError, OriginError, RemoteDamaged, RemoteMissing
+from gqn_data.fetching.bucket import Bucket
+from gqn_data.fetching.patience import Patience
 from gqn_data.manifest import read_manifest
 from gqn_data.origin import read_origin
-from gqn_data.patience import Patience
-from gqn_data.places import place
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
+from gqn_data.stores.places import place
 from gqn_data.verify import verify
 
 ROW = SCENE_SETS[SET]
@@ -153,7 +153,7 @@ def test_a_run_that_was_cut_off_goes_on(mirror, server, tmp_path, number):
 
 
 def test_files_whose_shards_are_whole_are_not_fetched_again(mirror, server, tmp_path, monkeypatch):
-    from gqn_data import arriving
+    from gqn_data.arriving import fetched as arriving
 
     write, written = arriving.write_shard, []
 
@@ -245,7 +245,7 @@ def test_source_files_of_another_origin_are_neither_used_nor_mixed(mirror, serve
 
 
 def test_a_conversion_with_other_options_removes_what_the_first_left(mirror, server, tmp_path, monkeypatch):
-    from gqn_data import arriving
+    from gqn_data.arriving import fetched as arriving
 
     with monkeypatch.context() as patch:
         patch.setattr(arriving._Arrivals, "complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -15,13 +15,13 @@ from fault_server import Fault, FaultServer
 from made_places import ChangingPlace, CutPlace, LongPlace, made_file
 from processes import wait_until
 
-from gqn_data import copies
-from gqn_data.cache import ShardCache, default_folder, open_cache
+from gqn_data.caching import copies
+from gqn_data.caching.cache import ShardCache, default_folder, open_cache
 from gqn_data.errors import FetchStopped, NoSpace, OptionError, ShardChecksumError
 from gqn_data.manifest import FileRow
-from gqn_data.places import place
-from gqn_data.reading import RangedFile
 from gqn_data.storage import sha256_of
+from gqn_data.stores.places import place
+from gqn_data.stores.reading import RangedFile
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
@@ -264,7 +264,7 @@ def test_pins_of_a_killed_process_do_not_count(cache, remote):
     for name in "abc":
         cache.get(*files[name])
     program = (
-        "import sys, time; from pathlib import Path; from gqn_data.cache import ShardCache\n"
+        "import sys, time; from pathlib import Path; from gqn_data.caching.cache import ShardCache\n"
         "pins = ShardCache(Path(sys.argv[1]), 10_000).copies.pins()\n"
         "pins.set(sys.argv[2:]); print('set', flush=True); time.sleep(600)"
     )

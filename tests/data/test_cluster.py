@@ -21,18 +21,19 @@ from worker_tasks import fail_at_three, slowly
 
 from cli import gqn_data
 from gqn_data import cluster as dask
-from gqn_data import copying, errors, storage, workers
+from gqn_data import errors, storage, workers
 from gqn_data.convert import convert
-from gqn_data.copying import write_shard
+from gqn_data.converting import copying
+from gqn_data.converting.copying import write_shard
 from gqn_data.errors import ClusterError, CorruptRecord, DestinationError, GQNError, OptionError, WorkerLost
 from gqn_data.formats import WRITABLE
 from gqn_data.index import index_raw_folder
 from gqn_data.manifest import read_manifest
-from gqn_data.places import place
 from gqn_data.plan import Options
 from gqn_data.render.write import render_scene_set
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
+from gqn_data.stores.places import place
 from gqn_data.verify import verify
 from gqn_data.workers import Call, Cluster, LentExecutor, map_in_order, pool, run_call
 

@@ -28,7 +28,7 @@ from gqn_data.index import index_raw_folder
 from gqn_data.manifest import read_manifest
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
 
 CASES = [(name, encoding) for name in WRITABLE for encoding in FORMATS[name].encodings]
 SPLITS = {"train": (0, 7), "test": (1000, 2)}  # the first made scene, and how many

@@ -29,7 +29,7 @@ from gqn_data.index import index_raw_folder, index_source_files
 from gqn_data.manifest import read_manifest
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
 
 SMALL = 3000  # bytes a shard: one scene or two
 

@@ -21,7 +21,6 @@ from processes import wait_until
 
 import cli
 from gqn_data import download as module
-from gqn_data.bucket import Bucket, BucketFile, file_numbers, format_files, missing, parse_files
 from gqn_data.convert import convert
 from gqn_data.download import download
 from gqn_data.errors import (
@@ -32,7 +31,8 @@ from gqn_data.errors import (
     OriginError,
     RemoteMissing,
 )
-from gqn_data.patience import Patience
+from gqn_data.fetching.bucket import Bucket, BucketFile, file_numbers, format_files, missing, parse_files
+from gqn_data.fetching.patience import Patience
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS, SceneSet, SplitFacts
 from gqn_data.storage import sole_writer

@@ -17,7 +17,7 @@ from fault_server import Fault, FaultServer, goog_hash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gqn_data import json_files, part_file
+from gqn_data import json_files
 from gqn_data.errors import (
     CorruptRecord,
     FetchError,
@@ -29,10 +29,11 @@ from gqn_data.errors import (
     RemoteMissing,
     RemoteRefused,
 )
-from gqn_data.fetch import Patience, RemoteFile, fetch_file
-from gqn_data.http_remote import HTTPRemote
-from gqn_data.part_file import PartFile
-from gqn_data.remote import ask
+from gqn_data.fetching import part_file
+from gqn_data.fetching.fetch import Patience, RemoteFile, fetch_file
+from gqn_data.fetching.http_remote import HTTPRemote
+from gqn_data.fetching.part_file import PartFile
+from gqn_data.fetching.remote import ask
 
 NAME = "set/train/one.bin"
 DATA = random.Random(1).randbytes(300_000)

@@ -19,7 +19,7 @@ from tfrecord.reader import tfrecord_iterator, tfrecord_loader
 from gqn_data import tfrecords
 from gqn_data.errors import CorruptFraming, CorruptRecord, SourceMissing
 from gqn_data.index import index_source_files
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
 from gqn_data.tfrecords import RecordWriter, check_records, count_records, read_records, serialize_example
 
 PAYLOADS = [b"first record", bytes(range(40)), b"", b"the last one"]

@@ -17,7 +17,7 @@ from gqn_data.index import index_raw_folder, index_source_files
 from gqn_data.info import describe
 from gqn_data.manifest import read_manifest
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
 from gqn_data.storage import sole_writer
 from gqn_data.workers import map_in_order, pool
 

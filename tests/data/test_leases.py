@@ -10,9 +10,10 @@ import time
 import pytest
 from processes import wait_until
 
-from gqn_data import leases, storage
+from gqn_data import storage
 from gqn_data.errors import DestinationError
-from gqn_data.places import place
+from gqn_data.stores import leases
+from gqn_data.stores.places import place
 
 
 def hold(lock, **holder):
@@ -43,7 +44,7 @@ def test_a_second_writer_on_this_machine_is_refused_at_once(s3):
 def test_the_lease_of_a_killed_run_is_taken_over(s3):
     folder = place(s3) / "work"
     code = (
-        "import sys, time; from gqn_data import storage; from gqn_data.places import place\n"
+        "import sys, time; from gqn_data import storage; from gqn_data.stores.places import place\n"
         "with storage.sole_writer(place(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True) as process:

@@ -21,7 +21,7 @@ from gqn_data.errors import OptionError, ShardChecksumError
 from gqn_data.index import index_raw_folder
 from gqn_data.loader import SceneLoader
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
 
 SCENES = (21, 13, 8)  # of the three datasets
 NINE = "openai-block"  # E-GQN's set with cameras of nine numbers

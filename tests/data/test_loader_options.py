@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from gqn_data.errors import OptionError
 from gqn_data.loader import Batch, SceneLoader
-from gqn_data.places import place
+from gqn_data.stores.places import place
 
 FILES = (6, 4, 11, 5)  # scenes of each source file, and of each shard of the TFRecords
 TRAIN = sum(FILES)

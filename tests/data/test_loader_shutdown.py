@@ -22,10 +22,10 @@ from loader_fixtures import SET, convert_to, index, write_raw
 from loader_streams import snapshot, stream, taken
 from processes import living, named_memory, no_child_is_left, own_children, wait_until
 
-from gqn_data import piped
 from gqn_data.dataset import Dataset
 from gqn_data.errors import WorkerLost
 from gqn_data.loader import SceneLoader, _Making
+from gqn_data.loading import piped
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}

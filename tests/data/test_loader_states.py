@@ -15,7 +15,7 @@ from loader_streams import Row, joined, rows_of, snapshot, stream, taken
 
 from gqn_data.errors import OptionError
 from gqn_data.loader import SceneLoader
-from gqn_data.sampling import TAILS
+from gqn_data.loading.sampling import TAILS
 
 TRAIN = 21  # scenes: three source files of 6, 4 and 11
 

@@ -18,7 +18,7 @@ from gqn_data.manifest import read_manifest
 from gqn_data.plan import Options
 from gqn_data.publishing import descriptions
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
 
 
 @pytest.fixture(scope="module")

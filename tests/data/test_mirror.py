@@ -19,22 +19,22 @@ from made_scenes import SET, tree
 from processes import living, wait_until
 
 import cli
-from gqn_data import gzipped
-from gqn_data.array_files import read_header
+from gqn_data.arriving.supply import find_supply
 from gqn_data.convert import convert, convert_part, plan_only
+from gqn_data.converting.mirror import open_mirror
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import ArrayFileError, OptionError, ShardChecksumError, SourceMissing
 from gqn_data.formats import WRITABLE
-from gqn_data.gzipped import GzippedFile, check_gzip, write_seek_points
 from gqn_data.index import index_raw_folder
-from gqn_data.mirror import open_mirror
 from gqn_data.parts import Part
-from gqn_data.places import place
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.sources import locate, open_raw_folder
+from gqn_data.source_files import gzipped
+from gqn_data.source_files.array_files import read_header
+from gqn_data.source_files.gzipped import GzippedFile, check_gzip, write_seek_points
+from gqn_data.source_files.raw_folders import locate, open_raw_folder
 from gqn_data.storage import sha256_of
-from gqn_data.supply import find_supply
+from gqn_data.stores.places import place
 from gqn_data.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -484,7 +484,7 @@ def test_seek_points_do_not_grow_without_bound():
 
 def test_a_run_that_was_cut_off_does_not_look_through_the_arrays_again(tmp_path, monkeypatch):
     from gqn_data import convert as conversion
-    from gqn_data import mirror as looking
+    from gqn_data.converting import mirror as looking
 
     folder = make_mirror(tmp_path / SET, ending=".npy.gz")
     whole = tree(run(folder, tmp_path / "whole")[0].folder)

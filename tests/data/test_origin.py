@@ -11,7 +11,7 @@ from gqn_data.errors import OriginError
 from gqn_data.layout import layout_of
 from gqn_data.origin import Origin, claim, read_origin
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
 
 RENDERED = Origin.from_json(rendered(), "here")
 OTHERS = [

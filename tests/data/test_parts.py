@@ -18,14 +18,14 @@ from processes import wait_until
 from cli import gqn_data
 from gqn_data import index, parts, storage
 from gqn_data.convert import convert, convert_part
-from gqn_data.destination import working_in
+from gqn_data.converting.destination import working_in
 from gqn_data.errors import DestinationError, OptionError
 from gqn_data.manifest import read_manifest
 from gqn_data.parts import Part, need_no_part, taking_part
-from gqn_data.places import place
 from gqn_data.plan import Options
 from gqn_data.render.write import render_scene_set
 from gqn_data.scene_sets import SCENE_SETS
+from gqn_data.stores.places import place
 from gqn_data.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ import pytest
 from processes import living, wait_until
 
 from gqn_data.errors import WorkerLost
-from gqn_data.piped import PipedWorkers
+from gqn_data.loading.piped import PipedWorkers
 
 HERE = Path(__file__).resolve().parent
 
@@ -79,7 +79,7 @@ def test_workers_end_at_once_in_the_middle_of_a_task():
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_workers_end_with_a_killed_parent_and_leave_no_name(whole_group):
     program = (
-        "import piped_tasks; from gqn_data.piped import PipedWorkers\n"
+        "import piped_tasks; from gqn_data.loading.piped import PipedWorkers\n"
         "if __name__ == '__main__':\n"
         "    with PipedWorkers(piped_tasks.sleep_long, 2) as workers:\n"
         "        print('begun', flush=True); next(workers.in_order(iter(range(9)), 2))"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gqn_data import storage
 from gqn_data.errors import SourceMissing, StoreChanged, StoreError
-from gqn_data.places import BLOCK, StorePath, place
+from gqn_data.stores.places import BLOCK, StorePath, place
 
 
 @pytest.mark.parametrize("text", ["data", "/tmp/x", "./a b", "C:folder", "~/x", "a:b/c", "file:///tmp/x"])
@@ -110,7 +110,7 @@ def test_a_store_that_cannot_be_asked_is_named_with_what_to_set(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    monkeypatch.setattr("gqn_data.places._RETRY", {"max_retries": 0})
+    monkeypatch.setattr("gqn_data.stores.places._RETRY", {"max_retries": 0})
     with pytest.raises(StoreError, match=r"s3://nobody/x: .*AWS_ACCESS_KEY_ID"):
         (place("s3://nobody") / "x").stat()
 

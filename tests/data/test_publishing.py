@@ -36,7 +36,7 @@ from gqn_data.origin import Origin
 from gqn_data.plan import Options
 from gqn_data.publishing import croissant, dataset_card, descriptions
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
 from gqn_data.verify import verify
 
 CASES = [(name, encoding) for name in WRITABLE for encoding in FORMATS[name].encodings]

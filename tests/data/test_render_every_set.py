@@ -10,6 +10,7 @@ from made_scenes import tree
 from tfrecord import example_pb2
 
 from gqn_data import tfrecords
+from gqn_data.arriving.rendered import render_formats
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import OptionError
 from gqn_data.index import index_raw_folder
@@ -20,10 +21,9 @@ from gqn_data.render import RENDERERS
 from gqn_data.render import files as render_files
 from gqn_data.render.request import Request
 from gqn_data.render.write import render_scene_set
-from gqn_data.rendered import render_formats
 from gqn_data.scene_sets import SCENE_SETS
 from gqn_data.sheet import contact_sheet
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
 from gqn_data.verify import verify
 
 SMALL = {"frame_size": 16, "views": 2, "supersample": False}

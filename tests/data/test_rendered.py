@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from made_scenes import tree
 
-from gqn_data import rendered
+from gqn_data.arriving import rendered
+from gqn_data.arriving.rendered import render_containers, render_formats
 from gqn_data.convert import convert
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import DestinationError, OptionError
 from gqn_data.manifest import read_manifest
 from gqn_data.parts import Part
-from gqn_data.places import place
 from gqn_data.plan import Options
 from gqn_data.render.request import Request
 from gqn_data.render.write import render_scene_set
-from gqn_data.rendered import render_containers, render_formats
 from gqn_data.scene_sets import SCENE_SETS
+from gqn_data.stores.places import place
 from gqn_data.verify import verify
 
 SET = "shepard_metzler_5_parts"  # 20 scenes a source file

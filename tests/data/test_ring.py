@@ -20,7 +20,7 @@ from loader_fixtures import SET, index, write_raw
 from processes import named_memory
 
 from gqn_data.loader import SceneLoader
-from gqn_data.ring import Ring
+from gqn_data.loading.ring import Ring
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gqn_data.errors import OptionError
+from gqn_data.loading.sampling import TAILS, Member, Sample, Sampling
 from gqn_data.order import Windows, permute
-from gqn_data.sampling import TAILS, Member, Sample, Sampling
 
 SEEDS = st.integers(0, 2**63 - 1)
 TAIL = st.sampled_from(TAILS)

@@ -9,7 +9,7 @@ from made_scenes import SET, make_raw_folder, tree
 
 from gqn_data.errors import GQNError, OptionError, SourceMissing, UnknownSceneSet
 from gqn_data.scene_sets import SCENE_SETS, find_scene_set, is_in_catalogue, is_set_name, source_file_number
-from gqn_data.sources import locate, open_raw_folder, set_of
+from gqn_data.source_files.raw_folders import locate, open_raw_folder, set_of
 
 # name: files, frame, views, scenes (train, test), raw size in GiB; from the project's facts about the data
 FACTS = {

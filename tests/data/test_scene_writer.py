@@ -25,11 +25,11 @@ from gqn_data.errors import CorruptFrame, DestinationError, ManifestError, NoSpa
 from gqn_data.formats import FORMATS, WRITABLE
 from gqn_data.formats.zarr_jpeg_codec import JpegCodec
 from gqn_data.manifest import read_manifest
-from gqn_data.places import place
+from gqn_data.own_scenes.scene_writer import SceneWriter
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.scene_writer import SceneWriter
-from gqn_data.sources import locate
+from gqn_data.source_files.raw_folders import locate
+from gqn_data.stores.places import place
 from gqn_data.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -228,7 +228,7 @@ def test_scenes_are_not_held_in_memory(tmp_path):
     pytest.importorskip("resource")
     code = (
         "import resource, sys, numpy as np\n"
-        "from gqn_data.scene_writer import SceneWriter\n"
+        "from gqn_data.own_scenes.scene_writer import SceneWriter\n"
         "frames = np.zeros((10, 256, 256, 3), np.uint8)\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10\n"
         "with SceneWriter(sys.argv[1], shard_bytes=32 << 20) as writer:\n"
@@ -470,7 +470,7 @@ def test_a_writer_that_could_not_write_writes_no_dataset_later(tmp_path, monkeyp
 DRIVER = """
 import sys
 import numpy as np
-from gqn_data.scene_writer import SceneWriter
+from gqn_data.own_scenes.scene_writer import SceneWriter
 frames = np.arange(3 * 16 * 16 * 3, dtype=np.uint8).reshape(3, 16, 16, 3)
 with SceneWriter(sys.argv[1], scenes_per_shard=2, overwrite=True) as writer:
     for number in range(int(sys.argv[2])):

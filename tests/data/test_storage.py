@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_scenes import tree
 
-from gqn_data import reading, storage
+from gqn_data import storage
 from gqn_data.errors import DestinationError, NoSpace, ShardChecksumError
-from gqn_data.reading import RangedFile, Rows, npy_header, npy_rows
+from gqn_data.stores import reading
+from gqn_data.stores.reading import RangedFile, Rows, npy_header, npy_rows
 
 
 def test_a_file_appears_whole_when_the_block_ends(tmp_path):

@@ -11,10 +11,10 @@ from gqn_data.convert import convert
 from gqn_data.errors import DestinationError, ManifestError, SourceMissing
 from gqn_data.index import index_raw_folder
 from gqn_data.info import describe
-from gqn_data.places import place
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
+from gqn_data.stores.places import place
 from gqn_data.verify import verify
 
 FORMATS = ("zarr", "numpy", "webdataset")

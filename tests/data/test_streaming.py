@@ -25,15 +25,15 @@ from loader_fixtures import CONTAINERS, SET, make_all, write_raw
 from processes import living, wait_until
 from s3_server import environment, new_bucket
 
-from gqn_data.cache import ShardCache
+from gqn_data.caching.cache import ShardCache
+from gqn_data.caching.prefetch import WindowFetcher
+from gqn_data.caching.streaming import choose_reading, default_window
 from gqn_data.errors import OptionError, ShardChecksumError, UnknownName
 from gqn_data.loader import Batch, SceneLoader
 from gqn_data.manifest import read_manifest
 from gqn_data.order import Windows
-from gqn_data.places import place
-from gqn_data.prefetch import WindowFetcher
 from gqn_data.storage import sha256_of
-from gqn_data.streaming import choose_reading, default_window
+from gqn_data.stores.places import place
 
 TRAIN = (6, 4, 11, 5, 7, 3)
 HERE = Path(__file__).resolve().parent
@@ -273,7 +273,7 @@ def test_a_warm_cache_asks_the_store_for_no_shard(
 def test_ranges_are_of_the_views_that_a_batch_uses(
     folders: dict[str, Path], server: FaultServer, tmp_path: Path, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gqn_data.reading._GAP", 0)
+    monkeypatch.setattr("gqn_data.stores.reading._GAP", 0)
     folder = folders[container]
     loader = SceneLoader(
         _url(server, folder), batch_size=6, seed=7, context=(1, 1), epochs=1, remote="range", cache=tmp_path
@@ -398,7 +398,7 @@ def test_the_way_of_reading_is_chosen_by_what_fits_and_what_is_used(
     windows = Windows([shard.scenes for shard in shards], window=1, seed=0)
     scene = total / sum(TRAIN)
     # Two of ten views leave 0.8 of a scene unused, for two requests: as much as two requests cost.
-    monkeypatch.setattr("gqn_data.streaming.REQUEST_BYTES", 0.4 * scene)
+    monkeypatch.setattr("gqn_data.caching.streaming.REQUEST_BYTES", 0.4 * scene)
 
     def chosen(used: float, limit: int) -> str:
         cache = ShardCache(tmp_path, limit)
@@ -477,7 +477,7 @@ def test_a_store_that_goes_away_is_an_error_and_not_a_hang(
 ) -> None:
     from datetime import timedelta
 
-    monkeypatch.setattr("gqn_data.places._RETRY", {"max_retries": 1, "retry_timeout": timedelta(seconds=1)})
+    monkeypatch.setattr("gqn_data.stores.places._RETRY", {"max_retries": 1, "retry_timeout": timedelta(seconds=1)})
     with FaultServer(folders["zarr"].parents[1]) as server:
         loader = SceneLoader(
             _url(server, folders["zarr"]), batch_size=4, epochs=1, window=1, remote="range", cache=tmp_path
@@ -637,7 +637,7 @@ def test_fetching_ahead_goes_on_after_a_fault(folders: dict[str, Path], server: 
     name = shards[0].files[0].name
     server.next(*[Fault(flip=3)] * 3, path=f"{folder.relative_to(server.folder).as_posix()}/{name}")
     cache = ShardCache(tmp_path, 10**9)
-    from gqn_data import prefetch
+    from gqn_data.caching import prefetch
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prefetch, "_FAULT", 0.05)

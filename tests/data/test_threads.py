@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from gqn_data import threads as module
-from gqn_data.threads import Threads
+from gqn_data.stores import threads as module
+from gqn_data.stores.threads import Threads
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -15,8 +15,8 @@ from tfrecord import TFRecordWriter
 from gqn_data.errors import CorruptRecord
 from gqn_data.images import header_of
 from gqn_data.layout import SceneLayout
+from gqn_data.source_files.wire import SceneScanner, WireError, _byte_values, _features, _float_values
 from gqn_data.tfrecords import Record, read_records, serialize_example
-from gqn_data.wire import SceneScanner, WireError, _byte_values, _features, _float_values
 
 LAYOUT = SceneLayout(views=VIEWS, height=SIZE, width=SIZE, because="the test says so")
 SCENE = made_scene(3)

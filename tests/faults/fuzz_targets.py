@@ -32,11 +32,11 @@ from gqn_data.layout import SceneLayout
 from gqn_data.manifest import FramesRow, read_manifest
 from gqn_data.origin import read_origin
 from gqn_data.plan import Options
-from gqn_data.reading import RangedFile, npy_rows
 from gqn_data.scene import Scene
 from gqn_data.scene_sets import SCENE_SETS
+from gqn_data.source_files.wire import SceneScanner
+from gqn_data.stores.reading import RangedFile, npy_rows
 from gqn_data.tfrecords import Record, count_records, read_records
-from gqn_data.wire import SceneScanner
 
 LAYOUT = SceneLayout(views=VIEWS, height=SIZE, width=SIZE, because="the fuzz says so")
 SCENE = made_scene(3)

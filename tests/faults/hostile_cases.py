@@ -30,7 +30,7 @@ from gqn_data.errors import GQNError
 from gqn_data.index import index_raw_folder
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
 from gqn_data.tfrecords import count_records, masked_crc
 from gqn_data.verify import verify
 

@@ -11,14 +11,14 @@ import pytest
 from fault_server import Fault, FaultServer
 from made_scenes import SET, make_raw_folder, tree
 
-from gqn_data import places
 from gqn_data.convert import convert
 from gqn_data.download import download
 from gqn_data.errors import GQNError
-from gqn_data.patience import Patience
-from gqn_data.places import place
+from gqn_data.fetching.patience import Patience
 from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
+from gqn_data.stores import places
+from gqn_data.stores.places import place
 
 ROW = SCENE_SETS[SET]
 QUICK = Patience(tries=3, anew=2, sleep=lambda _: None)

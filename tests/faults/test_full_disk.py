@@ -14,23 +14,23 @@ from made_scenes import SET, make_raw_folder, tree
 from small_disks import PAGE, CountedDisk, MountedDisk, small_disk
 
 from gqn_data import storage
-from gqn_data.arriving import convert_arriving
-from gqn_data.bucket import Bucket
-from gqn_data.cache import ShardCache
+from gqn_data.arriving.fetched import convert_arriving
+from gqn_data.arriving.rendered import render_containers
+from gqn_data.caching.cache import ShardCache
 from gqn_data.convert import convert
 from gqn_data.dataset import open_dataset
 from gqn_data.download import download
 from gqn_data.errors import NoSpace
+from gqn_data.fetching.bucket import Bucket
 from gqn_data.index import index_raw_folder
 from gqn_data.manifest import read_manifest
-from gqn_data.places import place
+from gqn_data.own_scenes.scene_writer import SceneWriter
 from gqn_data.plan import Options
 from gqn_data.render.request import Request
 from gqn_data.render.write import render_scene_set
-from gqn_data.rendered import render_containers
 from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.scene_writer import SceneWriter
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
+from gqn_data.stores.places import place
 
 ROW = SCENE_SETS[SET]
 BETWEEN = (".partial", ".part", ".part.json", ".lock")  # names of files that are under way

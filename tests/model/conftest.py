@@ -11,7 +11,7 @@ from synthetic import scenes_of, small
 from gqn_data import images
 from gqn_data.index import index_raw_folder
 from gqn_data.scene_sets import SPLITS, find_scene_set
-from gqn_data.sources import open_raw_folder
+from gqn_data.source_files.raw_folders import open_raw_folder
 from gqn_data.tfrecords import RecordWriter, serialize_example
 from gqn_model.runs import start_run
 

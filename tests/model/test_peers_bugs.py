@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gqn_data import sampling, views
+from gqn_data import views
+from gqn_data.loading import sampling
 from gqn_model import options, schedules
 from gqn_model.batches import fixed_batches, training_batches
 from gqn_model.checkpoints import load_checkpoint
