@@ -242,7 +242,7 @@ def test_the_compiled_network_is_the_network(shared: bool, representation: str) 
         warnings.simplefilter("ignore")
         model.compile_parts()
         loss, gradients = _loss_and_gradients(model, inputs, noise)
-    assert torch.equal(model.sample(inputs.context, inputs.query, 2, seed=0), predicted)  # what predicts is not compiled
+    assert torch.equal(model.sample(inputs.context, inputs.query, 2, seed=0), predicted)  # which is not compiled
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     for one, other in zip(gradients, expected_gradients, strict=True):
         assert float((one - other).norm() / other.norm()) < 1e-4
