@@ -16,6 +16,7 @@ import contextlib
 import itertools
 import os
 import sys
+import time
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -180,6 +181,10 @@ class SceneLoader:
         cache: the folder of copies; None for `$GQN_CACHE`, else `~/.cache/gqn-toolkit`.
         cache_gb: the most that copies may take, in GB; None for 50, or half of the disk's room where that is less.
 
+    Attributes:
+        waited: seconds that batches were not there yet when they were asked for, so far; pinning and copying do not
+            count, which on a GPU may wait for its work.
+
     Raises:
         OptionError: a value that the dataset does not allow.
         GQNError: the dataset cannot be opened.
@@ -263,6 +268,7 @@ class SceneLoader:
                 "choose a smaller batch, or tail='pad' or 'exact'"
             )
         self._given = 0
+        self.waited = 0.0
         # Weak: whoever iterates holds the workers, so they end with the loop.
         self._running: weakref.ref[Generator[Batch]] | None = None
 
@@ -323,14 +329,20 @@ class SceneLoader:
         ring = Ring(under_way=max(1, _AHEAD * self.workers), spare=_HELD, size=self._maker.largest.bytes)
         making = _Making(self._maker, ring, Ring(under_way=max(1, self.workers), spare=0, size=16))
         with self._fetching_ahead() as fetcher, contextlib.closing(self._made(making, ring, fetcher)) as all_made:
-            for ticket, made in all_made:
+            while True:
+                asked = time.perf_counter()
+                taken = next(all_made, None)
+                self.waited += time.perf_counter() - asked
+                if taken is None:
+                    break
+                ticket, made = taken
                 if isinstance(made, GQNError):
                     raise made
                 block = torch.from_numpy(ring.hand_out(ticket.block))
                 # Counted before it is handed out: whoever holds the batch sees a state that goes on after it.
                 self._given += 1
                 yield _as_batch(made, block.pin_memory() if self._pin else block)
-                del block, made  # not held while the next batch is waited for
+                del block, made, taken  # not held while the next batch is waited for
         self._given = 0  # all epochs are over; a new iteration begins anew
 
     def _fetching_ahead(self) -> contextlib.AbstractContextManager[WindowFetcher | None]:

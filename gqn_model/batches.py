@@ -35,6 +35,10 @@ class Batches(Protocol):
     def pose_fields(self) -> tuple[str, ...]:
         """The names of the numbers of a pose."""
 
+    @property
+    def waited(self) -> float:
+        """Seconds that batches were not there yet when they were asked for, so far."""
+
     def __iter__(self) -> Iterator[Batch]:
         """The batches from the present place on."""
 

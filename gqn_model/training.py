@@ -194,9 +194,10 @@ class _Trainer:
                 )
 
     def _take_step(self, stream: Iterator[Batch]) -> None:
-        asked = time.perf_counter()
+        before = self.batches.waited
         batch = next(stream)
-        self.meter.waited += time.perf_counter() - asked
+        # Not the time of `next`: where a GPU is behind, whatever asks it for something waits for its work.
+        self.meter.waited += self.batches.waited - before
         norm = self.stepper.take(self.step, to_device(batch, self.device), self.meter.add)
         self.meter.end_step(norm)
         self.step += 1

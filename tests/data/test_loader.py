@@ -808,3 +808,26 @@ def test_deepmind_mazes_give_identical_batches_from_all_containers(tmp_path: Pat
     batch = next(iter(loader))
     assert batch.target.shape == (8, 84, 84, 3)
     assert int(batch.views.max()) > 40  # not only the first of the 300 views of a walk
+
+
+def test_waiting_counts_until_a_batch_is_there_and_no_further(zarr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    class Clock:
+        @staticmethod
+        def perf_counter() -> float:
+            return now
+
+    loader = SceneLoader(zarr, batch_size=4, epochs=1)
+    making = loader._maker.make
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        nonlocal now
+        now += 3.0
+        return making(*arguments, **options)
+
+    monkeypatch.setattr("gqn_data.loader.time", Clock)
+    monkeypatch.setattr(loader._maker, "make", slow)
+    for number, _ in enumerate(loader, start=1):
+        assert loader.waited == 3.0 * number
+        now += 100.0  # the consumer's own work

@@ -53,6 +53,7 @@ class Source:
     fingerprint = "synthetic"
     pose_fields = POSE_FIELDS
     scene_set = "bars"
+    waited = 0.0
 
     def __init__(self, config: Config, *, scenes: int = 8, broken_from: int | None = None) -> None:
         self.frames, self.poses = scenes_of(scenes, 5, config.model.frame_size)
