@@ -33,14 +33,11 @@ from gqn_data import storage
 from gqn_data.errors import GQNError, OptionError, RunMismatch
 from gqn_data.order import key
 from gqn_data.progress import bar
-from gqn_model.baselines import mean_image, nearest_view
 from gqn_model.batches import check_order, fixed_batches
-from gqn_model.checkpoints import Checkpoint, Step
-from gqn_model.inputs import Context, Inputs, to_device
-from gqn_model.likelihood import gaussian_floor
-from gqn_model.metrics import Errors, best_of, figure, frame_errors, score
-from gqn_model.model import GQN
-from gqn_model.questions import (
+from gqn_model.checkpointing.checkpoints import Checkpoint, Step
+from gqn_model.evaluating.baselines import mean_image, nearest_view
+from gqn_model.evaluating.metrics import Errors, best_of, figure, frame_errors, score
+from gqn_model.evaluating.questions import (
     Questions,
     check_index,
     check_sweep,
@@ -49,7 +46,10 @@ from gqn_model.questions import (
     read_index,
     write_index,
 )
-from gqn_model.reports import BASELINES, AtContext, Evaluation
+from gqn_model.evaluating.reports import BASELINES, AtContext, Evaluation
+from gqn_model.inputs import Context, Inputs, to_device
+from gqn_model.model import GQN
+from gqn_model.network.likelihood import gaussian_floor
 from gqn_model.training import load_network
 
 if TYPE_CHECKING:

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from gqn_data.errors import OptionError
 from gqn_model.config import ModelConfig
-from gqn_model.convolutions import narrowed
-from gqn_model.cores import Canvas, ConvLSTM, State
 from gqn_model.inputs import Context, Inputs
-from gqn_model.likelihood import Gaussian, kl_divergence, log_likelihood
+from gqn_model.network.convolutions import narrowed
+from gqn_model.network.cores import Canvas, ConvLSTM, State
+from gqn_model.network.likelihood import Gaussian, kl_divergence, log_likelihood
 from gqn_model.representations import make_representation
 
 if TYPE_CHECKING:
-    from gqn_model.checkpoints import Step
+    from gqn_model.checkpointing.checkpoints import Step
 
 
 # hidden * kernel^2 from which on a CPU is faster with its weights in torch's own order: with the 3200 of `paper` it is,
@@ -101,7 +101,7 @@ class GQN(nn.Module):
         Raises:
             CheckpointError: the folder is no run, or the checkpoint is absent or damaged.
         """
-        from gqn_model.checkpoints import load_checkpoint
+        from gqn_model.checkpointing.checkpoints import load_checkpoint
 
         checkpoint = load_checkpoint(Path(run), step)
         return cls.with_weights(checkpoint.config.model, checkpoint.model)
@@ -116,7 +116,7 @@ class GQN(nn.Module):
         Raises:
             CheckpointError: the file is absent, something else, or damaged.
         """
-        from gqn_model.export import read_weights
+        from gqn_model.checkpointing.export import read_weights
 
         weights = read_weights(Path(path))
         return cls.with_weights(weights.config, weights.tensors)
