@@ -1,7 +1,7 @@
 """The generative query network: representation, the steps, and the evidence lower bound (ELBO).
 
 Follows Eslami et al., Science 360, 2018, supplement, sections 2 to 4. The sums are rearranged where the result is
-the same to the last digits (see `cores`); a plain version, written as the paper draws it, is the oracle in
+the same to the last digits (see `network`); a plain version, written as the paper draws it, is the oracle in
 `tests/model/naive.py`. No training here, no files but in `GQN.from_run` and `GQN.from_safetensors`.
 
 Shapes: B samples, K slots for context views, L steps, D channels of a state, Z channels of a latent, R channels of

@@ -1,4 +1,4 @@
-"""The course of a training: what is measured on the way, stopping and going on. One step of it is in `steps`.
+"""The course of a training: what is measured on the way, stopping and going on. One step of it is in `course`.
 
 Figures are summed on the device and read at the lines of the log. A stopped and resumed training is, on the CPU,
 bit for bit the training that was not stopped: the state of everything that decides is in the checkpoint, and nothing
