@@ -33,11 +33,11 @@ from gqn_data.index import index_raw_folder
 from gqn_data.loader import SceneLoader, on_device
 from gqn_model.batches import training_batches
 from gqn_model.config import Config, resolve
+from gqn_model.course.meter import Meter
+from gqn_model.course.ranks import ALONE
+from gqn_model.course.steps import Stepper
 from gqn_model.inputs import Inputs, to_device
-from gqn_model.meter import Meter
 from gqn_model.model import GQN
-from gqn_model.ranks import ALONE
-from gqn_model.steps import Stepper
 
 _WARM = 8  # steps; a graph is captured in the fourth
 _SCENES = 2000

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from gqn_data.errors import RunMismatch
-from gqn_model.checkpoints import pose_order
+from gqn_model.checkpointing.checkpoints import pose_order
 from gqn_model.config import POSE_NUMBERS, Config
 
 if TYPE_CHECKING:

@@ -91,7 +91,7 @@ def train(
     Ctrl-C and SIGTERM save and end; --resume goes on as if nothing had happened. The run's folder is printed.
     """
     from gqn_model import runs
-    from gqn_model.ranks import ranks_here
+    from gqn_model.course.ranks import ranks_here
 
     if resume is not None and (out is not None or preset is not None or mods):
         raise click.UsageError("--resume takes its settings from the run; leave out --out, --preset and --mod")
@@ -147,8 +147,8 @@ def evaluate(
     All numbers of context views are asked the same questions (scene, query view, nested context views), which are
     written into the run's evaluation/ folder, with the result and a plot of it.
     """
+    from gqn_model.evaluating.evaluation_plot import write_plot
     from gqn_model.evaluation import evaluate as evaluated
-    from gqn_model.evaluation_plot import write_plot
 
     found = evaluated(run, shards, context=[number for numbers in context for number in numbers], **options)
     answer(found.to_json(), [found.table()], as_json=as_json)
@@ -213,7 +213,7 @@ def export(run: Path, output: Path, step: Any) -> None:
 
     GQN.from_safetensors(PATH) reads it in Python: the same predictions to the bit.
     """
-    from gqn_model.export import export_weights
+    from gqn_model.checkpointing.export import export_weights
 
     click.echo(export_weights(run, output, step))
 
@@ -223,7 +223,7 @@ def export(run: Path, output: Path, step: Any) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The picture: .png or .jpg.")
 def plot(runs: tuple[Path, ...], output: Path) -> None:
     """Draw the curves of one or several runs over their steps, from the log.jsonl of each. Needs matplotlib."""
-    from gqn_model.plots import write_curves
+    from gqn_model.showing.plots import write_curves
 
     write_curves(runs, output)
     click.echo(output)

@@ -5,7 +5,7 @@
     found = evaluate("runs/first", context=[1, 3, 5])
     found.at(3).score("prior mean").psnr.mean
 
-Ways of predicting, beside the baselines of `baselines`:
+Ways of predicting, beside the baselines of `evaluating`:
 
 - *prior sample*: one frame from the prior; the errors of a scene's samples are averaged, then those of scenes.
 - *prior mean*: the mean of all samples of a scene, as one prediction. It estimates the mean of the predictive
@@ -13,8 +13,8 @@ Ways of predicting, beside the baselines of `baselines`:
 - *prior, mean latents*: one frame, every latent at the mean of its prior; a cheap stand-in for the prior mean.
 - *best of N*: of the N samples of a scene the one of least squared error to the truth.
 
-Metrics are defined in `metrics`, the choice of questions in `questions`. Noise is a function of the question: figures
-depend neither on the batch size nor on the order of questions nor on who reads them, but for the rounding of sums.
+Metrics and the choice of questions are in `evaluating`. Noise is a function of the question: figures depend neither on
+the batch size nor on the order of questions nor on who reads them, but for the rounding of sums.
 
 Shapes: B samples, S prior samples, K slots for context views, L steps, Z channels of a latent,
 P numbers of a pose, R channels of the representation, H = W the side of a frame, h = w = H/4 that of the maps.
@@ -33,14 +33,11 @@ from gqn_data import storage
 from gqn_data.errors import GQNError, OptionError, RunMismatch
 from gqn_data.order import key
 from gqn_data.progress import bar
-from gqn_model.baselines import mean_image, nearest_view
 from gqn_model.batches import check_order, fixed_batches
-from gqn_model.checkpoints import Checkpoint, Step
-from gqn_model.inputs import Context, Inputs, to_device
-from gqn_model.likelihood import gaussian_floor
-from gqn_model.metrics import Errors, best_of, figure, frame_errors, score
-from gqn_model.model import GQN
-from gqn_model.questions import (
+from gqn_model.checkpointing.checkpoints import Checkpoint, Step
+from gqn_model.evaluating.baselines import mean_image, nearest_view
+from gqn_model.evaluating.metrics import Errors, best_of, figure, frame_errors, score
+from gqn_model.evaluating.questions import (
     Questions,
     check_index,
     check_sweep,
@@ -49,7 +46,10 @@ from gqn_model.questions import (
     read_index,
     write_index,
 )
-from gqn_model.reports import BASELINES, AtContext, Evaluation
+from gqn_model.evaluating.reports import BASELINES, AtContext, Evaluation
+from gqn_model.inputs import Context, Inputs, to_device
+from gqn_model.model import GQN
+from gqn_model.network.likelihood import gaussian_floor
 from gqn_model.training import load_network
 
 if TYPE_CHECKING:

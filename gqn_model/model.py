@@ -1,7 +1,7 @@
 """The generative query network: representation, the steps, and the evidence lower bound (ELBO).
 
 Follows Eslami et al., Science 360, 2018, supplement, sections 2 to 4. The sums are rearranged where the result is
-the same to the last digits (see `cores`); a plain version, written as the paper draws it, is the oracle in
+the same to the last digits (see `network`); a plain version, written as the paper draws it, is the oracle in
 `tests/model/naive.py`. No training here, no files but in `GQN.from_run` and `GQN.from_safetensors`.
 
 Shapes: B samples, K slots for context views, L steps, D channels of a state, Z channels of a latent, R channels of
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from gqn_data.errors import OptionError
 from gqn_model.config import ModelConfig
-from gqn_model.convolutions import narrowed
-from gqn_model.cores import Canvas, ConvLSTM, State
 from gqn_model.inputs import Context, Inputs
-from gqn_model.likelihood import Gaussian, kl_divergence, log_likelihood
+from gqn_model.network.convolutions import narrowed
+from gqn_model.network.cores import Canvas, ConvLSTM, State
+from gqn_model.network.likelihood import Gaussian, kl_divergence, log_likelihood
 from gqn_model.representations import make_representation
 
 if TYPE_CHECKING:
-    from gqn_model.checkpoints import Step
+    from gqn_model.checkpointing.checkpoints import Step
 
 
 # hidden * kernel^2 from which on a CPU is faster with its weights in torch's own order: with the 3200 of `paper` it is,
@@ -101,7 +101,7 @@ class GQN(nn.Module):
         Raises:
             CheckpointError: the folder is no run, or the checkpoint is absent or damaged.
         """
-        from gqn_model.checkpoints import load_checkpoint
+        from gqn_model.checkpointing.checkpoints import load_checkpoint
 
         checkpoint = load_checkpoint(Path(run), step)
         return cls.with_weights(checkpoint.config.model, checkpoint.model)
@@ -116,7 +116,7 @@ class GQN(nn.Module):
         Raises:
             CheckpointError: the file is absent, something else, or damaged.
         """
-        from gqn_model.export import read_weights
+        from gqn_model.checkpointing.export import read_weights
 
         weights = read_weights(Path(path))
         return cls.with_weights(weights.config, weights.tensors)

@@ -19,16 +19,16 @@ from gqn_data.errors import RunMismatch
 from gqn_data.progress import bar
 from gqn_data.sheet import picture_kind, write_picture
 from gqn_data.views import check_context, choose_views
-from gqn_model.animations import check_animation, write_animation
 from gqn_model.batches import check_order, fixed_batches
-from gqn_model.checkpoints import Step
+from gqn_model.checkpointing.checkpoints import Step
 from gqn_model.evaluation import question_noise
 from gqn_model.inputs import Context, pixels, to_device
 from gqn_model.model import GQN
-from gqn_model.pictures import prediction_picture
+from gqn_model.showing.animations import check_animation, write_animation
+from gqn_model.showing.pictures import prediction_picture
+from gqn_model.showing.walk_pictures import Scenery, walk_pictures
+from gqn_model.showing.walks import Walk, find_walk
 from gqn_model.training import load_network
-from gqn_model.walk_pictures import Scenery, walk_pictures
-from gqn_model.walks import Walk, find_walk
 
 if TYPE_CHECKING:
     from gqn_data.scene_sets import Split

@@ -23,7 +23,7 @@ import torch
 from gqn_data import json_files, storage
 from gqn_data.errors import CheckpointError, DestinationError, GQNError, OptionError
 from gqn_model.batches import fixed_batches, training_batches
-from gqn_model.checkpoints import (
+from gqn_model.checkpointing.checkpoints import (
     CONFIG_FILE,
     Checkpoint,
     Step,
@@ -35,11 +35,11 @@ from gqn_model.checkpoints import (
     write_config,
 )
 from gqn_model.config import Config
-from gqn_model.devices import choose_device, describe
+from gqn_model.course.devices import choose_device, describe
+from gqn_model.course.ranks import Ranks, joined, ranks_here
+from gqn_model.course.steps import check_computing
 from gqn_model.inputs import Inputs, to_device
 from gqn_model.loggers import check_loggers, open_loggers
-from gqn_model.ranks import Ranks, joined, ranks_here
-from gqn_model.steps import check_computing
 from gqn_model.training import train
 
 RUN_FILE = "run.json"

@@ -1,4 +1,4 @@
-"""The course of a training: what is measured on the way, stopping and going on. One step of it is in `steps`.
+"""The course of a training: what is measured on the way, stopping and going on. One step of it is in `course`.
 
 Figures are summed on the device and read at the lines of the log. A stopped and resumed training is, on the CPU,
 bit for bit the training that was not stopped: the state of everything that decides is in the checkpoint, and nothing
@@ -22,8 +22,8 @@ from gqn_data import storage
 from gqn_data.errors import LossNotFinite, NoSpace, RunMismatch, TrainingStopped
 from gqn_data.loader import on_device
 from gqn_model.batches import Batches
-from gqn_model.best import Score
-from gqn_model.checkpoints import (
+from gqn_model.checkpointing.best import Score
+from gqn_model.checkpointing.checkpoints import (
     Checkpoint,
     Step,
     checkpoint_steps,
@@ -32,17 +32,17 @@ from gqn_model.checkpoints import (
     save_checkpoint,
 )
 from gqn_model.config import Config
-from gqn_model.devices import choose_device
+from gqn_model.course.devices import choose_device
+from gqn_model.course.meter import Meter
+from gqn_model.course.profiling import Profile
+from gqn_model.course.ranks import ALONE, Agreement, Ranks, lost
+from gqn_model.course.schedules import learning_rate_at, sigma_at
+from gqn_model.course.steps import Stepper
+from gqn_model.course.stopping import Stop
 from gqn_model.inputs import Inputs, to_device
-from gqn_model.likelihood import psnr
 from gqn_model.loggers import Logger, Record
-from gqn_model.meter import Meter
 from gqn_model.model import GQN
-from gqn_model.profiling import Profile
-from gqn_model.ranks import ALONE, Agreement, Ranks, lost
-from gqn_model.schedules import learning_rate_at, sigma_at
-from gqn_model.steps import Stepper
-from gqn_model.stopping import Stop
+from gqn_model.network.likelihood import psnr
 
 if TYPE_CHECKING:
     from gqn_data.loader import Batch
@@ -293,7 +293,7 @@ class _Trainer:
         probe = self.probe
         if probe is None:
             return
-        from gqn_model.pictures import prediction_picture
+        from gqn_model.showing.pictures import prediction_picture
 
         image = prediction_picture(self.model, probe, f"{self.batches.scene_set}, after step {self.step}")
         try:

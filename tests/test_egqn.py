@@ -27,10 +27,10 @@ from gqn_data.plan import Options
 from gqn_data.scene_sets import SCENE_SETS
 from gqn_data.source_files.raw_folders import locate, open_raw_folder
 from gqn_data.verify import verify
-from gqn_model.baselines import nearest_view
 from gqn_model.batches import training_batches
-from gqn_model.checkpoints import load_checkpoint, read_config
+from gqn_model.checkpointing.checkpoints import load_checkpoint, read_config
 from gqn_model.config import resolve
+from gqn_model.evaluating.baselines import nearest_view
 from gqn_model.evaluation import evaluate
 from gqn_model.inputs import Context
 from gqn_model.runs import resume_run, start_run

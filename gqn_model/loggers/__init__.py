@@ -4,6 +4,8 @@ Terminal and JSON lines are always there. The others need a package each; none i
 configuration reads their names from here. What the figures mean: docs/training.md.
 
 A logger more: a class with `log`, `picture` and `close` in a file of its own, and a line in `LOGGERS`.
+
+Floor: the lowest package, beside `network`. Imports nothing of `gqn_model` but itself.
 """
 
 from __future__ import annotations

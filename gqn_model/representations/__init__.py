@@ -1,6 +1,7 @@
 """The networks that read the context views: a file each, and a line in the dict.
 
 The dict names classes as text, so that the configuration and `--help` can list them without torch.
+Floor: above `network`, below `config`. Imports it alone, where a class is made.
 """
 
 from __future__ import annotations

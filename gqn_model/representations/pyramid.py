@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gqn_model.initial import draw_before_relu
+from gqn_model.network.initial import draw_before_relu
 
 
 class Pyramid(nn.Module):

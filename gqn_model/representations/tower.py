@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gqn_model.convolutions import convolve
-from gqn_model.initial import draw_before_relu
+from gqn_model.network.convolutions import convolve
+from gqn_model.network.initial import draw_before_relu
 
 
 class Tower(nn.Module):

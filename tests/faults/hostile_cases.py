@@ -703,7 +703,7 @@ def run_with(folder, data):
     """A run with one checkpoint of those bytes, and the checksum that belongs to it."""
     import hashlib
 
-    from gqn_model.checkpoints import write_config
+    from gqn_model.checkpointing.checkpoints import write_config
     from gqn_model.config import Config
 
     write_config(folder, Config())
@@ -750,7 +750,7 @@ for what, make in CHECKPOINTS.items():
 
     @case("checkpoint", what)
     def _(folder, make=make):
-        from gqn_model.checkpoints import load_checkpoint
+        from gqn_model.checkpointing.checkpoints import load_checkpoint
 
         try:
             load_checkpoint(run_with(folder, make(folder)))
@@ -762,7 +762,7 @@ for what, text in TEXTS.items():
 
     @case("checkpoint", f"config.json of {what}")
     def _(folder, text=text):
-        from gqn_model.checkpoints import read_config
+        from gqn_model.checkpointing.checkpoints import read_config
 
         (folder / "config.json").write_bytes(text)
         read_config(folder)

@@ -233,7 +233,7 @@ def small_config():
 def test_a_training_on_a_full_disk_goes_on_and_ends_as_it_would_have(tmp_path, monkeypatch, faults):
     import torch
 
-    from gqn_model.checkpoints import load_checkpoint
+    from gqn_model.checkpointing.checkpoints import load_checkpoint
     from gqn_model.runs import resume_run, start_run
 
     raw = make_raw_folder(tmp_path / SET, train=(20,), test=(4,))

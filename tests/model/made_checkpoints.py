@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from synthetic import small, small_model
 
-from gqn_model.best import Score
-from gqn_model.checkpoints import POSE_ORDER, Checkpoint, checkpoint_path, save_checkpoint, write_config
+from gqn_model.checkpointing.best import Score
+from gqn_model.checkpointing.checkpoints import POSE_ORDER, Checkpoint, checkpoint_path, save_checkpoint, write_config
 from gqn_model.config import Config
 
 # As small as a network can be: a checkpoint of some tens of kilobytes, so that many of its bytes can be tried.

@@ -23,7 +23,13 @@ from synthetic import Source
 
 from gqn_data import storage
 from gqn_data.errors import CheckpointError, DestinationError, NoSpace
-from gqn_model.checkpoints import checkpoint_path, checkpoint_steps, load_checkpoint, save_checkpoint, write_config
+from gqn_model.checkpointing.checkpoints import (
+    checkpoint_path,
+    checkpoint_steps,
+    load_checkpoint,
+    save_checkpoint,
+    write_config,
+)
 from gqn_model.runs import resume_run
 from gqn_model.training import train
 
@@ -385,9 +391,9 @@ _KILLED = """
 import dataclasses, io, os, pathlib, shutil, signal, sys
 sys.path[:0] = sys.argv[2:-1]
 from made_checkpoints import made, made_run, prior, same, smallest
-from gqn_model.best import read_best
-from gqn_model.checkpoint_files import check_sum
-from gqn_model.checkpoints import checkpoint_path, checkpoint_steps, load_checkpoint, save_checkpoint
+from gqn_model.checkpointing.best import read_best
+from gqn_model.checkpointing.checkpoint_files import check_sum
+from gqn_model.checkpointing.checkpoints import checkpoint_path, checkpoint_steps, load_checkpoint, save_checkpoint
 
 folder = pathlib.Path(sys.argv[1])
 last = int(sys.argv.pop())  # 6: a step that is new; 4: one that is done again, with another outcome

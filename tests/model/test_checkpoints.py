@@ -16,8 +16,8 @@ from synthetic import Source
 
 from gqn_data.errors import CheckpointError
 from gqn_model import GQN, training
-from gqn_model.best import BEST_FILE, Score, read_best
-from gqn_model.checkpoints import (
+from gqn_model.checkpointing.best import BEST_FILE, Score, read_best
+from gqn_model.checkpointing.checkpoints import (
     checkpoint_path,
     checkpoint_steps,
     go_back,

@@ -20,9 +20,9 @@ from synthetic import small_inputs
 from cli import gqn
 from gqn_data.errors import CheckpointError, NoSpace, OptionError
 from gqn_model import GQN
-from gqn_model.checkpoints import save_checkpoint
+from gqn_model.checkpointing.checkpoints import save_checkpoint
+from gqn_model.checkpointing.export import export_weights, read_weights
 from gqn_model.config import Config
-from gqn_model.export import export_weights, read_weights
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +238,7 @@ def test_settings_of_a_training_that_later_versions_no_longer_know_do_not_matter
     facts = _facts(path)
     facts["config"]["training"] = {"of": "another version"}
     tensors = load_file(path)
-    from gqn_model.export import _checksum
+    from gqn_model.checkpointing.export import _checksum
 
     digest = _checksum({name: value for name, value in facts.items() if name != "sha256"}, tensors)
     save_file(tensors, path, {"gqn": json.dumps(facts | {"sha256": digest})})

@@ -16,11 +16,11 @@ from synthetic import Lines, Source, batch_of, small, small_inputs, small_model
 from torch import Tensor
 
 from gqn_data.errors import LossNotFinite
-from gqn_model.checkpoints import checkpoint_steps, load_checkpoint
+from gqn_model.checkpointing.checkpoints import checkpoint_steps, load_checkpoint
 from gqn_model.config import Config
 from gqn_model.inputs import Context, Inputs, to_device
-from gqn_model.likelihood import Gaussian, kl_divergence
 from gqn_model.model import GQN, Elbo
+from gqn_model.network.likelihood import Gaussian, kl_divergence
 from gqn_model.representations import REPRESENTATIONS
 from gqn_model.training import train
 

@@ -15,7 +15,7 @@ from PIL import Image
 from processes import wait_until
 from synthetic import Source, small, small_inputs
 
-from gqn_model.checkpoints import load_checkpoint, write_config
+from gqn_model.checkpointing.checkpoints import load_checkpoint, write_config
 from gqn_model.loggers import Guarded, Opening, aside
 from gqn_model.loggers.aside import Aside
 

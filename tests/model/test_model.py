@@ -13,12 +13,12 @@ from naive import naive_elbo, naive_prediction, plain_parameters
 from synthetic import batch_of, scenes_of, small, small_inputs, small_model
 
 from gqn_data.errors import OptionError
-from gqn_model import convolutions
 from gqn_model.config import Config, ModelConfig, resolve
-from gqn_model.convolutions import convolve_constant
 from gqn_model.inputs import Context, Inputs, to_device
-from gqn_model.likelihood import Gaussian, gaussian_floor, kl_divergence, log_likelihood
 from gqn_model.model import GQN
+from gqn_model.network import convolutions
+from gqn_model.network.convolutions import convolve_constant
+from gqn_model.network.likelihood import Gaussian, gaussian_floor, kl_divergence, log_likelihood
 from gqn_model.representations import REPRESENTATIONS
 
 CORES = [True, False]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from gqn_data.errors import OptionError, UnknownName
 from gqn_model.config import MODS, PRESETS, Config, ModelConfig, TrainingConfig, declarations, resolve
+from gqn_model.course.schedules import learning_rate_at, sigma_at
 from gqn_model.options import config_options
 from gqn_model.options import given as options_given
-from gqn_model.schedules import learning_rate_at, sigma_at
 
 
 def _parse(*arguments: str) -> tuple[int, str, dict[str, Any]]:

@@ -17,13 +17,13 @@ from synthetic import batch_of, scenes_of, small
 
 import cli
 from gqn_data.errors import DestinationError, OptionError
-from gqn_model.baselines import mean_image, nearest_view
 from gqn_model.batches import training_batches
-from gqn_model.checkpoints import checkpoint_steps, load_checkpoint, read_config
+from gqn_model.checkpointing.checkpoints import checkpoint_steps, load_checkpoint, read_config
 from gqn_model.config import declarations, resolve
+from gqn_model.evaluating.baselines import mean_image, nearest_view
 from gqn_model.inputs import Context
-from gqn_model.pictures import Row, grid
 from gqn_model.runs import read_facts, resume_run, start_run
+from gqn_model.showing.pictures import Row, grid
 
 
 def _gqn(*arguments: object) -> Result:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from skimage import metrics as oracle
 
-from gqn_model.metrics import Errors, best_of, figure, frame_errors, score, ssim
+from gqn_model.evaluating.metrics import Errors, best_of, figure, frame_errors, score, ssim
 
 
 def _frames(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -15,9 +15,10 @@ from PIL import Image
 
 import cli
 from gqn_data.errors import CheckpointError, OptionError
-from gqn_model import evaluation_plot, plots
-from gqn_model.metrics import Figure, Score
-from gqn_model.reports import AtContext, Evaluation
+from gqn_model.evaluating import evaluation_plot
+from gqn_model.evaluating.metrics import Figure, Score
+from gqn_model.evaluating.reports import AtContext, Evaluation
+from gqn_model.showing import plots
 
 
 def _line(step: int, **changes: Any) -> dict[str, Any]:

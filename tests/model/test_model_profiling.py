@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from gqn_data.errors import NoSpace
-from gqn_model import profiling
-from gqn_model.profiling import Profile
+from gqn_model.course import profiling
+from gqn_model.course.profiling import Profile
 
 CPU = torch.device("cpu")
 

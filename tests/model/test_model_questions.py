@@ -17,10 +17,17 @@ from skimage.metrics import structural_similarity
 from gqn_data.errors import OptionError, RunMismatch
 from gqn_data.loader import SceneLoader
 from gqn_model import GQN
+from gqn_model.evaluating.questions import (
+    Questions,
+    check_sweep,
+    default_sweep,
+    make_questions,
+    read_index,
+    write_index,
+)
+from gqn_model.evaluating.reports import BASELINES, Evaluation
 from gqn_model.evaluation import SIGMA, evaluate, question_noise
 from gqn_model.inputs import to_device
-from gqn_model.questions import Questions, check_sweep, default_sweep, make_questions, read_index, write_index
-from gqn_model.reports import BASELINES, Evaluation
 
 CPU = torch.device("cpu")
 

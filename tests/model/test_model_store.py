@@ -15,7 +15,7 @@ from gqn_data.errors import OptionError
 from gqn_data.plan import Options
 from gqn_data.scene_sets import find_scene_set
 from gqn_data.stores.places import place
-from gqn_model.checkpoints import load_checkpoint
+from gqn_model.checkpointing.checkpoints import load_checkpoint
 from gqn_model.evaluation import evaluate
 from gqn_model.runs import resume_run, start_run
 

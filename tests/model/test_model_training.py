@@ -17,9 +17,9 @@ from synthetic import Lines, Source, small, small_inputs
 
 from gqn_data.errors import CheckpointError, LossNotFinite, NoSpace, OptionError, RunMismatch, TrainingStopped
 from gqn_model import GQN, training
-from gqn_model.checkpoints import checkpoint_steps, load_checkpoint, write_config
+from gqn_model.checkpointing.checkpoints import checkpoint_steps, load_checkpoint, write_config
 from gqn_model.config import Config
-from gqn_model.devices import choose_device
+from gqn_model.course.devices import choose_device
 from gqn_model.loggers.json_lines import JsonLines
 from gqn_model.training import train
 
@@ -62,7 +62,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from synthetic import Source, small
 from gqn_data.errors import TrainingStopped
-from gqn_model.checkpoints import checkpoint_steps, load_checkpoint, write_config
+from gqn_model.checkpointing.checkpoints import checkpoint_steps, load_checkpoint, write_config
 from gqn_model.training import train
 
 class Slow(Source):

@@ -20,10 +20,10 @@ from gqn_data.cameras import poses_of
 from gqn_data.errors import OptionError
 from gqn_data.render.jaco import jaco_cameras
 from gqn_data.render.room_cameras import ring_cameras
-from gqn_model.animations import write_animation
 from gqn_model.inputs import Context
 from gqn_model.predictions import along, write_walk
-from gqn_model.walks import Cameras, Walk, directions, find_walk, point_seen
+from gqn_model.showing.animations import write_animation
+from gqn_model.showing.walks import Cameras, Walk, directions, find_walk, point_seen
 
 
 def _free(views: int, seed: int) -> Cameras:

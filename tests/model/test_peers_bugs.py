@@ -26,10 +26,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gqn_data import views
 from gqn_data.loading import sampling
-from gqn_model import options, schedules
+from gqn_model import options
 from gqn_model.batches import fixed_batches, training_batches
-from gqn_model.checkpoints import load_checkpoint
+from gqn_model.checkpointing.checkpoints import load_checkpoint
 from gqn_model.config import Config, declarations
+from gqn_model.course import schedules
 from gqn_model.inputs import Inputs
 from gqn_model.model import GQN, Elbo
 from gqn_model.training import train

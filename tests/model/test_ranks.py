@@ -16,12 +16,12 @@ import torch
 
 from gqn_data.errors import OptionError, RankLost
 from gqn_model import GQN
-from gqn_model.checkpoints import checkpoint_steps, load_checkpoint
+from gqn_model.checkpointing.checkpoints import checkpoint_steps, load_checkpoint
 from gqn_model.config import ModelConfig, resolve
-from gqn_model.noise import step_noise
-from gqn_model.ranks import ALONE, Agreement, lost, ranks_here
+from gqn_model.course.noise import step_noise
+from gqn_model.course.ranks import ALONE, Agreement, lost, ranks_here
+from gqn_model.course.steps import check_computing
 from gqn_model.runs import read_facts, resume_run
-from gqn_model.steps import check_computing
 
 HERE = Path(__file__).resolve().parent
 STEPS = 6

@@ -13,13 +13,13 @@ from synthetic import batch_of, scenes_of, small
 
 from gqn_data.errors import OptionError
 from gqn_model.config import Config, resolve
+from gqn_model.course.noise import step_noise
+from gqn_model.course.schedules import learning_rate_at, sigma_at
+from gqn_model.course.steps import Stepper, check_computing
 from gqn_model.inputs import Context, Inputs, to_device
-from gqn_model.likelihood import gaussian_floor
 from gqn_model.model import Elbo
-from gqn_model.noise import step_noise
+from gqn_model.network.likelihood import gaussian_floor
 from gqn_model.runs import start_run
-from gqn_model.schedules import learning_rate_at, sigma_at
-from gqn_model.steps import Stepper, check_computing
 
 CPU = torch.device("cpu")
 
@@ -127,8 +127,8 @@ class Replayed:
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 2}])
 def test_a_step_can_be_replayed_on_tensors_that_stay(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # Whatever of a step were read as a number of Python, rate and sigma above all, would stay as it was at first.
-    monkeypatch.setattr("gqn_model.steps.check_computing", lambda *_: None)
-    monkeypatch.setattr("gqn_model.steps.Captured", Replayed)
+    monkeypatch.setattr("gqn_model.course.steps.check_computing", lambda *_: None)
+    monkeypatch.setattr("gqn_model.course.steps.Captured", Replayed)
     monkeypatch.setattr("torch.optim.Adam", _adam_that_takes_tensors)
     plain, losses = _steps(small(batch_size=4, clip=20.0, **changes), 5)
     replayed, others = _steps(small(batch_size=4, clip=20.0, cuda_graph=True, **changes), 5)

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from gqn_data import json_files, storage
 from gqn_data.errors import CheckpointError, OptionError
-from gqn_model.checkpoints import POSE_ORDER, Step, load_checkpoint
+from gqn_model.checkpointing.checkpoints import POSE_ORDER, Step, load_checkpoint
+from gqn_model.checkpointing.weights import Shape, check_weights, network_shapes
 from gqn_model.config import Config, ModelConfig
-from gqn_model.weights import Shape, check_weights, network_shapes
 
 FORMAT = 1
 ENDING = ".safetensors"

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from gqn_model.metrics import Figure, Score
+from gqn_model.evaluating.metrics import Figure, Score
 
 BASELINES = ("nearest view", "mean image")
 

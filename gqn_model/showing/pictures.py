@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gqn_model.inputs import Inputs
-from gqn_model.likelihood import psnr
 from gqn_model.model import GQN
+from gqn_model.network.likelihood import psnr
 
 _MARGIN = 6
 _TEXT = 14

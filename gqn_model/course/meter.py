@@ -7,9 +7,9 @@ import time
 import torch
 from torch import Tensor
 
-from gqn_model.likelihood import psnr
+from gqn_model.course.ranks import Ranks
 from gqn_model.model import Elbo
-from gqn_model.ranks import Ranks
+from gqn_model.network.likelihood import psnr
 
 # No training comes to this step.
 _NEVER = 2**62

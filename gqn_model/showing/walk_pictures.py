@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from gqn_model.walks import Cameras, Walk, directions
+from gqn_model.showing.walks import Cameras, Walk, directions
 
 _SIDE = 192  # pixels of a prediction's side in the picture, about
 _SMALL = 58  # and of a context view's: three of them are as tall

@@ -1,7 +1,7 @@
 """The curves of runs as a picture, from the `log.jsonl` of each; a run that still goes on is as good as any.
 
 Takes what is in the logs: a field that an older run did not write, or a last line that is only half there, is left out.
-No torch here. Imports `gqn_data` alone.
+No torch here. Imports `loggers` alone.
 """
 
 from __future__ import annotations

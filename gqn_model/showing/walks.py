@@ -9,7 +9,7 @@ Three kinds, told apart by the recorded cameras themselves, for any scene set:
 - *tour*: anything else (free cameras): a short round trip through all of them.
 
 A camera is five numbers, x, y, z, yaw, pitch, and looks along (cos yaw cos pitch, sin yaw cos pitch, sin pitch), angles
-in radians, as in `gqn_model.baselines`.
+in radians, as in `gqn_model.evaluating.baselines`.
 
 Shapes: V recorded views, N frames of the walk.
 """

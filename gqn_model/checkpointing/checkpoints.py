@@ -17,8 +17,8 @@ from torch import Tensor
 
 from gqn_data import json_files, storage
 from gqn_data.errors import CheckpointError, OptionError, UnknownName
-from gqn_model.best import BEST_FILE, Best, Score, read_best, write_best
-from gqn_model.checkpoint_files import (
+from gqn_model.checkpointing.best import BEST_FILE, Best, Score, read_best, write_best
+from gqn_model.checkpointing.checkpoint_files import (
     FOLDER,
     check_sum,
     checkpoint_path,
@@ -28,8 +28,8 @@ from gqn_model.checkpoint_files import (
     sum_path,
     write_sum,
 )
+from gqn_model.checkpointing.weights import check_optimizer, check_weights, network_shapes, shape_of
 from gqn_model.config import Config
-from gqn_model.weights import check_optimizer, check_weights, network_shapes, shape_of
 
 __all__ = [
     "CONFIG_FILE",

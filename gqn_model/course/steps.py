@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gqn_data.errors import OptionError
-from gqn_model.capture import Captured
 from gqn_model.config import Config, TrainingConfig
+from gqn_model.course.capture import Captured
+from gqn_model.course.noise import step_noise
+from gqn_model.course.ranks import ALONE, Ranks
+from gqn_model.course.schedules import learning_rate_at, sigma_at
 from gqn_model.inputs import Context, Inputs
-from gqn_model.likelihood import gaussian_floor
 from gqn_model.model import GQN, Elbo
-from gqn_model.noise import step_noise
-from gqn_model.ranks import ALONE, Ranks
-from gqn_model.schedules import learning_rate_at, sigma_at
+from gqn_model.network.likelihood import gaussian_floor
 
 # Takes (step, loss, elbo, target, floor) of each part of a batch, all on the device.
 Meter = Callable[[int, Tensor, Elbo, Tensor, float], None]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gqn_data.figures import check_plot, write_figure
-from gqn_model.metrics import Figure
-from gqn_model.reports import BASELINES, AtContext, Evaluation
+from gqn_model.evaluating.metrics import Figure
+from gqn_model.evaluating.reports import BASELINES, AtContext, Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gqn_model.convolutions import convolve, convolve_constant, convolve_each, narrowed
-from gqn_model.initial import draw_gates
-from gqn_model.likelihood import wide
+from gqn_model.network.convolutions import convolve, convolve_constant, convolve_each, narrowed
+from gqn_model.network.initial import draw_gates
+from gqn_model.network.likelihood import wide
 
 
 class State(NamedTuple):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gqn_model.likelihood import psnr
+from gqn_model.network.likelihood import psnr
 
 # Wang, Bovik, Sheikh, Simoncelli, IEEE Transactions on Image Processing 13(4), 2004, section III-C: a Gaussian window
 # of 11x11 with deviation 1.5, K1 = 0.01, K2 = 0.03; the range of the data is 1 here.
