@@ -21,6 +21,13 @@ NAME = "gqn-batches"  # in /proc/PID/maps, and nowhere else
 _PAGE = 4096
 
 
+class _Lent(weakref.ref[NDArray[np.uint8]]):
+    """A block that the consumer holds an array on."""
+
+    __slots__ = ("number",)
+    number: int
+
+
 class Ring:
     """Blocks of memory shared with worker processes, forked or spawned.
 
@@ -42,6 +49,8 @@ class Ring:
         weakref.finalize(self, os.close, self._number)
         self._map()
         self._free: deque[int] = deque(range(self._count))
+        self._lent: dict[int, _Lent] = {}
+        self._back: deque[Any] = deque()  # of those lent, what nobody holds any more
         self._taken = 0
 
     def _map(self) -> None:
@@ -67,19 +76,31 @@ class Ring:
 
     def take(self) -> int:
         """The number of a free block: the one that came back last, which the caches may still hold."""
+        self._collect()
         self._taken += 1
         return self._free.pop()
 
     def hand_out(self, number: int) -> NDArray[np.uint8]:
         """A block that was taken, as an array; or a copy of it, where too many are held."""
+        self._collect()
         self._taken -= 1
         array = self.block(number)
         if self._count - len(self._free) - self._taken > self._spare:
             array = array.copy()
             self._free.append(number)
         else:
-            weakref.finalize(array, self._free.append, number).atexit = False
+            # No Python code may run where an array ends: a Ctrl-C that comes in the middle of such code is printed and
+            # forgotten. So the deque's own method is called, and takes the reference.
+            self._lent[number] = lent = _Lent(array, self._back.append)
+            lent.number = number
         return array
+
+    def _collect(self) -> None:
+        """Frees the blocks that came back."""
+        while self._back:
+            number = self._back.popleft().number
+            del self._lent[number]
+            self._free.append(number)
 
 
 def _nameless(size: int) -> int:

@@ -6,8 +6,10 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import sys
 from collections import Counter
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -73,6 +75,25 @@ def test_a_block_comes_back_when_the_last_tensor_on_it_is_gone() -> None:
     for value in range(6):
         addresses.add(_handed_out(ring, value).__array_interface__["data"][0])
     assert address in addresses
+
+
+def test_no_python_code_runs_where_a_block_comes_back() -> None:
+    # A Ctrl-C that arrives in such code is printed and forgotten: a loop over batches would go on.
+    ring = _ring()
+    array = _handed_out(ring, 1)
+    tensor, called = torch.from_numpy(array), []
+    del array
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            called.append(frame.f_code.co_qualname)
+
+    sys.setprofile(note)
+    try:
+        del tensor
+    finally:
+        sys.setprofile(None)
+    assert called == []
 
 
 def test_who_hoards_gets_copies_and_the_blocks_go_on() -> None:
