@@ -119,12 +119,16 @@ class Copies:
         What was not used for longest is removed; what living processes pinned last, and only where it is urgent.
         """
         with self.making_room():
+            # In this order: a copy that gets its name between the two looks is seen by both, and not by none.
+            fetched = self._being_fetched(_partial_of(path))
             entries = sorted(self.entries(), key=lambda entry: entry.used)
+            for entry in entries:
+                fetched.pop(entry.path, None)
             pinned = self._pinned()
             removable = [entry for entry in entries if entry.path.name not in pinned]
             if urgent:
                 removable += [entry for entry in entries if entry.path.name in pinned]
-            total = size + self._being_fetched(_partial_of(path)) + sum(entry.size for entry in entries)
+            total = size + sum(fetched.values()) + sum(entry.size for entry in entries)
             if total - sum(entry.size for entry in removable) > self.limit:
                 return False  # until others are done with what they fetch, or with what they pinned
             for entry in removable:
@@ -135,18 +139,18 @@ class Copies:
             partial.truncate(size)
             return True
 
-    def _being_fetched(self, mine: Path | None = None) -> int:
-        """Bytes of the copies that others fetch now; what killed processes left is removed."""
-        total = 0
+    def _being_fetched(self, mine: Path | None = None) -> dict[Path, int]:
+        """The copies that others fetch now, and their bytes; what killed processes left is removed."""
+        found: dict[Path, int] = {}
         for partial in self.files.glob("*" + _PARTIAL):
             if partial == mine:
                 continue
             with contextlib.suppress(FileNotFoundError), partial.open("r+b") as file, _locked(file) as left:
                 if not left:
-                    total += os.fstat(file.fileno()).st_size
+                    found[partial.with_name(partial.name.removesuffix(_PARTIAL))] = os.fstat(file.fileno()).st_size
                 elif _still_named(file, partial):
                     partial.unlink(missing_ok=True)
-        return total
+        return found
 
     def entries(self) -> list[Entry]:
         """All copies, in order of their names."""

@@ -425,6 +425,27 @@ def test_a_temporary_file_that_was_renamed_while_it_was_opened_is_nobodys(cache,
         assert partial is None
 
 
+def test_a_copy_that_gets_its_name_while_room_is_made_is_counted(cache, monkeypatch):
+    first, second = (cache.folder / "files" / (digit * 64) for digit in "01")
+
+    def then_named(look):
+        def looked(*arguments):
+            found = look(*arguments)
+            if not first.exists():
+                cache.copies.keep(first, partial, "")  # by another process, which has fetched it
+            return found
+
+        return looked
+
+    with cache.copies.claimed(first) as partial, cache.copies.claimed(second) as other:
+        assert cache.copies.reserve(first, partial, 6000, urgent=True)
+        for name in ("entries", "_being_fetched"):
+            monkeypatch.setattr(cache.copies, name, then_named(getattr(cache.copies, name)))
+        if cache.copies.reserve(second, other, 5000, urgent=True):
+            assert sum(path.stat().st_size for path in first.parent.iterdir()) <= cache.limit
+        assert not other.closed
+
+
 def test_room_is_taken_before_a_fetch_begins(cache, remote):
     path = cache.folder / "files" / ("0" * 64)
     with cache.copies.claimed(path) as partial:
