@@ -250,23 +250,23 @@ def test_a_worker_that_ends_is_told_with_its_scene(
 ) -> None:
     # The third batch has the ninth scene, where nothing is shuffled.
     _at_scene(monkeypatch, 9, happen)
+    begin, numbers = BaseProcess.start, []
+
+    def noted(process: BaseProcess) -> None:
+        begin(process)
+        numbers.append(process.pid)
+
+    monkeypatch.setattr(BaseProcess, "start", noted)
     loader = SceneLoader(folder, batch_size=4, workers=workers, shuffle=False, seed=7, epochs=2)
-    numbers: set[int | None] = set()
     given = []
-
-    def iterate() -> None:
-        for batch in loader:
-            given.append(batch.scenes.tolist())
-            numbers.update(process.pid for process in own_children())
-
     with pytest.raises(WorkerLost) as caught:
-        iterate()
+        given.extend(batch.scenes.tolist() for batch in loader)
     message = str(caught.value)
     assert f"ended {how}, at scene 9 of train in {folder}; " in message
     assert "fewer workers or smaller batches" in message
     worker, process = message.removeprefix("worker ").split(" (process ")
-    assert 0 <= int(worker) < workers
-    assert not given or int(process.split(")")[0]) in numbers
+    assert int(process.split(")")[0]) == numbers[int(worker)]
+    assert len(numbers) == workers
     assert given == [[0, 1, 2, 3], [4, 5, 6, 7]][: len(given)]
     assert not own_children()
     # The loader stands where it stood, and goes on.
