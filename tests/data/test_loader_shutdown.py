@@ -69,7 +69,7 @@ def terminated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @contextlib.contextmanager
-def _program(folder: Path, start: str, then: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+def _program(folder: Path, start: str, then: str) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
     """A program that has begun, in a process group of its own, and the numbers of its workers."""
     command = [
         sys.executable,
@@ -84,26 +84,26 @@ def _program(folder: Path, start: str, then: str) -> Iterator[tuple[subprocess.P
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        bufsize=0,  # else what it prints next may be read along with the first line, and `communicate` not see it
         start_new_session=True,
     ) as program:
         try:
             assert program.stdout is not None
             told = program.stdout.readline().split()
             if not told:
-                raise AssertionError(program.communicate()[1])
+                raise AssertionError(program.communicate()[1].decode())
             yield program, [int(number) for number in told[1:]]
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
 
 
-def _ended(program: subprocess.Popen[str]) -> tuple[int, str, str]:
+def _ended(program: subprocess.Popen[bytes]) -> tuple[int, str, str]:
     """Its exit status and what it printed; it and all that it started are gone."""
     # Workers share its standard error: the pipe ends with the last of them.
     out, errors = program.communicate(timeout=LIMIT)
     wait_until(lambda: not living(program.pid), LIMIT)
-    return program.returncode, out, errors
+    return program.returncode, out.decode(), errors.decode()
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
