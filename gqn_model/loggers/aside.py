@@ -49,6 +49,7 @@ class Aside:
 
     def __init__(self, name: str, maker: str, opening: Opening, *, patience: float = 10.0) -> None:
         self._name, self._patience, self._told = name, patience, False
+        self._telling = threading.Lock()
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue(_WAITING)
         message = {**dataclasses.asdict(opening), "run": str(opening.run.absolute()), "name": name, "maker": maker}
         # A session of its own: Ctrl-C and the terminal are the training's.
@@ -123,9 +124,10 @@ class Aside:
                 return
 
     def _tell(self, what: str) -> None:
-        if not self._told:
+        with self._telling:  # the training's thread and the one that feeds may both have something to say
+            told, self._told = self._told, True
+        if not told:
             sys.stderr.write(f"warning: {self._name}: {what} (training goes on)\n")
-        self._told = True
 
 
 class _Receiver:
