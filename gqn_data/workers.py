@@ -244,7 +244,9 @@ class LentExecutor(Executor):
             if not type(error).__module__.startswith("distributed."):
                 raise
             said = str(error).split("\n", 1)[0]
-            raise WorkerLost(f"the cluster has given a task up: {said}; {_AGAIN}") from error
+            # What breaks while a result is fetched comes with the task, before the client notices that it is alone.
+            what = "the connection to the cluster was lost" if isinstance(error, OSError) else "a task was given up"
+            raise WorkerLost(f"{what}: {said}; {_AGAIN}") from error
 
     def drop(self) -> None:
         """Takes back what has not begun, and waits for what runs, as far as the executor tells."""

@@ -17,7 +17,7 @@ from dask_cluster import DaskProcesses, command, environment
 from made_scenes import SET, make_raw_folder, tree
 from processes import wait_until
 from s3_server import environment as keys
-from worker_tasks import fail_at_three, slowly
+from worker_tasks import break_off, fail_at_three, slowly
 
 from cli import gqn_data
 from gqn_data import cluster as dask
@@ -357,7 +357,7 @@ def test_a_scheduler_that_is_killed_ends_the_run_in_words(many_raw, many_whole, 
         processes.scheduler.kill()
         code, said = ended(child)
     assert code == 1
-    told = "the executor has dropped a task|the connection to the scheduler was lost"
+    told = "the executor has dropped a task|the connection to the (scheduler|cluster) was lost"
     assert re.fullmatch(rf"WorkerLost: ({told}).*run the same command again.*\n", said)
     made_by_processes(many_raw, root)
     assert tree(root) == many_whole
@@ -455,6 +455,13 @@ def test_every_error_of_ours_crosses_process_borders():
             error = kind(*made.get(kind, ("what, where, what to do",)))
             copy = pickle.loads(pickle.dumps(error))
             assert (type(copy), str(copy)) == (kind, str(error))
+
+
+def test_a_connection_that_breaks_while_a_result_is_fetched_is_told_as_such():
+    with ThreadPoolExecutor(1) as given, pool(1, given) as executor, pytest.raises(WorkerLost) as told:
+        executor.result(executor.submit(break_off))
+    words = r"the connection to the cluster was lost: in <TCP .*run the same command again.*"
+    assert re.fullmatch(words, str(told.value))
 
 
 def test_an_error_drops_what_has_not_begun_and_waits_for_what_runs():

@@ -26,3 +26,10 @@ def die_at_three(number):
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def break_off():
+    """Fails as a result of Dask's does whose connection is cut while it is fetched."""
+    from distributed.comm import CommClosedError
+
+    raise CommClosedError("in <TCP (closed) ConnectionPool.gather>")
