@@ -51,23 +51,21 @@ def convolve_each(
         biases: of each weight, (G,), or None.
     """
     padding = weights[0].shape[2] // 2
-    narrow = [part.shape[1] < NARROW for part in parts]
-    if not any(narrow) or not apart(parts[0]):
+    narrow = [at for at, part in enumerate(parts) if part.shape[1] < NARROW]
+    if not narrow or not apart(parts[0]):
         x = _joined(parts)
         return tuple(functional.conv2d(x, w, b, padding=padding) for w, b in zip(weights, biases, strict=True))
-    sizes = [part.shape[1] for part in parts]
-    places = _places(_joined([part for part, few in zip(parts, narrow, strict=True) if few]), 2 * padding + 1)
-    many = [part for part, few in zip(parts, narrow, strict=True) if not few]
-    wide = _joined(many) if many else None
+    others = [at for at in range(len(parts)) if at not in narrow]
+    places = _places(_joined([parts[at] for at in narrow]), 2 * padding + 1)
+    wide = _joined([parts[at] for at in others]) if others else None
     made = []
     for weight, bias in zip(weights, biases, strict=True):
-        cut = torch.split(weight, sizes, 1)
-        of_narrow = _joined([piece for piece, few in zip(cut, narrow, strict=True) if few]).flatten(1)
+        cut = torch.split(weight, [part.shape[1] for part in parts], 1)
+        of_narrow = _joined([cut[at] for at in narrow]).flatten(1)
         of_narrow = functional.pad(of_narrow, (0, places.shape[3] - of_narrow.shape[1]))
         sums = functional.linear(places, of_narrow, bias).movedim(3, 1)
         if wide is not None:
-            of_wide = _joined([piece for piece, few in zip(cut, narrow, strict=True) if not few])
-            sums = sums + functional.conv2d(wide, of_wide, padding=padding)
+            sums = sums + functional.conv2d(wide, _joined([cut[at] for at in others]), padding=padding)
         made.append(sums)
     return tuple(made)
 

@@ -51,7 +51,7 @@ class ConvLSTM(nn.Module):
     ) -> None:
         super().__init__()
         self.cores, self.side = cores, side
-        self.parts = (pose[0], pose[1], static - sum(pose))  # of the static input: before the pose, pose, r
+        self.parts = [pose[1], static - sum(pose)]  # channels of pose and r
         self.static = nn.Conv2d(static, cores * 4 * hidden, kernel, padding=kernel // 2)
         shape = (4 * hidden, hidden + moving, kernel, kernel)
         self.moving = nn.ParameterList(nn.Parameter(torch.empty(shape)) for _ in range(cores))
@@ -72,7 +72,7 @@ class ConvLSTM(nn.Module):
             if frame is not None:
                 gates = gates + convolve([frame], of_frame)
             return gates.chunk(self.cores, 1)
-        parts = [*([] if frame is None else [frame]), *torch.split(static, list(self.parts[1:]), 1)]
+        parts = [*([] if frame is None else [frame]), *torch.split(static, self.parts, 1)]
         return convolve_each(parts, weight.chunk(self.cores), bias.chunk(self.cores))
 
     def forward(self, weight: Tensor, state: State | None, moving: list[Tensor], prepared: Tensor) -> State:
