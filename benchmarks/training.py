@@ -6,8 +6,7 @@ The plain network is the oracle of the tests with parameters of its own (canvas 
 joined inputs of a core, nothing computed ahead), with all context views in one batch in both, so that the ratio
 tells of the steps alone. Both take the same forward and backward pass on the same batch in the same run, in turns;
 the least time of each counts. `--only` takes the cases whose names contain a word. `--compile` adds our step
-compiled by torch (on a CPU that takes minutes with 12 steps, of which the table tells). Whole steps on a GPU are
-measured by `benchmarks.gpu`.
+compiled as `gqn train --compile` does it. Whole steps on a GPU are measured by `benchmarks.gpu`.
 """
 
 from __future__ import annotations
@@ -131,17 +130,16 @@ def plain_step(model: GQN, *, learn: bool = False) -> Callable[[Inputs], None]:
     return step
 
 
-def our_step(model: GQN, inputs: Inputs, *, bf16: bool = False, call: Callable[..., Any] | None = None) -> Step:
-    """A step of ours; `call` stands in for the model, as its compiled form."""
+def our_step(model: GQN, inputs: Inputs, *, bf16: bool = False) -> Step:
+    """A step of ours."""
     sigma = torch.full((), SIGMA)
     parameters = list(model.parameters())
-    network = model if call is None else call
 
     def step() -> None:
         for parameter in parameters:
             parameter.grad = None
         with torch.autocast("cpu", dtype=torch.bfloat16) if bf16 else contextlib.nullcontext():
-            loss = -network(inputs, sigma, model.noise(inputs.query)).value.mean()
+            loss = -model(inputs, sigma, model.noise(inputs.query)).value.mean()
         loss.backward()
 
     return step
@@ -174,7 +172,9 @@ def compare(case: Case, repeats: int, *, compiled: bool = False) -> Result:
     steps: dict[str, Step] = {"plain": lambda: plain(inputs), "ours": our_step(model, inputs, bf16=case.bf16)}
     if compiled:
         began = time.perf_counter()
-        steps["compiled"] = our_step(model, inputs, bf16=case.bf16, call=torch.compile(model, fullgraph=True))
+        compiled_model = GQN(config).laid_out(torch.device("cpu"))
+        compiled_model.compile_parts()
+        steps["compiled"] = our_step(compiled_model, inputs, bf16=case.bf16)
         steps["compiled"]()
         result.notes.append(f"compiled in {time.perf_counter() - began:.0f} s")
     result.seconds = least(steps, repeats)

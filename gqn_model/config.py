@@ -104,7 +104,7 @@ class TrainingConfig:
         "float32", "of the network's arithmetic; likelihood and KL are float32 always", choices=("float32", "bf16")
     )
     tf32: bool = setting(True, "TF32 in the float32 products and convolutions of a GPU")
-    compile: bool = setting(False, "torch.compile of the network: minutes at the start, faster steps")
+    compile: bool = setting(False, "torch.compile of the cores' steps and the representation: seconds at the start")
     cuda_graph: bool = setting(False, "capture a step as a CUDA graph: for steps bound by launching; one GPU")
     seed: int = setting(0, "seed of weights, noise and order of the scenes", least=0)
     workers: int = setting(2, "processes that read and decode batches; 0: the trainer itself", least=0)
