@@ -18,10 +18,10 @@ from pathlib import Path
 from distributed import Client, LocalCluster
 
 from benchmarks.scenes import HEADER, SET, emptied, raw_rooms, row, side_by_side
-from gqn_data.cluster import DaskCluster
 from gqn_data.convert import convert
-from gqn_data.plan import Options
-from gqn_data.source_files.raw_folders import RawFolder
+from gqn_data.convert.plan import Options
+from gqn_data.executors.dask import DaskCluster
+from gqn_data.sources.raw_folder import RawFolder
 
 _WORKERS = 2
 

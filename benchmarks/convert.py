@@ -21,12 +21,12 @@ import simplejpeg
 
 from benchmarks.scenes import HEADER, SET, emptied, raw_rooms, row, side_by_side
 from gqn_data.convert import convert
-from gqn_data.index import index_source_files
-from gqn_data.plan import Options
-from gqn_data.source_files.raw_folders import RawFolder
-from gqn_data.source_files.wire import SceneScanner
-from gqn_data.storage import on_disk
-from gqn_data.tfrecords import read_records
+from gqn_data.convert.index import index_source_files
+from gqn_data.convert.plan import Options
+from gqn_data.io.atomic import on_disk
+from gqn_data.sources.raw_folder import RawFolder
+from gqn_data.tfrecord.example import SceneScanner
+from gqn_data.tfrecord.framing import read_records
 
 _BLOCK = 1 << 20
 

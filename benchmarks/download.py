@@ -25,7 +25,7 @@ import crc32c
 
 from benchmarks.scenes import HEADER, SET, emptied, raw_rooms, row, side_by_side
 from gqn_data.download import download
-from gqn_data.source_files.raw_folders import RawFolder
+from gqn_data.sources.raw_folder import RawFolder
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -29,15 +29,15 @@ import torch
 
 from benchmarks.scenes import raw_rooms
 from benchmarks.training import plain_step
-from gqn_data.index import index_raw_folder
+from gqn_data.convert.index import index_raw_folder
 from gqn_data.loader import SceneLoader, on_device
-from gqn_model.batches import training_batches
 from gqn_model.config import Config, resolve
-from gqn_model.course.meter import Meter
-from gqn_model.course.ranks import ALONE
-from gqn_model.course.steps import Stepper
-from gqn_model.inputs import Inputs, to_device
-from gqn_model.model import GQN
+from gqn_model.data import training_batches
+from gqn_model.model.gqn import GQN
+from gqn_model.model.inputs import Inputs, to_device
+from gqn_model.train.distributed import ALONE
+from gqn_model.train.metrics import Meter
+from gqn_model.train.step import Stepper
 
 _WARM = 8  # steps; a graph is captured in the fourth
 _SCENES = 2000

@@ -24,12 +24,12 @@ import numpy as np
 import simplejpeg
 
 from benchmarks.scenes import HEADER, SET, raw_rooms, raw_scenes, row, side_by_side
+from gqn_data.bench.ceiling import frames_memory
 from gqn_data.convert import convert
+from gqn_data.convert.index import index_raw_folder
+from gqn_data.convert.plan import Options
 from gqn_data.dataset import Dataset, open_dataset
-from gqn_data.index import index_raw_folder
 from gqn_data.loader import SceneLoader
-from gqn_data.measuring.limits import frames_memory
-from gqn_data.plan import Options
 
 _BATCH = 36
 _CONTEXT = 5

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from benchmarks.scenes import SET, raw_rooms
 from gqn_data.convert import convert
-from gqn_data.manifest import read_manifest
-from gqn_data.plan import Options
+from gqn_data.convert.plan import Options
+from gqn_data.schema.manifest import read_manifest
 
 _PER_SHARD = 5000
 _FORMATS = ("zarr", "webdataset")
@@ -107,7 +107,7 @@ def waits(path: Path, preset: str, steps: int) -> float:
         command = [
             sys.executable,
             "-c",
-            "from cli import gqn; gqn()",
+            "from gqn_model.cli import main; main()",
             "train",
             "--shards",
             str(path),

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data import images
-from gqn_data.layout import SceneLayout
 from gqn_data.render.compiled import compiled
 from gqn_data.render.maze_cast import BLOCK, CORRIDOR, meet_wall
 from gqn_data.render.maze_layout import SIDE
 from gqn_data.render.mazes import to_places
-from gqn_data.source_files.wire import SceneScanner
-from gqn_data.tfrecords import read_records
+from gqn_data.schema import jpeg
+from gqn_data.schema.layout import SceneLayout
+from gqn_data.tfrecord.example import SceneScanner
+from gqn_data.tfrecord.framing import read_records
 
 SIZE = 84
 MIDDLE = SIZE / 2
@@ -59,7 +59,7 @@ def read_mazes(folder: Path) -> list[RealMaze]:
             scene = scanner.scan(record, path)
             parts = zip(scene.offsets, scene.lengths)
             jpegs = tuple(bytes(record.payload[begin : begin + length]) for begin, length in parts)
-            frames = np.stack([images.decode(jpeg) for jpeg in jpegs])
+            frames = np.stack([jpeg.decode(data) for data in jpegs])
             places = to_places(scene.cameras.astype(np.float64))
             mazes.append(RealMaze(f"{split} {number}", frames, places, jpegs))
     return mazes

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.download import served
 from benchmarks.scenes import SET, raw_rooms
-from gqn_data.storage import on_disk
+from gqn_data.io.atomic import on_disk
 
 _TASKS = {
     "convert to zarr": "convert(raw, SET, out, Options(formats=('zarr',), workers=1))",
@@ -30,14 +30,14 @@ _PROGRAM = """
 import sys
 from itertools import islice
 from pathlib import Path
-from gqn_data.arriving.fetched import convert_arriving
-from gqn_data.fetching.bucket import Bucket
+from gqn_data.convert.from_bucket import convert_arriving
+from gqn_data.download.bucket import Bucket
 from gqn_data.convert import convert
 from gqn_data.download import download
-from gqn_data.index import index_source_files
-from gqn_data.plan import Options
-from gqn_data.scene_sets import find_scene_set
-from gqn_data.source_files.raw_folders import open_raw_folder
+from gqn_data.convert.index import index_source_files
+from gqn_data.convert.plan import Options
+from gqn_data.schema.catalog import find_scene_set
+from gqn_data.sources.raw_folder import open_raw_folder
 
 SET = find_scene_set("{name}")
 raw, out, url = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]

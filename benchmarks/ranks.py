@@ -81,9 +81,9 @@ def _child(number: int) -> None:
     import torch
 
     from gqn_model.config import resolve
-    from gqn_model.course.ranks import joined, ranks_here
-    from gqn_model.course.steps import Stepper
-    from gqn_model.inputs import Context, Inputs
+    from gqn_model.model.inputs import Context, Inputs
+    from gqn_model.train.distributed import joined, ranks_here
+    from gqn_model.train.step import Stepper
 
     case = CASES[number]
     torch.set_num_threads(1)

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from gqn_data.executors.pool import usable_cores
 from gqn_data.render import RENDERERS
 from gqn_data.render.write import render_scene_set
-from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.workers import usable_cores
+from gqn_data.schema.catalog import SCENE_SETS
 
 _WARM_UP = 3  # scenes
 
@@ -110,7 +110,15 @@ def command(scenes: int, supersample: bool, container: str) -> Command:
         begin = time.monotonic()
         subprocess.run(
             [
-                *(sys.executable, "-c", "import cli; cli.gqn_data()", "render", COMMAND_SET, "--scenes", str(scenes)),
+                *(
+                    sys.executable,
+                    "-c",
+                    "from gqn_data.cli import main; main()",
+                    "render",
+                    COMMAND_SET,
+                    "--scenes",
+                    str(scenes),
+                ),
                 *options,
                 *("--supersample" if supersample else "--no-supersample", "--root", folder),
             ],

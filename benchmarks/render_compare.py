@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gqn_data import images
 from gqn_data.render import RENDERERS
+from gqn_data.schema import jpeg
 
 Frames = NDArray[np.uint8]  # (scenes, views, 64, 64, 3)
 
@@ -95,7 +95,7 @@ class Figures:
         return Figures(
             mean=tuple(flat.mean(axis=(0, 1, 2)).tolist()),
             deviation=tuple(flat.std(axis=(0, 1, 2)).tolist()),
-            jpeg_bytes=float(np.mean([len(images.encode(frame, _QUALITY)) for frame in flat])),
+            jpeg_bytes=float(np.mean([len(jpeg.encode(frame, _QUALITY)) for frame in flat])),
             edges=float((steps > _EDGE).mean()),
         )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from gqn_data.render import RENDERERS
-from gqn_data.scene_sets import SCENE_SETS
+from gqn_data.schema.catalog import SCENE_SETS
 
 _SCENES, _VIEWS = 2, 5
 _SIZE = 96  # all sets alike, so that none looks finer than another

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gqn_data.render.write import render_scene_set
-from gqn_data.scene_sets import SceneSet, find_scene_set
-from gqn_data.source_files.raw_folders import RawFolder, open_raw_folder
-from gqn_data.tfrecords import RecordWriter, read_records
+from gqn_data.schema.catalog import SceneSet, find_scene_set
+from gqn_data.sources.raw_folder import RawFolder, open_raw_folder
+from gqn_data.tfrecord.framing import RecordWriter, read_records
 
 SET = find_scene_set("rooms_ring_camera")
 _RENDERED = 300

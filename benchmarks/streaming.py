@@ -24,15 +24,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.scenes import HEADER, SET, raw_rooms, row, side_by_side
-from gqn_data.caching.streaming import REQUEST_BYTES, Remote
+from gqn_data.cache.policy import REQUEST_BYTES, Remote
 from gqn_data.convert import convert
+from gqn_data.convert.index import index_raw_folder
+from gqn_data.convert.plan import Options
 from gqn_data.dataset import open_dataset
-from gqn_data.index import index_raw_folder
+from gqn_data.io.paths import StorePath, place
 from gqn_data.loader import SceneLoader
-from gqn_data.plan import Options
 from gqn_data.render.write import render_scene_set
-from gqn_data.source_files.raw_folders import open_raw_folder
-from gqn_data.stores.places import StorePath, place
+from gqn_data.sources.raw_folder import open_raw_folder
 
 _BATCH = 36
 _CONTEXT = 5

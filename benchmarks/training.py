@@ -26,8 +26,8 @@ from typing import Any
 import torch
 
 from gqn_model.config import resolve
-from gqn_model.inputs import Context, Inputs
-from gqn_model.model import GQN
+from gqn_model.model.gqn import GQN
+from gqn_model.model.inputs import Context, Inputs
 
 SIGMA = 1.0
 Step = Callable[[], None]
@@ -101,7 +101,7 @@ def inputs_for(size: int, case: Case) -> Inputs:
 
 def plain_step(model: GQN, *, learn: bool = False) -> Callable[[Inputs], None]:
     """A step of the plain network on a batch; its parameters are those of `model`, joined, where that lies."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "model"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
     naive = importlib.import_module("naive")
     sys.path.pop(0)
     joined = naive.plain_parameters(dict(model.named_parameters()), model.config)

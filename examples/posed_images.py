@@ -42,7 +42,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gqn_data import SceneWriter
 from gqn_data.errors import GQNError, OptionError, SourceMissing
-from gqn_data.scene_sets import Split
+from gqn_data.schema.catalog import Split
 
 CAMERA_FILES = ("cameras.csv", "cameras.json")
 

@@ -1,43 +1,35 @@
-"""gqn_data: the GQN scene sets as data: converted, checked, read, batched. Without torch but for the loader.
+"""gqn_data: convert, check, read and batch the GQN scene sets. Only `gqn_data.loader` needs torch.
 
     import gqn_data
     scenes = gqn_data.open("data/zarr/rooms_ring_camera")
     with gqn_data.SceneWriter("data/zarr/my_scenes") as writer: ...
 
-`gqn_data.loader` makes batches for PyTorch. Names are imported when first used, so that `import gqn_data` is quick.
+Names are imported on first use, so that `import gqn_data` is quick.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 from gqn_data.version import VERSION
 
 if TYPE_CHECKING:
-    from gqn_data.dataset import Dataset
-    from gqn_data.dataset import open_dataset as open  # noqa: A004  the name that users look for
-    from gqn_data.own_scenes.scene_writer import SceneWriter
-    from gqn_data.scene import Scene
-    from gqn_data.scene_sets import SCENE_SETS, find_scene_set
+    from gqn_data.convert.scene_writer import SceneWriter
+    from gqn_data.dataset import Dataset, open  # noqa: A004  the name that users look for
+    from gqn_data.schema.catalog import SCENE_SETS, find_scene_set
+    from gqn_data.schema.scene import Scene
 
 __version__ = VERSION
 __all__ = ["SCENE_SETS", "Dataset", "Scene", "SceneWriter", "__version__", "find_scene_set", "open"]
 
-_HOMES = {
-    "Dataset": ("gqn_data.dataset", "Dataset"),
-    "open": ("gqn_data.dataset", "open_dataset"),
-    "Scene": ("gqn_data.scene", "Scene"),
-    "SceneWriter": ("gqn_data.own_scenes.scene_writer", "SceneWriter"),
-    "SCENE_SETS": ("gqn_data.scene_sets", "SCENE_SETS"),
-    "find_scene_set": ("gqn_data.scene_sets", "find_scene_set"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    try:
-        module, attribute = _HOMES[name]
-    except KeyError:
-        raise AttributeError(f"module 'gqn_data' has no attribute {name!r}") from None
-    from importlib import import_module
-
-    return getattr(import_module(module), attribute)
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "convert.scene_writer": ["SceneWriter"],
+        "dataset": ["Dataset", "open"],
+        "schema.catalog": ["SCENE_SETS", "find_scene_set"],
+        "schema.scene": ["Scene"],
+    },
+)

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from gqn_data.errors import ManifestError, OptionError, SourceMissing, UnknownName
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import Opener, OpenShard, ShardPlace
-from gqn_data.manifest import MANIFEST_FILE, Manifest, ShardRow, read_manifest
-from gqn_data.scene import Scene
-from gqn_data.scene_sets import SPLITS, Split
-from gqn_data.source_files.array_files import is_mirror
-from gqn_data.stores.places import Place, StorePath, place
+from gqn_data.io.paths import Place, StorePath, place
+from gqn_data.schema.catalog import SPLITS, Split
+from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, ShardRow, read_manifest
+from gqn_data.schema.scene import Scene
+from gqn_data.sources.npy_mirror import is_mirror
 
 
 class Dataset(Sequence[Scene]):
@@ -206,6 +206,9 @@ def open_dataset(path: str | os.PathLike[str] | StorePath, split: Split | None =
     if split not in manifest.splits:
         raise ManifestError(f"{folder}: has no split {split!r}, only {', '.join(manifest.splits)}")
     return Dataset(folder, manifest, split)
+
+
+open = open_dataset  # noqa: A001  `gqn_data.open`
 
 
 def _why_no_dataset(folder: Place) -> str:

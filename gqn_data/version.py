@@ -1,4 +1,4 @@
 """The version of the tool, as manifests and checkpoints note it."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 TOOL = f"gqn-toolkit {VERSION}"

@@ -1,22 +1,17 @@
-"""The trainer: a generative query network, its training, its evaluation.
+"""gqn_model: the generative query network, its training and its evaluation.
 
-`from gqn_model import GQN` gives the network; torch is imported then and not before. Imports `gqn_data`, which never
-imports this package.
+`from gqn_model import GQN` gives the network and imports torch; importing the package does not.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from gqn_model.model import GQN as GQN
+    from gqn_model.model.gqn import GQN as GQN
 
 __all__ = ["GQN"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "GQN":
-        from gqn_model.model import GQN
-
-        return GQN
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={"model.gqn": ["GQN"]})

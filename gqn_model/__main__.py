@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gqn_model.commands import gqn
+from gqn_model.cli import main
 
-gqn(prog_name="gqn")
+main(prog_name="gqn")

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from gqn_data.errors import OptionError, UnknownName
 from gqn_model.loggers import LOGGERS
-from gqn_model.representations import REPRESENTATIONS
+from gqn_model.model.encoders import REPRESENTATIONS
 
 T = TypeVar("T", int, float, str, bool)
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from made_scenes import SET, make_raw_folder
 from s3_server import environment, new_bucket, s3_server
 
-from gqn_data.scene_sets import SCENE_SETS
+from gqn_data.schema.catalog import SCENE_SETS
 
 # No deadlines: machines differ, and speed is measured in benchmarks/.
 settings.register_profile(

@@ -14,17 +14,17 @@ from click.testing import CliRunner
 from made_scenes import SET, make_raw_folder
 from PIL import Image
 
-from cli import gqn_data
-from gqn_data import storage
+from gqn_data.bench.ceiling import BareDecoding, BareGathering, bare_work, limit
+from gqn_data.bench.measure import bench
+from gqn_data.cli import main as gqn_data
 from gqn_data.convert import convert
+from gqn_data.convert.index import index_raw_folder
+from gqn_data.convert.plan import Options
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import OptionError
-from gqn_data.index import index_raw_folder
-from gqn_data.measuring.bench import bench
-from gqn_data.measuring.limits import BareDecoding, BareGathering, bare_work, limit
-from gqn_data.plan import Options
-from gqn_data.source_files.raw_folders import open_raw_folder
-from gqn_data.stores.places import place
+from gqn_data.io import atomic
+from gqn_data.io.paths import place
+from gqn_data.sources.raw_folder import open_raw_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("--batch-size", 2, "--seconds", 0.05)
@@ -162,7 +162,7 @@ def test_a_url_is_measured_as_a_path_is(folders, s3):
     for path in folders["zarr"].rglob("*"):
         if path.is_file():
             name = path.relative_to(folders["zarr"]).as_posix()
-            with storage.writing(place(s3) / "set" / name) as file:
+            with atomic.writing(place(s3) / "set" / name) as file:
                 file.write(path.read_bytes())
     found = json.loads(good(f"{s3}/set", *QUICK, "--workers", "1", "--json").stdout)
     assert found["folder"] == f"{s3}/set"
@@ -214,7 +214,10 @@ def test_a_damaged_frame_ends_it_with_one_line(folders, tmp_path):
 
 
 def test_without_torch_it_says_what_to_install(folders):
-    code = f"import sys\nsys.modules['torch'] = None\nimport cli\ncli.gqn_data(['bench', {str(folders['zarr'])!r}])"
+    code = (
+        "import sys\nsys.modules['torch'] = None\nfrom gqn_data.cli import main\n"
+        f"main(['bench', {str(folders['zarr'])!r}])"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -6,7 +6,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from cli import gqn_data
+from gqn_data.cli import main as gqn_data
 
 
 @pytest.fixture

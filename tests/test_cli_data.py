@@ -20,11 +20,12 @@ from made_scenes import SET, framed, jpeg, made_scene, make_raw_folder, pattern,
 from PIL import Image
 from processes import wait_until, workers_of
 
-from cli import gqn, gqn_data
+from gqn_data.cli import main as gqn_data
 from gqn_data.dataset import open_dataset
-from gqn_data.manifest import read_manifest
 from gqn_data.render import RENDERERS
-from gqn_data.scene_sets import SCENE_SETS
+from gqn_data.schema.catalog import SCENE_SETS
+from gqn_data.schema.manifest import read_manifest
+from gqn_model.cli import main as gqn
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,7 +43,7 @@ def good(*arguments):
 def process(*arguments, **options):
     """The command in a process of its own, as a user starts it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", "import cli; cli.gqn_data(prog_name='gqn-data')", *map(str, arguments)]
+    command = [sys.executable, "-c", "from gqn_data.cli import main; main(prog_name='gqn-data')", *map(str, arguments)]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
@@ -510,13 +511,13 @@ def test_every_command_has_help(group, name):
         assert len(group.commands[command].help or "") > 20
 
 
-@pytest.mark.parametrize("program", ["gqn_data", "gqn"])
+@pytest.mark.parametrize("program", ["gqn_data.cli", "gqn_model.cli", "cli"])
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_help_imports_nothing_heavy(program, arguments):
     heavy = ("torch", "numpy", "zarr", "numba", "PIL", "webdataset", "tfrecord", "google.protobuf")
     code = (
-        f"import sys, cli\nsys.argv = ['x', *{arguments}]\n"
-        f"try: cli.{program}()\nexcept SystemExit as end: assert not end.code\n"
+        f"import sys, {program} as door\nsys.argv = ['x', *{arguments}]\n"
+        "try: door.main()\nexcept SystemExit as end: assert not end.code\n"
         f"print('HEAVY', [name for name in {heavy} if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -526,8 +527,8 @@ def test_help_imports_nothing_heavy(program, arguments):
 
 def test_converting_and_opening_need_no_torch(raw, root):
     code = (
-        "import sys, cli\n"
-        f"try: cli.gqn_data(['convert', 'sm5', '--root', {str(root)!r}, '--workers', '1'])\n"
+        "import sys\nfrom gqn_data.cli import main\n"
+        f"try: main(['convert', 'sm5', '--root', {str(root)!r}, '--workers', '1'])\n"
         "except SystemExit as end: assert not end.code\n"
         f"import gqn_data\nassert len(gqn_data.open({str(root / 'zarr' / SET)!r})[0].frames) == 3\n"
         "assert 'torch' not in sys.modules"

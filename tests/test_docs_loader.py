@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cli import gqn_data
+from gqn_data.cli import main as gqn_data
 from gqn_data.convert import convert
+from gqn_data.convert.plan import Options
 from gqn_data.loader import SceneLoader
-from gqn_data.plan import Options
 from gqn_data.render.write import render_scene_set
-from gqn_data.scene_sets import find_scene_set
+from gqn_data.schema.catalog import find_scene_set
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "loader.md").read_text()
@@ -190,8 +190,8 @@ def test_the_commands_of_the_page_can_be_parsed():
 def test_every_figure_of_the_json_is_in_the_table():
     from dataclasses import fields
 
-    from gqn_data.measuring.advice import Measured
-    from gqn_data.measuring.bench import Bench
+    from gqn_data.bench.advice import Measured
+    from gqn_data.bench.measure import Bench
 
     table = PAGE.split("| in `--json` | what |")[1]
     for name in [field.name for kind in (Bench, Measured) for field in fields(kind)] + ["of_limit"]:

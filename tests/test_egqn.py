@@ -13,27 +13,27 @@ from click.testing import CliRunner
 from fault_server import FaultServer
 from made_scenes import MadeScene, jpeg, pattern, write_source_file
 
-import cli
-from gqn_data.cameras import POSE_FIELDS
+from gqn_data.cli import main as gqn_data
 from gqn_data.convert import convert
+from gqn_data.convert.index import index_raw_folder
+from gqn_data.convert.plan import Options
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import CorruptRecord, OptionError, OriginError, RunMismatch, SourceMissing
 from gqn_data.formats import WRITABLE
-from gqn_data.index import index_raw_folder
+from gqn_data.inspect.verify import verify
 from gqn_data.loader import SceneLoader
-from gqn_data.manifest import read_manifest
-from gqn_data.origin import Origin, claim
-from gqn_data.plan import Options
-from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.source_files.raw_folders import locate, open_raw_folder
-from gqn_data.verify import verify
-from gqn_model.batches import training_batches
-from gqn_model.checkpointing.checkpoints import load_checkpoint, read_config
+from gqn_data.schema.cameras import POSE_FIELDS
+from gqn_data.schema.catalog import SCENE_SETS
+from gqn_data.schema.manifest import read_manifest
+from gqn_data.schema.origin import Origin, claim
+from gqn_data.sources.raw_folder import locate, open_raw_folder
+from gqn_model.checkpoint.checkpoint import load_checkpoint, read_config
 from gqn_model.config import resolve
-from gqn_model.evaluating.baselines import nearest_view
-from gqn_model.evaluation import evaluate
-from gqn_model.inputs import Context
-from gqn_model.runs import resume_run, start_run
+from gqn_model.data import training_batches
+from gqn_model.evaluate.baselines import nearest_view
+from gqn_model.evaluate.run_evaluation import evaluate
+from gqn_model.model.inputs import Context
+from gqn_model.train.run import resume_run, start_run
 
 NINE = "openai-block"
 FIVE = "rooms-random-objects"
@@ -105,7 +105,7 @@ def test_the_manifest_says_what_the_numbers_are(name, raw):
     assert len(manifest.cameras.fields) == NUMBERS[name]
     assert manifest.cameras.angles == ("undocumented" if name == NINE else "radians")
     assert manifest.cameras.pose == (manifest.cameras.fields if name == NINE else POSE_FIELDS)
-    text = CliRunner().invoke(cli.gqn_data, ["info", str(raw[0])]).stdout
+    text = CliRunner().invoke(gqn_data, ["info", str(raw[0])]).stdout
     assert ("nobody says what they are" in text) == (name == NINE)
     assert "5 scenes in 2 shards; source files 2 of" in text
     assert "whole set" not in text  # nobody says how many scenes there are
@@ -172,12 +172,12 @@ def test_they_are_fetched_from_one_folder_and_converted_while_they_come(name, ra
     with FaultServer(tmp_path / "mirror") as server:
         for split in ("train", "test"):
             options = ["--split", split, "--files", numbers_in(split, name), "--base-url", server.url]
-            told = CliRunner().invoke(cli.gqn_data, ["download", name, "--root", str(tmp_path / "a"), *options])
+            told = CliRunner().invoke(gqn_data, ["download", name, "--root", str(tmp_path / "a"), *options])
             assert told.exit_code == 0, told.output
         folder = tmp_path / "a" / "raw" / name
         assert sorted(path.name for path in folder.glob("*.tfrecord")) == [NAMES[name].format(n) for n in FILES[name]]
         told = CliRunner().invoke(
-            cli.gqn_data,
+            gqn_data,
             ["convert", name, "--root", str(tmp_path / "b"), "--files", numbers, "--base-url", server.url],
         )
         assert told.exit_code == 0, told.output

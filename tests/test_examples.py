@@ -13,7 +13,7 @@ from made_scenes import jpeg, pattern
 from PIL import Image
 
 from gqn_data.dataset import open_dataset
-from gqn_data.manifest import read_manifest
+from gqn_data.schema.manifest import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 FIELDS = ("x", "y", "z", "yaw", "pitch")
@@ -70,7 +70,7 @@ def test_a_folder_of_posed_images_becomes_a_set_that_trains(tmp_path):
     assert (len(train), len(test)) == (36, 4)
     assert [bytes(frame) for frame in train[0].encoded] == [jpeg(pattern(0, view, 32)) for view in range(3)]
     assert [round(float(scene.cameras[2, 0]), 1) for scene in test] == [9.2, 19.2, 29.2, 39.2]
-    command = "from cli import gqn; gqn()"
+    command = "from gqn_model.cli import main; main()"
     out = tmp_path / "run"
     options = ("--preset", "tiny", "--steps", 2, "--device", "cpu", "--workers", 0, "--logger", "none")
     run("-c", command, "train", "--shards", folder, "--out", out, *options)

@@ -14,9 +14,9 @@ from benchmarks.peers import OURS, PEERS
 from benchmarks.peers.contract import BATCH, VIEWS, Opened, Peer, PeerBatch
 from benchmarks.peers.measure import Session, Stream, Unlike, check
 from gqn_data.convert import convert
+from gqn_data.convert.plan import Options
 from gqn_data.dataset import open_dataset
-from gqn_data.plan import Options
-from gqn_data.scene_sets import find_scene_set
+from gqn_data.schema.catalog import find_scene_set
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENES, SEEN = 160, 8

@@ -35,8 +35,8 @@ from benchmarks.peers.contract import BATCH, VIEWS, Form
 from benchmarks.peers.table import HEADER, Result, as_markdown, row, settings
 from benchmarks.scenes import raw_scenes, side_by_side
 from gqn_data.convert import convert
-from gqn_data.plan import Options
-from gqn_data.scene_sets import find_scene_set
+from gqn_data.convert.plan import Options
+from gqn_data.schema.catalog import find_scene_set
 
 _SET = find_scene_set("shepard_metzler_5_parts")
 _ROOT = Path(__file__).resolve().parents[2]

@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.peers import PEERS
 from benchmarks.peers.contract import BATCH, BUFFER, VIEWS, Form, Opened, Peer, PeerBatch
-from gqn_data.cameras import poses_of
 from gqn_data.dataset import Dataset, open_dataset
+from gqn_data.schema.cameras import poses_of
 
 _DRAIN = 0.25  # seconds in which a pipeline that stood still gives away what it had made ahead
 _CHECKED = 3  # batches

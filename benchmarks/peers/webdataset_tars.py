@@ -26,9 +26,9 @@ from benchmarks.peers.contract import (
     draw_views,
 )
 from gqn_data.convert import convert
+from gqn_data.convert.plan import Options
 from gqn_data.dataset import Dataset
-from gqn_data.plan import Options
-from gqn_data.scene_sets import find_scene_set
+from gqn_data.schema.catalog import find_scene_set
 
 _AHEAD = 2  # torch's default for each worker
 

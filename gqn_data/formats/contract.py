@@ -12,12 +12,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data.layout import SceneLayout
-from gqn_data.manifest import Encoding, FileRow, FramesRow, Manifest, ShardRow
-from gqn_data.scene import Scene
-from gqn_data.scene_sets import Split
-from gqn_data.stores.places import Place
-from gqn_data.stores.reading import RangedFile
+from gqn_data.io.paths import Place
+from gqn_data.io.ranged import RangedFile
+from gqn_data.schema.catalog import Split
+from gqn_data.schema.layout import SceneLayout
+from gqn_data.schema.manifest import Encoding, FileRow, FramesRow, Manifest, ShardRow
+from gqn_data.schema.scene import Scene
 
 # Opens a file of a dataset, from its place, its row of the manifest, and the byte from which on it is kept at hand.
 Opener = Callable[[Place, FileRow, int | None], RangedFile]

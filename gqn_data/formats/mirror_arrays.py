@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from gqn_data import storage
 from gqn_data.errors import ArrayFileError, ManifestError, OptionError
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import PixelShard
-from gqn_data.layout import SceneLayout
-from gqn_data.manifest import Encoding, FileRow, ShardRow
-from gqn_data.scene import Scene
-from gqn_data.source_files.array_files import GZIPPED, ArrayHeader, read_header
-from gqn_data.source_files.gzipped import GzippedFile
-from gqn_data.stores.places import Place
-from gqn_data.stores.reading import RangedFile, Rows
+from gqn_data.io import atomic
+from gqn_data.io.paths import Place
+from gqn_data.io.ranged import RangedFile, Rows
+from gqn_data.schema.layout import SceneLayout
+from gqn_data.schema.manifest import Encoding, FileRow, ShardRow
+from gqn_data.schema.scene import Scene
+from gqn_data.sources.gzip_index import GzippedFile
+from gqn_data.sources.npy_mirror import GZIPPED, ArrayHeader, read_header
 
 PIXELS, NUMBERS = np.dtype("u1"), np.dtype("<f4")
 
@@ -60,10 +60,10 @@ def _rows(place: ShardPlace, row: ShardRow, number: int, dtype: np.dtype[Any], s
 def _gzipped(folder: Place, file: FileRow, index_folder: Place, points: FileRow, header: ArrayHeader) -> GzippedFile:
     """One open file for all the shards that a worker writes: it goes on unpacking where it was."""
     return GzippedFile(
-        storage.on_disk(folder / file.name, "gzipped arrays belong"),
+        atomic.on_disk(folder / file.name, "gzipped arrays belong"),
         file.bytes,
         header.bytes,
-        storage.on_disk(index_folder / points.name, "seek points belong"),
+        atomic.on_disk(index_folder / points.name, "seek points belong"),
         points.sha256 or "",
     )
 

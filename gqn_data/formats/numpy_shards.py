@@ -10,13 +10,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gqn_data import storage
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import PixelShard, fill_pixels, write_npy
-from gqn_data.layout import SceneLayout
-from gqn_data.manifest import Encoding, FileRow, ShardRow
-from gqn_data.scene import Scene
-from gqn_data.stores.reading import npy_header, npy_rows
+from gqn_data.io import atomic
+from gqn_data.io.ranged import npy_header, npy_rows
+from gqn_data.schema.layout import SceneLayout
+from gqn_data.schema.manifest import Encoding, FileRow, ShardRow
+from gqn_data.schema.scene import Scene
 
 _BLOCK_BYTES = 2 << 20
 
@@ -30,7 +30,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
     layout = place.layout
     cameras = np.zeros((place.scenes, *layout.cameras_shape), np.float32)
     in_block = max(1, _BLOCK_BYTES // (layout.views * layout.frame_bytes))
-    with storage.writing(place.folder / frames_name) as file, storage.ChecksummedFile(file) as out:
+    with atomic.writing(place.folder / frames_name) as file, atomic.ChecksummedFile(file) as out:
         out.write(npy_header(np.dtype(np.uint8), (place.scenes, *layout.frames_shape)))
         block = np.empty((in_block, *layout.frames_shape), np.uint8)
         filled = 0

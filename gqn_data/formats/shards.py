@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data import images, storage
 from gqn_data.errors import CorruptFrame, ShardChecksumError
-from gqn_data.layout import SceneLayout
-from gqn_data.manifest import FileRow
-from gqn_data.scene import Scene
-from gqn_data.stores.places import Place
-from gqn_data.stores.reading import RangedFile, Rows, npy_header
+from gqn_data.io import atomic
+from gqn_data.io.paths import Place
+from gqn_data.io.ranged import RangedFile, Rows, npy_header
+from gqn_data.schema import jpeg
+from gqn_data.schema.layout import SceneLayout
+from gqn_data.schema.manifest import FileRow
+from gqn_data.schema.scene import Scene
 
 # One read of up to so many bytes costs less than a read for each view (measured: docs/decisions.md).
 _ONE_READ = 1 << 16
@@ -52,7 +53,7 @@ def _extents(views: int) -> Struct:
 
 def write_npy(folder: Place, name: str, array: NDArray[Any]) -> FileRow:
     """Writes an array as `.npy`, below the dataset's folder; returns its row of the manifest."""
-    with storage.writing(folder / name) as file, storage.ChecksummedFile(file) as out:
+    with atomic.writing(folder / name) as file, atomic.ChecksummedFile(file) as out:
         out.write(npy_header(array.dtype, array.shape))
         out.write(array.tobytes())
         return FileRow(name=name, sha256=out.finish(), bytes=out.position)
@@ -114,7 +115,7 @@ class EncodedShard(ABC):
         starts = [offsets[view] for view in views]
         frames = self._read(scene, starts, [lengths[view] for view in views])
         try:
-            images.decode_all_into(frames, out)
+            jpeg.decode_all_into(frames, out)
         except CorruptFrame:
             self._tell_which(scene, views, starts, frames, out)
             raise
@@ -130,7 +131,7 @@ class EncodedShard(ABC):
     ) -> None:
         for view, start, frame, pixels in zip(views, starts, frames, out):
             try:
-                images.decode_into(frame, pixels)
+                jpeg.decode_into(frame, pixels)
             except CorruptFrame as error:
                 raise ShardChecksumError(
                     f"{self.file.path}: scene {scene} of the file, view {view}, at byte {start}: {error}; "
@@ -251,7 +252,7 @@ def encoded_frames(scene: Scene, quality: int | None) -> Sequence[bytes | bytear
         return scene.encoded
     if quality is None:
         raise CorruptFrame("the source holds pixels; to write JPEG, say --jpeg-quality")
-    return [images.encode(frame, quality) for frame in scene.frames]
+    return [jpeg.encode(frame, quality) for frame in scene.frames]
 
 
 def fill_pixels(scene: Scene, out: NDArray[np.uint8]) -> None:
@@ -265,6 +266,6 @@ def fill_pixels(scene: Scene, out: NDArray[np.uint8]) -> None:
         return
     for view, frame in enumerate(scene.encoded):
         try:
-            images.decode_into(frame, out[view])
+            jpeg.decode_into(frame, out[view])
         except CorruptFrame as error:
             raise CorruptFrame(f"view {view}: {error}") from error

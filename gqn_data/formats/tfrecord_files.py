@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data import storage
 from gqn_data.errors import CorruptFrame, CorruptFraming, CorruptRecord, ManifestError
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import IndexedShard, encoded_frames, index_dtype, write_npy
-from gqn_data.layout import SceneLayout
-from gqn_data.manifest import Encoding, FileRow, Manifest, ShardRow
-from gqn_data.scene import Scene
-from gqn_data.scene_sets import Split
-from gqn_data.source_files.wire import ScannedScene, SceneScanner
-from gqn_data.stores.places import Place
-from gqn_data.stores.reading import RangedFile, npy_rows
-from gqn_data.tfrecords import (
+from gqn_data.io import atomic
+from gqn_data.io.paths import Place
+from gqn_data.io.ranged import RangedFile, npy_rows
+from gqn_data.schema.catalog import Split
+from gqn_data.schema.layout import SceneLayout
+from gqn_data.schema.manifest import Encoding, FileRow, Manifest, ShardRow
+from gqn_data.schema.scene import Scene
+from gqn_data.tfrecord.example import ScannedScene, SceneScanner
+from gqn_data.tfrecord.framing import (
     FOOTER_BYTES,
     HEADER_BYTES,
     Record,
@@ -162,7 +162,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
     records_name, its_index_name = _names(place)
     path = place.folder / records_name
     index, scanner = IndexBuilder(place.layout), SceneScanner(place.layout)
-    with storage.writing(path) as file, storage.ChecksummedFile(file) as out:
+    with atomic.writing(path) as file, atomic.ChecksummedFile(file) as out:
         writer = RecordWriter(out)
         for number, scene in enumerate(scenes):
             payload = serialize_example(encoded_frames(scene, place.frames.jpeg_quality), scene.cameras)

@@ -16,13 +16,13 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data import storage
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
 from gqn_data.formats.shards import IndexedShard, encoded_frames, index_dtype, write_npy
-from gqn_data.layout import SceneLayout
-from gqn_data.manifest import Encoding, FileRow, ShardRow
-from gqn_data.scene import Encoded, Scene
-from gqn_data.stores.reading import npy_header, npy_rows
+from gqn_data.io import atomic
+from gqn_data.io.ranged import npy_header, npy_rows
+from gqn_data.schema.layout import SceneLayout
+from gqn_data.schema.manifest import Encoding, FileRow, ShardRow
+from gqn_data.schema.scene import Encoded, Scene
 
 _BLOCK = 512
 _RECORD = 20 * _BLOCK  # tars end on a whole record, as tar and tarfile write them
@@ -88,7 +88,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
     at_once = max(1, _HEADERS_AT_ONCE // layout.views)
     left = iter(scenes)
     written = 0
-    with storage.writing(place.folder / tar_name) as file, storage.ChecksummedFile(file) as out:
+    with atomic.writing(place.folder / tar_name) as file, atomic.ChecksummedFile(file) as out:
         while group := list(islice(left, at_once)):
             members: list[Encoded] = []
             for scene in group:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from zarr.abc.codec import ArrayBytesCodec
 
-from gqn_data import images
+from gqn_data.schema import jpeg
 
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
@@ -47,7 +47,7 @@ class _OwnJpegCodec(ArrayBytesCodec):
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         pixels = np.empty(chunk_spec.shape, np.uint8)
-        images.decode_into(chunk_bytes.to_bytes(), pixels.reshape(chunk_spec.shape[-3:]))
+        jpeg.decode_into(chunk_bytes.to_bytes(), pixels.reshape(chunk_spec.shape[-3:]))
         return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels)
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
@@ -56,7 +56,7 @@ class _OwnJpegCodec(ArrayBytesCodec):
     def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
         pixels = np.asarray(chunk_array.as_numpy_array(), np.uint8)
         quality = int(self.configuration.get("level") or _DEFAULT_QUALITY)
-        encoded = images.encode(pixels.reshape(pixels.shape[-3:]), quality)
+        encoded = jpeg.encode(pixels.reshape(pixels.shape[-3:]), quality)
         return chunk_spec.prototype.buffer.from_bytes(encoded)
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:

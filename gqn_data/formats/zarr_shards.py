@@ -23,16 +23,16 @@ import crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data import storage
 from gqn_data.errors import ShardChecksumError
 from gqn_data.formats.contract import Format, OpenShard, ShardPlace
 from gqn_data.formats.shards import EncodedShard, encoded_frames, fill_pixels
-from gqn_data.layout import SceneLayout
-from gqn_data.manifest import Encoding, FileRow, Manifest, ShardRow
-from gqn_data.scene import Encoded, Scene
-from gqn_data.scene_sets import Split
-from gqn_data.stores.places import Place
-from gqn_data.stores.reading import RangedFile, Rows
+from gqn_data.io import atomic
+from gqn_data.io.paths import Place
+from gqn_data.io.ranged import RangedFile, Rows
+from gqn_data.schema.catalog import Split
+from gqn_data.schema.layout import SceneLayout
+from gqn_data.schema.manifest import Encoding, FileRow, Manifest, ShardRow
+from gqn_data.schema.scene import Encoded, Scene
 
 if TYPE_CHECKING:
     from zarr.abc.codec import ArrayBytesCodec
@@ -63,7 +63,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
     cameras = np.zeros((place.scenes_per_shard, *layout.cameras_shape), "<f4")
     pixels = np.empty(layout.frames_shape, np.uint8)
     lengths: list[int] = []
-    with storage.writing(place.folder / frames_name) as file, storage.ChecksummedFile(file) as out:
+    with atomic.writing(place.folder / frames_name) as file, atomic.ChecksummedFile(file) as out:
         for number, scene in enumerate(scenes):
             cameras[number] = scene.cameras
             if raw:
@@ -82,7 +82,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
         out.write(extents)
         out.write(int(crc32c.crc32c(extents)).to_bytes(_CHECKSUM_BYTES, "little"))
         rows = [FileRow(name=frames_name, sha256=out.finish(), bytes=out.position)]
-    with storage.writing(place.folder / cameras_name) as file, storage.ChecksummedFile(file) as out:
+    with atomic.writing(place.folder / cameras_name) as file, atomic.ChecksummedFile(file) as out:
         out.write(cameras.data.cast("B"))
         rows.append(FileRow(name=cameras_name, sha256=out.finish(), bytes=out.position))
     return ShardRow(scenes=place.scenes, files=tuple(rows))
@@ -118,7 +118,7 @@ def _write_metadata(folder: Place, split: Split, manifest: Manifest) -> tuple[Fi
         _make_group(Path(made), split, manifest)
         for name in ("zarr.json", "frames/zarr.json", "cameras/zarr.json"):
             text = (Path(made) / name).read_bytes()
-            with storage.writing(folder / split / name) as file:
+            with atomic.writing(folder / split / name) as file:
                 file.write(text)
             rows.append(FileRow(name=f"{split}/{name}", bytes=len(text), sha256=hashlib.sha256(text).hexdigest()))
     return tuple(rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gqn_data.errors import UnknownName
-from gqn_data.scene_sets import Split, find_scene_set
+from gqn_data.schema.catalog import Split, find_scene_set
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,12 +12,14 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from gqn_data import images, progress, storage
+from gqn_data import progress
+from gqn_data.executors.pool import map_in_order, pool
+from gqn_data.io import atomic
 from gqn_data.render import Renderer, find_renderer
 from gqn_data.render.request import FRAME_SIZES, Parameters, PlannedFile
-from gqn_data.scene_sets import Split
-from gqn_data.tfrecords import RecordWriter, serialize_example
-from gqn_data.workers import map_in_order, pool
+from gqn_data.schema import jpeg
+from gqn_data.schema.catalog import Split
+from gqn_data.tfrecord.framing import RecordWriter, serialize_example
 
 # What a worker renders at a time; does not show in the result. Some tenths of a second of work, so that bars move and
 # what waits to be written stays small: scenes of 300 views of 84 pixels come one by one.
@@ -81,7 +83,7 @@ def _rendered(
     ):
         results = map_in_order(running, _render_records, chunks, _AHEAD * processes)
         for file, row in zip(files, plan):
-            with storage.writing(folder / file.name) as out:
+            with atomic.writing(folder / file.name) as out:
                 writer = RecordWriter(out)
                 for _ in row:
                     records = next(results)
@@ -121,6 +123,6 @@ def _render_records(chunk: _Chunk) -> list[bytes]:
             views=parameters.views,
             supersample=parameters.supersample,
         )
-        frames = [images.encode(frame, parameters.quality) for frame in scene.frames]
+        frames = [jpeg.encode(frame, parameters.quality) for frame in scene.frames]
         records.append(serialize_example(frames, scene.cameras))
     return records

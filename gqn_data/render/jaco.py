@@ -19,7 +19,7 @@ from gqn_data.render.room_cameras import to_world
 from gqn_data.render.rooms import EYE_HEIGHT, RING_RADIUS, RoomScene, Thing, render_room, sample_light
 from gqn_data.render.shapes import SPHERE, Solid, Vector
 from gqn_data.render.streams import scene_stream
-from gqn_data.scene_sets import Split
+from gqn_data.schema.catalog import Split
 
 JACO = "jaco"
 

@@ -19,7 +19,7 @@ from gqn_data.render.maze_walk import walk
 from gqn_data.render.raycast import Lens
 from gqn_data.render.streams import scene_stream
 from gqn_data.render.surfaces import Textures
-from gqn_data.scene_sets import Split
+from gqn_data.schema.catalog import Split
 
 MAZES = "mazes"
 

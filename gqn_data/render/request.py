@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gqn_data import origin
 from gqn_data.errors import OptionError
+from gqn_data.executors.pool import usable_cores
 from gqn_data.render import RENDERER_VERSION, find_renderer
-from gqn_data.scene_sets import SCENE_SETS, SPLITS, SceneSet, Split
-from gqn_data.workers import usable_cores
+from gqn_data.schema import origin
+from gqn_data.schema.catalog import SCENE_SETS, SPLITS, SceneSet, Split
 
 # Chosen by bytes a frame and by how frames of known quality look (docs/rendering.md).
 DEFAULT_QUALITY = 95

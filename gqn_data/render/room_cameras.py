@@ -21,7 +21,7 @@ from gqn_data.render.rooms import (
     sample_room,
 )
 from gqn_data.render.streams import scene_stream
-from gqn_data.scene_sets import Split
+from gqn_data.schema.catalog import Split
 
 RING_CAMERA = "rooms_ring_camera"
 FREE_CAMERA = "rooms_free_camera_no_object_rotations"

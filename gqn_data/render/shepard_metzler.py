@@ -18,7 +18,7 @@ from gqn_data.render.raycast import Lens, Scene, cast_views
 from gqn_data.render.shapes import BOX, Solid, pack
 from gqn_data.render.streams import scene_stream
 from gqn_data.render.surfaces import NO_ROOM, NO_TEXTURES, Light
-from gqn_data.scene_sets import Split
+from gqn_data.schema.catalog import Split
 
 CAMERA_DISTANCE = 7.5  # edges of a cube
 FIELD_OF_VIEW = math.radians(50)

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 
-from gqn_data.scene_sets import SPLITS, Split
+from gqn_data.schema.catalog import SPLITS, Split
 
 
 def scene_stream(seed: int, scene_set: str, split: Split, index: int) -> np.random.Generator:

@@ -13,13 +13,14 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import NamedTuple
 
-from gqn_data import origin, storage
 from gqn_data.errors import CorruptRecord, DestinationError
-from gqn_data.parts import Part, need_no_part, taking_part
+from gqn_data.executors.job_array import Part, need_no_part, taking_part
+from gqn_data.io import atomic
 from gqn_data.render.files import render_files
 from gqn_data.render.request import DEFAULT_QUALITY, PlannedFile, Request, at_least
-from gqn_data.scene_sets import Split, source_file_number
-from gqn_data.tfrecords import count_records
+from gqn_data.schema import origin
+from gqn_data.schema.catalog import Split, source_file_number
+from gqn_data.tfrecord.framing import count_records
 
 
 class RenderReport(NamedTuple):
@@ -117,7 +118,7 @@ def write_source_files(
     with _writing_to(folder, part, begin):
         if part is None:
             for split_name in request.wanted:
-                storage.remove_temporaries(folder / split_name)
+                atomic.remove_temporaries(folder / split_name)
         here = request.files if part is None else part.of(request.files)
         missing = [file for file in here if _records_in(folder / file.name) != file.scenes]
         files = render_files(missing, folder, parameters, workers=workers, executor=executor)
@@ -137,10 +138,10 @@ def write_source_files(
 def _writing_to(folder: Path, part: Part | None, begin: Callable[[], None]) -> Iterator[None]:
     """Holds the raw folder, or a part of it; readies it first."""
     if part is not None:
-        with storage.own_temporaries(), taking_part(folder, part, begin):
+        with atomic.own_temporaries(), taking_part(folder, part, begin):
             yield
         return
-    with storage.sole_writer(folder):
+    with atomic.sole_writer(folder):
         need_no_part(folder)
         begin()
         yield

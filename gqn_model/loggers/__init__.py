@@ -128,8 +128,8 @@ def open_loggers(
     Raises:
         OptionError: as `chosen_loggers`.
     """
-    from gqn_model.loggers.aside import Aside
     from gqn_model.loggers.json_lines import JsonLines
+    from gqn_model.loggers.subprocess_logger import Aside
     from gqn_model.loggers.terminal import Terminal
 
     chosen = chosen_loggers(names)

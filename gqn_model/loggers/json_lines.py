@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gqn_data import storage
 from gqn_data.errors import NoSpace
+from gqn_data.io import atomic
 from gqn_model.loggers.record import Record
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class JsonLines:
         path = run / LOG_FILE
         if path.exists():
             lines = path.read_bytes().splitlines(keepends=True)
-            with storage.writing(path) as file:
+            with atomic.writing(path) as file:
                 file.writelines(line for line in lines if _step_of(line) <= start)
         self._path = path
         self._file = path.open("a", encoding="utf-8")
@@ -53,7 +53,7 @@ class JsonLines:
     @contextlib.contextmanager
     def _unless_full(self) -> Iterator[None]:
         try:
-            with storage.full_disk_told(self._path):
+            with atomic.full_disk_told(self._path):
                 yield
         except NoSpace as error:
             if not self._told:  # once: hours of training are not to be lost to a line of a log

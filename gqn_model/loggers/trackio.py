@@ -6,8 +6,8 @@ Where it keeps them and where it sends them is said by its own environment (`TRA
 
 from __future__ import annotations
 
+from gqn_model.loggers.hosted import Tracked, TrackedRun
 from gqn_model.loggers.record import Opening
-from gqn_model.loggers.tracked import Tracked, TrackedRun
 
 
 class Trackio(TrackedRun):

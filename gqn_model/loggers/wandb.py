@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from gqn_model.loggers.hosted import Tracked, TrackedRun
 from gqn_model.loggers.record import Opening
-from gqn_model.loggers.tracked import Tracked, TrackedRun
 
 # Seconds until a run is begun offline. Figures wait meanwhile; the training does not.
 INIT_TIMEOUT = 20.0

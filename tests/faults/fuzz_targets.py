@@ -21,22 +21,22 @@ from google.protobuf.message import DecodeError
 from made_scenes import SET, SIZE, VIEWS, example_bytes, framed, made_scene, make_raw_folder, parse
 from tfrecord import TFRecordWriter
 
-from gqn_data import images
 from gqn_data.convert import convert
+from gqn_data.convert.index import note_fault
+from gqn_data.convert.plan import Options
 from gqn_data.dataset import Dataset
 from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError, ShardChecksumError
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardPlace
-from gqn_data.index import note_fault
-from gqn_data.layout import SceneLayout
-from gqn_data.manifest import FramesRow, read_manifest
-from gqn_data.origin import read_origin
-from gqn_data.plan import Options
-from gqn_data.scene import Scene
-from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.source_files.wire import SceneScanner
-from gqn_data.stores.reading import RangedFile, npy_rows
-from gqn_data.tfrecords import Record, count_records, read_records
+from gqn_data.io.ranged import RangedFile, npy_rows
+from gqn_data.schema import jpeg
+from gqn_data.schema.catalog import SCENE_SETS
+from gqn_data.schema.layout import SceneLayout
+from gqn_data.schema.manifest import FramesRow, read_manifest
+from gqn_data.schema.origin import read_origin
+from gqn_data.schema.scene import Scene
+from gqn_data.tfrecord.example import SceneScanner
+from gqn_data.tfrecord.framing import Record, count_records, read_records
 
 LAYOUT = SceneLayout(views=VIEWS, height=SIZE, width=SIZE, because="the fuzz says so")
 SCENE = made_scene(3)
@@ -108,7 +108,7 @@ def by_protobuf(data):
     if len(frames) != VIEWS or len(cameras) != VIEWS * 5:
         return None
     try:
-        if any(images.header_of(frame)[:2] != (SIZE, SIZE) or frame[-2:] != b"\xff\xd9" for frame in frames):
+        if any(jpeg.header_of(frame)[:2] != (SIZE, SIZE) or frame[-2:] != b"\xff\xd9" for frame in frames):
             return None
     except CorruptFrame:
         return None
@@ -144,28 +144,28 @@ def message(data):
 # Frames.
 
 
-def jpeg(data):
+def jpeg_bytes(data):
     """The header of a JPEG, and decoding it into a frame of known size."""
     checked = True
     try:
-        images.FrameChecker(SIZE, SIZE).check(data, 0, len(data))
+        jpeg.FrameChecker(SIZE, SIZE).check(data, 0, len(data))
     except CorruptFrame:
         checked = False
     height = width = None
     with contextlib.suppress(CorruptFrame):
-        height, width, length = images.header_of(data)
+        height, width, length = jpeg.header_of(data)
         assert 21 <= length <= len(data)  # the marker of the image and the whole frame segment, at least
     assert not checked or (height, width) == (SIZE, SIZE)
     out = np.full((SIZE + 2, SIZE, 3), 99, np.uint8)
     try:
-        images.decode_into(data, out[1:-1])
+        jpeg.decode_into(data, out[1:-1])
     except CorruptFrame:
         decoded = False
     else:
         decoded = True
     assert (out[[0, -1]] == 99).all()  # nothing beside the frame is written to
     with contextlib.suppress(CorruptFrame):
-        images.decode(data)
+        jpeg.decode(data)
     if decoded and height is not None:
         # Another parser of the same library: where both read a header, they read the same.
         assert simplejpeg.decode_jpeg_header(data)[:2] == (height, width) == (SIZE, SIZE)
@@ -340,7 +340,7 @@ def good_npy():
 TARGETS = {
     "records": (records, lambda: framed([b"one", bytes(40), b"", b"the last"])),
     "message": (message, lambda: example_bytes(SCENE.frames, SCENE.cameras)),
-    "JPEG header": (jpeg, lambda: SCENE.frames[0]),
+    "JPEG header": (jpeg_bytes, lambda: SCENE.frames[0]),
     "npy file": (npy, good_npy),
     "manifest": (manifest, good_manifest),
     "source.json": (origin, good_origin),

@@ -25,14 +25,14 @@ import numpy as np
 from made_scenes import SET, SIZE, VIEWS, framed, made_scene, make_raw_folder
 
 from gqn_data.convert import convert
+from gqn_data.convert.index import index_raw_folder
+from gqn_data.convert.plan import Options
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import GQNError
-from gqn_data.index import index_raw_folder
-from gqn_data.plan import Options
-from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.source_files.raw_folders import open_raw_folder
-from gqn_data.tfrecords import count_records, masked_crc
-from gqn_data.verify import verify
+from gqn_data.inspect.verify import verify
+from gqn_data.schema.catalog import SCENE_SETS
+from gqn_data.sources.raw_folder import open_raw_folder
+from gqn_data.tfrecord.framing import count_records, masked_crc
 
 MEMORY = 512 << 20  # more than the program has when all is imported
 SECONDS = 120  # a case takes a hundredth of a second; this is for what would take for ever
@@ -433,9 +433,9 @@ for container in ("zarr", "webdataset", "tfrecord"):
 
 @case("JPEG of 65500x65500", "of which nothing is known")
 def _(folder):
-    from gqn_data import images
+    from gqn_data.schema import jpeg
 
-    images.decode(giant(SCENE.frames[0]))
+    jpeg.decode(giant(SCENE.frames[0]))
 
 
 # Indexes.
@@ -620,14 +620,14 @@ for what, make in MIRRORS.items():
 
 @case("note of a conversion", "that names files outside as its own")
 def _(folder):
-    from gqn_data import json_files
+    from gqn_data.io import strict_json
 
     raw = make_raw_folder(folder / "raw" / SET, train=(3,), test=())
     (folder / "precious").write_bytes(b"x")
     names = ["../../precious", str(folder / "precious"), "x/../../../precious"]
     note = folder / ".work" / SET / "zarr" / "plan.json"
     note.parent.mkdir(parents=True)
-    json_files.write_note(note, {"identity": None, "files": names})
+    strict_json.write_note(note, {"identity": None, "files": names})
     convert(raw, SCENE_SETS[SET], folder, Options(workers=1))
     assert (folder / "precious").read_bytes() == b"x"
     raise GQNError("nothing outside was touched")
@@ -703,7 +703,7 @@ def run_with(folder, data):
     """A run with one checkpoint of those bytes, and the checksum that belongs to it."""
     import hashlib
 
-    from gqn_model.checkpointing.checkpoints import write_config
+    from gqn_model.checkpoint.checkpoint import write_config
     from gqn_model.config import Config
 
     write_config(folder, Config())
@@ -750,7 +750,7 @@ for what, make in CHECKPOINTS.items():
 
     @case("checkpoint", what)
     def _(folder, make=make):
-        from gqn_model.checkpointing.checkpoints import load_checkpoint
+        from gqn_model.checkpoint.checkpoint import load_checkpoint
 
         try:
             load_checkpoint(run_with(folder, make(folder)))
@@ -762,14 +762,14 @@ for what, text in TEXTS.items():
 
     @case("checkpoint", f"config.json of {what}")
     def _(folder, text=text):
-        from gqn_model.checkpointing.checkpoints import read_config
+        from gqn_model.checkpoint.checkpoint import read_config
 
         (folder / "config.json").write_bytes(text)
         read_config(folder)
 
     @case("checkpoint", f"run.json of {what}")
     def _(folder, text=text):
-        from gqn_model.runs import read_facts
+        from gqn_model.train.run import read_facts
 
         (folder / "run.json").write_bytes(text)
         read_facts(folder)
@@ -777,7 +777,7 @@ for what, text in TEXTS.items():
 
 def run_cases(names, folder):
     """Runs cases and prints what became of each."""
-    import gqn_model.runs  # noqa: F401  before memory is limited: torch takes gigabytes of addresses
+    import gqn_model.train.run  # noqa: F401  before memory is limited: torch takes gigabytes of addresses
 
     saved({})
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from made_scenes import SET, make_raw_folder, tree
 
-from gqn_data.stores.places import StorePath, place
+from gqn_data.io.paths import StorePath, place
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,15 +22,15 @@ import sys
 from pathlib import Path
 from gqn_data.convert import convert
 from gqn_data.errors import GQNError
-from gqn_data.index import index_raw_folder
-from gqn_data.stores.places import place
-from gqn_data.plan import Options
+from gqn_data.convert.index import index_raw_folder
+from gqn_data.io.paths import place
+from gqn_data.convert.plan import Options
 from gqn_data.render.request import Request
 from gqn_data.render.write import render_scene_set
-from gqn_data.arriving.rendered import render_containers
-from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.own_scenes.scene_writer import SceneWriter
-from gqn_data.source_files.raw_folders import open_raw_folder
+from gqn_data.convert.from_renderer import render_containers
+from gqn_data.schema.catalog import SCENE_SETS
+from gqn_data.convert.scene_writer import SceneWriter
+from gqn_data.sources.raw_folder import open_raw_folder
 from gqn_data.dataset import open_dataset
 SOURCE, TARGET, WORKERS = place(sys.argv[1]), place(sys.argv[2]), int(sys.argv[3])
 ROW = SCENE_SETS["%s"]

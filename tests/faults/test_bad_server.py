@@ -12,13 +12,13 @@ from fault_server import Fault, FaultServer
 from made_scenes import SET, make_raw_folder, tree
 
 from gqn_data.convert import convert
+from gqn_data.convert.plan import Options
 from gqn_data.download import download
+from gqn_data.download.retry import Patience
 from gqn_data.errors import GQNError
-from gqn_data.fetching.patience import Patience
-from gqn_data.plan import Options
-from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.stores import places
-from gqn_data.stores.places import place
+from gqn_data.io import paths
+from gqn_data.io.paths import place
+from gqn_data.schema.catalog import SCENE_SETS
 
 ROW = SCENE_SETS[SET]
 QUICK = Patience(tries=3, anew=2, sleep=lambda _: None)
@@ -76,7 +76,7 @@ def whole_files(root):
 @pytest.mark.parametrize("work", ["download", pytest.param(SLOW, marks=pytest.mark.slow)])
 def test_a_bad_answer_ends_in_the_right_bytes_or_in_words(work, fault, mirror, tmp_path, monkeypatch, faults):
     do, size = WORK[work]
-    monkeypatch.setitem(places._CLIENT, "read_timeout", timedelta(seconds=0.5))  # usually a minute
+    monkeypatch.setitem(paths._CLIENT, "read_timeout", timedelta(seconds=0.5))  # usually a minute
     tries = faults.tries(1)
     wrong = []
     with FaultServer(mirror) as server:

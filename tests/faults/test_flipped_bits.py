@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from made_scenes import SET, make_raw_folder, tree
 
-from gqn_data.caching.cache import ShardCache
+from gqn_data.cache.shard_cache import ShardCache
 from gqn_data.convert import convert
+from gqn_data.convert.index import index_raw_folder
+from gqn_data.convert.plan import Options
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import CorruptRecord, GQNError
-from gqn_data.index import index_raw_folder
-from gqn_data.manifest import FileRow
-from gqn_data.origin import Origin, claim
-from gqn_data.plan import Options
-from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.source_files.raw_folders import open_raw_folder
-from gqn_data.stores.places import Stat
-from gqn_data.verify import verify
+from gqn_data.inspect.verify import verify
+from gqn_data.io.paths import Stat
+from gqn_data.schema.catalog import SCENE_SETS
+from gqn_data.schema.manifest import FileRow
+from gqn_data.schema.origin import Origin, claim
+from gqn_data.sources.raw_folder import open_raw_folder
 
 VIEWS, RECORD_HEADER = 3, 12
 

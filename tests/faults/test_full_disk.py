@@ -13,24 +13,24 @@ from fault_server import FaultServer
 from made_scenes import SET, make_raw_folder, tree
 from small_disks import PAGE, CountedDisk, MountedDisk, small_disk
 
-from gqn_data import storage
-from gqn_data.arriving.fetched import convert_arriving
-from gqn_data.arriving.rendered import render_containers
-from gqn_data.caching.cache import ShardCache
+from gqn_data.cache.shard_cache import ShardCache
 from gqn_data.convert import convert
+from gqn_data.convert.from_bucket import convert_arriving
+from gqn_data.convert.from_renderer import render_containers
+from gqn_data.convert.index import index_raw_folder
+from gqn_data.convert.plan import Options
+from gqn_data.convert.scene_writer import SceneWriter
 from gqn_data.dataset import open_dataset
 from gqn_data.download import download
+from gqn_data.download.bucket import Bucket
 from gqn_data.errors import NoSpace
-from gqn_data.fetching.bucket import Bucket
-from gqn_data.index import index_raw_folder
-from gqn_data.manifest import read_manifest
-from gqn_data.own_scenes.scene_writer import SceneWriter
-from gqn_data.plan import Options
+from gqn_data.io import atomic
+from gqn_data.io.paths import place
 from gqn_data.render.request import Request
 from gqn_data.render.write import render_scene_set
-from gqn_data.scene_sets import SCENE_SETS
-from gqn_data.source_files.raw_folders import open_raw_folder
-from gqn_data.stores.places import place
+from gqn_data.schema.catalog import SCENE_SETS
+from gqn_data.schema.manifest import read_manifest
+from gqn_data.sources.raw_folder import open_raw_folder
 
 ROW = SCENE_SETS[SET]
 BETWEEN = (".partial", ".part", ".part.json", ".lock")  # names of files that are under way
@@ -147,7 +147,7 @@ def test_a_full_disk_is_told_and_the_work_is_ended_when_there_is_room(name, work
             try:
                 with monkeypatch.context() as patch:
                     if full % 2 == 0:  # else it would not begin
-                        patch.setattr(storage, "need_room", lambda *_: None)
+                        patch.setattr(atomic, "need_room", lambda *_: None)
                     do(work, root)
             except NoSpace as error:
                 said = str(error)
@@ -191,11 +191,11 @@ def test_both_kinds_of_small_disks_fill_up(tmp_path):
             continue
         try:
             disk.resize(3 * PAGE)
-            with pytest.raises(NoSpace, match="the disk is full"), storage.writing(disk.folder / "x") as file:
+            with pytest.raises(NoSpace, match="the disk is full"), atomic.writing(disk.folder / "x") as file:
                 file.write(bytes(10 * PAGE))
             assert tree(disk.folder) == {}
             disk.resize(20 * PAGE)
-            with storage.writing(disk.folder / "x") as file:
+            with atomic.writing(disk.folder / "x") as file:
                 file.write(bytes(10 * PAGE))
             assert disk.used() >= 10 * PAGE
         finally:
@@ -233,8 +233,8 @@ def small_config():
 def test_a_training_on_a_full_disk_goes_on_and_ends_as_it_would_have(tmp_path, monkeypatch, faults):
     import torch
 
-    from gqn_model.checkpointing.checkpoints import load_checkpoint
-    from gqn_model.runs import resume_run, start_run
+    from gqn_model.checkpoint.checkpoint import load_checkpoint
+    from gqn_model.train.run import resume_run, start_run
 
     raw = make_raw_folder(tmp_path / SET, train=(20,), test=(4,))
     shards = str(convert(raw, ROW, tmp_path, Work.options("numpy"))[0].folder)

@@ -24,7 +24,7 @@ def run_cases(names, folder):
     # One arena: each thread would reserve 64 MiB of addresses of its own, which count here as memory.
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")]),
         "MALLOC_ARENA_MAX": "1",
     }
     while left:

@@ -11,7 +11,7 @@ import pytest
 from jobs import JOBS, Bench, make_source
 from processes import wait_until
 
-from gqn_data.stores.places import StorePath
+from gqn_data.io.paths import StorePath
 
 QUICK = {"convert"}
 

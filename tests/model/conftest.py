@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from synthetic import scenes_of, small
 
-from gqn_data import images
-from gqn_data.index import index_raw_folder
-from gqn_data.scene_sets import SPLITS, find_scene_set
-from gqn_data.source_files.raw_folders import open_raw_folder
-from gqn_data.tfrecords import RecordWriter, serialize_example
-from gqn_model.runs import start_run
+from gqn_data.convert.index import index_raw_folder
+from gqn_data.schema import jpeg
+from gqn_data.schema.catalog import SPLITS, find_scene_set
+from gqn_data.sources.raw_folder import open_raw_folder
+from gqn_data.tfrecord.framing import RecordWriter, serialize_example
+from gqn_model.train.run import start_run
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with path.open("wb") as file:
             writer = RecordWriter(file)
             for scene in range(count):
-                encoded = [images.encode(frame, 90) for frame in frames[scene].numpy()]
+                encoded = [jpeg.encode(frame, 90) for frame in frames[scene].numpy()]
                 writer.write(serialize_example(encoded, cameras[scene].astype(np.float32)))
     index_raw_folder(open_raw_folder(folder, row))
     return folder

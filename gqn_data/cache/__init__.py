@@ -1,0 +1,1 @@
+"""Local copies of the shards of datasets in object stores: directory, cache, prefetching, policy."""

@@ -1,0 +1,630 @@
+"""The command `gqn-data`. A command parses its options, calls one function and prints the result.
+
+Heavy imports happen inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gqn_data.cli_options import FAILED, SETTINGS, Commands, PlaceType, answer, json_option, say
+from gqn_data.errors import OptionError
+from gqn_data.io.paths import Place
+from gqn_data.schema.catalog import SCENE_SETS, SPLITS
+from gqn_data.version import VERSION
+
+if TYPE_CHECKING:
+    from gqn_data.convert.destination import Conversion
+
+
+def cluster(scheduler: str | None, workers: int | None) -> Any:
+    """The cluster that `--scheduler` names, as an executor for as long as the block lasts; None without it."""
+    if scheduler is None:
+        return contextlib.nullcontext()
+    if workers is not None:
+        raise click.UsageError("--workers are processes of this machine; a cluster has its own: leave out one of both")
+    from gqn_data.executors.dask import connect
+
+    return connect(scheduler, say)
+
+
+_root = click.option(
+    "--root", type=PlaceType(), help="The data root, a folder or a URL.  [default: $GQN_DATA, else ./data]"
+)
+_set = click.option("--set", "set_name", help="The scene set, where the folder's name does not tell it.")
+_workers = click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: one a core]")
+_scheduler = click.option(
+    "--scheduler", metavar="ADDRESS", help="Work on a Dask cluster: tcp://host:port, or a scheduler file."
+)
+
+
+def _part_of(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+    from gqn_data.executors.job_array import Part
+
+    return None if value is None else Part.parse(value)
+
+
+_part = click.option(
+    "--shard", "part", metavar="I/N", callback=_part_of, help="One part of N, from 0, for job arrays: 0/8 ... 7/8."
+)
+_files = click.option("--files", help="Numbers of the source files to fetch: 1-20 or 3,7-9.  [default: all]")
+_base_url = click.option(
+    "--base-url", help="A mirror to fetch from.  [default: $GQN_BASE_URL, else the set's public bucket]"
+)
+_split = click.option("--split", type=click.Choice(SPLITS), help="One split only.  [default: both]")
+
+
+@click.group("gqn-data", cls=Commands, context_settings=SETTINGS)
+@click.version_option(VERSION, prog_name="gqn-data")
+def main() -> None:
+    """Make, convert, check and look at GQN scene sets.
+
+    SET is a scene set's name or alias (see `gqn-data list`); PATH is the folder of a dataset, or a folder of
+    TFRecords with train/ and test/ in it.
+    """
+
+
+@main.command("list")
+@click.option("--names", is_flag=True, help="Only the names, one a line.")
+@click.option("--rendered", is_flag=True, help="Only the sets that `gqn-data render` makes.")
+@json_option
+def list_sets(names: bool, rendered: bool, as_json: bool) -> None:
+    """List the scene sets: what is expected of each."""
+    from dataclasses import asdict
+
+    from gqn_data.io.atomic import human_bytes
+    from gqn_data.render import RENDERERS
+
+    listed = [row for row in SCENE_SETS.values() if not rendered or row.name in RENDERERS]
+    if names:
+        answer([row.name for row in listed], [row.name for row in listed], as_json=as_json)
+        return
+    rows = [("set", "aliases", "frame", "views", "scenes (train + test)", "files", "TFRecords", "rendered")]
+    for row in listed:
+        scenes = [
+            f"{facts.scenes:,}{'' if facts.settled else '?'}" if facts.scenes else "?"
+            for facts in (row.train, row.test)
+        ]
+        rows.append(
+            (
+                row.name + ("" if row.settled else " *"),
+                ", ".join(row.aliases),
+                f"{row.frame_size}x{row.frame_size}",
+                str(row.views),
+                " + ".join(scenes),
+                f"{row.train.files} + {row.test.files}",
+                human_bytes(row.raw_bytes) if row.raw_bytes else "?",
+                "yes" if row.name in RENDERERS else "no",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    lines += ["?: sources disagree, or do not say", "*: of E-GQN; availability unsettled"]
+    answer([asdict(row) | {"rendered": row.name in RENDERERS} for row in listed], lines, as_json=as_json)
+
+
+@main.command()
+@click.argument("source", metavar="SET|PATH")
+@_set
+@_root
+@json_option
+def info(source: str, set_name: str | None, root: Place | None, as_json: bool) -> None:
+    """Tell what a dataset or a folder of TFRecords is."""
+    from gqn_data.formats import WRITABLE
+    from gqn_data.inspect.info import describe
+    from gqn_data.io.atomic import data_root
+    from gqn_data.sources.raw_folder import locate_either
+
+    found = describe(*locate_either(source, data_root(root), set_name, WRITABLE))
+    answer(found.manifest.to_json(), found.lines(), as_json=as_json)
+
+
+@main.command()
+@click.argument("source", metavar="SET|PATH")
+@_set
+@_root
+@click.option("--deep", is_flag=True, help="Decode every frame, too.")
+@_workers
+@_scheduler
+@_part
+@json_option
+def verify(
+    source: str,
+    set_name: str | None,
+    root: Place | None,
+    deep: bool,
+    workers: int | None,
+    scheduler: str | None,
+    part: Any,
+    as_json: bool,
+) -> None:
+    """Check a dataset against its checksums, or TFRecords record by record.
+
+    Every fault is told, one a line; exit status 1 if there are any.
+    """
+    from dataclasses import asdict
+
+    from gqn_data.formats import WRITABLE
+    from gqn_data.inspect.verify import verify as verify_folder
+    from gqn_data.io.atomic import data_root, human_bytes
+    from gqn_data.sources.raw_folder import locate_either
+
+    folder, scene_set = locate_either(source, data_root(root), set_name, WRITABLE)
+    with cluster(scheduler, workers) as executor:
+        found = verify_folder(folder, scene_set, deep=deep, workers=workers, executor=executor, part=part)
+    decoded = f", {found.frames:,} frames decoded" if deep else ""
+    verdict = f"{len(found.faults)} faults" if found.faults else "all good"
+    lines = [*found.faults, f"{found.files:,} files, {human_bytes(found.bytes)}{decoded}: {verdict}"]
+    lines += [f"to fetch them again: {command}" for command in found.fetch_again]
+    answer(asdict(found), lines, as_json=as_json)
+    if found.faults:
+        sys.exit(FAILED)
+
+
+@main.command()
+@click.argument("source", metavar="SET|PATH")
+@_set
+@_root
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The picture: .png or .jpg.")
+@click.option("--split", type=click.Choice(SPLITS), help="Which split.  [default: train]")
+@click.option("--scenes", "rows", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows.")
+@click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="The first scene shown.")
+@click.option("--views", "columns", type=click.IntRange(1, 100), default=10, show_default=True, help="Columns.")
+@click.option("--scale", type=click.IntRange(1, 16), default=1, show_default=True, help="Enlarge frames.")
+def view(
+    source: str,
+    set_name: str | None,
+    root: Place | None,
+    output: Path,
+    split: Any,
+    rows: int,
+    first: int,
+    columns: int,
+    scale: int,
+) -> None:
+    """Write a contact sheet: scenes as rows, views as columns."""
+    from gqn_data.dataset import open_dataset
+    from gqn_data.formats import WRITABLE
+    from gqn_data.inspect.contact_sheet import contact_sheet, write_picture
+    from gqn_data.io.atomic import data_root
+    from gqn_data.sources.raw_folder import locate_dataset
+
+    dataset = open_dataset(locate_dataset(source, data_root(root), set_name, WRITABLE), split)
+    scenes = range(first, min(first + rows, max(len(dataset), first + 1)))
+    write_picture(contact_sheet(dataset, scenes, columns, scale), output)
+    click.echo(output)
+
+
+@main.command()
+@click.argument("source", metavar="SET|PATH")
+@_set
+@_root
+@click.option("--on-corrupt", type=click.Choice(["fail", "skip"]), default="fail", show_default=True)
+@_workers
+@_scheduler
+@json_option
+def index(
+    source: str,
+    set_name: str | None,
+    root: Place | None,
+    on_corrupt: Any,
+    workers: int | None,
+    scheduler: str | None,
+    as_json: bool,
+) -> None:
+    """Make TFRecords trainable in place: check every record and note where each frame lies."""
+    from gqn_data.convert.index import index_raw_folder
+    from gqn_data.executors.pool import usable_cores
+    from gqn_data.inspect.info import describe
+    from gqn_data.io.atomic import data_root
+    from gqn_data.sources.raw_folder import locate, open_raw_folder
+
+    folder, scene_set = locate(source, data_root(root), set_name)
+    raw = open_raw_folder(folder, scene_set)
+    with cluster(scheduler, workers) as executor:
+        index_raw_folder(raw, on_corrupt=on_corrupt, workers=workers or usable_cores(), executor=executor)
+    found = describe(folder, scene_set)
+    answer(found.manifest.to_json(), found.lines(), as_json=as_json)
+
+
+@main.command()
+@click.argument("source", metavar="SET|PATH")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["zarr", "numpy", "webdataset", "tfrecord"]),
+    multiple=True,
+    default=("zarr",),
+    show_default=True,
+    help="What to write; may be given more than once.",
+)
+@_set
+@_root
+@click.option("--out", type=PlaceType(), help="Where to write: a data root, or its URL.  [default: --root]")
+@click.option("--frames", type=click.Choice(["jpeg", "raw"]), help="How frames are kept.  [default: as they are]")
+@click.option("--jpeg-quality", type=click.IntRange(1, 100), help="Make JPEGs of decoded frames.")
+@_split
+@click.option("--limit", type=click.IntRange(1), help="At most so many scenes of each split.")
+@click.option("--on-corrupt", type=click.Choice(["fail", "skip"]), default="fail", show_default=True)
+@click.option("--shard-mb", type=click.IntRange(1), default=256, show_default=True, help="About so many MiB a shard.")
+@_workers
+@_scheduler
+@_part
+@click.option("--fetch", is_flag=True, help="Fetch source files that are not here, though some are.")
+@_files
+@_base_url
+@click.option("--keep-raw", is_flag=True, help="Keep the source files that are fetched.")
+@click.option(
+    "--window-gb",
+    type=click.FloatRange(0, min_open=True),
+    help="About so much of them on the disk at once.  [default: a few shards]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a dataset that is there.")
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@json_option
+def convert(
+    source: str,
+    formats: tuple[str, ...],
+    set_name: str | None,
+    root: Place | None,
+    out: Place | None,
+    frames: Any,
+    jpeg_quality: int | None,
+    split: Any,
+    limit: int | None,
+    on_corrupt: Any,
+    shard_mb: int,
+    workers: int | None,
+    scheduler: str | None,
+    part: Any,
+    fetch: bool,
+    files: str | None,
+    base_url: str | None,
+    keep_raw: bool,
+    window_gb: float | None,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Convert TFRecords, or any dataset, to zarr, numpy, WebDataset or TFRecord shards.
+
+    JPEG bytes are copied as they are; nothing is lost. Interrupted, the same command goes on where it was. A SET of
+    which no source file is in the data root is fetched while it is converted: a window of its files is on the disk.
+    """
+    from gqn_data.convert.plan import Options
+    from gqn_data.convert.resolve_source import convert_supply, find_supply
+    from gqn_data.convert.run import convert_part, plan_only
+    from gqn_data.download.bucket import parse_files
+    from gqn_data.io.atomic import data_root, human_bytes
+
+    options = Options(
+        formats=tuple(dict.fromkeys(formats)),
+        frames=frames,
+        jpeg_quality=jpeg_quality,
+        splits=(split,) if split else None,
+        limit=limit,
+        on_corrupt=on_corrupt,
+        overwrite=overwrite,
+        shard_bytes=shard_mb << 20,
+        workers=workers,
+    )
+    target = out if out is not None else data_root(root)
+    wanted = None if files is None else parse_files(files)
+    asked = fetch or keep_raw or wanted is not None
+    supply = find_supply(source, data_root(root), target, set_name, base_url=base_url, fetch=asked)
+    folder, scene_set = supply.folder, supply.scene_set
+    if supply.bucket is not None and (dry_run or part is not None):
+        raise OptionError(
+            f"{scene_set.name} would be fetched while it is converted, which neither --dry-run nor "
+            f"--shard can do; fetch it first with: gqn-data download {scene_set.name}"
+        )
+    if dry_run:
+        plans = plan_only(folder, scene_set, target, options)
+        answer(
+            [{"folder": str(p.folder), "shards": len(p.places), "bytes": p.stored_bytes} for p in plans],
+            [f"{p.folder}: {len(p.places)} shards, about {human_bytes(p.stored_bytes)}" for p in plans],
+            as_json=as_json,
+        )
+        return
+    if part is not None:
+        with cluster(scheduler, workers) as executor:
+            parts = convert_part(folder, scene_set, target, options, part, say, executor=executor)
+        answer(
+            [{**vars(row), "folder": str(row.folder)} for row in parts],
+            [
+                f"{row.folder}: part {part}, {row.written} shards written, {row.kept} kept; "
+                f"{row.done} of all {row.shards} are there"
+                for row in parts
+            ],
+            as_json=as_json,
+        )
+        return
+    with cluster(scheduler, workers) as executor:
+        done = convert_supply(
+            supply,
+            target,
+            options,
+            say,
+            files=wanted,
+            keep_raw=keep_raw,
+            window=None if window_gb is None else int(window_gb * 1e9),
+            executor=executor,
+        )
+    answer(_datasets_json(done), _datasets_lines(done), as_json=as_json)
+
+
+def _datasets_json(done: Sequence[Conversion]) -> list[dict[str, Any]]:
+    return [{"folder": str(result.folder), **result.manifest.to_json()} for result in done]
+
+
+def _datasets_lines(done: Sequence[Conversion]) -> list[str]:
+    """A line for each dataset that was written."""
+    from gqn_data.io.atomic import human_bytes
+
+    lines = []
+    for result in done:
+        manifest = result.manifest
+        scenes = sum(row.scenes for row in manifest.splits.values())
+        size = human_bytes(sum(row.bytes for row in manifest.all_files()))
+        rate = f", {scenes / result.seconds:,.0f} scenes/s" if result.written and not result.kept else ""
+        skipped = sum(len(source.skipped) for row in manifest.splits.values() for source in row.sources)
+        left_out = f"; {skipped} corrupt records left out (listed in the manifest)" if skipped else ""
+        lines.append(f"{result.folder}: {scenes:,} scenes, {size}{rate}{left_out}")
+    return lines
+
+
+@main.command()
+@click.argument("scene_set", metavar="SET")
+@click.option("--scenes", type=int, required=True, help="How many scenes, over both splits unless --split is given.")
+@_root
+@click.option("--split", type=click.Choice(SPLITS), help="All in one split.  [default: nine to one]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
+@click.option("--size", type=int, help="Frame size in pixels, 16 to 512.  [default: the set's]")
+@click.option("--views", type=int, help="Views a scene, 1 to 1000.  [default: the set's]")
+@click.option("--jpeg-quality", "quality", type=int, default=95, show_default=True, help="Of the frames, 1 to 100.")
+@click.option("--supersample/--no-supersample", default=True, show_default=True, help="Four rays a pixel, or one.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["tfrecord", "zarr", "numpy", "webdataset"]),
+    multiple=True,
+    default=("tfrecord",),
+    show_default=True,
+    help="What to write; may be given more than once. TFRecords stay behind only where they are asked for.",
+)
+@click.option("--shard-mb", type=click.IntRange(1), default=256, show_default=True, help="About so many MiB a shard.")
+@click.option("--overwrite", is_flag=True, help="Replace a dataset that is there; not TFRecords.")
+@_workers
+@_scheduler
+@_part
+@json_option
+def render(
+    scene_set: str,
+    scenes: int,
+    root: Place | None,
+    split: Any,
+    seed: int,
+    size: int | None,
+    views: int | None,
+    quality: int,
+    supersample: bool,
+    formats: tuple[str, ...],
+    shard_mb: int,
+    overwrite: bool,
+    workers: int | None,
+    scheduler: str | None,
+    part: Any,
+    as_json: bool,
+) -> None:
+    """Render scenes in DeepMind's schema: as TFRecords under their file names, or straight into a dataset.
+
+    No download needed. The same seed gives the same scenes. Interrupted, the same command goes on where it was.
+    """
+    from gqn_data.convert.from_renderer import render_formats
+    from gqn_data.convert.plan import Options
+    from gqn_data.io.atomic import data_root
+    from gqn_data.render.request import Request
+
+    request = Request.of(
+        scene_set,
+        scenes=scenes,
+        split=split,
+        seed=seed,
+        frame_size=size,
+        views=views,
+        quality=quality,
+        supersample=supersample,
+    )
+    options = Options(
+        formats=tuple(dict.fromkeys(formats)), overwrite=overwrite, shard_bytes=shard_mb << 20, workers=workers
+    )
+    with cluster(scheduler, workers) as executor:
+        report, done = render_formats(request, data_root(root), options, say, part=part, executor=executor)
+    value: Any = _datasets_json(done)
+    lines = _datasets_lines(done)
+    if report is not None:
+        value = {**report._asdict(), "folder": str(report.folder)} | ({"datasets": value} if done else {})
+        rate = f", {report.frames / report.seconds:,.0f} frames/s" if report.frames else ""
+        files = f"files written {report.files_written}, kept {report.files_kept}"
+        lines.insert(0, f"{report.folder}: {report.scenes:,} scenes; {files}{rate}")
+    answer(value, lines, as_json=as_json)
+
+
+@main.command()
+@click.argument("scene_set", metavar="SET")
+@_root
+@_split
+@_files
+@click.option("--limit", type=click.IntRange(1), help="No more files of each split than hold so many scenes.")
+@click.option("--workers", type=click.IntRange(1, 64), default=4, show_default=True, help="Files fetched at once.")
+@_base_url
+@click.option("--recheck", is_flag=True, help="Read the files that are there, too; fetch the damaged ones again.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds without a byte until it is tried again.",
+)
+@json_option
+def download(
+    scene_set: str,
+    root: Place | None,
+    split: Any,
+    files: str | None,
+    limit: int | None,
+    workers: int,
+    base_url: str | None,
+    recheck: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Fetch a set's TFRecords from the public bucket, or a mirror of it, and check every record.
+
+    A file is there whole, or not at all. Interrupted, the same command goes on in the middle of a file; what is there
+    is not fetched again.
+    """
+    from gqn_data.download import download as download_set
+    from gqn_data.download.bucket import parse_files
+    from gqn_data.io.atomic import data_root, human_bytes
+    from gqn_data.schema.catalog import find_scene_set
+
+    done = download_set(
+        find_scene_set(scene_set),
+        data_root(root),
+        split=split,
+        files=None if files is None else parse_files(files),
+        limit=limit,
+        workers=workers,
+        base_url=base_url,
+        recheck=recheck,
+        timeout=timeout,
+        say=say,
+    )
+    rate = f", {human_bytes(done.bytes / done.seconds)}/s" if done.bytes else ""
+    fetched = f"{len(done.fetched):,} files fetched, {done.scenes:,} scenes, {human_bytes(done.bytes)}{rate}"
+    answer(done.to_json(), [f"{done.folder}: {fetched}; {done.kept:,} files were there"], as_json=as_json)
+
+
+def _context_of(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | str | None:
+    if value is None or value == "all":
+        return value
+    low, _, high = value.partition("-")
+    if not low.isdecimal() or not (high or low).isdecimal():
+        raise click.BadParameter(f"{value!r}; expected a number, as 5, two, as 1-5, or all")
+    return int(low), int(high or low)
+
+
+def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[int] | None:
+    if value is None:
+        return None
+    counts = value.split(",")
+    if not all(count.isdecimal() and int(count) <= 1024 for count in counts):
+        raise click.BadParameter(f"{value!r}; expected numbers, as 0,1,2,4")
+    return [int(count) for count in counts]
+
+
+@main.command()
+@click.argument("source", metavar="SET|PATH")
+@_set
+@_root
+@click.option("--split", type=click.Choice(SPLITS), help="Which split.  [default: train]")
+@click.option("--batch-size", type=click.IntRange(1), default=36, show_default=True, help="Scenes in a batch.")
+@click.option(
+    "--context", metavar="N|LOW-HIGH|all", callback=_context_of, help="Context views.  [default: as `gqn train`]"
+)
+@click.option(
+    "--workers",
+    metavar="0,1,2...",
+    callback=_counts_of,
+    help="Numbers of workers to measure.  [default: several up to the cores]",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), default=3.0, show_default=True, help="Of each measurement."
+)
+@click.option(
+    "--step-ms",
+    "steps_ms",
+    type=click.FloatRange(0, min_open=True),
+    multiple=True,
+    help="Time of your training step, to be told how many workers it needs; repeatable.  [default: several]",
+)
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a picture: .png or .jpg. Needs matplotlib.")
+@json_option
+def bench(
+    source: str,
+    set_name: str | None,
+    root: Place | None,
+    split: Any,
+    batch_size: int,
+    context: tuple[int, int] | str | None,
+    workers: list[int] | None,
+    seconds: float,
+    steps_ms: tuple[float, ...],
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure the loader on your data and machine, beside bare decoding, and say how many workers you need."""
+    from gqn_data.bench.advice import STEPS_MS
+    from gqn_data.bench.measure import bench as measure
+    from gqn_data.bench.plot import check_plot, write_plot
+    from gqn_data.formats import WRITABLE
+    from gqn_data.io.atomic import data_root
+    from gqn_data.sources.raw_folder import locate_dataset
+
+    if plot is not None:
+        check_plot(plot)
+    path = locate_dataset(source, data_root(root), set_name, WRITABLE)
+    found = measure(
+        path,
+        split=split,
+        batch_size=batch_size,
+        context=context,
+        workers=workers,
+        seconds=seconds,
+        steps_ms=steps_ms or STEPS_MS,
+        say=say,
+    )
+    if plot is not None:
+        write_plot(found, plot)
+    answer(found.to_json(), found.lines(), as_json=as_json)
+
+
+@main.command()
+@click.option(
+    "--cache",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="The folder of the copies.  [default: $GQN_CACHE, else ~/.cache/gqn-toolkit]",
+)
+@click.option("--verify", "verifies", is_flag=True, help="Compute every checksum; remove damaged copies.")
+@click.option("--clear", is_flag=True, help="Remove all copies.")
+@json_option
+def cache(folder: Path | None, verifies: bool, clear: bool, as_json: bool) -> None:
+    """Tell what the cache of remote shards holds; check it, or empty it.
+
+    Safe while trainings use it: they fetch again what they miss.
+    """
+    from gqn_data.cache.directory import Copies
+    from gqn_data.cache.shard_cache import default_folder
+    from gqn_data.io.atomic import human_bytes
+
+    copies = Copies(folder or default_folder(), 0)
+    faults = copies.verify() if verifies else []
+    removed = copies.clear() if clear and copies.files.exists() else (0, 0)
+    entries = copies.entries()
+    size = sum(entry.size for entry in entries)
+    found: dict[str, Any] = {"folder": str(copies.folder), "files": len(entries), "bytes": size, "faults": faults}
+    lines = [*faults, f"{copies.folder}: {len(entries):,} files, {human_bytes(size)}"]
+    if clear:
+        found |= {"removed_files": removed[0], "removed_bytes": removed[1]}
+        lines.append(f"removed {removed[0]:,} files, {human_bytes(removed[1])}")
+    answer(found, lines, as_json=as_json)
+    if faults:
+        sys.exit(FAILED)

@@ -1,0 +1,1 @@
+"""Read-only commands on a dataset: verify, info and contact sheets."""

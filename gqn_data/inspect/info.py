@@ -1,0 +1,102 @@
+"""What a dataset or a raw folder is, for people and for programs. Reads no frame.
+
+Imports `converting`, `manifest`, `source_files`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gqn_data.convert.index import index_source_files
+from gqn_data.convert.mirror import mirror_manifest, open_mirror
+from gqn_data.errors import SourceMissing
+from gqn_data.io.paths import Place, StorePath
+from gqn_data.schema.catalog import SceneSet
+from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, SplitRow, read_manifest
+from gqn_data.sources.npy_mirror import is_mirror
+from gqn_data.sources.raw_folder import open_raw_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What lies in a folder.
+
+    Attributes:
+        folder: the folder.
+        manifest: what its manifest says; of a raw folder without one, what its files' framing tells.
+        indexed: false for a raw folder without an index.
+        bytes: size of all its files.
+    """
+
+    folder: Place
+    manifest: Manifest
+    indexed: bool
+    bytes: int
+
+    def lines(self) -> list[str]:
+        """The description as text."""
+        from gqn_data.io.atomic import human_bytes
+
+        manifest, frames = self.manifest, self.manifest.frames
+        origin = manifest.origin
+        details = ", ".join(f"{key} {value}" for key, value in origin.details.items())
+        kept = {"jpeg": "JPEG", "raw": "decoded"}[frames.encoding]
+        quality = f" at quality {frames.jpeg_quality}" if frames.jpeg_quality else ""
+        decoder = f", by {frames.decoder}" if frames.decoder else ""
+        lines = [
+            f"{'scene set':<10} {manifest.scene_set}",
+            f"{'format':<10} {manifest.format}{'' if self.indexed else ', not indexed'}",
+            f"{'origin':<10} {origin.kind}{f' ({details})' if details else ''}",
+            f"{'frames':<10} {frames.views} views of {frames.width}x{frames.height}, {kept}{quality}{decoder}",
+            f"{'cameras':<10} {', '.join(manifest.cameras.fields)}; {_angles(manifest)}",
+            f"{'size':<10} {human_bytes(self.bytes)}",
+        ]
+        for name, split in manifest.splits.items():
+            skipped = sum(len(source.skipped) for source in split.sources)
+            lines.append(
+                f"{name:<10} {split.scenes:,} scenes in {len(split.shards)} shards"
+                + _of_the_whole(split)
+                + (f"; {skipped} corrupt records left out" if skipped else "")
+            )
+        if manifest.limit is not None:
+            lines.append(f"{'limit':<10} {manifest.limit:,} scenes of each split")
+        return lines
+
+
+def _angles(manifest: Manifest) -> str:
+    angles = manifest.cameras.angles
+    return "nobody says what they are" if angles == "undocumented" else f"angles in {angles}"
+
+
+def _of_the_whole(split: SplitRow) -> str:
+    """How much of the whole set a split holds, where anybody knows."""
+    text = f"; source files {len(split.sources):,} of {split.expected_files:,}" if split.expected_files else ""
+    return text + (f", whole set {split.expected_scenes:,} scenes" if split.expected_scenes else "")
+
+
+def describe(folder: Place, scene_set: SceneSet) -> Description:
+    """What lies in a folder.
+
+    Args:
+        folder: of a dataset, or a raw folder.
+        scene_set: the set that it holds.
+
+    Raises:
+        GQNError: there is nothing there, or the manifest cannot be used.
+    """
+    if (folder / MANIFEST_FILE).exists():
+        manifest, indexed = read_manifest(folder), True
+    elif is_mirror(folder):
+        manifest, indexed = mirror_manifest(open_mirror(folder, scene_set)), True
+    elif isinstance(folder, StorePath):
+        if folder.can_be_listed and any(name.endswith(".tfrecord") for name, _ in folder.files()):
+            raise SourceMissing(
+                f"{folder}: TFRecords without an index, and to count them all of them must be read; "
+                f"index them there with: gqn-data index {folder}"
+            )
+        manifest, indexed = read_manifest(folder), True  # says that there is none
+    else:
+        manifest, indexed = index_source_files(open_raw_folder(folder, scene_set), None), False
+    return Description(
+        folder=folder, manifest=manifest, indexed=indexed, bytes=sum(row.bytes for row in manifest.all_files())
+    )

@@ -1,0 +1,1 @@
+"""Order of scenes and choice of views, as pure functions of (seed, epoch, position)."""

@@ -1,0 +1,1 @@
+"""Files of a run: checkpoints, the best one, exported weights, and loading them."""

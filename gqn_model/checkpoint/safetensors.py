@@ -1,0 +1,158 @@
+"""Weights without the rest of a training: the network of a run as one safetensors file, and back.
+
+The file holds the tensors and, in the metadata of its header, one table as JSON: configuration, scene set, order of
+the pose's numbers, step, fingerprint, and a checksum of all that and of the tensors. A file from a stranger is
+checked, header first, before a network is made of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from gqn_data.errors import CheckpointError, OptionError
+from gqn_data.io import atomic, strict_json
+from gqn_model.checkpoint.checkpoint import POSE_ORDER, Step, load_checkpoint
+from gqn_model.checkpoint.validate import Shape, check_weights, network_shapes
+from gqn_model.config import Config, ModelConfig
+
+FORMAT = 1
+ENDING = ".safetensors"
+
+# All in one entry: the order of several is another in every file that safetensors writes.
+_KEY = "gqn"
+_MOST_FACTS = 1 << 16
+_TYPES = {"F32": "float32"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The weights of a network, and what is to be known for using them.
+
+    Attributes:
+        config: the network's.
+        step: training steps that they had.
+        scene_set: on which.
+        pose_order: the numbers of its poses, as `checkpoints.pose_order` tells them.
+        fingerprint: the dataset's.
+        tensors: the parameters by name, float32, on the CPU.
+    """
+
+    config: ModelConfig
+    step: int
+    scene_set: str
+    pose_order: str
+    fingerprint: str
+    tensors: dict[str, Tensor]
+
+
+def export_weights(run: Path, output: Path, step: Step = None) -> Path:
+    """Writes the weights of a run as a safetensors file and gives its path; the same run gives the same bytes.
+
+    Args:
+        run: the run's folder.
+        output: the file.
+        step: of which checkpoint, or the best; None: of the newest.
+
+    Raises:
+        OptionError: the file's ending is another.
+        CheckpointError: the folder is no run, or the checkpoint is absent or damaged.
+        NoSpace: the disk is full.
+    """
+    if output.suffix != ENDING:
+        raise OptionError(f"{output}: possible endings: {ENDING}")
+    checkpoint = load_checkpoint(run, step)
+    tensors = {name: value.contiguous() for name, value in checkpoint.model.items()}
+    facts = {
+        "format": FORMAT,
+        "step": checkpoint.step,
+        "scene_set": checkpoint.scene_set,
+        "pose_order": checkpoint.pose_order,
+        "fingerprint": checkpoint.fingerprint,
+        # The folder of a cache is the user's own affair.
+        "config": checkpoint.config.replaced({"cache": ""}).to_json(),
+    }
+    table = atomic.json_bytes({**facts, "sha256": _checksum(facts, tensors)}).decode()
+    with atomic.writing(output) as file:
+        file.write(save(tensors, {_KEY: table}))
+    return output
+
+
+def read_weights(path: Path) -> Weights:
+    """The weights that `export_weights` wrote.
+
+    Raises:
+        CheckpointError: the file is absent, something else, or not what was written.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; `gqn export RUN -o {path.name}` writes one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = _facts((file.metadata() or {}).get(_KEY))
+            model = facts["config"]["model"]
+            config = Config().replaced(model).model
+            found = {name: _shape(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118  it is no mapping
+            check_weights(found, network_shapes(config, len(found), path), path)
+            tensors = {name: file.get_tensor(name) for name in found}
+    except CheckpointError:
+        raise
+    except Exception as error:
+        reason = "".join(filter(str.isprintable, str(error).split("\n", 1)[0]))[:200]
+        kind = "safetensors" if isinstance(error, SafetensorError) else "weights of `gqn export`"
+        raise CheckpointError(f"{path}: cannot be read as {kind} ({reason}); export it again") from error
+    expected = facts.pop("sha256")
+    if _checksum(facts, tensors) != expected:
+        raise CheckpointError(f"{path}: damaged: not the weights whose checksum it tells; export or copy it again")
+    if not config.pose_numbers and facts["pose_order"] != POSE_ORDER:
+        raise CheckpointError(f"{path}: poses are {facts['pose_order']!r}, expected {POSE_ORDER!r}")
+    return Weights(
+        config=config,
+        step=facts["step"],
+        scene_set=facts["scene_set"],
+        pose_order=facts["pose_order"],
+        fingerprint=facts["fingerprint"],
+        tensors=tensors,
+    )
+
+
+_KINDS = {
+    "format": int,
+    "step": int,
+    "scene_set": str,
+    "pose_order": str,
+    "fingerprint": str,
+    "config": dict,
+    "sha256": str,
+}
+
+
+def _facts(text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise ValueError(f"no entry {_KEY!r} in its metadata")
+    if len(text) > _MOST_FACTS:
+        raise ValueError(f"metadata of {len(text)} characters, expected {_MOST_FACTS} at most")
+    facts = strict_json.parse_json(text.encode())
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise ValueError(f"format {str(facts)[:80]}, expected {FORMAT}")
+    for name, kind in _KINDS.items():
+        if not isinstance(facts.get(name), kind):
+            raise ValueError(f"its {name} is no {kind.__name__}")
+    return facts
+
+
+def _shape(part: Any) -> Shape:
+    return Shape(_TYPES.get(part.get_dtype(), part.get_dtype()), tuple(part.get_shape()))
+
+
+def _checksum(facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(atomic.json_bytes(facts))
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""Whether tensors from a file are the weights of a network: names, shapes, type. Nothing is computed with them here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gqn_data.errors import CheckpointError, OptionError
+from gqn_model.config import ModelConfig
+from gqn_model.model.gqn import GQN
+
+_REMEDY = "use the config that belongs to it, or the version that wrote it"
+_NAMED = 3
+
+
+class Shape(NamedTuple):
+    """What is known of a tensor before it is read: its type, as torch names it, and its size."""
+
+    dtype: str
+    size: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {'x'.join(map(str, self.size)) or 'scalar'}"
+
+
+def shape_of(value: Any) -> Shape:
+    """The shape of a tensor; of anything that is no plain tensor with numbers in it, one that fits nowhere."""
+    plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+    if not plain or value.is_quantized:
+        return Shape(type(value).__name__ + ", no plain tensor,", ())
+    return Shape(str(value.dtype).removeprefix("torch."), tuple(value.shape))
+
+
+def network_shapes(config: ModelConfig, most: int, where: object) -> dict[str, Shape]:
+    """The names and shapes of a network's parameters, in order; no memory is taken for them.
+
+    Args:
+        config: with the frame size settled.
+        most: tensors that there are; a configuration that asks for more cores than that is told, and not built.
+        where: the file, for the message.
+
+    Raises:
+        CheckpointError: no such network can be built.
+    """
+    if not config.shared_cores and config.core_steps > most:
+        raise CheckpointError(f"{where}: {config.core_steps} cores, and {most} tensors for them; {_REMEDY}")
+    try:
+        with torch.device("meta"):
+            model = GQN(config)
+    except (OptionError, RuntimeError, ValueError, OverflowError, TypeError) as error:
+        reason = str(error).split("\n", 1)[0][:200]
+        raise CheckpointError(f"{where}: no network can be built by its configuration ({reason})") from error
+    return {name: Shape(str(p.dtype).removeprefix("torch."), tuple(p.shape)) for name, p in model.named_parameters()}
+
+
+def check_weights(found: Mapping[Any, Shape], expected: Mapping[str, Shape], where: object) -> None:
+    """Returns where names and shapes are those that a network has.
+
+    Raises:
+        CheckpointError: they are others; the message says which.
+    """
+    wrong = [
+        f"{name} ({found[name]}, expected {shape})"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    faults = [
+        _count("missing", [name for name in expected if name not in found]),
+        _count("unexpected", [_printable(name) for name in found if name not in expected]),
+        _count("of another shape or type", wrong),
+    ]
+    if any(faults):
+        raise CheckpointError(f"{where}: not the weights of this network: {'; '.join(filter(None, faults))}; {_REMEDY}")
+
+
+def check_optimizer(value: Mapping[str, Any], expected: Mapping[str, Shape], where: object) -> None:
+    """Returns where an optimiser's state is one for a network of such parameters.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    shapes = list(expected.values())
+    try:
+        numbers = [number for group in value["param_groups"] for number in group["params"]]
+        if numbers != list(range(len(shapes))) or not set(value["state"]) <= set(numbers):
+            raise ValueError(f"it is of {len(numbers)} parameters, expected {len(shapes)}")
+        for number, held in value["state"].items():
+            for name, tensor in held.items():
+                found = shape_of(tensor)
+                if found.size not in ((), shapes[number].size) or found.dtype != "float32":
+                    raise ValueError(f"{_printable(name)} of parameter {number} is {found}, expected {shapes[number]}")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"{where}: not the optimiser's state of this network ({error}); {_REMEDY}") from error
+
+
+def _count(what: str, names: Iterable[str]) -> str:
+    names = list(names)
+    more = ", ..." if len(names) > _NAMED else ""
+    return f"{len(names)} {what}: {', '.join(names[:_NAMED])}{more}" if names else ""
+
+
+def _printable(name: object) -> str:
+    """A name from a file, as it may be shown in a message of one line."""
+    return "".join(filter(str.isprintable, str(name)))[:80]

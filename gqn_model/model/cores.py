@@ -1,0 +1,186 @@
+"""The recurrent cores of GQN, and the canvas they paint on. No sampling and no loss: those are in `model`.
+
+Here is what makes the network fast; every sum is the paper's, in another order. What each rewrite brings, and where
+it does not pay and so is not made, is in docs/decisions.md. How joined maps are convolved is in `convolutions`.
+
+Shapes: B samples, L steps, C cores (L of them, or 1 that all steps share), D channels of a state, U channels of
+the canvas, S channels of the input that stays the same from step to step, k the side of a kernel, h = w = H/4 the
+side of the maps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gqn_model.model.convolutions import convolve, convolve_constant, convolve_each, narrowed
+from gqn_model.model.distributions import wide
+from gqn_model.model.init import draw_gates
+
+
+class State(NamedTuple):
+    """The state of a ConvLSTM; both (B, D, h, w)."""
+
+    hidden: Tensor
+    cell: Tensor
+
+
+class ConvLSTM(nn.Module):
+    """C convolutional LSTMs whose gates read [state, moving input, static input].
+
+    A convolution of joined inputs is the sum of the convolutions of its parts. The part that reads the static input
+    is computed once; with a shared core that is L times less work.
+
+    Args:
+        moving: channels of the input that changes from step to step, the state not counted.
+        static: S.
+        hidden: D.
+        pose: where in the static input the pose begins, and its numbers.
+        kernel: side of the kernels, odd.
+        cores: C.
+        side: h.
+    """
+
+    def __init__(
+        self, moving: int, static: int, hidden: int, *, pose: tuple[int, int], kernel: int, cores: int, side: int
+    ) -> None:
+        super().__init__()
+        self.cores, self.side = cores, side
+        self.parts = [pose[1], static - sum(pose)]  # channels of pose and r
+        self.static = nn.Conv2d(static, cores * 4 * hidden, kernel, padding=kernel // 2)
+        shape = (4 * hidden, hidden + moving, kernel, kernel)
+        self.moving = nn.ParameterList(nn.Parameter(torch.empty(shape)) for _ in range(cores))
+        draw_gates([self.static.weight, *self.moving], self.static.bias, channels=hidden + moving + static, pose=pose)
+
+    def prepare(self, static: Tensor, frame: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The share of the static input in the gates of each core: C tensors (B, 4D, h, w).
+
+        Args:
+            static: pose and r, (B, _, h, w), or (B, _, 1, 1) where they are the same at every place.
+            frame: the part of the static input before that, (B, _, h, w); None: there is none.
+        """
+        weight, bias = self.static.weight, self.static.bias
+        assert bias is not None  # noqa: S101  made with one
+        if static.shape[2] != self.side:
+            of_frame, of_static = torch.split(weight, [weight.shape[1] - static.shape[1], static.shape[1]], 1)
+            gates = convolve_constant(static[:, :, 0, 0], of_static, self.side) + bias[:, None, None]
+            if frame is not None:
+                gates = gates + convolve([frame], of_frame)
+            return gates.chunk(self.cores, 1)
+        parts = [*([] if frame is None else [frame]), *torch.split(static, self.parts, 1)]
+        return convolve_each(parts, weight.chunk(self.cores), bias.chunk(self.cores))
+
+    def forward(self, weight: Tensor, state: State | None, moving: list[Tensor], prepared: Tensor) -> State:
+        """The state after one step.
+
+        Args:
+            weight: of the core, (4D, D + _, k, k), which reads [state, moving input].
+            state: the state before; None stands for zeros, which then cost nothing.
+            moving: the parts of the changing input, each (B, _, h, w), in order; leading parts that are all zero
+                may be left out where `state` is None, and so may all.
+            prepared: what `prepare` gave for this core.
+        """
+        parts = moving if state is None else [state.hidden, *moving]
+        gates = prepared
+        if parts:
+            # Zeros at the head of the input are left out together with the weights that would read them.
+            unread = weight.shape[1] - sum(part.shape[1] for part in parts)
+            gates = prepared + convolve(parts, weight[:, unread:] if unread else weight)
+        forget, enter, leave, new = gates.chunk(4, 1)
+        cell = torch.sigmoid(enter) * torch.tanh(new)
+        if state is not None:
+            cell = cell + torch.sigmoid(forget) * state.cell
+        return State(torch.sigmoid(leave) * torch.tanh(cell), cell)
+
+
+class Canvas(nn.Module):
+    """The canvas u (B, U, H, W), to which every step adds, which the inference core reads, and which is observed.
+
+    It is never built. What is added is linear in a state, and so is what is read and observed of that: two linear
+    maps composed into one, at a place of the map each. Kept are the states: with a shared core their sum (B, D, h, w),
+    with separate cores, whose maps differ, all of them (B, l D, h, w) after l steps. A shared core reads that sum by
+    weights into which the maps are composed once; with separate cores that would be l times as much to convolve, and
+    what is read is made first. Weights keep the shapes of the layers that the paper names.
+
+    Args:
+        hidden: D.
+        canvas: U.
+        cores: C.
+        shared: whether all steps share one core.
+    """
+
+    def __init__(self, hidden: int, canvas: int, cores: int, *, shared: bool) -> None:
+        super().__init__()
+        self.shared = shared
+        ups = [nn.ConvTranspose2d(hidden, canvas, 4, 4, bias=False) for _ in range(cores)]
+        # With separate cores the first reads an empty canvas: a weight for that would never learn, and would be the
+        # one parameter without a gradient, for which DDP would have to search.
+        first = 0 if shared else 1
+        downs = [nn.Conv2d(canvas, canvas, 4, 4) for _ in range(cores)]
+        self.up = nn.ParameterList(up.weight for up in ups)  # (D, U, 4, 4)
+        self.down = nn.ParameterList(down.weight for down in downs[first:])  # (U, U, 4, 4)
+        self.down_bias = nn.ParameterList(down.bias for down in downs)
+        self.observe_head = nn.Conv2d(canvas, 3, 1)
+
+    def maps(self) -> list[Tensor]:
+        """From the states to what the inference core reads of the canvas, (U, _) each; computed once a pass.
+
+        The first is for the canvas after one step; a shared core has one for all steps.
+        """
+        ups = [up.flatten(1) for up in self.up]  # (D, 16U)
+        downs = [down.flatten(1) for down in self.down]  # (U, 16U)
+        return [down @ torch.cat(ups[: at + 1]).T for at, down in enumerate(downs)]
+
+    def through(self, weights: Sequence[Tensor], maps: list[Tensor], side: int) -> tuple[list[Tensor], Tensor]:
+        """The inference core's weights for what `read` gives, and what reading an empty canvas adds to its gates.
+
+        Of a shared core that is added at every step, with separate ones to the first alone.
+
+        Args:
+            weights: of the inference core, (4D, _ + U, k, k) each, which read the canvas last.
+            maps: from `maps`.
+            side: h.
+
+        Returns:
+            As many weights, and a constant (1, 4D, h, w).
+        """
+        bias = self.down_bias[0]
+        constant = convolve_constant(bias[None], weights[0][:, -len(bias) :], side)
+        if not self.shared:
+            return [narrowed(weight) for weight in weights], constant
+        own = weights[0].shape[1] - len(bias)
+        before, of_canvas = torch.split(weights[0], [own, len(bias)], 1)
+        composed = torch.cat([before, torch.einsum("guyx,ud->gdyx", of_canvas, maps[0])], 1)
+        last = weights[0].is_contiguous(memory_format=torch.channels_last)
+        composed = composed.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        return [narrowed(composed)], constant
+
+    def add(self, canvas: Tensor | None, hidden: Tensor) -> Tensor:
+        """The canvas after a step added its state `hidden` (B, D, h, w); None stands for an empty one."""
+        if canvas is None:
+            return hidden
+        return canvas + hidden if self.shared else torch.cat([canvas, hidden], 1)
+
+    def read(self, maps: list[Tensor], step: int, canvas: Tensor) -> Tensor:
+        """What the inference core of a step is given of a canvas, by the weights of `through`: (B, U or D, h, w)."""
+        return (
+            canvas if self.shared else functional.conv2d(canvas, maps[step - 1][:, :, None, None], self.down_bias[step])
+        )
+
+    def observe(self, canvas: Tensor) -> Tensor:
+        """The mean of the frame that the canvas shows, (B, 3, H, W), in float32 or wider whatever autocast says."""
+        # torch's device `meta` has no autocast.
+        exact = contextlib.nullcontext() if canvas.is_meta else torch.autocast(canvas.device.type, enabled=False)
+        with exact:
+            head = self.observe_head.weight[:, :, 0, 0]  # (3, U)
+            maps = [torch.einsum("duyx,ou->oyxd", up, head).flatten(0, 2) for up in self.up]  # (3 * 16, D)
+            bias = self.observe_head.bias
+            assert bias is not None  # noqa: S101  made with one
+            cells = functional.conv2d(wide(canvas), torch.cat(maps, 1)[:, :, None, None])
+            frame: Tensor = functional.pixel_shuffle(cells, 4) + bias[:, None, None]
+            return frame

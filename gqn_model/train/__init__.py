@@ -1,0 +1,1 @@
+"""Training: the run, the trainer's loop, one optimisation step, ranks, metrics and schedules."""

@@ -1,0 +1,128 @@
+"""A trace of ten steps of a training: what the time goes into, operator by operator.
+
+In RUN/profile/: `steps-A-B.json.gz`, a Chrome trace for https://ui.perfetto.dev, and `steps-A-B.txt`, a table of the
+operators that cost most. Some steps go first, for the first ones load, compile and choose. Measuring changes no
+result. Imports torch. In the training:
+
+    profile = Profile(self.run, self.device, first=self.step, last=training.steps, wanted=training.profile)
+    with profile:
+        ...                   # the loop; at the end of each step:
+            profile.step()
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from gqn_data.errors import NoSpace
+from gqn_data.io import atomic
+
+STEPS = 10
+WARM_UP = 10
+# Lines of the table.
+_ROWS = 40
+
+
+class Profile:
+    """Records ten steps, after ten others where there are as many; of a training that ends before, what there was.
+
+    Args:
+        run: the run's folder.
+        device: where the training runs.
+        first: steps done before the loop.
+        last: step at which the loop ends.
+        wanted: whether anything is recorded at all.
+        steps: how many to record.
+        warm_up: how many go first; fewer where the training is too short for all.
+
+    Attributes:
+        written: the trace and the table; None as long as there are none.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        device: torch.device,
+        *,
+        first: int,
+        last: int,
+        wanted: bool = True,
+        steps: int = STEPS,
+        warm_up: int = WARM_UP,
+    ) -> None:
+        self._run, self._device, self._done = run, device, first
+        self._from = first + max(0, min(warm_up, last - first - steps))
+        self._to = self._from + steps
+        self._wanted = wanted
+        self._profiler: torch.profiler.profile | None = None
+        self.written: tuple[Path, Path] | None = None
+
+    def __enter__(self) -> Profile:
+        self._begin_if_due()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def step(self) -> None:
+        """Tells that a step is over."""
+        self._done += 1
+        if self._done == self._to:
+            self._end()
+        self._begin_if_due()
+
+    def _begin_if_due(self) -> None:
+        if not self._wanted or self._done != self._from:
+            return
+        self._wanted = False
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if self._device.type == "cuda":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+            torch.cuda.synchronize(self._device)
+        self._profiler = torch.profiler.profile(activities=activities)
+        try:
+            self._profiler.start()
+        except RuntimeError as error:  # another tool holds the counters of the device
+            self._profiler = None
+            sys.stderr.write(f"warning: no profile: {error} (training goes on)\n")
+
+    def _end(self) -> None:
+        if self._profiler is None:
+            return
+        profiler, self._profiler = self._profiler, None
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        try:
+            profiler.stop()
+            if self._done > self._from:
+                self._write(profiler)
+        except (RuntimeError, NoSpace) as error:
+            sys.stderr.write(f"warning: no profile: {error} (training goes on)\n")
+
+    def _write(self, profiler: torch.profiler.profile) -> None:
+        stem = self._run / "profile" / f"steps-{self._from + 1:08d}-{self._done:08d}"
+        by = f"self_{self._device.type}_time_total"
+        table = profiler.key_averages().table(sort_by=by, row_limit=_ROWS, max_name_column_width=60)
+        with atomic.writing(stem.with_suffix(".txt")) as file:
+            count = self._done - self._from
+            file.write(f"{count} steps on {self._device}, by time of its own; all times are sums\n\n{table}\n".encode())
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / "trace.json"
+            profiler.export_chrome_trace(str(plain))
+            with (
+                atomic.writing(stem.with_suffix(".json.gz")) as file,
+                gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,
+                plain.open("rb") as trace,
+            ):
+                shutil.copyfileobj(trace, packed)
+        self.written = stem.with_suffix(".json.gz"), stem.with_suffix(".txt")
+        sys.stderr.write(f"profile of {count} steps: {self.written[0]}, {self.written[1]}\n")

@@ -1,0 +1,1 @@
+"""Pictures of what a model predicts: grids, walks through a scene, video, learning curves."""

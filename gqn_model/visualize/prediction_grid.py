@@ -1,0 +1,107 @@
+"""Pictures of predictions: a grid with a column a scene, captions at its left, scaled up to be read at a glance.
+
+Takes tensors of frames, gives images of Pillow; writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from gqn_model.model.distributions import psnr
+from gqn_model.model.gqn import GQN
+from gqn_model.model.inputs import Inputs
+
+_MARGIN = 6
+_TEXT = 14
+_LEAST = 128  # pixels of a frame's side in the picture: small frames are enlarged to about this
+
+
+class Row(NamedTuple):
+    """One row of the grid.
+
+    Attributes:
+        caption: what stands at its left; a second line after a newline.
+        frames: (columns, 3, H, W) in [0, 1]; None in `shown` leaves a place empty.
+        shown: bool (columns,), where there is a frame.
+        notes: a text below each frame, or nothing.
+        gap: whether space is left above the row.
+    """
+
+    caption: str
+    frames: Tensor
+    shown: Sequence[bool] | None = None
+    notes: Sequence[str] | None = None
+    gap: bool = False
+
+
+def grid(title: str, rows: Sequence[Row]) -> Image.Image:
+    """The rows as one picture with a title."""
+    columns, _, height, width = rows[0].frames.shape
+    scale = max(1, round(_LEAST / height))
+    side_y, side_x = height * scale, width * scale
+    font = ImageFont.load_default(_TEXT)
+    left = _MARGIN * 2 + max(int(font.getlength(line)) for row in rows for line in row.caption.split("\n"))
+    note = _TEXT + 4
+    tall = sum(side_y + _MARGIN + note * bool(row.notes) + 3 * _MARGIN * row.gap for row in rows)
+    wide = max(left + columns * (side_x + _MARGIN), int(font.getlength(title)) + 2 * _MARGIN)
+    image = Image.new("RGB", (wide + _MARGIN, tall + 2 * _TEXT + _MARGIN), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((_MARGIN, _MARGIN), title, "black", font)
+    top = 2 * _TEXT
+    for row in rows:
+        top += 3 * _MARGIN * row.gap
+        draw.multiline_text((_MARGIN, top + side_y // 2 - _TEXT), row.caption, "black", font)
+        pixels = (row.frames.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+        for column in range(columns):
+            at = left + column * (side_x + _MARGIN)
+            if row.shown is None or row.shown[column]:
+                frame = Image.fromarray(np.ascontiguousarray(pixels[column].permute(1, 2, 0).numpy()))
+                image.paste(frame.resize((side_x, side_y), Image.Resampling.NEAREST), (at, top))
+            else:
+                draw.rectangle((at, top, at + side_x - 1, top + side_y - 1), "#eeeeee")
+            if row.notes:
+                draw.text((at, top + side_y + 1), row.notes[column], "black", font)
+        top += side_y + _MARGIN + note * bool(row.notes)
+    return image
+
+
+def prediction_picture(
+    model: GQN, inputs: Inputs, title: str, *, columns: int = 8, averaged: int = 16, samples: int = 2, seed: int = 0
+) -> Image.Image:
+    """Context views, then the truth, then below it what the prior predicts: its mean and samples.
+
+    Args:
+        model: the network.
+        inputs: a batch on the network's device; its first samples are shown.
+        title: a line above the picture.
+        columns: scenes shown.
+        averaged: samples whose mean is the prediction.
+        samples: samples shown.
+        seed: of the noise; the picture does not touch torch's own generator.
+    """
+    context, query, target = inputs
+    columns = min(columns, len(query))
+    context = type(context)(*(part[:columns] for part in context))
+    query, target = query[:columns], target[:columns]
+    drawn = model.sample(context, query, max(averaged, samples), seed)
+    mean = drawn[:averaged].mean(0)
+
+    def notes(frames: Tensor) -> list[str]:
+        errors = ((frames.clamp(0, 1) - target) ** 2).mean((1, 2, 3))
+        return [f"{value:.1f} dB" for value in psnr(errors).tolist()]
+
+    rows = [
+        Row(f"context {slot + 1}", context.frames[:, slot], context.mask[:, slot].tolist())
+        for slot in range(context.mask.shape[1])
+        if bool(context.mask[:, slot].any())
+    ]
+    rows.append(Row("ground\ntruth", target, gap=True))
+    rows.append(Row("prediction\n(prior mean)", mean, notes=notes(mean)))
+    rows.extend(Row(f"sample {k + 1}", drawn[k], notes=notes(drawn[k])) for k in range(samples))
+    return grid(title, rows)

@@ -1,0 +1,630 @@
+"""Any executor, and a real Dask cluster of several processes: the same bytes, whoever works and whoever is killed."""
+
+import multiprocessing
+import pickle
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from dask_cluster import DaskProcesses, command, environment
+from made_scenes import SET, make_raw_folder, tree
+from processes import wait_until
+from s3_server import environment as keys
+from worker_tasks import break_off, fail_at_three, slowly
+
+from gqn_data import errors
+from gqn_data.cli import main as gqn_data
+from gqn_data.convert import convert, shard_task
+from gqn_data.convert.index import index_raw_folder
+from gqn_data.convert.plan import Options
+from gqn_data.convert.shard_task import write_shard
+from gqn_data.errors import ClusterError, CorruptRecord, DestinationError, GQNError, OptionError, WorkerLost
+from gqn_data.executors import dask
+from gqn_data.executors import pool as executor_pool
+from gqn_data.executors.pool import Call, Cluster, LentExecutor, map_in_order, pool, run_call
+from gqn_data.formats import WRITABLE
+from gqn_data.inspect.verify import verify
+from gqn_data.io import atomic
+from gqn_data.io.paths import place
+from gqn_data.render.write import render_scene_set
+from gqn_data.schema.catalog import SCENE_SETS
+from gqn_data.schema.manifest import read_manifest
+from gqn_data.sources.raw_folder import open_raw_folder
+
+ROW = SCENE_SETS[SET]
+SMALL = 3000  # bytes a shard: one scene or two
+
+# Convert into many small shards, which the command has no option for.
+DRIVER = """
+import sys
+from pathlib import Path
+from gqn_data.executors.dask import connect
+from gqn_data.convert import convert
+from gqn_data.errors import GQNError
+from gqn_data.convert.plan import Options
+from gqn_data.schema.catalog import SCENE_SETS
+options = Options(formats=("zarr", "webdataset"), shard_bytes=3000)
+try:
+    with connect(sys.argv[4]) as executor:
+        convert(Path(sys.argv[1]), SCENE_SETS[sys.argv[2]], Path(sys.argv[3]), options, executor=executor)
+except GQNError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+def made_by_processes(raw, root, **options):
+    """What this machine makes by itself."""
+    convert(
+        raw, ROW, root, Options(**{"formats": ("zarr", "webdataset"), "shard_bytes": SMALL, "workers": 1, **options})
+    )
+    return tree(root)
+
+
+def without_memos(folder):
+    """A raw folder's files, but for those that note when a source file was last changed."""
+    return {name: data for name, data in tree(folder).items() if not name.endswith(".npy.json")}
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def said_by(*arguments, status=0, **options):
+    """What a command prints; in a process of its own."""
+    options = {"env": environment(), **options}
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=200, check=False, **options)
+    assert done.returncode == status, done.stderr
+    return done.stdout if status == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with DaskProcesses(tmp_path_factory.mktemp("cluster")) as processes:
+        yield processes
+
+
+@pytest.fixture(scope="module")
+def larger_raw(tmp_path_factory):
+    """Scenes enough for several shards of a MiB, the least that the command writes."""
+    return make_raw_folder(tmp_path_factory.mktemp("larger") / SET, train=(90, 60), test=(20,), size=64)
+
+
+@pytest.fixture(scope="module")
+def many_raw(tmp_path_factory):
+    """Scenes enough for more than fifty small shards."""
+    return make_raw_folder(tmp_path_factory.mktemp("many") / SET, train=(30, 15), test=(3,))
+
+
+@pytest.fixture(scope="module")
+def many_whole(many_raw, tmp_path_factory):
+    return made_by_processes(many_raw, tmp_path_factory.mktemp("whole"))
+
+
+# The commands on a cluster.
+
+
+def test_a_cluster_converts_to_the_bytes_of_this_machines_processes(cluster, larger_raw, tmp_path):
+    made = ("--set", SET, "--format", "numpy", "--format", "zarr", "--shard-mb", "1")
+    here = made_by_processes(larger_raw, tmp_path / "here", formats=("numpy", "zarr"), shard_bytes=1 << 20, workers=2)
+    # a path that is not absolute means what it means here, not where the workers run
+    (tmp_path / "raw").symlink_to(larger_raw)
+    said = said_by("convert", "raw", "--out", "there", "--scheduler", cluster.address, *made, cwd=tmp_path)
+    assert "170 scenes" in said
+    assert tree(tmp_path / "there") == here
+    assert len(read_manifest(tmp_path / "there" / "numpy" / SET).splits["train"].shards) > 3
+
+
+def test_a_cluster_indexes_and_verifies_as_this_machine_does(cluster, tmp_path):
+    here, there = (make_raw_folder(tmp_path / name / SET, train=(4, 3, 2), test=(2,)) for name in ("here", "there"))
+    index_raw_folder(open_raw_folder(here, ROW))
+    said_by("index", there, "--scheduler", cluster.file)  # the file by which Dask's own commands find each other
+    assert without_memos(there) == without_memos(here)
+    for folder in (here, there):
+        path = folder / "train" / "002-of-900.tfrecord"
+        data = bytearray(path.read_bytes())
+        data[100] ^= 8
+        path.write_bytes(data)
+    faults = verify(here, ROW, deep=True, workers=1).faults
+    assert len(faults) == 1
+    line = command("verify", there, "--deep", "--scheduler", cluster.address)
+    again = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert again.stdout.splitlines()[0] == faults[0].replace(str(here), str(there))
+
+
+@pytest.mark.slow
+def test_a_cluster_renders_the_scenes_of_this_machine(cluster, tmp_path):
+    wanted = ("render", "sm5", "--scenes", "30", "--views", "2", "--size", "16", "--no-supersample")
+    render_scene_set(tmp_path / "here", SET, scenes=30, views=2, frame_size=16, supersample=False, workers=1)
+    said_by(*wanted, "--root", "there", "--scheduler", cluster.address, cwd=tmp_path)
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_a_cluster_writes_to_an_object_store(s3, s3_address, shared_raw, tmp_path):
+    with DaskProcesses(tmp_path / "cluster", **keys(s3_address)) as processes:
+        said_by("convert", shared_raw, "--set", SET, "--out", f"{s3}/out", "--scheduler", processes.address)
+        found = said_by("verify", f"{s3}/out/zarr/{SET}", "--deep", "--scheduler", processes.address)
+    assert "27 frames decoded: all good" in found
+    here = made_by_processes(shared_raw, tmp_path / "here", formats=("zarr",), shard_bytes=256 << 20)
+    out = place(f"{s3}/out")
+    assert {name: (out / name).read_bytes() for name, _ in out.files()} == here
+
+
+def test_an_error_of_a_worker_is_the_users_line(cluster, tmp_path):
+    raw = make_raw_folder(tmp_path / SET)
+    path = raw / "train" / "001-of-900.tfrecord"
+    data = bytearray(path.read_bytes())
+    data[40] ^= 1
+    path.write_bytes(data)
+    said = said_by("convert", raw, "--out", tmp_path / "out", "--scheduler", cluster.address, status=1)
+    line = said.splitlines()[-1]
+    assert line.startswith(f"Error: {path}: record 0 at byte 0: ")
+    assert "Traceback" not in said
+    assert not list((tmp_path / "out").rglob("manifest.json"))
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+# What may be wrong with a cluster.
+
+
+def test_a_scheduler_that_nobody_answers_for_is_one_line(raw, tmp_path):
+    hasty = environment(DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="500ms")
+    said = said_by("verify", raw, "--scheduler", "tcp://127.0.0.1:9", status=1, env=hasty)
+    assert said.startswith("Error: tcp://127.0.0.1:9: no Dask scheduler answers there")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8786", "tcp://127.0.0.1", "tcp://:x"])
+def test_an_address_that_is_none_is_a_usage_error(address, raw):
+    said = CliRunner().invoke(gqn_data, ["verify", str(raw), "--scheduler", address])
+    assert said.exit_code == 2
+    assert said.stderr.startswith(f"Error: the scheduler is {address!r}, expected tcp://host:port")
+
+
+def test_processes_and_a_cluster_at_once_are_a_usage_error(raw):
+    said = CliRunner().invoke(gqn_data, ["verify", str(raw), "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"])
+    assert said.exit_code == 2
+    assert "leave out one of both" in said.stderr
+
+
+def test_without_dask_the_command_tells_what_to_install(raw):
+    program = "import sys; sys.modules['distributed'] = None; from gqn_data.cli import main; main(prog_name='gqn-data')"
+    line = [sys.executable, "-c", program, "verify", str(raw), "--scheduler", "tcp://127.0.0.1:9"]
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "Error: --scheduler needs Dask, which is not installed (distributed): pip install 'gqn-toolkit[cluster]'"
+    ]
+
+
+def test_workers_of_another_version_are_refused_before_anything_is_written(cluster, monkeypatch):
+    monkeypatch.setattr(dask, "VERSION", "9.9")
+    with pytest.raises(ClusterError, match=r"the worker tcp://.* has gqn-toolkit 0\.1\.0, here is 9\.9"):  # noqa: SIM117
+        with dask.connect(cluster.address):
+            pass
+
+
+def test_a_worker_that_came_later_tells_its_version_with_its_first_task():
+    call = Call(version="9.9", shared=(), number="1", payload=b"not even read")
+    with pytest.raises(ClusterError, match=r"has gqn-toolkit 0\.1\.0, here is 9\.9; install the same version"):
+        run_call(call)
+
+
+def test_a_worker_that_does_not_see_the_data_says_so(raw, tmp_path, monkeypatch):
+    seen = executor_pool._is_seen
+    monkeypatch.setattr(executor_pool, "_is_seen", lambda path: "plan.json" not in path.name and seen(path))
+    with (
+        ThreadPoolExecutor(1) as executor,
+        pytest.raises(ClusterError, match=r"does not see .*plan\.json.*object store"),
+    ):
+        convert(raw, ROW, tmp_path / "out", Options(), executor=executor)
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_a_package_that_workers_lack_is_told_in_words():
+    class Bare(Executor):
+        def submit(self, *_):
+            future = Future()
+            future.set_exception(ModuleNotFoundError("No module named 'gqn_data'", name="gqn_data"))
+            return future
+
+    with pool(1, Bare()) as executor, pytest.raises(ClusterError, match=r"does not have this package; install gqn-t"):
+        list(map_in_order(executor, slowly, range(3), 2))
+
+
+def test_a_cluster_without_workers_is_given_up_after_a_while(raw, tmp_path):
+    with DaskProcesses(tmp_path / "cluster", workers=0) as processes:
+        impatient = environment(GQN_WAIT_FOR_WORKERS="1")
+        said = said_by("verify", raw, "--scheduler", processes.address, status=1, env=impatient).splitlines()
+    assert said[0] == f"{processes.address}: no workers; waiting for one, 1 s at the most"
+    assert said[-1].startswith(f"Error: {processes.address}: no worker for 1 s (GQN_WAIT_FOR_WORKERS)")
+
+
+@pytest.mark.slow
+def test_a_worker_that_comes_in_time_is_waited_for(raw, tmp_path):
+    with DaskProcesses(tmp_path / "cluster", workers=0) as processes:
+        child = subprocess.Popen(
+            command("verify", raw, "--scheduler", processes.address),
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert "waiting for one" in child.stderr.readline()
+        processes.add(1)
+        assert child.wait(60) == 0
+        child.stderr.close()
+
+
+def test_patience_that_is_no_number_is_an_option_error(monkeypatch):
+    monkeypatch.setenv(dask.PATIENCE, "long")
+    with pytest.raises(OptionError, match="GQN_WAIT_FOR_WORKERS is 'long', expected seconds"):
+        dask._patience()
+
+
+# Killed.
+
+
+def start(raw, root, address, **variables):
+    line = [sys.executable, "-c", DRIVER, str(raw), SET, str(root), address]
+    return subprocess.Popen(line, env=environment(**variables), stderr=subprocess.PIPE, text=True)
+
+
+def ended(child):
+    said = child.communicate(timeout=120)[1]
+    return child.returncode, said
+
+
+def when_so_many(root, count, child):
+    """Waits until a run has written so many files."""
+    wait_until(lambda: child.poll() is not None or sum(1 for _ in Path(root).rglob("*")) > count)
+
+
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory):
+    """A cluster of two workers, whose tests give back as many."""
+    with DaskProcesses(tmp_path_factory.mktemp("mortal")) as processes:
+        yield processes
+
+
+def test_a_worker_killed_in_the_middle_changes_nothing(mortal, many_raw, many_whole, tmp_path, faults):
+    tries, survived = faults.tries(1), 0
+    chance = random.Random(1)
+    for number in range(tries):
+        root = tmp_path / f"out{number}"
+        child = start(many_raw, root, mortal.address)
+        when_so_many(root, chance.randrange(20, 120), child)
+        running = child.poll() is None
+        mortal.kill(0)
+        code, said = ended(child)
+        assert code == 0, said
+        assert running
+        survived += tree(root) == many_whole
+        mortal.add(1)
+    faults.record(
+        "killed: a worker of a Dask cluster", holds="the run ends with the same bytes", tries=tries, survived=survived
+    )
+
+
+def test_all_workers_killed_end_the_run_in_words_and_a_rerun_ends_it(mortal, many_raw, many_whole, tmp_path):
+    root = tmp_path / "out"
+    child = start(many_raw, root, mortal.address, GQN_WAIT_FOR_WORKERS="1")
+    when_so_many(root, 60, child)
+    mortal.kill(0)
+    mortal.kill(0)
+    code, said = ended(child)
+    assert code == 1
+    assert said.startswith("WorkerLost: ")
+    assert "no worker for 1 s" in said
+    assert not (root / "webdataset" / SET / "manifest.json").exists()
+    mortal.add(2)
+    assert ended(start(many_raw, root, mortal.address)) == (0, "")
+    assert tree(root) == many_whole
+
+
+def test_a_client_killed_in_the_middle_ends_equal_to_one_that_was_not(mortal, many_raw, many_whole, tmp_path, faults):
+    tries, survived = faults.tries(1), 0
+    chance = random.Random(2)
+    for number in range(tries):
+        root = tmp_path / f"out{number}"
+        child = start(many_raw, root, mortal.address)
+        when_so_many(root, chance.randrange(20, 120), child)
+        child.kill()
+        code, _ = ended(child)
+        assert code == -signal.SIGKILL
+        code, said = ended(start(many_raw, root, mortal.address))
+        assert code == 0, said
+        survived += tree(root) == many_whole
+    faults.record(
+        "killed: convert, on a Dask cluster",
+        holds="the same command ends with the same bytes",
+        tries=tries,
+        survived=survived,
+    )
+
+
+def test_a_scheduler_that_is_killed_ends_the_run_in_words(many_raw, many_whole, tmp_path):
+    root = tmp_path / "out"
+    with DaskProcesses(tmp_path / "cluster") as processes:
+        child = start(many_raw, root, processes.address)
+        when_so_many(root, 60, child)
+        processes.scheduler.kill()
+        code, said = ended(child)
+    assert code == 1
+    told = "the executor has dropped a task|the connection to the (scheduler|cluster) was lost"
+    assert re.fullmatch(rf"WorkerLost: ({told}).*run the same command again.*\n", said)
+    made_by_processes(many_raw, root)
+    assert tree(root) == many_whole
+
+
+def test_ctrl_c_drops_what_has_not_begun(many_raw, many_whole, tmp_path, cluster):
+    root = tmp_path / "out"
+    line = [sys.executable, "-c", DRIVER, str(many_raw), SET, str(root), cluster.address]
+    child = subprocess.Popen(line, env=environment(), stderr=subprocess.DEVNULL)
+    when_so_many(root, 60, child)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) != 0
+    assert not (root / "webdataset" / SET / "manifest.json").exists()
+    with dask.connect(cluster.address) as executor:
+        wait_until(lambda: not any(executor._client.processing().values()))
+    assert ended(start(many_raw, root, cluster.address)) == (0, "")
+    assert tree(root) == many_whole
+
+
+# Any executor.
+
+
+@pytest.fixture(params=["threads", "processes"])
+def given(request):
+    if request.param == "threads":
+        executor = ThreadPoolExecutor(4)
+    else:
+        executor = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+    with executor:
+        yield executor
+        assert executor.submit(len, "it is still there").result() == 17
+
+
+def test_any_executor_gives_the_same_bytes(given, tmp_path, shared_raw):
+    whole = made_by_processes(shared_raw, tmp_path / "whole", formats=WRITABLE)
+    convert(shared_raw, ROW, tmp_path / "out", Options(formats=WRITABLE, shard_bytes=SMALL), executor=given)
+    assert tree(tmp_path / "out") == whole
+    folder = tmp_path / "out" / "zarr" / SET
+    assert verify(folder, ROW, deep=True, executor=given) == verify(folder, ROW, deep=True, workers=1)
+
+
+def test_any_executor_indexes_and_skips_what_is_corrupt(given, tmp_path):
+    folders = [make_raw_folder(tmp_path / name / SET) for name in ("one", "other")]
+    for raw in folders:
+        path = raw / "train" / "001-of-900.tfrecord"
+        data = bytearray(path.read_bytes())
+        data[40] ^= 1
+        path.write_bytes(data)
+    options = Options(on_corrupt="skip", shard_bytes=SMALL, workers=1)
+    convert(folders[0], ROW, tmp_path / "here", options)
+    convert(folders[1], ROW, tmp_path / "there", options, executor=given)
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+    index_raw_folder(open_raw_folder(folders[0], ROW), on_corrupt="skip", executor=given)
+    index_raw_folder(open_raw_folder(folders[1], ROW), on_corrupt="skip")
+    assert without_memos(folders[0]) == without_memos(folders[1])
+
+
+def test_threads_render_the_same_bytes(tmp_path):
+    wanted = {"scenes": 60, "views": 2, "frame_size": 16, "supersample": False}
+    render_scene_set(tmp_path / "here", SET, workers=1, **wanted)
+    with ThreadPoolExecutor(4) as given:
+        render_scene_set(tmp_path / "there", SET, executor=given, **wanted)
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+
+
+def test_an_executor_of_dasks_own_client_is_as_good(cluster, shared_raw, tmp_path):
+    from distributed import Client
+
+    whole = made_by_processes(shared_raw, tmp_path / "whole")
+    options = Options(formats=("zarr", "webdataset"), shard_bytes=SMALL)
+    with Client(cluster.address, set_as_default=False) as client:
+        convert(shared_raw, ROW, tmp_path / "out", options, executor=client.get_executor())
+    assert tree(tmp_path / "out") == whole
+
+
+def test_errors_arrive_as_they_were_raised(given):
+    with pool(1, given) as executor:
+        with pytest.raises(CorruptRecord, match="file: record 3 at byte 7: made for the test") as caught:
+            list(map_in_order(executor, fail_at_three, range(6), 4))
+        assert (caught.value.record, caught.value.offset) == (3, 7)
+
+
+def test_every_error_of_ours_crosses_process_borders():
+    def leaves(kind):
+        return [kind, *(leaf for below in kind.__subclasses__() for leaf in leaves(below))]
+
+    made = {
+        errors.UnknownName: ("kind", "name", ["names"]),
+        errors.UnknownSceneSet: ("kind", "name", ["names"]),
+        errors.CorruptRecord: ("file", 1, 2, "reason"),
+        errors.CorruptFraming: ("file", 1, 2, "reason"),
+    }
+    for kind in leaves(GQNError):
+        if kind.__module__ == "gqn_data.errors":
+            error = kind(*made.get(kind, ("what, where, what to do",)))
+            copy = pickle.loads(pickle.dumps(error))
+            assert (type(copy), str(copy)) == (kind, str(error))
+
+
+def test_a_connection_that_breaks_while_a_result_is_fetched_is_told_as_such():
+    with ThreadPoolExecutor(1) as given, pool(1, given) as executor, pytest.raises(WorkerLost) as told:
+        executor.result(executor.submit(break_off))
+    words = r"the connection to the cluster was lost: in <TCP .*run the same command again.*"
+    assert re.fullmatch(words, str(told.value))
+
+
+def test_an_error_drops_what_has_not_begun_and_waits_for_what_runs():
+    begun, done, given_over = [], [], []
+
+    class Recorded(ThreadPoolExecutor):
+        def submit(self, fn, /, *args, **kwargs):
+            given_over.append(super().submit(self._noted, fn, *args, **kwargs))
+            return given_over[-1]
+
+        @staticmethod
+        def _noted(fn, *args, **kwargs):
+            begun.append(args)
+            try:
+                return fn(*args, **kwargs)
+            finally:
+                if len(begun) == 5:  # the one after that which fails: it runs until all others are dropped
+                    wait_until(lambda: given_over[5:] and all(future.cancelled() for future in given_over[5:]), 60)
+                done.append(args)
+
+    with Recorded(1) as given:
+        with pytest.raises(CorruptRecord), pool(1, given) as executor:
+            list(map_in_order(executor, fail_at_three, range(50), 40))
+        assert len(begun) == len(done) <= 5
+        assert not executor._futures
+
+
+def test_an_executor_that_was_shut_down_is_told_in_words():
+    with ThreadPoolExecutor(1) as given, pool(1, given) as executor:
+        held = threading.Event()
+        given.submit(held.wait)
+        results = map_in_order(executor, slowly, range(40), 1)
+        threading.Timer(0.1, lambda: (given.shutdown(wait=False, cancel_futures=True), held.set())).start()
+        with pytest.raises((WorkerLost, RuntimeError), match=r"dropped a task|after shutdown"):
+            list(results)
+
+
+def test_a_cluster_that_grows_is_given_more():
+    class Growing(Cluster):
+        size, handed = 4, 0
+
+        def slots(self):
+            return self.size
+
+        def check(self):
+            pass
+
+        def submit(self, fn, /, *args, **kwargs):
+            self.handed += 1
+            future = Future()
+            future.set_result(fn(*args, **kwargs))
+            return future
+
+    executor = Growing()
+    with pool(1, executor) as lent:
+        results = map_in_order(lent, abs, range(1000), 2)
+        assert next(results) == 0
+        assert executor.handed == 16  # the least: a cluster that adapts must see work to grow for
+        executor.size = 100
+        assert [next(results) for _ in range(3)] == [1, 2, 3]
+        assert executor.handed == 203
+        executor.size = 10
+        assert list(results) == list(range(4, 1000))
+
+
+@pytest.mark.parametrize(("executor", "ahead"), [(ThreadPoolExecutor(40), 80), (Executor(), 64)])
+def test_executors_are_given_twice_what_they_run_at_once(executor, ahead):
+    assert LentExecutor(executor).ahead == ahead
+
+
+# Two attempts at one shard.
+
+
+def test_two_attempts_at_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "shard"
+    meet = threading.Barrier(2)
+
+    def attempt():
+        with atomic.own_temporaries(), atomic.writing(path) as file:
+            for part in range(3):
+                meet.wait()  # both are in the middle at the same time
+                file.write(bytes([part]) * 1000)
+                file.flush()
+        return path.read_bytes()
+
+    with ThreadPoolExecutor(2) as threads:
+        found = [future.result() for future in [threads.submit(attempt), threads.submit(attempt)]]
+    assert found == [b"".join(bytes([part]) * 1000 for part in range(3))] * 2
+    assert names_in(tmp_path) == ["shard"]
+
+
+def test_what_a_killed_attempt_leaves_is_found(tmp_path):
+    with atomic.own_temporaries():
+        held = atomic.writing(tmp_path / "shard")
+        held.__enter__().write(b"half")
+        assert len(names_in(tmp_path)) == 1
+        atomic.remove_temporaries(tmp_path)
+        assert names_in(tmp_path) == []
+        with pytest.raises(FileNotFoundError):  # its file is gone, so it is no more than a failure
+            held.__exit__(None, None, None)
+    assert names_in(tmp_path) == []
+
+
+class Stopped(Executor):
+    """Runs the first tasks, keeps the others for later: a cluster whose client is killed while workers go on."""
+
+    def __init__(self, first):
+        self.first = first
+        self.kept = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        if self.first == 0:
+            self.kept.append((fn, args, kwargs))
+            raise KeyboardInterrupt
+        self.first -= 1
+        future = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def task_left_behind(raw, root):
+    """A task of a run that ended before a worker took it."""
+    stopped = Stopped(6)
+    with pytest.raises(KeyboardInterrupt):
+        convert(raw, ROW, root, Options(shard_bytes=SMALL), executor=stopped)
+    _, (call,), _ = stopped.kept[0]
+    function, arguments, _ = pickle.loads(call.payload)
+    assert function is write_shard
+    return arguments[0]
+
+
+def test_a_worker_that_outlives_its_run_writes_nothing_into_the_next_one(shared_raw, tmp_path, monkeypatch):
+    task = task_left_behind(shared_raw, tmp_path / "out")
+    read = shard_task.scenes_in_sequence
+    whole = {}
+
+    def scenes(*arguments):
+        yield from read(*arguments)
+        if not whole:  # all is read; before it is written, a run with other options comes and goes
+            whole["is"] = None
+            convert(shared_raw, ROW, tmp_path / "out", Options(shard_bytes=9000, workers=1))
+            whole["is"] = tree(tmp_path)
+
+    monkeypatch.setattr(shard_task, "scenes_in_sequence", scenes)
+    with pytest.raises(DestinationError, match="the run that this shard was for is over; the shard is not written"):
+        write_shard(task)
+    assert tree(tmp_path) == whole["is"]
+    assert verify(tmp_path / "out" / "zarr" / SET, ROW, workers=1).faults == ()
+
+
+def test_a_worker_that_outlives_its_run_writes_nothing_beside_another_plan(shared_raw, tmp_path):
+    task = task_left_behind(shared_raw, tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        convert(shared_raw, ROW, tmp_path / "out", Options(shard_bytes=9000), executor=Stopped(5))
+    before = tree(tmp_path)
+    with pytest.raises(DestinationError, match="the run that this shard was for is over"):
+        write_shard(task)
+    assert tree(tmp_path) == before
+
+
+def test_a_worker_that_outlives_its_client_may_write_what_the_rerun_writes(shared_raw, tmp_path):
+    task = task_left_behind(shared_raw, tmp_path / "out")
+    write_shard(task)
+    convert(shared_raw, ROW, tmp_path / "out", Options(shard_bytes=SMALL, workers=1))
+    assert tree(tmp_path / "out") == made_by_processes(shared_raw, tmp_path / "whole", formats=("zarr",))

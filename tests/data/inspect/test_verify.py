@@ -1,0 +1,195 @@
+"""Verify: every damage to any file is told with the file's name, and nothing is told where nothing is wrong."""
+
+import shutil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_scenes import SET, framed, made_scene, make_raw_folder, serialize_bad_camera, tree, write_source_file
+
+from gqn_data.convert import convert
+from gqn_data.convert.index import index_raw_folder
+from gqn_data.convert.plan import Options
+from gqn_data.errors import GQNError, SourceMissing
+from gqn_data.formats import FORMATS, WRITABLE
+from gqn_data.inspect.verify import verify
+from gqn_data.schema.catalog import SCENE_SETS
+from gqn_data.sources.raw_folder import open_raw_folder
+
+CASES = [(name, encoding) for name in WRITABLE for encoding in FORMATS[name].encodings]
+every_container = pytest.mark.parametrize(("name", "encoding"), [*CASES, ("indexed", "jpeg")])
+
+
+@pytest.fixture(scope="module")
+def datasets(shared_raw, tmp_path_factory):
+    root = tmp_path_factory.mktemp("verify")
+    found = {}
+    for name, encoding in CASES:
+        options = Options(formats=(name,), frames=encoding, shard_bytes=9000, workers=1)
+        found[name, encoding] = convert(shared_raw, SCENE_SETS[SET], root / encoding, options)[0].folder
+    folder = make_raw_folder(root / "indexed" / SET)
+    index_raw_folder(open_raw_folder(folder, SCENE_SETS[SET]))
+    found["indexed", "jpeg"] = folder
+    return found
+
+
+def dataset_files(folder):
+    """The files that make the dataset, without the notes of what the indexer saw, which belong to reruns."""
+    return [file for file in tree(folder) if file != "source.json" and not file.endswith(".index.npy.json")]
+
+
+def faults_of(folder, *, deep=False):
+    return verify(folder, SCENE_SETS[SET], deep=deep, workers=1).faults
+
+
+def told(folder, *, deep=False):
+    """What is said of a folder, whether as faults or because its manifest cannot be used at all."""
+    try:
+        return "\n".join(faults_of(folder, deep=deep))
+    except GQNError as error:
+        return str(error)
+
+
+@every_container
+def test_what_is_whole_is_found_good_and_left_as_it_was(name, encoding, datasets):
+    folder = datasets[name, encoding]
+    before = tree(folder)
+    for deep in (False, True):
+        found = verify(folder, SCENE_SETS[SET], deep=deep, workers=1)
+        assert found.faults == ()
+        assert found.frames == (9 * 3 if deep else 0)
+        assert found.bytes == sum(len(before[file]) for file in dataset_files(folder))
+    assert tree(folder) == before
+
+
+def test_workers_find_what_one_finds(datasets, tmp_path):
+    folder = shutil.copytree(datasets["webdataset", "jpeg"], tmp_path / SET)
+    for path in list(folder.glob("*.tar"))[:2]:
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    one = verify(folder, SCENE_SETS[SET], deep=True, workers=1)
+    assert len(one.faults) >= 2
+    assert verify(folder, SCENE_SETS[SET], deep=True, workers=2) == one
+
+
+@every_container
+@given(data=st.data())
+@settings(max_examples=40)
+def test_any_changed_byte_of_any_file_is_told_with_its_name(name, encoding, data, datasets):
+    folder = datasets[name, encoding]
+    path = folder / data.draw(st.sampled_from(dataset_files(folder)))
+    good = path.read_bytes()
+    at = data.draw(st.integers(0, len(good) - 1))
+    bad = bytearray(good)
+    bad[at] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(bad)
+    try:
+        said = told(folder)
+    finally:
+        path.write_bytes(good)
+    assert str(path) in said
+
+
+@every_container
+@pytest.mark.parametrize("damage", ["missing", "cut", "longer", "empty", "foreign"])
+def test_files_that_are_not_what_was_written_are_told(damage, name, encoding, datasets, tmp_path):
+    folder = shutil.copytree(datasets[name, encoding], tmp_path / SET)
+    for file in dataset_files(folder):
+        path = folder / file
+        data = path.read_bytes()
+        if file == "manifest.json":
+            continue
+        if damage == "missing":
+            path.unlink()
+        else:
+            path.write_bytes({"cut": data[:-1], "longer": data + b"\0", "empty": b"", "foreign": b"<html>"}[damage])
+        assert str(path) in told(folder)
+        path.write_bytes(data)
+    assert faults_of(folder) == ()
+
+
+def test_every_fault_is_told_and_not_only_the_first(datasets, tmp_path):
+    folder = shutil.copytree(datasets["numpy", "raw"], tmp_path / SET)
+    paths = sorted(folder.rglob("*.npy"))
+    for path in paths[:4]:
+        path.unlink()
+    faults = faults_of(folder)
+    assert len(faults) == 4
+    assert all("\n" not in fault for fault in faults)
+
+
+def test_other_files_beside_a_dataset_do_not_matter(datasets, tmp_path):
+    folder = shutil.copytree(datasets["zarr", "jpeg"], tmp_path / SET)
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / "train" / "notes.txt").write_bytes(b"x")
+    assert faults_of(folder, deep=True) == ()
+
+
+# Raw folders.
+
+
+def test_a_raw_folder_is_checked_record_by_record(raw):
+    found = verify(raw, SCENE_SETS[SET], workers=1)
+    assert (found.files, found.scenes, found.frames, found.faults) == (3, 9, 0, ())
+    assert verify(raw, SCENE_SETS[SET], deep=True, workers=1).frames == 27
+    path = raw / "train" / "001-of-900.tfrecord"
+    data = bytearray(path.read_bytes())
+    size = 16 + int.from_bytes(data[:8], "little")
+    data[size + 60] ^= 1
+    data[3 * size + 60] ^= 1
+    path.write_bytes(data)
+    found = verify(raw, SCENE_SETS[SET], workers=1)
+    assert found.scenes == 7
+    assert len(found.faults) == 2
+    for number, fault in zip((1, 3), found.faults):
+        assert fault.startswith(f"{path}: record {number} at byte {number * size}:")
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_any_changed_byte_of_a_raw_file_is_told(data, datasets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw") / SET
+    make_raw_folder(folder, train=(2,), test=())
+    path = folder / "train" / "001-of-900.tfrecord"
+    bad = bytearray(path.read_bytes())
+    bad[data.draw(st.integers(0, len(bad) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(bad)
+    assert str(path) in told(folder)
+
+
+def test_a_folder_with_nothing_to_check_is_an_error(tmp_path):
+    with pytest.raises(SourceMissing):
+        faults_of(tmp_path)
+
+
+# What checksums cannot tell.
+
+
+def test_a_frame_that_cannot_be_decoded_is_found_by_a_deep_look_alone(raw):
+    frames = list(made_scene(9).frames)
+    middle = len(frames[2]) // 2
+    frames[2] = frames[2][: middle - 60] + frames[2][middle:]
+    path = raw / "train" / "003-of-900.tfrecord"
+    write_source_file(path, [made_scene(8), made_scene(9)._replace(frames=tuple(frames))])
+    assert faults_of(raw) == ()
+    (fault,) = faults_of(raw, deep=True)
+    assert fault.startswith(f"{path}: record 1 at byte ")
+    assert "view 2" in fault
+
+
+def test_a_camera_that_is_no_number_is_found_by_a_deep_look(raw, tmp_path):
+    path = raw / "train" / "003-of-900.tfrecord"
+    path.write_bytes(framed([serialize_bad_camera(made_scene(9), view=1)]))
+    assert faults_of(raw) == ()
+    (fault,) = faults_of(raw, deep=True)
+    assert "view 1" in fault
+    assert "not finite" in fault
+    folder = convert(raw, SCENE_SETS[SET], tmp_path / "out", Options(workers=1))[0].folder
+    assert faults_of(folder) == ()
+    (fault,) = faults_of(folder, deep=True)
+    assert "scene 7 of the file: view 1" in fault
+    assert "not finite" in fault
+
+
+def test_real_mazes_are_found_good(mazes):
+    found = verify(mazes, SCENE_SETS["mazes"], workers=1)
+    assert (found.files, found.scenes, found.faults) == (3, 12, ())

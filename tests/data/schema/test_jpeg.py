@@ -1,0 +1,334 @@
+"""JPEG headers, whole frames, decoding into a batch, and frames of other sizes; held against Pillow, torch and
+plain loops.
+"""
+
+import io
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from made_scenes import SIZE, pattern
+from made_scenes import jpeg as encoded
+from PIL import Image
+from torch.nn.functional import interpolate
+
+from gqn_data.errors import CorruptFrame, GQNError, OptionError
+from gqn_data.schema import jpeg
+
+FRAME = encoded(pattern(1, 2))
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    progressive=st.booleans(),
+    subsampling=st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]),
+    comment=st.binary(max_size=300),
+    optimize=st.booleans(),
+)
+@settings(max_examples=60)
+def test_the_header_tells_the_size_that_pillow_tells(height, width, progressive, subsampling, comment, optimize):
+    data = encoded(
+        picture(height, width),
+        progressive=progressive,
+        subsampling=subsampling,
+        optimize=optimize,
+        **({"comment": comment} if comment else {}),
+    )
+    assert Image.open(io.BytesIO(data)).size == (width, height)
+    found = jpeg.header_of(data)
+    assert found[:2] == (height, width)
+    assert found == jpeg.header_of(bytearray(data)) == jpeg.header_of(memoryview(data))
+    # The header ends where the frame segment ends: a table or the scan follows at once.
+    assert data[found[2]] == 0xFF
+
+
+def test_a_wide_frame_of_two_byte_sizes_is_measured():
+    assert jpeg.header_of(encoded(picture(3, 1000)))[:2] == (3, 1000)
+
+
+def test_fill_bytes_before_a_marker_are_passed_over():
+    assert jpeg.header_of(FRAME[:2] + b"\xff\xff\xff" + FRAME[2:])[:2] == (SIZE, SIZE)
+
+
+def grey():
+    file = io.BytesIO()
+    Image.new("L", (SIZE, SIZE)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def four_colours():
+    file = io.BytesIO()
+    Image.new("CMYK", (SIZE, SIZE)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "not a JPEG"),
+        (b"\xff", "not a JPEG"),
+        (b"\x89PNG\r\n\x1a\n", "not a JPEG: begins with 89504e47"),
+        (FRAME[:2], "cut short"),
+        (FRAME[:30], "cut short"),
+        (b"\xff\xd8\xff\xd9", "cut short"),
+        (b"\xff\xd8\x00\x01\x02\x03", "a marker was expected at byte 2"),
+        (b"\xff\xd8\xff\xe0\x00\x01" + bytes(20), "cut short"),
+        (grey(), "1 colour components, expected 3"),
+        (four_colours(), "4 colour components, expected 3"),
+    ],
+)
+def test_what_is_no_colour_jpeg_is_refused(data, said):
+    with pytest.raises(CorruptFrame, match=said):
+        jpeg.header_of(data)
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_after_the_first_marker_are_refused_or_measured(data):
+    try:
+        height, width, length = jpeg.header_of(b"\xff\xd8" + data)
+    except CorruptFrame:
+        return
+    assert 0 <= height < 1 << 16
+    assert 0 <= width < 1 << 16
+    assert length > 0
+
+
+def test_a_checker_accepts_whole_frames_of_its_size_wherever_they_lie():
+    frames = [
+        FRAME,
+        encoded(pattern(3, 1)),
+        encoded(pattern(4, 1), quality=40),
+        encoded(pattern(5, 1), progressive=True),
+    ]
+    checker = jpeg.FrameChecker(SIZE, SIZE)
+    for _ in range(2):
+        for frame in frames:
+            checker.check(b"before" + frame + b"after", 6, 6 + len(frame))
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["first frame", "later frame"])
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (FRAME[:-1], "end marker is missing"),
+        (FRAME[:-200], "end marker is missing"),
+        (FRAME[:60], "cut short"),
+        (FRAME[:1], "not a JPEG"),
+        (b"", "not a JPEG"),
+        (b"P6 16 16 255 ....", "not a JPEG"),
+        (encoded(pattern(1, 1, 24)), "24x24 pixels, expected 16x16"),
+        (encoded(picture(16, 8)), "8x16 pixels, expected 16x16"),
+        (encoded(picture(8, 16)), "16x8 pixels, expected 16x16"),
+        (grey(), "1 colour"),
+    ],
+)
+def test_a_checker_refuses_frames_that_are_cut_foreign_or_of_another_size(warm, frame, said):
+    checker = jpeg.FrameChecker(SIZE, SIZE)
+    if warm:
+        checker.check(FRAME, 0, len(FRAME))
+    data = FRAME + frame + FRAME
+    with pytest.raises(CorruptFrame, match=said):
+        checker.check(data, len(FRAME), len(FRAME) + len(frame))
+
+
+def test_a_checker_forgets_nothing_that_matters_among_many_encoders():
+    checker = jpeg.FrameChecker(SIZE, SIZE)
+    for quality in range(20, 96, 2):  # more headers than it remembers
+        frame = encoded(pattern(0, 0), quality=quality)
+        checker.check(frame, 0, len(frame))
+        wrong = encoded(pattern(0, 0, 32), quality=quality)
+        with pytest.raises(CorruptFrame, match="32x32"):
+            checker.check(wrong, 0, len(wrong))
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 1000))
+@settings(max_examples=40)
+def test_decoding_into_a_batch_gives_the_pixels_of_the_jpeg_library(height, width, seed):
+    data = encoded(picture(height, width, seed))
+    expected = simplejpeg.decode_jpeg(data)
+    batch = np.full((3, height, width, 3), 99, np.uint8)
+    jpeg.decode_into(memoryview(data), batch[1])
+    assert np.array_equal(batch[1], expected)
+    assert (batch[[0, 2]] == 99).all()
+    assert np.array_equal(jpeg.decode(data), expected)
+    pillow = np.asarray(Image.open(io.BytesIO(data)), np.int16)
+    assert abs(pillow - expected).max() <= 4  # another build of the library may round another way
+
+
+@pytest.mark.parametrize("shape", [(15, 16, 3), (16, 15, 3), (32, 32, 3), (8, 32, 3)])
+def test_decoding_into_an_array_of_another_size_is_refused(shape):
+    with pytest.raises(CorruptFrame):
+        jpeg.decode_into(FRAME, np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", FRAME[:100], FRAME[:-40], FRAME[2:], b"\xff\xd8\xff\xd9"])
+def test_bytes_that_cannot_be_decoded_are_a_corrupt_frame(data):
+    out = np.zeros((SIZE, SIZE, 3), np.uint8)
+    for decode in (jpeg.decode, lambda data: jpeg.decode_into(data, out)):
+        with pytest.raises(CorruptFrame, match=r"cannot be decoded|of shape"):
+            decode(data)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(FRAME) - 1), st.integers(1, 255)), min_size=1, max_size=5))
+@settings(max_examples=200)
+def test_a_damaged_jpeg_decodes_to_something_or_is_a_corrupt_frame(flips):
+    data = bytearray(FRAME)
+    for at, mask in flips:
+        data[at] ^= mask
+    out = np.zeros((SIZE, SIZE, 3), np.uint8)
+    try:
+        jpeg.decode_into(data, out)
+    except GQNError as error:
+        assert isinstance(error, CorruptFrame)  # noqa: PT017
+
+
+@given(st.integers(1, 100))
+@settings(max_examples=20)
+def test_what_is_encoded_is_a_baseline_jpeg_near_the_pixels(quality):
+    pixels = pattern(0, 0, 32)
+    data = jpeg.encode(pixels, quality)
+    opened = Image.open(io.BytesIO(data))
+    assert (opened.size, opened.mode, opened.format) == ((32, 32), "RGB", "JPEG")
+    assert "progressive" not in opened.info
+    assert data == jpeg.encode(np.asfortranarray(pixels), quality)
+    if quality >= 90:
+        assert abs(np.asarray(opened, np.int16) - pixels).mean() < 6
+
+
+def plain_mean(frame, size):
+    """Each new pixel the mean of the area that it covers, with plain loops in double precision."""
+    height, width = frame.shape[:2]
+    out = np.zeros((size, size, 3))
+    for i in range(size):
+        top, bottom = i * height / size, (i + 1) * height / size
+        for j in range(size):
+            left, right = j * width / size, (j + 1) * width / size
+            total = np.zeros(3)
+            for row in range(int(top), min(height, int(np.ceil(bottom)))):
+                tall = min(bottom, row + 1) - max(top, row)
+                for column in range(int(left), min(width, int(np.ceil(right)))):
+                    wide = min(right, column + 1) - max(left, column)
+                    total += tall * wide * frame[row, column]
+            out[i, j] = total / ((bottom - top) * (right - left))
+    return out
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_smaller_frames_are_means_over_areas(data):
+    height, width = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
+    frame = data.draw(arrays.arrays(np.uint8, (height, width, 3)))
+    size = data.draw(st.integers(1, min(height, width)))
+    found = jpeg.resize_area(frame, size)
+    assert found.shape == (size, size, 3)
+    assert found.dtype == np.uint8
+    assert abs(found - plain_mean(frame, size)).max() <= 0.5 + 1e-2
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 5), st.integers(0, 1000))
+@settings(max_examples=40)
+def test_whole_factors_agree_with_pillows_box_filter(size, down, across, seed):
+    # For other ratios Pillow's box takes whole pixels, so it is no mean over areas.
+    frame = picture(size * down, size * across, seed)
+    box = Image.fromarray(frame).resize((size, size), Image.Resampling.BOX)
+    assert abs(jpeg.resize_area(frame, size).astype(np.int16) - np.asarray(box, np.int16)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(64, 32), (64, 16), (84, 28), (84, 32), (84, 64), (128, 64), (17, 1), (34, 2)]
+)
+def test_batches_of_frames_are_resized_frame_by_frame(old, new):
+    frames = np.random.default_rng(old).integers(0, 256, (2, 3, old, old, 3), dtype=np.uint8)
+    found = jpeg.resize_area(frames, new)
+    assert found.shape == (2, 3, new, new, 3)
+    for batch in range(2):
+        for view in range(3):
+            assert np.array_equal(found[batch, view], jpeg.resize_area(frames[batch, view], new))
+    assert abs(found[1, 2] - plain_mean(frames[1, 2], new)).max() <= 0.5 + 1e-2
+
+
+def test_white_stays_white_and_black_black():
+    for value in (0, 255):
+        for old, new in ((84, 32), (84, 64), (64, 32), (23, 7)):
+            assert (jpeg.resize_area(np.full((old, old, 3), value, np.uint8), new) == value).all()
+
+
+def test_frames_of_the_size_asked_for_are_unchanged():
+    frame = picture(9, 9)
+    assert np.array_equal(jpeg.resize_area(frame, 9), frame)
+
+
+@pytest.mark.parametrize("size", [0, -1, 17, 100])
+def test_frames_are_not_made_larger(size):
+    with pytest.raises(OptionError, match="cannot be resized"):
+        jpeg.resize_area(picture(16, 16), size)
+
+
+# Interpolation
+
+
+def interpolated(frame, size):
+    """The same by torch, in double precision and before rounding."""
+    planes = torch.tensor(frame).permute(2, 0, 1)[None].double()
+    new = interpolate(planes, size=(size, size), mode="bilinear", align_corners=False, antialias=False)
+    return new[0].permute(1, 2, 0).numpy()
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_frames_are_interpolated_to_smaller_and_larger_sizes_as_torch_does(data):
+    height, width = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
+    frame = data.draw(arrays.arrays(np.uint8, (height, width, 3)))
+    size = data.draw(st.integers(1, 45))
+    found = jpeg.resize_bilinear(frame, size)
+    assert found.shape == (size, size, 3)
+    assert found.dtype == np.uint8
+    assert abs(found - interpolated(frame, size)).max() <= 0.5 + 1e-3
+    assert np.array_equal(jpeg.resized(frame, size, "bilinear"), found)
+
+
+@pytest.mark.parametrize(("old", "new"), [(128, 64), (84, 64), (84, 128), (64, 84), (64, 3), (3, 64)])
+def test_batches_of_frames_are_interpolated_frame_by_frame(old, new):
+    frames = np.random.default_rng(old).integers(0, 256, (2, 3, old, old, 3), dtype=np.uint8)
+    found = jpeg.resized(frames, new, "bilinear")
+    assert found.shape == (2, 3, new, new, 3)
+    for batch in range(2):
+        for view in range(3):
+            assert abs(found[batch, view] - interpolated(frames[batch, view], new)).max() <= 0.5 + 1e-3
+
+
+@given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 1000))
+@settings(max_examples=40)
+def test_whole_factors_are_averaged_exactly_as_torch_does(size, factor, seed):
+    frame = picture(size * factor, size * factor, seed)
+    planes = torch.tensor(frame).permute(2, 0, 1)[None].double()
+    mean = interpolate(planes, size=(size, size), mode="area")[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(jpeg.resized(frame, size, "area"), np.floor(mean + 0.5 + 1e-9))  # halves go up
+
+
+def test_interpolation_leaves_one_colour_and_the_own_size_alone():
+    for value in (0, 1, 254, 255):
+        for old, new in ((84, 32), (84, 100), (5, 64), (64, 1)):
+            assert (jpeg.resize_bilinear(np.full((old, old, 3), value, np.uint8), new) == value).all()
+    frame = picture(9, 9)
+    assert np.array_equal(jpeg.resize_bilinear(frame, 9), frame)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_frames_of_no_size_are_not_interpolated(size):
+    with pytest.raises(OptionError, match="expected 1 pixel or more"):
+        jpeg.resized(picture(4, 4), size, "bilinear")
+
+
+def test_a_way_to_resize_that_is_none_is_refused():
+    with pytest.raises(OptionError, match="resize is 'nearest', expected area or bilinear"):
+        jpeg.resized(picture(4, 4), 2, "nearest")

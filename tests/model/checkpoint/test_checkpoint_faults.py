@@ -1,0 +1,516 @@
+"""Checkpoints that are cut, damaged, of something else or meant to harm; disks that are full; kills at every write."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from made_checkpoints import made, made_run, overwrite, same, smallest
+from small_disks import PAGE, small_disk
+from synthetic import Source
+
+from gqn_data.errors import CheckpointError, DestinationError, NoSpace
+from gqn_data.io import atomic
+from gqn_model.checkpoint.checkpoint import (
+    checkpoint_path,
+    checkpoint_steps,
+    load_checkpoint,
+    save_checkpoint,
+    write_config,
+)
+from gqn_model.train.run import resume_run
+from gqn_model.train.trainer import train
+
+SUPPORT = Path(__file__).resolve().parents[2] / "support"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return made_run(tmp_path / "run", steps=(2, 4))
+
+
+def _sum(run: Path, step: int) -> Path:
+    path = checkpoint_path(run, step)
+    return path.with_name(path.name + ".sha256")
+
+
+def test_a_checkpoint_cut_at_any_length_is_refused_and_the_last_good_one_named(run: Path, faults: Any) -> None:
+    path = checkpoint_path(run, 4)
+    raw = path.read_bytes()
+    chance = random.Random(1)
+    lengths = [0, 1, len(raw) - 1, *(chance.randrange(len(raw)) for _ in range(faults.tries(20)))]
+    for length in lengths:
+        path.write_bytes(raw[:length])
+        with pytest.raises(CheckpointError, match=r"00000004\.pt: damaged.*00000002\.pt is whole.*go on from step 2$"):
+            load_checkpoint(run)
+    assert load_checkpoint(run, 2).step == 2
+    faults.record(
+        "cut: checkpoint", holds="refused, and the last good one named", tries=len(lengths), survived=len(lengths)
+    )
+
+
+def test_a_checkpoint_with_any_bit_flipped_is_refused(run: Path, faults: Any) -> None:
+    path = checkpoint_path(run, 4)
+    raw = path.read_bytes()
+    chance = random.Random(2)
+    tries = faults.tries(30)
+    for _ in range(tries):
+        place = chance.randrange(8 * len(raw))
+        flipped = bytearray(raw)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_checkpoint(run)
+    faults.record("bits flipped: checkpoint", holds="refused", tries=tries, survived=tries)
+
+
+def test_bits_flipped_by_somebody_who_mends_the_checksum_do_no_harm(run: Path, faults: Any) -> None:
+    # What is no tensor: the pickled table at the head, the directory at the end.
+    whole = load_checkpoint(run, 4)
+    raw = checkpoint_path(run, 4).read_bytes()
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        table = next(part for part in archive.infolist() if part.filename.endswith("data.pkl"))
+    end_of_table = table.header_offset + table.file_size + 200
+    structure = [*range(table.header_offset, end_of_table), *range(len(raw) - 3000, len(raw))]
+    chance = random.Random(3)
+    tries, refused = faults.tries(30, full=300), 0
+    for _ in range(tries):
+        flipped = bytearray(raw)
+        flipped[chance.choice(structure)] ^= 1 << chance.randrange(8)
+        overwrite(run, 4, bytes(flipped))
+        try:
+            found = load_checkpoint(run, 4)
+        except CheckpointError as error:
+            refused += "\n" not in str(error)
+        else:
+            assert {name: value.shape for name, value in found.model.items()} == {
+                name: value.shape for name, value in whole.model.items()
+            }
+    assert refused > tries / 4
+    faults.record(
+        "bits flipped: checkpoint with its checksum mended",
+        holds="refused in words, or the network that the configuration describes",
+        tries=tries,
+        survived=tries,
+    )
+
+
+def test_the_last_good_one_is_named_where_several_are_damaged(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", steps=(2, 4, 6))
+    for step in (4, 6):
+        checkpoint_path(run, step).write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"00000002\.pt is whole"):
+        load_checkpoint(run)
+    checkpoint_path(run, 2).write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="no earlier one is whole: train anew"):
+        load_checkpoint(run)
+
+
+@pytest.mark.parametrize("noted", [b"", b"\xff\xfe", b"0" * 64, b"x" * 100_000])
+def test_a_checksum_that_was_tampered_with_is_told(run: Path, noted: bytes) -> None:
+    _sum(run, 4).write_bytes(noted)
+    with pytest.raises(CheckpointError, match=r"00000004\.pt: damaged: .*00000002\.pt is whole"):
+        load_checkpoint(run)
+
+
+def test_a_checkpoint_without_its_checksum_is_none(run: Path) -> None:
+    _sum(run, 4).unlink()
+    assert load_checkpoint(run).step == 2
+
+
+def test_a_checkpoint_of_another_model_is_refused(run: Path) -> None:
+    write_config(run, smallest(hidden=3))
+    with pytest.raises(CheckpointError, match=r"of another model than .*config\.json"):
+        load_checkpoint(run)
+
+
+def _rewritten(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Changes what a checkpoint holds, and mends its checksum."""
+    value = torch.load(checkpoint_path(run, 4), weights_only=True)
+    file = io.BytesIO()
+    torch.save(change(value) or value, file)
+    overwrite(run, 4, file.getvalue())
+
+
+def _without(value: dict[str, Any]) -> None:
+    del value["model"]["look.weight"]
+
+
+def _more(value: dict[str, Any]) -> None:
+    value["model"]["another\n.weight"] = torch.zeros(1)
+
+
+def _misshapen(value: dict[str, Any]) -> None:
+    value["model"]["look.bias"] = torch.zeros(4)
+
+
+def _whole_numbers(value: dict[str, Any]) -> None:
+    value["model"]["look.bias"] = torch.zeros(3, dtype=torch.int32)
+
+
+def _no_tensor(value: dict[str, Any]) -> None:
+    value["model"]["look.bias"] = [0.0, 0.0, 0.0]
+
+
+def _nowhere(value: dict[str, Any]) -> None:
+    value["model"]["look.bias"] = torch.zeros(3, device="meta")
+
+
+def _sparse(value: dict[str, Any]) -> None:
+    value["model"]["look.bias"] = torch.zeros(3).to_sparse()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_without, r"1 missing: look\.weight"),
+        (_more, r"1 unexpected: another\.weight"),
+        (_misshapen, r"look\.bias \(float32 4, expected float32 3\)"),
+        (_whole_numbers, r"look\.bias \(int32 3, expected float32 3\)"),
+        (_no_tensor, r"look\.bias \(list, no plain tensor"),
+        (_nowhere, r"look\.bias \(Tensor, no plain tensor"),
+        (_sparse, r"look\.bias \(Tensor, no plain tensor"),
+    ],
+)
+def test_tensors_of_another_network_are_told_by_name(
+    run: Path, change: Callable[[dict[str, Any]], None], words: str
+) -> None:
+    _rewritten(run, change)
+    with pytest.raises(CheckpointError, match=rf"not the weights of this network: .*{words}"):
+        load_checkpoint(run)
+
+
+def test_many_wrong_tensors_are_counted_and_some_named(run: Path) -> None:
+    def renamed(value: dict[str, Any]) -> None:
+        value["model"] = {f"module.{name}": tensor for name, tensor in value["model"].items()}
+
+    _rewritten(run, renamed)
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(run)
+    count = len(made(1).model)
+    assert f"{count} missing: " in str(error.value)
+    assert f"{count} unexpected: module." in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def _other_moments(value: dict[str, Any]) -> None:
+    value["optimizer"]["state"][0]["exp_avg"] = torch.zeros(2, 2)
+
+
+def _fewer_moments(value: dict[str, Any]) -> None:
+    value["optimizer"]["param_groups"][0]["params"].pop()
+
+
+def _no_moments(value: dict[str, Any]) -> None:
+    value["optimizer"] = {}
+
+
+@pytest.mark.parametrize("change", [_other_moments, _fewer_moments, _no_moments])
+def test_the_optimiser_of_another_network_is_refused(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    _rewritten(run, change)
+    with pytest.raises(CheckpointError, match=r"00000004\.pt: not the optimiser's state of this network"):
+        load_checkpoint(run)
+
+
+@pytest.mark.parametrize("size", [10**9, 10**30])
+def test_a_network_larger_than_any_memory_is_refused_and_not_built(run: Path, size: int) -> None:
+    def huge(value: dict[str, Any]) -> None:
+        value["config"]["model"] |= {"hidden": size, "core_steps": 10**9, "shared_cores": False}
+
+    _rewritten(run, huge)
+    config = json.loads((run / "config.json").read_text())
+    config["model"] |= {"hidden": size, "core_steps": 10**9, "shared_cores": False}
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="1000000000 cores, and"):
+        load_checkpoint(run)
+    config["model"] |= {"shared_cores": True}
+    (run / "config.json").write_text(json.dumps(config))
+    _rewritten(run, lambda value: value["config"]["model"].update(shared_cores=True))
+    with pytest.raises(CheckpointError, match=r"not the weights of this network|no network can be built"):
+        load_checkpoint(run)
+
+
+def test_a_tensor_that_repeats_one_number_without_end_takes_no_memory(run: Path) -> None:
+    def endless(value: dict[str, Any]) -> None:
+        value["model"]["look.bias"] = torch.zeros(1).expand(10**15)
+
+    _rewritten(run, endless)
+    with pytest.raises(CheckpointError, match=r"look\.bias \(float32 1000000000000000, expected"):
+        load_checkpoint(run)
+
+
+def _packed(raw: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        parts = {part.filename: archive.read(part) for part in archive.infolist()}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, bytes(64 << 20) if name.endswith("/data/0") else data)
+    return file.getvalue()
+
+
+def _packed_a_little(raw: bytes) -> bytes:
+    # Small enough to pass for the file's own size, and packed all the same.
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        parts = {part.filename: archive.read(part) for part in archive.infolist()}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in parts.items():
+            kind = zipfile.ZIP_DEFLATED if name.endswith("/data/0") else zipfile.ZIP_STORED
+            archive.writestr(name, data, compress_type=kind)
+    return file.getvalue()
+
+
+def _one_part_told_many_times(raw: bytes) -> bytes:
+    # The directory at the end names the same bytes again and again.
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data/0", bytes(1 << 20))
+        first = archive.infolist()[0]
+        for number in range(1, 40):
+            again = copy.copy(first)
+            again.filename = f"archive/data/{number}"
+            archive.filelist.append(again)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("bomb", "words"),
+    [
+        (_packed, r"its parts take \d+ bytes"),
+        (_packed_a_little, "is packed"),
+        (_one_part_told_many_times, r"its parts take \d+ bytes"),
+        (lambda _: b"PK\x05\x06" + bytes(18), ""),
+        (lambda raw: raw[: len(raw) // 2] + bytes(22), ""),
+    ],
+)
+def test_an_archive_that_would_unpack_without_end_is_refused(
+    run: Path, bomb: Callable[[bytes], bytes], words: str
+) -> None:
+    overwrite(run, 4, bomb(checkpoint_path(run, 4).read_bytes()))
+    with pytest.raises(CheckpointError, match=rf"cannot be read as weights and plain values \(.*{words}"):
+        load_checkpoint(run)
+
+
+class Harm:
+    """Pickled, it runs a command wherever it is read."""
+
+    def __init__(self, *call: Any) -> None:
+        self.call = call
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.call[0], self.call[1:]
+
+
+@pytest.mark.parametrize("where", ["model", "optimizer", "loader", "another"])
+@pytest.mark.parametrize("how", ["system", "eval", "open", "popen"])
+def test_a_checkpoint_that_would_run_code_is_refused(run: Path, tmp_path: Path, where: str, how: str) -> None:
+    trace = tmp_path / "trace"
+    call = {
+        "system": (os.system, f"touch {trace}"),
+        "eval": (eval, f"open({str(trace)!r}, 'w')"),
+        "open": (open, str(trace), "w"),
+        "popen": (subprocess.Popen, ["touch", str(trace)]),
+    }[how]
+    _rewritten(run, lambda value: value | {where: {"x": Harm(*call)}})
+    with pytest.raises(CheckpointError, match="cannot be read as weights and plain values"):
+        load_checkpoint(run)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("value", [[], {"format": 2}, {"format": [2]}, {"format": float("nan")}, torch.zeros(3), 2])
+def test_a_checkpoint_of_something_else_is_refused(run: Path, value: Any) -> None:
+    file = io.BytesIO()
+    torch.save(value, file)
+    overwrite(run, 4, file.getvalue())
+    with pytest.raises(CheckpointError, match=r"00000004\.pt: "):
+        load_checkpoint(run)
+
+
+def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(tmp_path: Path, faults: Any) -> None:
+    tries = faults.tries(12)
+    with small_disk(tmp_path / "disk") as disk:
+        run = made_run(disk.folder / "run", steps=(2,))
+        before = disk.used()
+        needed = checkpoint_path(run, 2).stat().st_size
+        next_one = made(4)
+        for number in range(tries):
+            disk.resize(before + needed * number // tries // PAGE * PAGE)
+            with pytest.raises(NoSpace, match=r"00000004\.pt.*the disk is full"):
+                save_checkpoint(run, next_one, 3)
+            assert checkpoint_steps(run) == [2]
+            assert same(load_checkpoint(run), made(2))
+            assert not list(run.rglob("*.partial"))
+        disk.resize(64 << 20)
+        save_checkpoint(run, next_one, 3)
+        assert same(load_checkpoint(run), next_one)
+    faults.record("full disk: checkpoint", holds="the one before is kept", tries=tries, survived=tries)
+
+
+def test_a_training_goes_on_over_a_checkpoint_that_found_no_room(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = smallest(steps=6, log_every=1, checkpoint_every=2, probe_every=0)
+    with small_disk(tmp_path / "disk") as disk:
+        run = made_run(disk.folder / "run", steps=(), config=config)
+
+        class Resizing:
+            """A logger that fills the disk before step 4 is saved, and makes room after it."""
+
+            def log(self, record: Any) -> None:
+                if record.step == 3:
+                    disk.resize(disk.used() + PAGE)
+                if record.step == 5:
+                    disk.resize(64 << 20)
+
+            def picture(self, step: int, image: object) -> None:
+                """None is drawn."""
+
+            def close(self) -> None:
+                """Nothing is open."""
+
+        train(run, config, Source(config), loggers=[Resizing()])  # type: ignore[list-item]
+        assert checkpoint_steps(run) == [0, 2, 6]
+    assert re.search(r"warning: .*00000004\.pt.*the disk is full.*training goes on", capsys.readouterr().err)
+
+
+# Forks a child for each place, which dies there; says what lay on the disk then, and after the same was done again.
+_KILLED = """
+import dataclasses, io, os, pathlib, shutil, signal, sys
+sys.path[:0] = sys.argv[2:-1]
+from made_checkpoints import made, made_run, prior, same, smallest
+from gqn_model.checkpoint.best import read_best
+from gqn_model.checkpoint.files import check_sum
+from gqn_model.checkpoint.checkpoint import checkpoint_path, checkpoint_steps, load_checkpoint, save_checkpoint
+
+folder = pathlib.Path(sys.argv[1])
+last = int(sys.argv.pop())  # 6: a step that is new; 4: one that is done again, with another outcome
+scores = {2: prior(15.0), 4: prior(14.0)}
+states = {step: made(step, score=score) for step, score in scores.items()}
+
+class Dying:
+    def __init__(self, at):
+        self.left = at
+    def here(self):
+        self.left -= 1
+        if self.left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def arm(dying):
+    class Raw(io.FileIO):
+        def write(self, data):
+            half = memoryview(data)[: len(data) // 2]
+            if dying.left == 0:
+                super().write(half)
+            dying.here()
+            return super().write(data)
+    opened = io.open
+    def opening(file, mode="r", buffering=-1, *rest, **options):
+        if mode == "wb":
+            return io.BufferedWriter(Raw(file, "w"), 16384)
+        return opened(file, mode, buffering, *rest, **options)
+    io.open = opening
+    for name in ("fsync", "replace", "unlink", "open", "rename"):
+        def dies(*arguments, _original=getattr(os, name), **options):
+            dying.here()
+            return _original(*arguments, **options)
+        setattr(os, name, dies)
+
+before = made_run(folder / "before", steps=())
+for step in (2, 4):
+    save_checkpoint(before, states[step], 2)
+states[last] = dataclasses.replace(made(9), step=last, score=prior(18.0))
+allowed = {6: ([2, 4], [2, 4, 6], [4, 6], [6]), 4: ([2, 4], [2], [4])}[last]
+at = 0
+while True:
+    run = folder / str(at)
+    shutil.copytree(before, run)
+    child = os.fork()
+    if child == 0:
+        arm(Dying(at))
+        save_checkpoint(run, states[last], 1)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    steps = checkpoint_steps(run)
+    assert steps in allowed, (at, steps)
+    for step in steps:
+        raw = checkpoint_path(run, step).read_bytes()
+        check_sum(run, step, raw)
+        old = checkpoint_path(before, step)
+        if not old.exists() or raw != old.read_bytes():
+            assert step == last and same(load_checkpoint(run, step), states[last]), (at, step)
+    best = read_best(run)
+    assert best.step in steps and best.step in (2, last), (at, best, steps)
+    save_checkpoint(run, states[last], 1)
+    names = sorted(path.name for path in run.rglob("*") if path.is_file())
+    name = f"{last:08d}.pt"
+    assert names == [name, name + ".sha256", "best.json", "config.json"], (at, names)
+    assert same(load_checkpoint(run, "best"), states[last]), at
+    if status == 0:
+        break
+    assert os.WTERMSIG(status) == signal.SIGKILL, (at, status)
+    at += 1
+print(at)
+"""
+
+
+@pytest.mark.parametrize("step", [6, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_kill_at_any_write_of_a_checkpoint_leaves_whole_ones_alone(step: int, tmp_path: Path, faults: Any) -> None:
+    command = [sys.executable, "-c", _KILLED, str(tmp_path), *sys.path, str(SUPPORT), str(step)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    places = int(done.stdout)
+    assert places > 15
+    faults.record(
+        "killed: at every write of a checkpoint",
+        holds="what is there is whole, the best is noted, and the same again ends alike",
+        tries=places,
+        survived=places,
+    )
+
+
+_HOLDING = """
+import sys, pathlib
+from gqn_data.io import atomic
+with storage.sole_writer(pathlib.Path(sys.argv[1])):
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def held(run: Path) -> Iterator[Path]:
+    """A run that another process trains."""
+    paths = os.pathsep.join(sys.path)
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDING, str(run)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": paths},
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        yield run
+        other.communicate(b"")
+    assert other.returncode == 0
+
+
+def test_a_run_that_another_process_trains_is_not_resumed(held: Path, bars: Path) -> None:
+    atomic.write_json(held / "run.json", {"shards": str(bars), "scene_set": "", "fingerprint": "", "versions": {}})
+    before = {path: path.read_bytes() for path in held.rglob("*") if path.is_file()}
+    for step in (None, 2):
+        with pytest.raises(DestinationError, match="another run is writing there"):
+            resume_run(held, {}, step=step)
+    assert {path: path.read_bytes() for path in held.rglob("*") if path.is_file()} == before

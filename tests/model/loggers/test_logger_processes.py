@@ -1,0 +1,238 @@
+"""Loggers in a process of their own: those that hang, fail or die cost a warning and no step."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_records import CONFIG, picture, plain
+from PIL import Image
+from processes import wait_until
+from synthetic import Source, small, small_inputs
+
+from gqn_model.checkpoint.checkpoint import load_checkpoint, write_config
+from gqn_model.loggers import Guarded, Opening, subprocess_logger
+from gqn_model.loggers.subprocess_logger import Aside
+
+_MADE = """
+import os, sys, time
+from pathlib import Path
+
+
+class Keeps:
+    def __init__(self, opening):
+        self.path = Path(opening.run) / "kept"
+        self.add(f"opened {opening.start} {opening.config['training']['project']}")
+
+    def add(self, text):
+        with self.path.open("a") as file:
+            file.write(text + "\\n")
+
+    def log(self, record):
+        print("chatter")
+        self.add(f"line {record.step} {record.kl_steps} {record.prior_mean}")
+
+    def picture(self, step, image):
+        self.add(f"picture {step} {image.size} {image.getpixel((3, 3))}")
+
+    def close(self):
+        self.add("closed")
+
+
+class Asks(Keeps):
+    def log(self, record):
+        self.add(repr(sys.stdin.read()))
+
+
+class FailsAtOnce(Keeps):
+    def __init__(self, opening):
+        raise OSError("no way\\nin the world")
+
+
+class FailsLater(Keeps):
+    def log(self, record):
+        raise ValueError("cannot draw that")
+
+
+class Dies(Keeps):
+    def log(self, record):
+        os._exit(3)
+
+
+class Hangs(Keeps):
+    def log(self, record):
+        time.sleep(3600)
+
+
+class HangsAtOnce(Keeps):
+    def __init__(self, opening):
+        time.sleep(3600)
+
+
+class HangsAtTheEnd(Keeps):
+    def close(self):
+        time.sleep(3600)
+"""
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run's folder; loggers that misbehave can be imported from `made_loggers`."""
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "made_loggers.py").write_text(_MADE)
+    monkeypatch.syspath_prepend(str(tmp_path / "path"))
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+def _aside(kind: str, run: Path, patience: float = 60.0) -> Aside:
+    return Aside("made", f"made_loggers:{kind}", Opening(run=run, start=7, config=CONFIG), patience=patience)
+
+
+def test_a_logger_in_a_process_of_its_own_gets_everything_in_order(
+    made: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logger = _aside("Keeps", made)
+    logger.log(plain(100))
+    logger.picture(100, picture(150))
+    logger.log(plain(200))
+    logger.close()
+    assert (made / "kept").read_text().splitlines() == [
+        "opened 7 bars",
+        "line 100 (1.0, 2.0, 3.0) None",
+        "picture 100 (12, 8) (150, 0, 0)",
+        "line 200 (1.0, 2.0, 3.0) 18.0",
+        "closed",
+    ]
+    out, err = capfd.readouterr()
+    assert out == ""  # results go there, and nothing else
+    assert err == "chatter\nchatter\n"
+
+
+def test_a_logger_that_asks_a_question_gets_no_answer_and_does_not_wait(made: Path) -> None:
+    logger = _aside("Asks", made)
+    logger.log(plain(100))
+    logger.close()
+    assert (made / "kept").read_text().splitlines()[1] == "''"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("FailsAtOnce", "made: no way (training goes on"),
+        ("FailsLater", "made: cannot draw that (training goes on"),
+        ("Dies", "made: ended before the training"),
+    ],
+)
+def test_a_logger_that_fails_is_told_once_and_harms_nothing(
+    made: Path, capfd: pytest.CaptureFixture[str], kind: str, words: str
+) -> None:
+    logger = _aside(kind, made)
+    for step in (100, 200, 300):
+        logger.log(plain(step))
+        logger.picture(step, picture())
+        if kind == "Dies":
+            logger._process.wait(60)
+    logger.close()
+    err = capfd.readouterr().err
+    assert err.count("warning: ") == 1
+    assert words in err
+
+
+@pytest.mark.parametrize("kind", ["Hangs", "HangsAtOnce", "HangsAtTheEnd"])
+def test_a_logger_that_hangs_is_ended_and_told_of(made: Path, capfd: pytest.CaptureFixture[str], kind: str) -> None:
+    logger = _aside(kind, made, patience=0.3)
+    logger.log(plain(100))
+    logger.close()
+    assert logger._process.returncode == -signal.SIGKILL
+    assert not logger._feeder.is_alive()
+    assert "did not take everything within 0.3 s" in capfd.readouterr().err
+
+
+def test_a_logger_that_does_not_keep_up_loses_lines_and_the_training_does_not_wait(
+    made: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logger = _aside("HangsAtOnce", made, patience=0.1)
+    # More than the queue and the pipe hold together: this would never end if it waited.
+    noise = Image.frombytes("RGB", (200, 200), os.urandom(200 * 200 * 3))
+    for step in range(200):
+        logger.picture(step, noise)
+    logger.close()
+    err = capfd.readouterr().err
+    assert err.count("warning: ") == 1
+    assert "does not keep up" in err
+
+
+def test_a_logger_ends_with_the_training_that_is_killed_and_not_with_its_terminal(made: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from gqn_model.loggers import Opening\n"
+        "from gqn_model.loggers.subprocess_logger import Aside\n"
+        "opening = Opening(run=Path(sys.argv[1]), start=7, config={'training': {'project': 'bars'}})\n"
+        "logger = Aside('made', 'made_loggers:Keeps', opening)\n"
+        "print(logger._process.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    training = subprocess.Popen([sys.executable, "-c", code, str(made)], stdout=subprocess.PIPE, env=path)
+    assert training.stdout is not None
+    with training, training.stdout:
+        logger = int(training.stdout.readline())
+        wait_until((made / "kept").exists)
+        os.kill(logger, signal.SIGINT)
+        os.kill(logger, signal.SIGTERM)
+        assert os.getsid(logger) != os.getsid(training.pid)
+        training.kill()
+        training.wait(60)
+    wait_until(lambda: "closed" in (made / "kept").read_text())
+
+
+def test_a_logger_that_failed_is_opened_anew_after_a_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Path
+) -> None:
+    receiver = subprocess_logger._Receiver("made", "made_loggers:FailsLater", Opening(run=made, config=CONFIG))
+    line = {"record": dataclasses.asdict(plain(100))}
+    receiver.take(line)
+    receiver.take(line)  # too soon
+    assert (made / "kept").read_text().count("opened") == 1
+    monkeypatch.setattr(subprocess_logger, "PAUSE", 0.0)
+    receiver._rests_until = 0.0
+    receiver.take(line)
+    receiver.take(line)
+    assert (made / "kept").read_text().count("opened") == 3
+
+
+def test_a_logger_in_this_process_that_fails_is_told_once_and_harms_nothing(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in ("FailsAtOnce", "FailsLater"):
+        logger = Guarded("made", f"made_loggers:{kind}", Opening(run=made, config=CONFIG))
+        for step in (100, 200):
+            logger.log(plain(step))
+        logger.close()
+        assert capsys.readouterr().err.count("warning: made: ") == 1
+
+
+def test_loggers_that_hang_or_fail_change_no_weight(made: Path) -> None:
+    config = small(steps=6, log_every=2, picture_every=3, probe_every=3)
+    hashes = []
+    for name in ("plain", "watched"):
+        from gqn_model.train.trainer import train
+
+        run = made / name
+        run.mkdir()
+        write_config(run, config)
+        watching = [_aside("Hangs", run, 0.1), _aside("Dies", run), _aside("Keeps", run)] if name == "watched" else []
+        train(run, config, Source(config), loggers=watching, probe=small_inputs(config))
+        for logger in watching:
+            logger.close()
+        hashes.append({name: value.numpy().tobytes() for name, value in load_checkpoint(run).model.items()})
+    assert hashes[0] == hashes[1]
+    kept = (made / "watched" / "kept").read_text()
+    assert [kept.count(word) for word in ("line 2 ", "line 4 ", "line 6 ", "picture 3 ", "picture 6 ")] == [1] * 5

@@ -1,0 +1,158 @@
+"""The configuration: limits, presets, mods, options, and what the messages say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gqn_data.errors import OptionError, UnknownName
+from gqn_model.config import MODS, PRESETS, Config, ModelConfig, TrainingConfig, declarations, resolve
+from gqn_model.options import config_options
+from gqn_model.options import given as options_given
+from gqn_model.train.schedules import learning_rate_at, sigma_at
+
+
+def _parse(*arguments: str) -> tuple[int, str, dict[str, Any]]:
+    seen: dict[str, Any] = {}
+
+    @click.command()
+    @config_options
+    def command(**options: Any) -> None:
+        seen.update(options_given(options))
+
+    result = CliRunner().invoke(command, arguments)
+    return result.exit_code, result.output, seen
+
+
+def test_every_field_is_an_option_of_its_own() -> None:
+    _, text, _ = _parse("--help")
+    for one in declarations():
+        assert "--" + one.name.replace("_", "-") in text
+
+
+def test_no_two_fields_share_a_name() -> None:
+    names = [one.name for one in declarations()]
+    assert len(names) == len(set(names))
+
+
+def test_an_option_not_given_decides_nothing() -> None:
+    assert _parse()[2] == {}
+
+
+def test_booleans_are_pairs_of_flags() -> None:
+    assert _parse("--shared-cores")[2] == {"shared_cores": True}
+    assert _parse("--no-shared-cores")[2] == {"shared_cores": False}
+
+
+def test_a_boolean_with_a_value_is_refused_and_never_read_as_true() -> None:
+    code, _, seen = _parse("--shared-cores", "False")
+    assert code == 2
+    assert seen == {}
+
+
+def test_a_wrong_value_on_the_command_line_says_what_is_possible() -> None:
+    code, text, _ = _parse("--representation", "towr")
+    assert code == 2
+    assert all(name in text for name in ("tower", "pool", "pyramid"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"representation": "towr"}, ["towr", "tower, pool, pyramid", "did you mean 'tower'"]),
+        ({"frame_size": 30}, ["30", "multiples of 4"]),
+        ({"kernel": 4}, ["4", "odd"]),
+        ({"representation_channels": 12}, ["12", "multiples of 8"]),
+        ({"batch_size": 0}, ["0", "from 1"]),
+        ({"learning_rate": float("nan")}, ["nan", "from 0"]),
+        ({"steps": True}, ["True", "int"]),
+        ({"shared_cores": "False"}, ["'False'", "bool"]),
+        ({"context_min": 4, "context_max": 3}, ["3", "from 4"]),
+    ],
+)
+def test_an_impossible_value_says_what_is_possible(changes: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(OptionError) as error:
+        resolve("tiny", (), changes)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_unknown_names_offer_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'tiny'"):
+        resolve("tinny")
+    with pytest.raises(UnknownName, match="did you mean 'shared_cores'"):
+        resolve("paper", ["share_cores"])
+    with pytest.raises(UnknownName, match="did you mean 'batch_size'"):
+        resolve("paper", (), {"batch_sise": 3})
+
+
+def test_explicit_options_win_over_mods_and_mods_over_the_preset() -> None:
+    assert PRESETS["tiny"]["representation"] != "pyramid"
+    assert resolve("tiny", ["pyramid"]).model.representation == "pyramid"
+    assert resolve("tiny", ["pyramid"], {"representation": "pool"}).model.representation == "pool"
+    assert resolve("paper", ["shared_cores", "pool"]).model == ModelConfig(shared_cores=True, representation="pool")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("mod", MODS)
+def test_every_preset_takes_every_mod(preset: str, mod: str) -> None:
+    assert isinstance(resolve(preset, [mod]), Config)
+
+
+@given(
+    steps=st.integers(0, 10**9),
+    rate=st.floats(0, 10, allow_nan=False),
+    shared=st.booleans(),
+    representation=st.sampled_from(["tower", "pool", "pyramid"]),
+)
+def test_a_config_is_read_back_as_it_was_written(steps: int, rate: float, shared: bool, representation: str) -> None:
+    import json
+
+    config = resolve(
+        "tiny",
+        (),
+        {"steps": steps, "learning_rate": rate, "shared_cores": shared, "representation": representation},
+    )
+    assert Config.from_json(json.loads(json.dumps(config.to_json())), "here") == config
+
+
+def test_a_config_with_an_unknown_field_names_the_file_and_the_nearest_field() -> None:
+    value = Config().to_json()
+    value["model"]["hiden"] = 3
+    with pytest.raises(OptionError, match=r"x\.json.*did you mean 'hidden'"):
+        Config.from_json(value, "x.json")
+
+
+@pytest.mark.parametrize(
+    ("step", "sigma", "rate"),
+    [
+        (0, 2.0, 5e-4),
+        (1, 2.0 - 1.3 / 200_000, 5e-4 - 4.5e-4 / 1_600_000),
+        (100_000, 1.35, 4.71875e-4),
+        (200_000, 0.7, 4.4375e-4),
+        (800_000, 0.7, 2.75e-4),
+        (1_600_000, 0.7, 5e-5),
+        (2_000_000, 0.7, 5e-5),
+    ],
+)
+def test_the_schedules_of_the_paper_have_their_values_at_given_steps(step: int, sigma: float, rate: float) -> None:
+    training = resolve("paper").training
+    assert sigma_at(training, step) == pytest.approx(sigma, rel=1e-12)
+    assert learning_rate_at(training, step) == pytest.approx(rate, rel=1e-12)
+
+
+def test_the_learning_rate_rises_over_the_warm_up() -> None:
+    training = TrainingConfig(warmup_steps=10, learning_rate=1.0, learning_rate_end=1.0)
+    assert [learning_rate_at(training, step) for step in (0, 4, 9, 10, 500)] == [0.1, 0.5, 1.0, 1.0, 1.0]
+
+
+def test_the_configuration_imports_neither_torch_nor_numpy() -> None:
+    code = "import sys, gqn_model.config, gqn_model.options; print({'torch', 'numpy'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "set()"

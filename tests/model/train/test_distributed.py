@@ -1,0 +1,213 @@
+"""Several ranks under the real `torchrun`: the same training as alone, and what happens when one is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from gqn_data.errors import OptionError, RankLost
+from gqn_model import GQN
+from gqn_model.checkpoint.checkpoint import checkpoint_steps, load_checkpoint
+from gqn_model.config import ModelConfig, resolve
+from gqn_model.model.noise import step_noise
+from gqn_model.train.distributed import ALONE, Agreement, lost, ranks_here
+from gqn_model.train.run import read_facts, resume_run
+from gqn_model.train.step import check_computing
+
+ROOT = Path(__file__).resolve().parents[3]
+STEPS = 6
+OPTIONS = (
+    "--preset=tiny --device=cpu --threads=1 --workers=0 --logger=none --frame-size=16 --representation-channels=16 "
+    f"--hidden=8 --canvas=6 --core-steps=3 --batch-size=8 --context-max=3 --steps={STEPS} --log-every=1 "
+    "--probe-every=3 --picture-every=6 --checkpoint-every=3 --clip=50"
+).split()
+
+needs_torchrun = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+
+
+def _start(ranks: int, *words: str) -> subprocess.Popen[str]:
+    """`gqn train` on so many ranks; one without torchrun."""
+    launcher = ["torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d"]
+    # A port that is free; `--standalone` alone would name this host, which a machine without a network cannot look up.
+    launcher += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", "-m"]
+    command = [sys.executable, "-m", *(launcher if ranks > 1 else []), "gqn_model", "train", *words]
+    names = ("RANK", "WORLD", "MASTER", "LOCAL_RANK")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(names)}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    out, told = process.communicate(timeout=300)
+    assert process.returncode == code, told
+    return out, told
+
+
+def _figures(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def _same(run: Path, other: Path) -> None:
+    """Within the rounding of float32, which a mean over ranks takes in another order."""
+    for ours, theirs in zip(_figures(run), _figures(other), strict=True):
+        for name in ("loss", "kl", "mse", "psnr", "prior_mean"):
+            assert ours[name] == (theirs[name] and pytest.approx(theirs[name], rel=2e-4)), (ours["step"], name)
+    one, two = load_checkpoint(run), load_checkpoint(other)
+    for name, value in one.model.items():
+        torch.testing.assert_close(value, two.model[name], rtol=1e-3, atol=2e-4)
+    assert one.loader == two.loader
+
+
+@pytest.fixture(scope="module")
+def alone(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("alone") / "run"
+    _ended(_start(1, "--shards", str(bars), *OPTIONS, "--out", str(run)))
+    return run
+
+
+@needs_torchrun
+def test_two_ranks_do_what_one_does(alone: Path, bars: Path, tmp_path: Path) -> None:
+    out, told = _ended(_start(2, "--shards", str(bars), *OPTIONS, "--out", str(tmp_path / "two")))
+    assert out == f"{tmp_path / 'two'}\n"  # one of them speaks
+    assert "on 2 ranks" in told
+    assert len(_figures(tmp_path / "two")) == STEPS
+    _same(tmp_path / "two", alone)
+
+
+@needs_torchrun
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "parts"), [(4, 1), (4, 2), (2, 4)])
+def test_ranks_and_accumulated_parts_do_what_one_rank_does(
+    alone: Path, bars: Path, tmp_path: Path, ranks: int, parts: int
+) -> None:
+    run = tmp_path / "run"
+    _ended(_start(ranks, "--shards", str(bars), *OPTIONS, f"--accumulate={parts}", "--out", str(run)))
+    _same(run, alone)
+
+
+@needs_torchrun
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_ranks(alone: Path, bars: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    _ended(_start(2, "--shards", str(bars), *OPTIONS, "--steps=2", "--out", str(run)))
+    _ended(_start(4, "--resume", str(run), "--steps=4"))
+    _ended(_start(1, "--resume", str(run), f"--steps={STEPS}"))
+    assert len(_figures(run)) == STEPS
+    losses = [[line["loss"] for line in _figures(folder)] for folder in (run, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-4)
+
+
+def _workers(launcher: int) -> list[int]:
+    """The ranks that a torchrun has started, oldest first."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == launcher:
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+def _wait_for_step(run: Path, step: int) -> None:
+    until = time.monotonic() + 120
+    while (checkpoint_steps(run) or [-1])[-1] < step:
+        assert time.monotonic() < until, f"no checkpoint of step {step} came"
+        time.sleep(0.05)
+
+
+@needs_torchrun
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the ranks in /proc")
+def test_when_a_rank_is_killed_the_others_end_with_a_message_and_the_run_goes_on(bars: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["--shards", str(bars), *OPTIONS, "--steps=100000", "--log-every=50", "--probe-every=0", "--out", str(run)]
+    process = _start(2, *words)
+    _wait_for_step(run, 6)
+    os.kill(_workers(process.pid)[-1], signal.SIGKILL)
+    _, told = _ended(process, 1)
+    assert "another rank of this training is gone" in told
+    assert "--resume" in told
+    kept = checkpoint_steps(run)[-1]
+    again = _start(2, "--resume", str(run))
+    _wait_for_step(run, kept + 3)
+    again.send_signal(signal.SIGTERM)  # torchrun hands it on to every rank
+    _, told = again.communicate(timeout=120)
+    assert "stopped by SIGTERM after step" in told
+    assert told.count("which is saved") == 1
+    assert checkpoint_steps(run)[-1] >= kept + 3
+
+
+def test_noise_is_a_function_of_seed_and_step_and_of_nothing_else() -> None:
+    config = ModelConfig(frame_size=16, core_steps=3, latent=2)
+    cpu = torch.device("cpu")
+    noise = step_noise(config, 1, 7, 5, cpu)
+    torch.manual_seed(99)
+    assert torch.equal(noise, step_noise(config, 1, 7, 5, cpu))
+    assert noise.shape == (3, 5, 2, 4, 4)
+    for seed, step in ((1, 8), (2, 7), (7, 1), (17, 0)):
+        assert not torch.equal(noise, step_noise(config, seed, step, 5, cpu))
+    many = step_noise(config, 0, 0, 2000, cpu)
+    assert abs(float(many.mean())) < 0.01
+    assert abs(float(many.std()) - 1) < 0.01
+
+
+def test_a_batch_that_ranks_cannot_divide_says_what_is_possible() -> None:
+    training = resolve("tiny", (), {"batch_size": 12, "accumulate": 2}).training
+    check_computing(training, 3, torch.device("cpu"))
+    with pytest.raises(OptionError, match=r"batch_size is 12, for 4 ranks and accumulate 2; possible: multiples of 8"):
+        check_computing(training, 4, torch.device("cpu"))
+
+
+def test_ranks_come_from_torchrun_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert ranks_here() == ALONE
+    assert ALONE.first
+    monkeypatch.setenv("RANK", "3")
+    assert ranks_here() == ALONE  # a cluster's job may set one of them for other ends
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    here = ranks_here()
+    assert (here.rank, here.count, here.local, here.first) == (3, 4, 1, False)
+    monkeypatch.setenv("LOCAL_RANK", "one")
+    with pytest.raises(OptionError, match="no numbers"):
+        ranks_here()
+
+
+def test_alone_there_is_nobody_to_ask() -> None:
+    tensor = torch.ones(3)
+    assert ALONE.mean(tensor) is tensor
+    assert ALONE.most(tensor) is tensor
+    assert ALONE.from_first("value") == "value"
+    agreement = Agreement(ALONE)
+    assert agreement.of_all(15) == 15
+    agreement.close()
+    assert isinstance(lost(RuntimeError("Connection closed by peer. More\nlines")), RankLost)
+
+
+def test_a_run_says_from_which_commit_it_came(bars_run: Path) -> None:
+    commit = read_facts(bars_run).commit
+    done = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    assert commit.rstrip("+") == (done.stdout.strip() if done.returncode == 0 else "")
+
+
+def test_a_resumed_run_needs_nothing_but_its_folder(bars: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    _ended(_start(1, "--shards", str(bars), *OPTIONS, "--steps=2", "--out", str(run)))
+    before = GQN.from_run(run).state_dict()
+    resume_run(run, {"steps": 4})
+    after = GQN.from_run(run).state_dict()
+    digests = [hashlib.sha256(b"".join(v.numpy().tobytes() for v in state.values())) for state in (before, after)]
+    assert digests[0].digest() != digests[1].digest()
+    assert checkpoint_steps(run)[-1] == 4

@@ -1,0 +1,100 @@
+"""The profile of a training: what it leaves behind, and that it changes nothing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from gqn_data.errors import NoSpace
+from gqn_model.train import profiler
+from gqn_model.train.profiler import Profile
+
+CPU = torch.device("cpu")
+
+
+def _train(run: Path, steps: int, *, wanted: bool = True, first: int = 0, stop_after: int | None = None) -> Profile:
+    """A plain loop; gives the profile, with the weights that it came to."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.Adam(model.parameters())
+    profile = Profile(run, CPU, first=first, last=steps, wanted=wanted, steps=3, warm_up=2)
+    with profile:
+        for step in range(first, steps):
+            loss = model(torch.randn(8, 4)).relu().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            profile.step()
+            if step + 1 == stop_after:
+                raise KeyboardInterrupt
+    profile.weights = model.weight.detach()  # type: ignore[attr-defined]
+    return profile
+
+
+def _names(run: Path) -> list[str]:
+    folder = run / "profile"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def _calls(run: Path, name: str) -> int:
+    (path,) = (run / "profile").glob("*.json.gz")
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    return sum(event.get("name") == name for event in events)
+
+
+def test_a_profile_holds_the_steps_after_the_warm_up_and_no_other(tmp_path: Path) -> None:
+    _train(tmp_path, 20)
+    assert _names(tmp_path) == ["steps-00000003-00000005.json.gz", "steps-00000003-00000005.txt"]
+    assert _calls(tmp_path, "aten::relu") == 3
+    table = (tmp_path / "profile" / "steps-00000003-00000005.txt").read_text()
+    assert table.startswith("3 steps on cpu")
+    assert "aten::addmm" in table
+
+
+def test_a_resumed_training_is_profiled_after_a_warm_up_of_its_own(tmp_path: Path) -> None:
+    _train(tmp_path, 120, first=100)
+    assert _names(tmp_path)[0] == "steps-00000103-00000105.json.gz"
+
+
+@pytest.mark.parametrize(("steps", "name"), [(4, "steps-00000002-00000004"), (2, "steps-00000001-00000002")])
+def test_a_training_shorter_than_the_profile_still_has_one(tmp_path: Path, steps: int, name: str) -> None:
+    _train(tmp_path, steps)
+    assert _names(tmp_path) == [f"{name}.json.gz", f"{name}.txt"]
+
+
+def test_a_training_that_is_stopped_leaves_the_profile_of_what_it_did(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path, 20, stop_after=4)
+    assert _names(tmp_path)[0] == "steps-00000003-00000004.json.gz"
+    assert _calls(tmp_path, "aten::relu") == 2
+
+
+def test_a_training_stopped_before_the_first_recorded_step_leaves_none(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path, 20, stop_after=1)
+    assert _names(tmp_path) == []
+
+
+def test_nothing_is_recorded_where_it_is_not_wanted(tmp_path: Path) -> None:
+    assert _train(tmp_path, 20, wanted=False).written is None
+    assert _names(tmp_path) == []
+
+
+def test_a_profile_changes_no_weight(tmp_path: Path) -> None:
+    profiled, plain = _train(tmp_path, 20), _train(tmp_path, 20, wanted=False)
+    assert torch.equal(profiled.weights, plain.weights)  # type: ignore[attr-defined]
+
+
+def test_a_full_disk_costs_the_profile_and_not_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path) -> None:
+        raise NoSpace("the disk is full")
+
+    monkeypatch.setattr(profiler.storage, "writing", full)
+    assert _train(tmp_path, 20).written is None
+    assert "no profile: the disk is full (training goes on)" in capsys.readouterr().err

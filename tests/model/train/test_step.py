@@ -1,0 +1,216 @@
+"""One step: parts of a batch, precision, compiling; and that settings say what is possible."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from synthetic import batch_of, scenes_of, small
+
+from gqn_data.errors import OptionError
+from gqn_model.config import Config, resolve
+from gqn_model.model.distributions import gaussian_floor
+from gqn_model.model.gqn import Elbo
+from gqn_model.model.inputs import Context, Inputs, to_device
+from gqn_model.model.noise import step_noise
+from gqn_model.train.run import start_run
+from gqn_model.train.schedules import learning_rate_at, sigma_at
+from gqn_model.train.step import Stepper, check_computing
+
+CPU = torch.device("cpu")
+
+
+def _inputs(config: Config, seed: int = 0) -> Inputs:
+    frames, poses = scenes_of(config.training.batch_size, 5, config.model.frame_size, seed)
+    return to_device(batch_of(frames, poses, 3, seed), CPU)
+
+
+class Kept:
+    """A meter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[int, float, Elbo, torch.Tensor, float]] = []
+
+    def __call__(self, step: int, loss: torch.Tensor, elbo: Elbo, target: torch.Tensor, floor: float) -> None:
+        self.parts.append((step, float(loss.detach()), elbo, target, floor))
+
+    @property
+    def loss(self) -> float:
+        return sum(part[1] for part in self.parts) / len(self.parts)
+
+
+def _steps(config: Config, count: int = 3) -> tuple[Stepper, list[float]]:
+    stepper = Stepper(config, CPU)
+    stepper.ready()
+    losses = []
+    for step in range(count):
+        kept = Kept()
+        stepper.take(step, _inputs(config, seed=step), kept)
+        losses.append(kept.loss)
+    return stepper, losses
+
+
+def test_a_batch_in_parts_is_the_batch() -> None:
+    whole, losses = _steps(small(batch_size=8, clip=50.0))
+    for parts in (2, 4, 8):
+        divided, others = _steps(small(batch_size=8, accumulate=parts, clip=50.0))
+        assert others == pytest.approx(losses, rel=1e-5)
+        for one, other in zip(whole.model.parameters(), divided.model.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_a_step_is_what_plain_torch_would_do() -> None:
+    config = small(batch_size=4, clip=20.0)
+    stepper = Stepper(config, CPU)
+    stepper.ready()
+    plain = copy.deepcopy(stepper.model)
+    adam = torch.optim.Adam(plain.parameters(), lr=123.0, betas=(0.9, 0.999), eps=1e-8)
+    for step in range(3):
+        inputs, kept = _inputs(config, seed=step), Kept()
+        limited = stepper.take(step, inputs, kept)
+        noise = step_noise(config.model, config.training.seed, step, 4, CPU)
+        adam.param_groups[0]["lr"] = learning_rate_at(config.training, step)
+        loss = -plain(inputs, sigma_at(config.training, step), noise).value.mean()
+        adam.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 20.0)
+        adam.step()
+        assert kept.loss == pytest.approx(float(loss.detach()), rel=1e-6)
+        assert float(limited) == pytest.approx(float(norm), rel=1e-4)  # type: ignore[arg-type]
+        assert kept.parts[0][4] == gaussian_floor(inputs.target[0].numel(), sigma_at(config.training, step))
+    for one, other in zip(stepper.model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_in_bf16_the_network_is_narrow_and_the_figures_are_not() -> None:
+    wide, losses = _steps(small(batch_size=4))
+    narrow, others = _steps(small(batch_size=4, precision="bf16"))
+    assert others == pytest.approx(losses, rel=2e-3)
+    assert others != losses
+    kept = Kept()
+    narrow.take(3, _inputs(small(batch_size=4)), kept)
+    elbo = kept.parts[0][2]
+    assert (elbo.log_likelihood.dtype, elbo.kl.dtype) == (torch.float32, torch.float32)
+    assert all(parameter.dtype == torch.float32 for parameter in narrow.model.parameters())
+    assert all(parameter.grad is not None for parameter in wide.model.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own modules
+def test_a_compiled_network_takes_the_same_steps() -> None:
+    plain, losses = _steps(small(batch_size=4), 2)
+    compiled, others = _steps(small(batch_size=4, compile=True), 2)
+    assert others == pytest.approx(losses, rel=1e-4)
+    assert list(compiled.model.state_dict()) == list(plain.model.state_dict())  # checkpoints fit either
+
+
+class Replayed:
+    """Stands in for a GPU's graphs: work is done on the tensors that were held, as a replay does it."""
+
+    def __init__(self, work: Any) -> None:
+        self._work, self._held = work, None
+
+    def __call__(self, inputs: Inputs, sigma: torch.Tensor, noise: torch.Tensor) -> Any:
+        given = [*inputs.context, inputs.query, inputs.target, sigma, noise]
+        self._held = self._held or [tensor.clone() for tensor in given]
+        for own, new in zip(self._held, given, strict=True):
+            own.copy_(new)
+        *context, query, target, sigma, noise = self._held
+        return self._work(Inputs(Context(*context), query, target), sigma, noise)
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}])
+def test_a_step_can_be_replayed_on_tensors_that_stay(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever of a step were read as a number of Python, rate and sigma above all, would stay as it was at first.
+    monkeypatch.setattr("gqn_model.train.step.check_computing", lambda *_: None)
+    monkeypatch.setattr("gqn_model.train.step.Captured", Replayed)
+    monkeypatch.setattr("torch.optim.Adam", _adam_that_takes_tensors)
+    plain, losses = _steps(small(batch_size=4, clip=20.0, **changes), 5)
+    replayed, others = _steps(small(batch_size=4, clip=20.0, cuda_graph=True, **changes), 5)
+    assert others == losses
+    rate = learning_rate_at(plain.config.training, 4)
+    assert replayed.optimizer.param_groups[0]["lr"].item() == pytest.approx(rate)
+    one, other = plain.optimizer_state()["param_groups"][0], replayed.optimizer_state()["param_groups"][0]
+    assert other.pop("lr") == pytest.approx(one.pop("lr"))
+    assert other == one
+
+
+def _adam_that_takes_tensors(parameters: Any, **options: Any) -> torch.optim.Optimizer:
+    return _ADAM(parameters, **options | {"capturable": False})
+
+
+_ADAM = torch.optim.Adam
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+
+
+@needs_gpu
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"accumulate": 2, "clip": 20.0}])
+def test_a_captured_step_is_the_step(changes: dict[str, Any]) -> None:
+    device = torch.device("cuda")
+    figures: list[list[float]] = []
+    for captured in (False, True):
+        config = small(batch_size=4, cuda_graph=captured, device="cuda", tf32=False, **changes)
+        stepper = Stepper(config, device)
+        stepper.ready()
+        losses = []
+        for step in range(10):
+            frames, poses = scenes_of(4, 5, config.model.frame_size, step)
+            kept = Kept()
+            stepper.take(step, to_device(batch_of(frames, poses, 3, step), device), kept)
+            losses.append(kept.loss)
+        figures.append(losses)
+        if captured:  # goes on from its own state, and from that of a training without graphs
+            state = stepper.optimizer_state()
+            assert isinstance(state["param_groups"][0]["lr"], float)
+            again = Stepper(config, device)
+            again.restore(stepper.model.state_dict(), state)
+            again.ready()
+            for step in range(10, 15):
+                frames, poses = scenes_of(4, 5, config.model.frame_size, step)
+                batch = to_device(batch_of(frames, poses, 3, step), device)
+                one, other = Kept(), Kept()
+                stepper.take(step, batch, one)
+                again.take(step, batch, other)
+                assert other.loss == pytest.approx(one.loss, rel=1e-3)
+    assert figures[1] == pytest.approx(figures[0], rel=1e-3)
+
+
+def test_steps_are_captured_on_one_gpu_alone() -> None:
+    with pytest.raises(OptionError, match=r"cuda_graph .* on cpu possible: --no-cuda-graph"):
+        Stepper(small(cuda_graph=True), CPU)
+    with pytest.raises(OptionError, match=r"one process, and there are 2; possible: --no-cuda-graph"):
+        check_computing(small(cuda_graph=True).training, 2, torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "fp16"}, "precision is 'fp16'; possible: float32, bf16"),
+        ({"compile": "graph"}, "compile is 'graph'; possible: a value of type bool"),
+        ({"accumulate": 0}, "accumulate is 0; possible: from 1"),
+    ],
+)
+def test_a_wrong_value_says_what_is_possible(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        resolve("tiny", (), changes)
+
+
+def test_mods_combine() -> None:
+    config = resolve("paper", ["shared_cores", "bf16", "compiled", "pool"])
+    assert config.model.shared_cores
+    assert config.model.representation == "pool"
+    assert (config.training.precision, config.training.compile) == ("bf16", True)
+
+
+def test_what_cannot_be_computed_leaves_no_run(bars: Path, tmp_path: Path) -> None:
+    for changes in ({"cuda_graph": True}, {"accumulate": 3}):
+        with pytest.raises(OptionError):
+            start_run(str(bars), small(**changes), out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()

@@ -1,0 +1,84 @@
+"""Training from an object store: step for step the training from the disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from synthetic import small
+
+from gqn_data.convert import convert
+from gqn_data.convert.plan import Options
+from gqn_data.errors import OptionError
+from gqn_data.io.paths import place
+from gqn_data.schema.catalog import find_scene_set
+from gqn_model.checkpoint.checkpoint import load_checkpoint
+from gqn_model.evaluate.run_evaluation import evaluate
+from gqn_model.train.run import resume_run, start_run
+
+STEPS = 6
+SETTINGS: dict[str, Any] = {"steps": STEPS, "log_every": 1, "probe_every": 3, "picture_every": 0, "checkpoint_every": 3}
+
+
+@pytest.fixture
+def there(bars: Path, s3: str) -> str:
+    """The bars in a bucket: indexed TFRecords, and in zarr shards of a few scenes."""
+    for path in bars.rglob("*"):
+        if path.is_file():
+            (place(s3) / "raw" / path.relative_to(bars).as_posix()).put(path.read_bytes())
+    options = Options(formats=("zarr",), shard_bytes=60_000, workers=1)
+    convert(bars, find_scene_set(bars.name), place(s3), options)
+    return s3
+
+
+def _course(run: Path) -> list[dict[str, Any]]:
+    """What is logged of every step, without what the clock or the last step decides."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    beside = ("rate", "wait", "left", "steps")
+    return [{name: value for name, value in line.items() if name not in beside} for line in lines]
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run).model
+
+
+@pytest.mark.parametrize("remote", ["cache", "range"])
+def test_the_loss_of_every_step_is_that_of_training_from_the_disk(
+    bars: Path, there: str, tmp_path: Path, remote: str
+) -> None:
+    here = start_run(str(bars), small(**SETTINGS), out=tmp_path / "here")
+    store = {"remote": remote, "cache": str(tmp_path / "cache"), "cache_gb": 0.1}
+    for name, shards in (("raw", f"{there}/raw"), ("zarr", f"{there}/zarr/{bars.name}")):
+        run = start_run(shards, small(**SETTINGS, **store), out=tmp_path / name)
+        assert _course(run) == _course(here)
+        assert len(_course(run)) == STEPS
+        assert all(torch.equal(value, _weights(here)[key]) for key, value in _weights(run).items())
+
+
+def test_a_run_in_windows_goes_on_wherever_the_shards_lie(bars: Path, there: str, tmp_path: Path) -> None:
+    shards, cache = f"{there}/zarr/{bars.name}", str(tmp_path / "cache")
+    settings = {**SETTINGS, "window": 2, "workers": 1}
+    whole = start_run(shards, small(**settings, cache=cache), out=tmp_path / "whole")
+    first = start_run(shards, small(**{**settings, "steps": 3}, cache=cache), out=tmp_path / "first")
+    resume_run(first, {"steps": STEPS, "workers": 0, "remote": "range"})
+    assert _course(first) == _course(whole)
+    assert load_checkpoint(first).loader["windows"] > 1  # type: ignore[operator]
+    convert(bars, find_scene_set(bars.name), tmp_path, Options(formats=("zarr",), shard_bytes=60_000, workers=1))
+    second = start_run(shards, small(**{**settings, "steps": 3}, cache=cache), out=tmp_path / "second")
+    resume_run(second, {"steps": STEPS, "workers": 0}, str(tmp_path / "zarr" / bars.name))
+    assert _course(second) == _course(whole)
+    with pytest.raises(OptionError, match="window cannot change"):
+        resume_run(second, {"window": 1})
+
+
+def test_a_run_is_evaluated_from_a_store(
+    bars: Path, bars_run: Path, there: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GQN_CACHE", str(tmp_path / "cache"))
+    here = evaluate(bars_run, str(bars), scenes=4, context=[1, 3], samples=2)
+    found = evaluate(bars_run, f"{there}/zarr/{bars.name}", scenes=4, context=[1, 3], samples=2)
+    assert found.to_json()["sweep"] == here.to_json()["sweep"]
+    assert found.questions == here.questions

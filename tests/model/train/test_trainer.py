@@ -1,0 +1,235 @@
+"""The training: what it leaves behind, how it stops, and that it goes on as if it had not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from synthetic import Lines, Source, small, small_inputs
+
+from gqn_data.errors import CheckpointError, LossNotFinite, NoSpace, OptionError, RunMismatch, TrainingStopped
+from gqn_model import GQN
+from gqn_model.checkpoint.checkpoint import checkpoint_steps, load_checkpoint, write_config
+from gqn_model.config import Config
+from gqn_model.device import choose_device
+from gqn_model.loggers.json_lines import JsonLines
+from gqn_model.train import trainer
+from gqn_model.train.trainer import train
+
+SUPPORT = Path(__file__).resolve().parents[2] / "support"
+
+
+def _train(run: Path, config: Config, *, go_on: bool = False, **options: object) -> GQN:
+    run.mkdir(exist_ok=True)
+    write_config(run, config)
+    source = Source(config, broken_from=options.pop("broken_from", None))  # type: ignore[arg-type]
+    checkpoint = load_checkpoint(run) if go_on else None
+    return train(run, config, source, checkpoint=checkpoint, **options)  # type: ignore[arg-type]
+
+
+def _hash(run: Path) -> str:
+    state = load_checkpoint(run)
+    digest = hashlib.sha256(str(state.step).encode())
+    for value in state.model.values():
+        digest.update(value.numpy().tobytes())
+    for row in state.optimizer["state"].values():
+        for value in row.values():
+            digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("core_steps", [3, 1])  # of a network of one step some weights never learn
+def test_a_training_in_two_halves_equals_one_in_one(tmp_path: Path, core_steps: int) -> None:
+    config = small(steps=12, checkpoint_every=6, core_steps=core_steps)
+    whole = _train(tmp_path / "whole", config)
+    _train(tmp_path / "halves", config.replaced({"steps": 6}))
+    halves = _train(tmp_path / "halves", config, go_on=True)
+    for one, other in zip(whole.parameters(), halves.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert _hash(tmp_path / "whole") == _hash(tmp_path / "halves")
+
+
+_CHILD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from synthetic import Source, small
+from gqn_data.errors import TrainingStopped
+from gqn_model.checkpoint.checkpoint import checkpoint_steps, load_checkpoint, write_config
+from gqn_model.train.trainer import train
+
+class Slow(Source):
+    def __iter__(self):
+        for batch in super().__iter__():
+            time.sleep(float(sys.argv[3]))
+            yield batch
+
+run = Path(sys.argv[2])
+run.mkdir(exist_ok=True)
+config = small(steps=60, checkpoint_every=5)
+write_config(run, config)
+checkpoint = load_checkpoint(run) if checkpoint_steps(run) else None
+try:
+    train(run, config, Slow(config), checkpoint=checkpoint)
+except TrainingStopped as error:
+    print(error)
+    sys.exit(130)
+"""
+
+
+def _child(run: Path, pause: float) -> subprocess.Popen[bytes]:
+    paths = os.pathsep.join(sys.path)
+    return subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(SUPPORT), str(run), str(pause)],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+
+
+def _wait_for_step(run: Path, step: int) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if (checkpoint_steps(run) or [0])[-1] >= step:
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"no checkpoint of step {step} came")
+
+
+def test_a_killed_and_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    once = _child(tmp_path / "once", 0.0)
+    killed = tmp_path / "killed"
+    # killed for real, ended by SIGTERM, by Ctrl-C, and then left to finish
+    for step, number, code in ((5, signal.SIGKILL, -9), (15, signal.SIGTERM, 130), (25, signal.SIGINT, 130)):
+        child = _child(killed, 0.02)
+        _wait_for_step(killed, step)
+        child.send_signal(number)
+        assert child.wait(60) == code
+    assert checkpoint_steps(killed)[-1] < 60
+    assert _child(killed, 0.0).wait(60) == 0
+    assert once.wait(60) == 0
+    assert _hash(killed) == _hash(tmp_path / "once")
+
+
+def test_a_stopped_training_saves_the_step_it_came_to_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = trainer._Trainer._take_step
+
+    def step_and_stop(self: trainer._Trainer, stream: object) -> None:
+        original(self, stream)  # type: ignore[arg-type]
+        if self.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(trainer._Trainer, "_take_step", step_and_stop)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TrainingStopped, match=r"SIGTERM after step 3.*--resume"):
+        _train(tmp_path, small(steps=10, checkpoint_every=100))
+    assert checkpoint_steps(tmp_path) == [0, 3]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_loss_that_is_no_number_stops_the_training_and_the_last_good_checkpoint_stays(tmp_path: Path) -> None:
+    with pytest.raises(LossNotFinite, match=r"step 7 .*last good checkpoint is of step 6"):
+        _train(tmp_path, small(steps=20, checkpoint_every=3, log_every=5), broken_from=7)
+    assert all(bool(torch.isfinite(value).all()) for value in load_checkpoint(tmp_path).model.values())
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
+    # One step: its loss is good, its update is not.
+    with pytest.raises(LossNotFinite, match="after step 1 a weight"):
+        _train(tmp_path, small(steps=1, learning_rate=1e38, learning_rate_end=1e38, warmup_steps=0, clip=0.0))
+    assert checkpoint_steps(tmp_path) == [0]
+
+
+def test_a_full_disk_at_a_checkpoint_does_not_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = trainer.save_checkpoint
+
+    def full(run: Path, state: object, keep: int) -> Path:
+        if state.step == 2:  # type: ignore[attr-defined]
+            raise NoSpace("the disk is full")
+        return original(run, state, keep)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "save_checkpoint", full)
+    _train(tmp_path, small(steps=4, checkpoint_every=2))
+    assert "warning: the disk is full" in capsys.readouterr().err
+    assert checkpoint_steps(tmp_path) == [0, 4]
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    _train(tmp_path, small(steps=10, checkpoint_every=2, keep=2))
+    assert checkpoint_steps(tmp_path) == [8, 10]
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 4
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("trained")
+    _train(run, small(steps=4, checkpoint_every=2))
+    return run
+
+
+def test_a_folder_that_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="gqn train"):
+        GQN.from_run(tmp_path)
+
+
+def test_a_run_is_not_resumed_on_another_dataset(trained: Path) -> None:
+    config = small(steps=4)
+    source = Source(config)
+    source.fingerprint = "another"
+    with pytest.raises(RunMismatch, match="another"):
+        train(trained, config, source, checkpoint=load_checkpoint(trained))
+
+
+def test_a_run_gives_its_network_back(trained: Path) -> None:
+    model = GQN.from_run(trained)
+    assert not model.training
+    saved = load_checkpoint(trained).model
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+
+
+def test_the_log_tells_the_excess_over_the_floor(tmp_path: Path) -> None:
+    lines = Lines()
+    config = small(steps=6, log_every=3, probe_every=3, picture_every=6)
+    _train(tmp_path, config, loggers=[lines], probe=small_inputs(config))
+    assert [record.step for record in lines.records] == [3, 6]
+    for record in lines.records:
+        assert record.excess > record.kl > 0
+        assert record.kl == pytest.approx(sum(record.kl_steps))
+        # what is over the floor is squared error, weighed by a sigma of about 2, and divergence
+        squared = record.mse * 3 * 16 * 16 / 2 / record.sigma**2
+        assert record.excess - record.kl == pytest.approx(squared, rel=0.3)
+        assert record.prior_sample is not None
+        assert 0 <= record.wait <= 1
+    assert (tmp_path / "pictures" / "00000006.png").exists()
+
+
+def test_measuring_and_drawing_do_not_change_the_training(tmp_path: Path) -> None:
+    config = small(steps=6)
+    _train(tmp_path / "plain", config)
+    watched = config.replaced({"probe_every": 2, "picture_every": 3, "log_every": 1})
+    _train(tmp_path / "watched", watched, loggers=[Lines()], probe=small_inputs(config))
+    assert _hash(tmp_path / "plain") == _hash(tmp_path / "watched")
+
+
+def test_lines_of_steps_that_are_done_again_leave_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 5}\n{"step": 10}\n{"step": 15}\n{"ste')
+    JsonLines(tmp_path, 10).close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [5, 10]
+
+
+def test_an_unknown_device_says_what_is_possible() -> None:
+    for name in ("gpu", "cuda:99", "meta"):
+        with pytest.raises(OptionError, match="possible here: auto, cpu"):
+            choose_device(name)

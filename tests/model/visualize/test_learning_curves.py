@@ -1,0 +1,171 @@
+"""Curves of runs and of evaluations, as pictures: what is drawn, and what is left out without a word."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from gqn_data.errors import CheckpointError, OptionError
+from gqn_model.cli import main as gqn
+from gqn_model.evaluate import plot
+from gqn_model.evaluate.metrics import Figure, Score
+from gqn_model.evaluate.report import AtContext, Evaluation
+from gqn_model.visualize import learning_curves
+
+
+def _line(step: int, **changes: Any) -> dict[str, Any]:
+    line = {
+        "step": step, "steps": 100, "rate": 3.0, "wait": 0.0, "loss": 50.0, "excess": 40.0 - step / 10, "kl": 2.0,
+        "kl_steps": [1.0, 1.0], "mse": 0.02, "psnr": 17.0, "prior_sample": None, "prior_mean": None, "sigma": 0.7,
+        "learning_rate": 1e-3, "left": 1.0,
+    }  # fmt: skip
+    return line | changes
+
+
+def _run(folder: Path, lines: list[dict[str, Any]], end: str = "") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + end)
+    return folder
+
+
+def _gqn(*arguments: object) -> Result:
+    return CliRunner().invoke(gqn, [str(argument) for argument in arguments])
+
+
+def _drawn(axes: Any) -> list[tuple[list[float], list[float]]]:
+    """The lines with points, without those that only stand in the legend."""
+    lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+    return [line for line in lines if line[0]]
+
+
+def test_the_curves_of_two_runs_are_drawn_each_in_its_colour(tmp_path: Path) -> None:
+    one = _run(tmp_path / "one", [_line(10), _line(20, prior_mean=15.0, prior_sample=14.0), _line(30)])
+    other = _run(tmp_path / "other", [_line(10, excess=1.0), _line(20, excess=2.0)])
+    figure = learning_curves._plot(
+        [learning_curves.read_log(one), learning_curves.read_log(other)], learning_curves._names([one, other])
+    )
+    panels = dict(zip([panel.title for panel in learning_curves.PANELS], figure.axes, strict=True))
+    excess = panels["excess over the floor (nats a frame)"]
+    assert _drawn(excess) == [([10, 20, 30], [39, 38, 37]), ([10, 20], [1, 2])]
+    assert len({line.get_color() for line in excess.lines}) == 2
+    assert _drawn(panels["PSNR, prior, test scenes (dB)"]) == [([20], [15]), ([20], [14])]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "other"]
+    path = tmp_path / "curves.png"
+    done = _gqn("plot", one, other, "-o", path)
+    assert done.exit_code == 0, done.output
+    with Image.open(path) as image:
+        assert image.size == (1400, 700)
+
+
+def test_a_real_run_has_every_curve_in_its_log(bars_run: Path) -> None:
+    figure = learning_curves._plot([learning_curves.read_log(bars_run)], ["bars"])
+    assert all(_drawn(axes) for axes in figure.axes)
+
+
+def test_missing_fields_no_numbers_and_a_cut_line_are_left_out(tmp_path: Path) -> None:
+    older = {"step": 5, "excess": 3.0}
+    lines = [older, _line(10, psnr=None), _line(20, psnr=math.nan, kl="much"), {"note": "no step"}]
+    run = _run(tmp_path / "run", lines, end='[1]\n{"step": 30, "exc')
+    log = learning_curves.read_log(run)
+    assert [line["step"] for line in log] == [5, 10, 20]
+    figure = learning_curves._plot([log], ["run"])
+    panels = dict(zip([panel.title for panel in learning_curves.PANELS], figure.axes, strict=True))
+    assert _drawn(panels["PSNR, posterior (dB)"]) == []
+    assert panels["PSNR, posterior (dB)"].texts[0].get_text() == "not in the log"
+    assert _drawn(panels["KL (nats a frame)"]) == [([10], [2])]
+
+
+def test_steps_done_again_count_once_and_in_order(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", [_line(10), _line(20, kl=9.0), _line(20, kl=4.0), _line(15)])
+    assert [(line["step"], line["kl"]) for line in learning_curves.read_log(run)] == [(10, 2.0), (15, 2.0), (20, 4.0)]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    one, other = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    assert learning_curves._names([one, other, tmp_path / "c"]) == [str(one), str(other), "c"]
+
+
+def test_what_cannot_be_drawn_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match=r"no log\.jsonl"):
+        learning_curves.read_log(tmp_path)
+    with pytest.raises(CheckpointError, match="no line of a training"):
+        learning_curves.read_log(_run(tmp_path / "new", []))
+    run = _run(tmp_path / "run", [_line(1)])
+    assert _gqn("plot", "-o", tmp_path / "x.png").exit_code == 2
+    assert "possible: .png" in _gqn("plot", run, "-o", tmp_path / "x.pdf").output
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = _gqn("plot", run, "-o", tmp_path / "x.png")
+    assert done.exit_code == 2
+    assert "gqn-toolkit[plot]" in done.output
+    with pytest.raises(OptionError, match="no run"):
+        learning_curves.write_curves([], tmp_path / "x.png")
+
+
+def _evaluation() -> Evaluation:
+    def score(name: str, value: float) -> Score:
+        one = Figure(value, 0.5)
+        return Score(name=name, mae=one, rmse=one, psnr=one, psnr_of_mean_error=one, ssim=Figure(math.nan, math.nan))
+
+    names = ("prior mean", "prior sample", "best of 2", "prior, mean latents", "nearest view", "mean image")
+    sweep = tuple(
+        AtContext(
+            context=context,
+            nats_per_dim=Figure(0.6, 0.1),
+            excess=Figure(50.0 / context, 1.0),
+            kl=Figure(5.0, 0.2),
+            kl_steps=(Figure(5.0, 0.2),),
+            scores=tuple(score(name, context + place) for place, name in enumerate(names)),
+        )
+        for context in (1, 3)
+    )
+    return Evaluation(
+        run="runs/x", step=7, shards="s", scene_set="rooms_ring_camera", split="test", scenes=5, samples=2,
+        trained_with=(1, 3), index="i", questions="q", mean_image_of="m", sigma=0.7, sweep=sweep, result="r",
+    )  # fmt: skip
+
+
+def test_an_evaluation_is_drawn_over_context_views_with_its_errors(tmp_path: Path) -> None:
+    result = _evaluation()
+    figure = plot._plot(result)
+    psnr = figure.axes[0]
+    bars = {container.get_label(): container for container in psnr.containers}
+    assert set(bars) == {score.name for score in result.sweep[0].scores}
+    line, _, (error,) = bars["nearest view"]
+    assert list(line.get_xdata()) == [1, 3]
+    assert list(line.get_ydata()) == [5, 7]
+    assert [segment[:, 1].tolist() for segment in error.get_segments()] == [[4.5, 5.5], [6.5, 7.5]]
+    assert figure.axes[2].containers == []  # no SSIM of frames this small
+    plot.write_plot(result, tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.width == 1200
+
+
+def test_an_infinite_psnr_is_left_out_of_the_drawing() -> None:
+    result = _evaluation()
+    first = result.sweep[0]
+    equal = replace(first.scores[4], psnr=Figure(math.inf, math.nan))
+    result = replace(
+        result, sweep=(replace(first, scores=(*first.scores[:4], equal, first.scores[5])), result.sweep[1])
+    )
+    figure = plot._plot(result)
+    bars = {container.get_label(): container for container in figure.axes[0].containers}
+    assert list(bars["nearest view"][0].get_xdata()) == [3]
+    assert "inf" in result.table()
+
+
+def test_an_evaluation_without_matplotlib_gives_its_figures_and_says_why_no_plot(
+    bars_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = _gqn("evaluate", bars_run, "--scenes", 2, "--samples", 1, "--context", 1)
+    assert done.exit_code == 0, done.output
+    assert "no plot: a plot needs matplotlib" in done.stderr
+    assert "prior mean" in done.stdout
