@@ -36,7 +36,7 @@ from gqn_model.data import training_batches
 from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Inputs, to_device
 from gqn_model.train.distributed import ALONE
-from gqn_model.train.metrics import Meter
+from gqn_model.train.metrics import TrainingMetrics
 from gqn_model.train.step import Stepper
 
 _WARM = 8  # steps; a graph is captured in the fourth
@@ -99,7 +99,7 @@ def our_take(config: Config) -> Take:
     device = torch.device("cuda")
     stepper = Stepper(config, device)
     stepper.ready()
-    meter = Meter(device, config.model.core_steps, ALONE)
+    meter = TrainingMetrics(device, config.model.core_steps, ALONE)
 
     def take(step: int, inputs: Inputs) -> None:
         meter.end_step(stepper.take(step, inputs, meter.add))

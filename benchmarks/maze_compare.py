@@ -27,7 +27,7 @@ _PERCENTILES = (5, 25, 50, 75, 95)
 
 
 @dataclass(frozen=True)
-class Walk:
+class CameraPath:
     """A walk and the plan it goes through.
 
     Attributes:
@@ -63,7 +63,7 @@ class Walk:
         return len({(int(x), int(y)) for x, y in self.places[:, :2]})
 
 
-def walk_table(real: Sequence[Walk], ours: Sequence[Walk]) -> str:
+def walk_table(real: Sequence[CameraPath], ours: Sequence[CameraPath]) -> str:
     """What can be said of walks in numbers, real ones and ours."""
     lines = [f"percentiles {_PERCENTILES}; lengths in cells"]
     for name, walks in (("real", real), ("ours", ours)):
@@ -88,18 +88,18 @@ def _listed(values: Sequence[float] | NDArray[np.float64]) -> str:
     return " ".join(f"{value:.3f}" for value in values)
 
 
-def real_walks(mazes: Sequence[RealMaze]) -> list[Walk]:
+def real_walks(mazes: Sequence[RealMaze]) -> list[CameraPath]:
     """The walks of real mazes, their plans read off the frames."""
     tangent = float(np.tan(FIELD_OF_VIEW / 2))
-    return [Walk(maze.places, carve(maze, tangent, WALL_HEIGHT - EYE_HEIGHT)) for maze in mazes]
+    return [CameraPath(maze.places, carve(maze, tangent, WALL_HEIGHT - EYE_HEIGHT)) for maze in mazes]
 
 
-def ours(scenes: int, every: int) -> tuple[list[Walk], NDArray[np.uint8]]:
+def ours(scenes: int, every: int) -> tuple[list[CameraPath], NDArray[np.uint8]]:
     """Our first training scenes of seed 0: their walks, and (scenes, views, SIZE, SIZE, 3) of every n-th view."""
     walks, frames = [], []
     for index in range(scenes):
         maze, places = sample_maze_scene(index, seed=0, split="train", views=_VIEWS)
-        walks.append(Walk(places, maze.layout.cells))
+        walks.append(CameraPath(places, maze.layout.cells))
         frames.append(render_maze(maze.layout.cells, maze.wall, maze.floor, places[::every], SIZE, supersample=True))
     return walks, np.stack(frames)
 

@@ -62,13 +62,13 @@ class Result:
     name: str
     alone: float
     apart: float
-    together: float
+    all_reduce: float
     megabytes: float
 
     @property
     def efficiency(self) -> float:
         """Of two ranks: 1 where twice the scenes take no longer."""
-        return self.alone / self.together
+        return self.alone / self.all_reduce
 
     @property
     def possible(self) -> float:
@@ -82,16 +82,16 @@ def _child(number: int) -> None:
 
     from gqn_model.config import resolve
     from gqn_model.model.inputs import Context, Inputs
-    from gqn_model.train.distributed import joined, ranks_here
+    from gqn_model.train.distributed import current_ranks, process_group
     from gqn_model.train.step import Stepper
 
     case = CASES[number]
     torch.set_num_threads(1)
-    ranks = ranks_here()
+    ranks = current_ranks()
     changes = {"frame_size": 32 if case.preset == "tiny" else 64, "batch_size": case.batch * ranks.count}
     config = resolve(case.preset, case.mods, changes)
     cpu = torch.device("cpu")
-    with joined(ranks):
+    with process_group(ranks):
         stepper = Stepper(config, cpu, ranks)
         stepper.ready()
         size, scenes, views = config.model.frame_size, case.batch, case.views
@@ -161,7 +161,7 @@ def main() -> None:
         results.append(one := measure(number, arguments.repeats))
         if not arguments.json:
             print(
-                f"{one.name:32} {one.alone:7.3f}s {one.apart:7.3f}s {one.together:7.3f}s {one.megabytes:6.1f} MB "
+                f"{one.name:32} {one.alone:7.3f}s {one.apart:7.3f}s {one.all_reduce:7.3f}s {one.megabytes:6.1f} MB "
                 f"{one.efficiency:10.2f} {one.possible:6.2f}",
                 flush=True,
             )

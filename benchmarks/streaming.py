@@ -29,7 +29,7 @@ from gqn_data.convert import convert
 from gqn_data.convert.index import index_raw_folder
 from gqn_data.convert.plan import Options
 from gqn_data.dataset import open_dataset
-from gqn_data.io.paths import StorePath, place
+from gqn_data.io.paths import StorePath, parse_path
 from gqn_data.loader import SceneLoader
 from gqn_data.render.write import render_scene_set
 from gqn_data.sources.raw_folder import open_raw_folder
@@ -82,7 +82,7 @@ def _server() -> Iterator[StorePath]:
         os.environ.update({"AWS_ENDPOINT_URL": address, **keys})
         bucket = uuid.uuid4().hex
         urllib.request.urlopen(urllib.request.Request(f"{address}/{bucket}", method="PUT")).close()
-        found = place(f"s3://{bucket}")
+        found = parse_path(f"s3://{bucket}")
         assert isinstance(found, StorePath)
         try:
             yield found

@@ -167,12 +167,12 @@ def compare(case: Case, repeats: int, *, compiled: bool = False) -> Result:
     torch.manual_seed(0)
     inputs = inputs_for(config.frame_size, case)
     plain_model = GQN(config)
-    model = GQN(config).laid_out(torch.device("cpu"))
+    model = GQN(config).to_memory_format(torch.device("cpu"))
     plain = plain_step(plain_model)
     steps: dict[str, Step] = {"plain": lambda: plain(inputs), "ours": our_step(model, inputs, bf16=case.bf16)}
     if compiled:
         began = time.perf_counter()
-        compiled_model = GQN(config).laid_out(torch.device("cpu"))
+        compiled_model = GQN(config).to_memory_format(torch.device("cpu"))
         compiled_model.compile_parts()
         steps["compiled"] = our_step(compiled_model, inputs, bf16=case.bf16)
         steps["compiled"]()

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gqn_data.cli_options import FAILED, SETTINGS, Commands, PlaceType, answer, json_option, say
+from gqn_data.cli_options import FAILED, SETTINGS, Commands, PathType, json_option, log, print_result
 from gqn_data.errors import OptionError
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.schema.catalog import SCENE_SETS, SPLITS
 from gqn_data.version import VERSION
 
@@ -31,11 +31,11 @@ def cluster(scheduler: str | None, workers: int | None) -> Any:
         raise click.UsageError("--workers are processes of this machine; a cluster has its own: leave out one of both")
     from gqn_data.executors.dask import connect
 
-    return connect(scheduler, say)
+    return connect(scheduler, log)
 
 
 _root = click.option(
-    "--root", type=PlaceType(), help="The data root, a folder or a URL.  [default: $GQN_DATA, else ./data]"
+    "--root", type=PathType(), help="The data root, a folder or a URL.  [default: $GQN_DATA, else ./data]"
 )
 _set = click.option("--set", "set_name", help="The scene set, where the folder's name does not tell it.")
 _workers = click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: one a core]")
@@ -83,7 +83,7 @@ def list_sets(names: bool, rendered: bool, as_json: bool) -> None:
 
     listed = [row for row in SCENE_SETS.values() if not rendered or row.name in RENDERERS]
     if names:
-        answer([row.name for row in listed], [row.name for row in listed], as_json=as_json)
+        print_result([row.name for row in listed], [row.name for row in listed], as_json=as_json)
         return
     rows = [("set", "aliases", "frame", "views", "scenes (train + test)", "files", "TFRecords", "rendered")]
     for row in listed:
@@ -106,7 +106,7 @@ def list_sets(names: bool, rendered: bool, as_json: bool) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     lines += ["?: sources disagree, or do not say", "*: of E-GQN; availability unsettled"]
-    answer([asdict(row) | {"rendered": row.name in RENDERERS} for row in listed], lines, as_json=as_json)
+    print_result([asdict(row) | {"rendered": row.name in RENDERERS} for row in listed], lines, as_json=as_json)
 
 
 @main.command()
@@ -114,7 +114,7 @@ def list_sets(names: bool, rendered: bool, as_json: bool) -> None:
 @_set
 @_root
 @json_option
-def info(source: str, set_name: str | None, root: Place | None, as_json: bool) -> None:
+def info(source: str, set_name: str | None, root: AnyPath | None, as_json: bool) -> None:
     """Tell what a dataset or a folder of TFRecords is."""
     from gqn_data.formats import WRITABLE
     from gqn_data.inspect.info import describe
@@ -122,7 +122,7 @@ def info(source: str, set_name: str | None, root: Place | None, as_json: bool) -
     from gqn_data.sources.raw_folder import locate_either
 
     found = describe(*locate_either(source, data_root(root), set_name, WRITABLE))
-    answer(found.manifest.to_json(), found.lines(), as_json=as_json)
+    print_result(found.manifest.to_json(), found.lines(), as_json=as_json)
 
 
 @main.command()
@@ -137,7 +137,7 @@ def info(source: str, set_name: str | None, root: Place | None, as_json: bool) -
 def verify(
     source: str,
     set_name: str | None,
-    root: Place | None,
+    root: AnyPath | None,
     deep: bool,
     workers: int | None,
     scheduler: str | None,
@@ -162,7 +162,7 @@ def verify(
     verdict = f"{len(found.faults)} faults" if found.faults else "all good"
     lines = [*found.faults, f"{found.files:,} files, {human_bytes(found.bytes)}{decoded}: {verdict}"]
     lines += [f"to fetch them again: {command}" for command in found.fetch_again]
-    answer(asdict(found), lines, as_json=as_json)
+    print_result(asdict(found), lines, as_json=as_json)
     if found.faults:
         sys.exit(FAILED)
 
@@ -180,7 +180,7 @@ def verify(
 def view(
     source: str,
     set_name: str | None,
-    root: Place | None,
+    root: AnyPath | None,
     output: Path,
     split: Any,
     rows: int,
@@ -191,8 +191,9 @@ def view(
     """Write a contact sheet: scenes as rows, views as columns."""
     from gqn_data.dataset import open_dataset
     from gqn_data.formats import WRITABLE
-    from gqn_data.inspect.contact_sheet import contact_sheet, write_picture
+    from gqn_data.inspect.contact_sheet import contact_sheet
     from gqn_data.io.atomic import data_root
+    from gqn_data.io.pictures import write_picture
     from gqn_data.sources.raw_folder import locate_dataset
 
     dataset = open_dataset(locate_dataset(source, data_root(root), set_name, WRITABLE), split)
@@ -212,7 +213,7 @@ def view(
 def index(
     source: str,
     set_name: str | None,
-    root: Place | None,
+    root: AnyPath | None,
     on_corrupt: Any,
     workers: int | None,
     scheduler: str | None,
@@ -230,7 +231,7 @@ def index(
     with cluster(scheduler, workers) as executor:
         index_raw_folder(raw, on_corrupt=on_corrupt, workers=workers or usable_cores(), executor=executor)
     found = describe(folder, scene_set)
-    answer(found.manifest.to_json(), found.lines(), as_json=as_json)
+    print_result(found.manifest.to_json(), found.lines(), as_json=as_json)
 
 
 @main.command()
@@ -246,7 +247,7 @@ def index(
 )
 @_set
 @_root
-@click.option("--out", type=PlaceType(), help="Where to write: a data root, or its URL.  [default: --root]")
+@click.option("--out", type=PathType(), help="Where to write: a data root, or its URL.  [default: --root]")
 @click.option("--frames", type=click.Choice(["jpeg", "raw"]), help="How frames are kept.  [default: as they are]")
 @click.option("--jpeg-quality", type=click.IntRange(1, 100), help="Make JPEGs of decoded frames.")
 @_split
@@ -272,8 +273,8 @@ def convert(
     source: str,
     formats: tuple[str, ...],
     set_name: str | None,
-    root: Place | None,
-    out: Place | None,
+    root: AnyPath | None,
+    out: AnyPath | None,
     frames: Any,
     jpeg_quality: int | None,
     split: Any,
@@ -298,7 +299,7 @@ def convert(
     which no source file is in the data root is fetched while it is converted: a window of its files is on the disk.
     """
     from gqn_data.convert.plan import Options
-    from gqn_data.convert.resolve_source import convert_supply, find_supply
+    from gqn_data.convert.resolve_source import convert_source, locate_source
     from gqn_data.convert.run import convert_part, plan_only
     from gqn_data.download.bucket import parse_files
     from gqn_data.io.atomic import data_root, human_bytes
@@ -317,7 +318,7 @@ def convert(
     target = out if out is not None else data_root(root)
     wanted = None if files is None else parse_files(files)
     asked = fetch or keep_raw or wanted is not None
-    supply = find_supply(source, data_root(root), target, set_name, base_url=base_url, fetch=asked)
+    supply = locate_source(source, data_root(root), target, set_name, base_url=base_url, fetch=asked)
     folder, scene_set = supply.folder, supply.scene_set
     if supply.bucket is not None and (dry_run or part is not None):
         raise OptionError(
@@ -326,7 +327,7 @@ def convert(
         )
     if dry_run:
         plans = plan_only(folder, scene_set, target, options)
-        answer(
+        print_result(
             [{"folder": str(p.folder), "shards": len(p.places), "bytes": p.stored_bytes} for p in plans],
             [f"{p.folder}: {len(p.places)} shards, about {human_bytes(p.stored_bytes)}" for p in plans],
             as_json=as_json,
@@ -334,8 +335,8 @@ def convert(
         return
     if part is not None:
         with cluster(scheduler, workers) as executor:
-            parts = convert_part(folder, scene_set, target, options, part, say, executor=executor)
-        answer(
+            parts = convert_part(folder, scene_set, target, options, part, log, executor=executor)
+        print_result(
             [{**vars(row), "folder": str(row.folder)} for row in parts],
             [
                 f"{row.folder}: part {part}, {row.written} shards written, {row.kept} kept; "
@@ -346,17 +347,17 @@ def convert(
         )
         return
     with cluster(scheduler, workers) as executor:
-        done = convert_supply(
+        done = convert_source(
             supply,
             target,
             options,
-            say,
+            log,
             files=wanted,
             keep_raw=keep_raw,
             window=None if window_gb is None else int(window_gb * 1e9),
             executor=executor,
         )
-    answer(_datasets_json(done), _datasets_lines(done), as_json=as_json)
+    print_result(_datasets_json(done), _datasets_lines(done), as_json=as_json)
 
 
 def _datasets_json(done: Sequence[Conversion]) -> list[dict[str, Any]]:
@@ -407,7 +408,7 @@ def _datasets_lines(done: Sequence[Conversion]) -> list[str]:
 def render(
     scene_set: str,
     scenes: int,
-    root: Place | None,
+    root: AnyPath | None,
     split: Any,
     seed: int,
     size: int | None,
@@ -445,7 +446,7 @@ def render(
         formats=tuple(dict.fromkeys(formats)), overwrite=overwrite, shard_bytes=shard_mb << 20, workers=workers
     )
     with cluster(scheduler, workers) as executor:
-        report, done = render_formats(request, data_root(root), options, say, part=part, executor=executor)
+        report, done = render_formats(request, data_root(root), options, log, part=part, executor=executor)
     value: Any = _datasets_json(done)
     lines = _datasets_lines(done)
     if report is not None:
@@ -453,7 +454,7 @@ def render(
         rate = f", {report.frames / report.seconds:,.0f} frames/s" if report.frames else ""
         files = f"files written {report.files_written}, kept {report.files_kept}"
         lines.insert(0, f"{report.folder}: {report.scenes:,} scenes; {files}{rate}")
-    answer(value, lines, as_json=as_json)
+    print_result(value, lines, as_json=as_json)
 
 
 @main.command()
@@ -475,7 +476,7 @@ def render(
 @json_option
 def download(
     scene_set: str,
-    root: Place | None,
+    root: AnyPath | None,
     split: Any,
     files: str | None,
     limit: int | None,
@@ -505,11 +506,11 @@ def download(
         base_url=base_url,
         recheck=recheck,
         timeout=timeout,
-        say=say,
+        log=log,
     )
     rate = f", {human_bytes(done.bytes / done.seconds)}/s" if done.bytes else ""
     fetched = f"{len(done.fetched):,} files fetched, {done.scenes:,} scenes, {human_bytes(done.bytes)}{rate}"
-    answer(done.to_json(), [f"{done.folder}: {fetched}; {done.kept:,} files were there"], as_json=as_json)
+    print_result(done.to_json(), [f"{done.folder}: {fetched}; {done.kept:,} files were there"], as_json=as_json)
 
 
 def _context_of(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | str | None:
@@ -560,7 +561,7 @@ def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 def bench(
     source: str,
     set_name: str | None,
-    root: Place | None,
+    root: AnyPath | None,
     split: Any,
     batch_size: int,
     context: tuple[int, int] | str | None,
@@ -589,11 +590,11 @@ def bench(
         workers=workers,
         seconds=seconds,
         steps_ms=steps_ms or STEPS_MS,
-        say=say,
+        log=log,
     )
     if plot is not None:
         write_plot(found, plot)
-    answer(found.to_json(), found.lines(), as_json=as_json)
+    print_result(found.to_json(), found.lines(), as_json=as_json)
 
 
 @main.command()
@@ -611,11 +612,11 @@ def cache(folder: Path | None, verifies: bool, clear: bool, as_json: bool) -> No
 
     Safe while trainings use it: they fetch again what they miss.
     """
-    from gqn_data.cache.directory import Copies
+    from gqn_data.cache.directory import CacheDirectory
     from gqn_data.cache.shard_cache import default_folder
     from gqn_data.io.atomic import human_bytes
 
-    copies = Copies(folder or default_folder(), 0)
+    copies = CacheDirectory(folder or default_folder(), 0)
     faults = copies.verify() if verifies else []
     removed = copies.clear() if clear and copies.files.exists() else (0, 0)
     entries = copies.entries()
@@ -625,6 +626,6 @@ def cache(folder: Path | None, verifies: bool, clear: bool, as_json: bool) -> No
     if clear:
         found |= {"removed_files": removed[0], "removed_bytes": removed[1]}
         lines.append(f"removed {removed[0]:,} files, {human_bytes(removed[1])}")
-    answer(found, lines, as_json=as_json)
+    print_result(found, lines, as_json=as_json)
     if faults:
         sys.exit(FAILED)

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gqn_data.errors import GQNError, OptionError, SourceMissing, UnknownName
-from gqn_data.io.paths import Place, place
+from gqn_data.io.paths import AnyPath, parse_path
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -26,46 +26,46 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (OptionError, UnknownName) as error:
-            say(f"Error: {error}")
+            log(f"Error: {error}")
             ctx.exit(USAGE)
         except GQNError as error:
-            say(f"Error: {error}")
+            log(f"Error: {error}")
             ctx.exit(FAILED)
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise
-            say("Error: this command needs PyTorch, which is not installed: pip install 'gqn-toolkit[train]'")
+            log("Error: this command needs PyTorch, which is not installed: pip install 'gqn-toolkit[train]'")
             ctx.exit(FAILED)
         except BrokenPipeError:
             raise  # click's to handle: whoever read our output has seen enough
         except OSError as error:
-            say(f"Error: {error.filename or 'the system'}: {error.strerror or error}")
+            log(f"Error: {error.filename or 'the system'}: {error.strerror or error}")
             ctx.exit(FAILED)
         except KeyboardInterrupt:
-            say("Interrupted. What is whole was kept; run the same command again to go on.")
+            log("Interrupted. What is whole was kept; run the same command again to go on.")
             ctx.exit(INTERRUPTED)
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """One line to the user, on stderr; with its number where this is one of several ranks but the first."""
     rank = os.environ.get("RANK", "0")
     click.echo(line if rank == "0" else f"[rank {rank}] {line}", err=True)
 
 
-def answer(value: Any, lines: list[str], *, as_json: bool) -> None:
+def print_result(value: Any, lines: list[str], *, as_json: bool) -> None:
     """The result of a command, on stdout: as JSON, or as text."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
-class PlaceType(click.ParamType[Place]):
+class PathType(click.ParamType[AnyPath]):
     """An option that takes a path or a URL."""
 
     name = "path"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AnyPath:
         """The place; a usage error for a URL that cannot be one."""
         try:
-            return place(value)
+            return parse_path(value)
         except SourceMissing as error:
             self.fail(str(error), param, ctx)
 

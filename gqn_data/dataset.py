@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from gqn_data.errors import ManifestError, OptionError, SourceMissing, UnknownName
 from gqn_data.formats import FORMATS
-from gqn_data.formats.contract import Opener, OpenShard, ShardPlace
-from gqn_data.io.paths import Place, StorePath, place
+from gqn_data.formats.contract import Opener, OpenShard, ShardLocation
+from gqn_data.io.paths import AnyPath, StorePath, parse_path
 from gqn_data.schema.catalog import SPLITS, Split
 from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, ShardRow, read_manifest
 from gqn_data.schema.scene import Scene
@@ -41,7 +41,7 @@ class Dataset(Sequence[Scene]):
         ManifestError: the manifest names a container of another version.
     """
 
-    def __init__(self, folder: Place, manifest: Manifest, split: Split, index_folder: Place | None = None) -> None:
+    def __init__(self, folder: AnyPath, manifest: Manifest, split: Split, index_folder: AnyPath | None = None) -> None:
         if manifest.format not in FORMATS:
             raise ManifestError(
                 f"{folder / MANIFEST_FILE}: format {manifest.format[:100]!r}, expected {', '.join(FORMATS)}: written "
@@ -120,7 +120,7 @@ class Dataset(Sequence[Scene]):
         shard = self._open.get(number)
         if shard is None:
             row = self._shards[number]
-            place = ShardPlace(
+            place = ShardLocation(
                 folder=self.folder,
                 split=self.split,
                 number=number,
@@ -190,7 +190,7 @@ def open_dataset(path: str | os.PathLike[str] | StorePath, split: Split | None =
         ManifestError: the manifest cannot be used, or has no such split.
         UnknownName: a split of another name.
     """
-    folder = place(path)
+    folder = parse_path(path)
     if split is not None and split not in SPLITS:
         raise UnknownName("split", split, SPLITS)
     if not (folder / MANIFEST_FILE).exists() and folder.name in SPLITS and (folder.parent / MANIFEST_FILE).exists():
@@ -211,7 +211,7 @@ def open_dataset(path: str | os.PathLike[str] | StorePath, split: Split | None =
 open = open_dataset  # noqa: A001  `gqn_data.open`
 
 
-def _why_no_dataset(folder: Place) -> str:
+def _why_no_dataset(folder: AnyPath) -> str:
     if isinstance(folder, StorePath):
         return f"no {MANIFEST_FILE} there, so no dataset: give the URL of the folder that holds it"
     if not folder.exists():

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gqn_data.cli_options import INTERRUPTED, SETTINGS, Commands, answer, json_option, say
+from gqn_data.cli_options import INTERRUPTED, SETTINGS, Commands, json_option, log, print_result
 from gqn_data.errors import OptionError, TrainingStopped
 from gqn_data.schema.catalog import SPLITS
 from gqn_data.version import VERSION
@@ -90,7 +90,7 @@ def train(
 
     Ctrl-C and SIGTERM save and end; --resume goes on as if nothing had happened. The run's folder is printed.
     """
-    from gqn_model.train.distributed import ranks_here
+    from gqn_model.train.distributed import current_ranks
     from gqn_model.train.run import resume_run, start_run
 
     if resume is not None and (out is not None or preset is not None or mods):
@@ -108,10 +108,10 @@ def train(
             preset = preset or "paper"
             folder = start_run(str(shards), resolve(preset, mods, given(options)), out=out, label=preset)
     except TrainingStopped as stopped:
-        if ranks_here().first:
-            say(str(stopped))
+        if current_ranks().first:
+            log(str(stopped))
         sys.exit(INTERRUPTED)
-    if ranks_here().first:
+    if current_ranks().first:
         click.echo(folder)
 
 
@@ -151,15 +151,15 @@ def evaluate(
     from gqn_model.evaluate.run_evaluation import evaluate as evaluated
 
     found = evaluated(run, shards, context=[number for numbers in context for number in numbers], **options)
-    answer(found.to_json(), [found.table()], as_json=as_json)
+    print_result(found.to_json(), [found.table()], as_json=as_json)
     result = Path(found.result)
     plot = result.with_name(result.name.replace("result-", "plot-", 1)).with_suffix(".png")
     try:
         write_plot(found, plot)
     except OptionError as error:  # matplotlib is absent: the figures stand without a plot
-        say(f"no plot: {error}")
+        log(f"no plot: {error}")
     else:
-        say(f"{result}\n{plot}")
+        log(f"{result}\n{plot}")
 
 
 @main.command()

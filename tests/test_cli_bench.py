@@ -23,7 +23,7 @@ from gqn_data.convert.plan import Options
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import OptionError
 from gqn_data.io import atomic
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.sources.raw_folder import open_raw_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,7 +162,7 @@ def test_a_url_is_measured_as_a_path_is(folders, s3):
     for path in folders["zarr"].rglob("*"):
         if path.is_file():
             name = path.relative_to(folders["zarr"]).as_posix()
-            with atomic.writing(place(s3) / "set" / name) as file:
+            with atomic.writing(parse_path(s3) / "set" / name) as file:
                 file.write(path.read_bytes())
     found = json.loads(good(f"{s3}/set", *QUICK, "--workers", "1", "--json").stdout)
     assert found["folder"] == f"{s3}/set"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gqn_data.bench.advice import Limit
 from gqn_data.dataset import Dataset
 from gqn_data.io.paths import StorePath
-from gqn_data.loader.worker_pool import PipedWorkers, Start
+from gqn_data.loader.worker_pool import Start, WorkerPool
 from gqn_data.schema.jpeg import FRAMES_BEGIN
 
 _SAMPLE_BYTES = 32 << 20  # of frames that are kept at hand
@@ -153,7 +153,7 @@ def limit(bare: Bare, processes: int, seconds: float, start: Start) -> float:
         seconds: about how long.
         start: how processes are started.
     """
-    with PipedWorkers(bare, processes, start=start) as workers:
+    with WorkerPool(bare, processes, start=start) as workers:
         for _ in workers.in_order(iter([0.0] * processes), 1):
             pass  # now all are there, and begin at the same time
         return sum(workers.in_order(iter([seconds] * processes), 1))

@@ -115,7 +115,7 @@ def bench(
     workers: Sequence[int] | None = None,
     seconds: float = 3.0,
     steps_ms: Sequence[float] = STEPS_MS,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Bench:
     """Measures the loader with each number of workers, and the limit beside it.
 
@@ -130,7 +130,7 @@ def bench(
         workers: the numbers of workers; None for several up to the usable cores.
         seconds: of each measurement.
         steps_ms: times of a training step to give advice for.
-        say: takes a line on what is being done.
+        log: takes a line on what is being done.
 
     Raises:
         OptionError: a value that cannot be measured, or that the dataset does not allow.
@@ -148,7 +148,7 @@ def bench(
     measured: list[Measured] = []
     bare: Bare | None = None
     for count in counts:
-        say(f"measuring {count} of {', '.join(map(str, counts))} workers, and the limit: {seconds:g} s each")
+        log(f"measuring {count} of {', '.join(map(str, counts))} workers, and the limit: {seconds:g} s each")
         loader, opened = _loader(dataset, batch_size=batch_size, context=context, workers=count)
         scenes, frames, first, own = _loader_rates(loader, opened, seconds)
         if bare is None:

@@ -52,7 +52,7 @@ class Entry:
     used: int
 
 
-class Copies:
+class CacheDirectory:
     """A folder of copies.
 
     Args:
@@ -237,7 +237,7 @@ class Copies:
 class Pins:
     """What a process needs soon, so that others remove it last; let go of when the process ends, however it ends."""
 
-    def __init__(self, copies: Copies) -> None:
+    def __init__(self, copies: CacheDirectory) -> None:
         self._copies = copies
         self._path = copies.folder / "pins" / f"{os.getpid()}-{uuid.uuid4().hex}"
         self._held = contextlib.ExitStack()

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from gqn_data.cache.shard_cache import ShardCache
 from gqn_data.errors import OptionError, UnknownName
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place, StorePath
+from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.io.ranged import OpenFile, RangedFile, open_file
 from gqn_data.sampling.permutation import Windows
 from gqn_data.schema.manifest import FileRow, ShardRow
@@ -58,11 +58,11 @@ class CachedFile(RangedFile):
         return type(self), (self._far, self._row, self._cache, self._start)
 
     @property
-    def is_far(self) -> bool:
+    def is_remote(self) -> bool:
         """No: what is read lies here."""
         return False
 
-    def fetched_again(self) -> bool:
+    def reopened(self) -> bool:
         """Whether the copy had been damaged on this disk; it is another one now."""
         with _renewing:
             if self._cache.copies.removed_if_damaged(self._copy()) is not None:
@@ -104,9 +104,9 @@ class _TailedFile(RangedFile):
         _, arguments = self._tail.__reduce__()
         return type(self), arguments
 
-    def fetched_again(self) -> bool:
+    def reopened(self) -> bool:
         """Whether the copy of the end had been damaged; it is another one now."""
-        return self._tail.fetched_again()
+        return self._tail.reopened()
 
     def read(self, offset: int, length: int) -> bytes:
         """As of any file."""
@@ -128,7 +128,7 @@ class CachedFiles:
     cache: ShardCache
     reading: Reading
 
-    def __call__(self, path: Place, row: FileRow, kept_from: int | None) -> RangedFile:
+    def __call__(self, path: AnyPath, row: FileRow, kept_from: int | None) -> RangedFile:
         """The file at a place, of which the bytes from `kept_from` on are asked for again and again."""
         if isinstance(path, Path):
             return RangedFile(path, row.bytes)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from gqn_data.cache.directory import Copies
+from gqn_data.cache.directory import CacheDirectory
 from gqn_data.errors import FetchStopped, NoSpace, OptionError, ShardChecksumError, StoreChanged
 from gqn_data.io import atomic
 from gqn_data.io.paths import StorePath
@@ -96,7 +96,7 @@ class ShardCache:
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
         self.limit = limit
-        self.copies = Copies(folder, limit)
+        self.copies = CacheDirectory(folder, limit)
 
     def __reduce__(self) -> tuple[type[ShardCache], tuple[Path, int]]:
         return type(self), (self.folder, self.limit)

@@ -14,9 +14,9 @@ from pathlib import Path
 from gqn_data.convert.journal import Done, WorkFolder, is_there
 from gqn_data.convert.plan import Options, Plan, Source, identity, limited, make_plan
 from gqn_data.errors import DestinationError, ManifestError, SourceMissing
-from gqn_data.executors.job_array import need_no_part
+from gqn_data.executors.job_array import check_no_parts_running
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.publish import descriptions
 from gqn_data.schema.manifest import (
     CHECKSUM_FILE,
@@ -47,7 +47,7 @@ class Conversion:
         seconds: that this run took for writing.
     """
 
-    folder: Place
+    folder: AnyPath
     manifest: Manifest
     written: int
     kept: int
@@ -55,15 +55,15 @@ class Conversion:
 
 
 @contextlib.contextmanager
-def working_in(work: Place) -> Iterator[None]:
+def working_in(work: AnyPath) -> Iterator[None]:
     """Holds the work folder for this process, while no part is at work in it."""
-    with removed_if_empty(work), atomic.sole_writer(work):
-        need_no_part(work)
+    with remove_if_empty(work), atomic.exclusive_writer(work):
+        check_no_parts_running(work)
         yield
 
 
 @contextlib.contextmanager
-def removed_if_empty(work: Place) -> Iterator[None]:
+def remove_if_empty(work: AnyPath) -> Iterator[None]:
     """Removes the work folder at the end, however that comes, where it is empty."""
     try:
         yield
@@ -74,7 +74,7 @@ def removed_if_empty(work: Place) -> Iterator[None]:
                 work.parent.rmdir()
 
 
-def scratch_folder(work: Place) -> Path:
+def scratch_folder(work: AnyPath) -> Path:
     """Where source files lie while they are needed: in the work folder, or on this machine if that is in a store."""
     if isinstance(work, Path):
         return work
@@ -86,37 +86,37 @@ def scratch_folder(work: Place) -> Path:
 _REPLACE = "replace it with --overwrite, or write elsewhere with --out or --root"
 
 
-def whole_already(
-    destinations: Mapping[str, Place],
+def find_complete(
+    destinations: Mapping[str, AnyPath],
     source_as_noted: Callable[[Manifest], Source | None],
-    work: Place,
+    work: AnyPath,
     options: Options,
-    say: Say,
+    log: Say,
 ) -> dict[str, Conversion]:
     """Of several containers those that are there and whole; nothing is, where datasets are to be replaced.
 
     Args:
         destinations: where each would be written, by the name of its format.
-        source_as_noted: as for `already_whole`.
+        source_as_noted: as for `completed`.
         work: the work folder of the set; what a run left there that was cut off when all was written is removed.
         options: how.
-        say: told of each that is whole.
+        log: called of each that is whole.
 
     Raises:
         DestinationError: a destination holds another dataset.
     """
     done: dict[str, Conversion] = {}
     for name, destination in destinations.items():
-        whole = None if options.overwrite else already_whole(source_as_noted, name, destination, options)
+        whole = None if options.overwrite else completed(source_as_noted, name, destination, options)
         if whole is not None:
-            say(f"{name}: {destination} is whole already; nothing to do")
+            log(f"{name}: {destination} is whole already; nothing to do")
             WorkFolder(work / name).remove()
             done[name] = whole
     return done
 
 
-def already_whole(
-    source_as_noted: Callable[[Manifest], Source | None], format_name: str, destination: Place, options: Options
+def completed(
+    source_as_noted: Callable[[Manifest], Source | None], format_name: str, destination: AnyPath, options: Options
 ) -> Conversion | None:
     """The conversion that this command would give, where it is there and whole; None where there is work to do.
 
@@ -182,7 +182,7 @@ def scenes_text(manifest: Manifest) -> str:
     return " + ".join(f"{row.scenes} {name}" for name, row in manifest.splits.items()) + " scenes"
 
 
-def held_bytes(folder: Place) -> int:
+def held_bytes(folder: AnyPath) -> int:
     """The bytes of the dataset in a folder; 0 where there is none that can be read."""
     try:
         return sum(row.bytes for row in read_manifest(folder).all_files())

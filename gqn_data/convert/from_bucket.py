@@ -23,23 +23,23 @@ from gqn_data.convert.destination import (
     WORK_FOLDER,
     Conversion,
     Say,
+    find_complete,
     raw_as_noted,
     scratch_folder,
-    whole_already,
     working_in,
 )
-from gqn_data.convert.incremental_plan import ArrivingFile, GrowingPlan, Target
+from gqn_data.convert.incremental_plan import IncomingFile, IncrementalPlan, Target
 from gqn_data.convert.index import IndexedFile, IndexTask, found_before, index_file, manifest_of
 from gqn_data.convert.journal import WorkFolder
 from gqn_data.convert.plan import Options, Source, identity, target_frames
 from gqn_data.convert.shard_task import ShardTask, write_shard
 from gqn_data.download.bucket import Bucket, BucketFile, missing
 from gqn_data.errors import RemoteMissing
-from gqn_data.executors.pool import hand_over, most_ahead, need_workers, pool, result_of
+from gqn_data.executors.pool import check_workers, hand_over, max_pending, pool, result_of
 from gqn_data.formats import FORMATS
-from gqn_data.formats.contract import ShardPlace
+from gqn_data.formats.contract import ShardLocation
 from gqn_data.io import atomic, strict_json
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.progress import bar
 from gqn_data.schema.catalog import SPLITS
 from gqn_data.schema.manifest import Manifest, ShardRow
@@ -51,11 +51,11 @@ _FETCHERS = 4
 _WINDOW_SHARDS = 2  # of each worker, and two more: so much lies on the disk at once unless told otherwise
 
 
-def convert_arriving(
+def convert_from_bucket(
     bucket: Bucket,
-    root: Place,
+    root: AnyPath,
     options: Options,
-    say: Say = lambda _: None,
+    log: Say = lambda _: None,
     *,
     raw_folder: Path | None = None,
     keep_raw: bool = False,
@@ -70,7 +70,7 @@ def convert_arriving(
         bucket: where the source files are.
         root: the data root for what is written.
         options: how.
-        say: told what is about to be done, a line at a time.
+        log: called what is about to be done, a line at a time.
         raw_folder: the raw folder of the set on this machine; source files that are there are not fetched.
         keep_raw: fetch into the raw folder, and drop nothing.
         window: bytes of source files that lie on the disk at once, about; None for some shards' worth.
@@ -123,8 +123,8 @@ def convert_arriving(
         return raw_as_noted(raw, noted, options)
 
     destinations = {name: converted_folder(root, name, bucket.scene_set) for name in options.formats}
-    with working_in(work), atomic.sole_writer(held) if keep_raw else contextlib.nullcontext():
-        done = whole_already(destinations, as_noted, work, options, say)
+    with working_in(work), atomic.exclusive_writer(held) if keep_raw else contextlib.nullcontext():
+        done = find_complete(destinations, as_noted, work, options, log)
         left = {name: place for name, place in destinations.items() if name not in done}
         if left:
             if keep_raw:
@@ -132,7 +132,7 @@ def convert_arriving(
             arrivals = _Arrivals(bucket, raw, there, left, work, scratch, options, window=window, keep_raw=keep_raw)
             if raw_folder is not None:
                 arrivals.take_over(raw_folder)
-            say(arrivals.announcement())
+            log(arrivals.announcement())
             atomic.make_folder(raw.folder)
             with pool(options.processes, executor, shared=(raw.folder,)) as workers:
                 arrivals.run(workers)
@@ -155,8 +155,8 @@ class _Arrivals:
         bucket: Bucket,
         raw: RawFolder,
         remotes: list[BucketFile],
-        destinations: dict[str, Place],
-        work: Place,
+        destinations: dict[str, AnyPath],
+        work: AnyPath,
         scratch: Path,
         options: Options,
         *,
@@ -173,7 +173,7 @@ class _Arrivals:
         self._layout = raw.layout
         self._remotes = {file.name: file for file in remotes}
         self._files = [
-            ArrivingFile(split=split, source=source) for split, sources in raw.files.items() for source in sources
+            IncomingFile(split=split, source=source) for split, sources in raw.files.items() for source in sources
         ]
         self._manifest = manifest_of(raw, {}, options.limit)  # the splits are not known yet
         self._targets = [
@@ -190,9 +190,9 @@ class _Arrivals:
         self._window = window or shards * max(options.shard_bytes, largest)
         self._folder = raw.folder
         atomic.remove_temporaries(scratch)
-        self._plan = GrowingPlan(self._files, self._targets, self._manifest, options)
-        self._fetching: dict[Future[IndexedFile], ArrivingFile] = {}
-        self._running: dict[Future[ShardRow], tuple[Target, ShardPlace]] = {}
+        self._plan = IncrementalPlan(self._files, self._targets, self._manifest, options)
+        self._fetching: dict[Future[IndexedFile], IncomingFile] = {}
+        self._running: dict[Future[ShardRow], tuple[Target, ShardLocation]] = {}
         self._stop = threading.Event()
         self._begin()
 
@@ -242,7 +242,7 @@ class _Arrivals:
         """
         total = sum(file.source.bytes for file in self._files)
         wanted = sum(file.source.bytes for file in self._files if not file.is_here)
-        atomic.need_room(self._folder, wanted if self._keep else min(wanted, self._window))
+        atomic.check_free_space(self._folder, wanted if self._keep else min(wanted, self._window))
         with bar(total, "B", "fetch and convert", unit_scale=True) as self._progress, self._fetchers() as self._threads:
             while True:
                 self._plan.advance()
@@ -268,7 +268,7 @@ class _Arrivals:
     def _collect(self, executor: Executor | None, pending: set[Future[Any]]) -> None:
         ended = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED).done
         if self._running:
-            need_workers(executor)
+            check_workers(executor)
         for future in [future for future in self._fetching if future in ended]:
             file = self._fetching.pop(future)
             file.counted = future.result()
@@ -293,7 +293,7 @@ class _Arrivals:
             with_bytes = self._threads.submit(self._bring, file)
             self._fetching[with_bytes] = file
 
-    def _next(self) -> ArrivingFile | None:
+    def _next(self) -> IncomingFile | None:
         """The file to fetch next: one that a planned shard waits for, else the first that is not counted."""
         under_way = list(self._fetching.values())
         for _, place in self._plan.ready:
@@ -305,7 +305,7 @@ class _Arrivals:
                 return file
         return None
 
-    def _bring(self, file: ArrivingFile) -> IndexedFile:
+    def _bring(self, file: IncomingFile) -> IndexedFile:
         """Fetches a file where it is not there, and looks through it; runs in a thread."""
         path = self._path(file)
         if not file.is_here:
@@ -327,13 +327,13 @@ class _Arrivals:
                 if not self._keep:
                     self._path(file).unlink(missing_ok=True)
 
-    def _path(self, file: ArrivingFile) -> Path:
+    def _path(self, file: IncomingFile) -> Path:
         return atomic.on_disk(file.source.path, "source files are fetched")
 
-    def _note_of(self, file: ArrivingFile) -> Place:
+    def _note_of(self, file: IncomingFile) -> AnyPath:
         return self._counted / f"{file.source.name}.json"
 
-    def _remembered(self, file: ArrivingFile) -> IndexedFile | None:
+    def _remembered(self, file: IncomingFile) -> IndexedFile | None:
         """What an earlier run found in a file; None where it did not get to it."""
         if self._index is not None:
             return None  # indexes are looked at again: what they leave out depends on every record
@@ -342,12 +342,12 @@ class _Arrivals:
 
     # --- writing ---
 
-    def _can_run(self, place: ShardPlace) -> bool:
+    def _can_run(self, place: ShardLocation) -> bool:
         return all(file.is_here for file in self._plan.holding(place))
 
     def _write(self, executor: Executor | None) -> None:
         """Hands over the shards whose files are all there."""
-        most = most_ahead(executor, 2 * self._options.processes)
+        most = max_pending(executor, 2 * self._options.processes)
         for target, place in list(self._plan.ready):
             if len(self._running) >= most:
                 return
@@ -363,7 +363,7 @@ class _Arrivals:
             else:
                 self._running[hand_over(executor, write_shard, task)] = target, place
 
-    def _note(self, target: Target, place: ShardPlace, row: ShardRow) -> None:
+    def _note(self, target: Target, place: ShardLocation, row: ShardRow) -> None:
         target.work.mark(place, row)
         target.rows[place.split, place.number] = row
         target.written += 1
@@ -372,6 +372,6 @@ class _Arrivals:
         """Writes the manifests, all shards being there."""
         return self._plan.complete(self._raw, self._started)
 
-    def _version(self, file: ArrivingFile) -> str | None:
+    def _version(self, file: IncomingFile) -> str | None:
         found = self._remotes[file.source.name].remote
         return None if found is None else found.etag or found.modified

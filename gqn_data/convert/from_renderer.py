@@ -21,12 +21,12 @@ from gqn_data.convert.destination import (
     WORK_FOLDER,
     Conversion,
     Say,
+    find_complete,
     raw_as_noted,
     scratch_folder,
-    whole_already,
     working_in,
 )
-from gqn_data.convert.incremental_plan import ArrivingFile, GrowingPlan, Target
+from gqn_data.convert.incremental_plan import IncomingFile, IncrementalPlan, Target
 from gqn_data.convert.index import IndexedFile, IndexTask, found_before, index_file, manifest_of
 from gqn_data.convert.journal import WorkFolder
 from gqn_data.convert.plan import Options, Source, identity, target_frames
@@ -36,7 +36,7 @@ from gqn_data.errors import DestinationError, OptionError
 from gqn_data.executors.job_array import Part
 from gqn_data.formats import FORMATS
 from gqn_data.io import atomic, strict_json
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.render.files import render_files
 from gqn_data.render.request import PlannedFile, Request
 from gqn_data.render.write import RenderReport, write_source_files
@@ -51,9 +51,9 @@ _FOLDER = "rendered"  # in the work folder: source files for as long as they are
 
 def render_formats(
     request: Request,
-    root: Place,
+    root: AnyPath,
     options: Options,
-    say: Say = lambda _: None,
+    log: Say = lambda _: None,
     *,
     part: Part | None = None,
     executor: Executor | None = None,
@@ -64,7 +64,7 @@ def render_formats(
         request: which scenes.
         root: the data root; a disk, where TFRecords are asked for.
         options: as those of `render_containers`; the format `tfrecord` stands for source files under DeepMind's names.
-        say: told what is about to be done, a line at a time.
+        log: called what is about to be done, a line at a time.
         part: of the source files; None for all.
         executor: as for `render_containers`.
 
@@ -81,21 +81,21 @@ def render_formats(
     if options.overwrite and not containers:
         raise OptionError("--overwrite replaces datasets (--format); TFRecords that are there are for people to remove")
     if _SOURCE_FILES not in options.formats:
-        return None, render_containers(request, root, options, say, executor=executor)
+        return None, render_containers(request, root, options, log, executor=executor)
     folder = atomic.on_disk(root, "TFRecords are rendered")
     report = write_source_files(request, folder, workers=options.workers, executor=executor, part=part)
     if not containers:
         return report, []
     splits = tuple(request.wanted)
     options = dataclasses.replace(options, formats=containers, splits=splits)
-    return report, convert(report.folder, request.parameters.row, root, options, say, executor=executor)
+    return report, convert(report.folder, request.parameters.row, root, options, log, executor=executor)
 
 
 def render_containers(
     request: Request,
-    root: Place,
+    root: AnyPath,
     options: Options,
-    say: Say = lambda _: None,
+    log: Say = lambda _: None,
     *,
     executor: Executor | None = None,
 ) -> list[Conversion]:
@@ -105,7 +105,7 @@ def render_containers(
         request: which scenes.
         root: the data root.
         options: which containers, and how they are written; its splits and limit are the request's.
-        say: told what is about to be done, a line at a time.
+        log: called what is about to be done, a line at a time.
         executor: renders instead of processes of this run's own; is not shut down. Files are written here.
 
     Raises:
@@ -117,12 +117,12 @@ def render_containers(
     work = root / WORK_FOLDER / row.name
     destinations = {name: converted_folder(root, name, row) for name in options.formats}
     with working_in(work):
-        done = whole_already(destinations, lambda noted: _as_noted(request, noted, options), work, options, say)
+        done = find_complete(destinations, lambda noted: _as_noted(request, noted, options), work, options, log)
         left = {name: place for name, place in destinations.items() if name not in done}
         scratch = scratch_folder(work) / _FOLDER
         if left:
             run = _Run(request, left, work, scratch, options)
-            say(run.announcement())
+            log(run.announcement())
             done |= run.complete(executor)
         atomic.remove_folder(work / _FOLDER)
         atomic.remove_folder(scratch)
@@ -156,7 +156,7 @@ class _Run:
     """Renders, counts, writes shards and drops, file by file, until all is written."""
 
     def __init__(
-        self, request: Request, destinations: dict[str, Place], work: Place, scratch: Path, options: Options
+        self, request: Request, destinations: dict[str, AnyPath], work: AnyPath, scratch: Path, options: Options
     ) -> None:
         self._request = request
         self._options = options
@@ -173,10 +173,10 @@ class _Run:
             for name, folder in destinations.items()
         ]
         self._files = [
-            ArrivingFile(split=split, source=source) for split, sources in self._raw.files.items() for source in sources
+            IncomingFile(split=split, source=source) for split, sources in self._raw.files.items() for source in sources
         ]
         self._planned = {file.name: file for file in request.files}
-        self._plan = GrowingPlan(self._files, self._targets, manifest, options)
+        self._plan = IncrementalPlan(self._files, self._targets, manifest, options)
         for target in self._targets:
             named = dataclasses.replace(manifest, format=target.kind.name, frames=target.frames, tool=TOOL)
             this = {**identity(named), "rendered": request.wanted, "shard_bytes": options.shard_bytes}
@@ -220,7 +220,7 @@ class _Run:
     def _raw_path(self) -> Path:
         return atomic.on_disk(self._raw.folder, "scenes are rendered")
 
-    def _is_missing(self, file: ArrivingFile) -> bool:
+    def _is_missing(self, file: IncomingFile) -> bool:
         if file.counted is None or file.first is None:
             return True
         return not file.is_here and self._plan.is_needed(file)
@@ -243,7 +243,7 @@ class _Run:
 
     # --- what was counted ---
 
-    def _count(self, file: ArrivingFile, planned: PlannedFile) -> None:
+    def _count(self, file: IncomingFile, planned: PlannedFile) -> None:
         """Counts a file that was rendered, and notes what was found."""
         path = self._raw_path / file.source.name
         file.source = dataclasses.replace(file.source, bytes=path.stat().st_size)
@@ -258,7 +258,7 @@ class _Run:
         """What an earlier run found in a file; None where it did not get to it, or rendered something else."""
         return found_before(self._note_of(planned), {"of": self._version(planned)})
 
-    def _note_of(self, planned: PlannedFile) -> Place:
+    def _note_of(self, planned: PlannedFile) -> AnyPath:
         return self._notes / f"{planned.name}.json"
 
     def _version(self, planned: PlannedFile) -> dict[str, Any]:

@@ -16,15 +16,15 @@ from gqn_data.convert.index import IndexedFile, manifest_of
 from gqn_data.convert.journal import WorkFolder
 from gqn_data.convert.plan import Options, Source, limited, make_plan, scenes_per_shard
 from gqn_data.errors import DestinationError
-from gqn_data.formats.contract import Format, ShardPlace
-from gqn_data.io.paths import Place
+from gqn_data.formats.contract import Format, ShardLocation
+from gqn_data.io.paths import AnyPath
 from gqn_data.schema.catalog import Split
 from gqn_data.schema.manifest import FileRow, FramesRow, Manifest, ShardRow
 from gqn_data.sources.raw_folder import RawFolder, SourceFile
 
 
 @dataclass(kw_only=True, eq=False)
-class ArrivingFile:
+class IncomingFile:
     """A source file on its way.
 
     Attributes:
@@ -70,7 +70,7 @@ class Target:
     """
 
     kind: Format
-    folder: Place
+    folder: AnyPath
     frames: FramesRow
     work: WorkFolder
     per_shard: dict[Split, int] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Target:
     written: int = 0
 
 
-class GrowingPlan:
+class IncrementalPlan:
     """The shards of all containers of a conversion, as far as the counts of source files tell them.
 
     Args:
@@ -93,11 +93,11 @@ class GrowingPlan:
     """
 
     def __init__(
-        self, files: Sequence[ArrivingFile], targets: Sequence[Target], manifest: Manifest, options: Options
+        self, files: Sequence[IncomingFile], targets: Sequence[Target], manifest: Manifest, options: Options
     ) -> None:
         self.files = files
         self.targets = targets
-        self.ready: deque[tuple[Target, ShardPlace]] = deque()
+        self.ready: deque[tuple[Target, ShardLocation]] = deque()
         self._manifest = manifest
         self._options = options
         self._frontier = 0  # files before it are counted, and their scenes numbered
@@ -109,7 +109,7 @@ class GrowingPlan:
         return self._frontier == len(self.files)
 
     @property
-    def numbered(self) -> Sequence[ArrivingFile]:
+    def numbered(self) -> Sequence[IncomingFile]:
         """The files whose scenes are numbered."""
         return self.files[: self._frontier]
 
@@ -130,7 +130,7 @@ class GrowingPlan:
             rest = self.files[self._frontier :]
             self._plan(file, is_last=not any(other.split == file.split and not other.beyond for other in rest))
 
-    def _plan(self, file: ArrivingFile, *, is_last: bool) -> None:
+    def _plan(self, file: IncomingFile, *, is_last: bool) -> None:
         split, scenes = file.split, self._scenes[file.split]
         if self._options.limit is not None:
             scenes = min(scenes, self._options.limit)
@@ -145,7 +145,7 @@ class GrowingPlan:
                 target.per_shard[split], target.planned[split] = per, 0
             per = target.per_shard[split]
             while (begin := target.planned[split] * per) < scenes and (is_last or begin + per <= scenes):
-                place = ShardPlace(
+                place = ShardLocation(
                     folder=target.folder,
                     split=split,
                     number=target.planned[split],
@@ -162,7 +162,7 @@ class GrowingPlan:
                 else:
                     target.rows[split, place.number] = whole
 
-    def is_needed(self, file: ArrivingFile) -> bool:
+    def is_needed(self, file: IncomingFile) -> bool:
         """Whether shards are still to be written that hold scenes of a file whose scenes are numbered."""
         if file.beyond or not file.scenes or file.first is None:
             return False
@@ -175,7 +175,7 @@ class GrowingPlan:
                 return True
         return False
 
-    def holding(self, place: ShardPlace) -> list[ArrivingFile]:
+    def holding(self, place: ShardLocation) -> list[IncomingFile]:
         """The files that hold scenes of a shard, in order."""
         end = place.first_scene + place.scenes
         return [
@@ -187,7 +187,7 @@ class GrowingPlan:
             and file.first + file.scenes > place.first_scene
         ]
 
-    def source_of(self, place: ShardPlace, raw: RawFolder, index_folder: Place | None = None) -> Source:
+    def source_of(self, place: ShardLocation, raw: RawFolder, index_folder: AnyPath | None = None) -> Source:
         """The files that hold the scenes of one shard, as a source by themselves."""
         files = self.holding(place)
         found = [file.counted for file in files if file.counted is not None]

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gqn_data.errors import CorruptRecord, SourceMissing
-from gqn_data.executors.job_array import need_no_part
+from gqn_data.executors.job_array import check_no_parts_running
 from gqn_data.executors.pool import map_in_order, pool
 from gqn_data.formats.shards import write_npy
 from gqn_data.formats.tfrecord_files import IndexBuilder, index_name
 from gqn_data.io import atomic, strict_json
-from gqn_data.io.paths import Place, Stat
+from gqn_data.io.paths import AnyPath, Stat
 from gqn_data.progress import bar
 from gqn_data.schema.catalog import Split
 from gqn_data.schema.layout import SceneLayout
@@ -62,7 +62,7 @@ class IndexTask:
 
     file: SourceFile
     layout: SceneLayout
-    index_folder: Place | None
+    index_folder: AnyPath | None
     on_corrupt: OnCorrupt
 
 
@@ -133,7 +133,7 @@ def note_name(index: str) -> str:
     return index + ".json"
 
 
-def note_fault(note: Place) -> str | None:
+def note_fault(note: AnyPath) -> str | None:
     """What is wrong with a note beside an index; None where it is absent, or what was written."""
     try:
         strict_json.read_note(note)
@@ -144,7 +144,7 @@ def note_fault(note: Place) -> str | None:
     return None
 
 
-def _remembered(memo: Place, index: Place, seen: dict[str, object]) -> IndexedFile | None:
+def _remembered(memo: AnyPath, index: AnyPath, seen: dict[str, object]) -> IndexedFile | None:
     try:
         found = found_before(memo, seen)
         return found if found is not None and index.stat().st_size == found.index.bytes else None
@@ -152,7 +152,7 @@ def _remembered(memo: Place, index: Place, seen: dict[str, object]) -> IndexedFi
         return None  # not to be read: look at the file again
 
 
-def found_before(memo: Place, seen: Mapping[str, object]) -> IndexedFile | None:
+def found_before(memo: AnyPath, seen: Mapping[str, object]) -> IndexedFile | None:
     """What a note says that a pass over a source file gave; None where there is none, or it is not ours.
 
     Args:
@@ -170,7 +170,7 @@ def found_before(memo: Place, seen: Mapping[str, object]) -> IndexedFile | None:
 
 def index_source_files(
     raw: RawFolder,
-    index_folder: Place | None,
+    index_folder: AnyPath | None,
     *,
     splits: tuple[Split, ...] | None = None,
     limit: int | None = None,
@@ -291,8 +291,8 @@ def index_raw_folder(
     Raises:
         CorruptRecord: a record cannot be trusted, and corrupt ones are not skipped.
     """
-    with atomic.sole_writer(raw.folder):
-        need_no_part(raw.folder)
+    with atomic.exclusive_writer(raw.folder):
+        check_no_parts_running(raw.folder)
         atomic.remove_temporaries(raw.folder)
         manifest = index_source_files(raw, raw.folder, on_corrupt=on_corrupt, workers=workers, executor=executor)
         atomic.remove_temporaries(raw.folder)  # of workers that were lost on the way

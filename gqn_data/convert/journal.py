@@ -15,9 +15,9 @@ from typing import Any
 
 from gqn_data.convert.plan import Plan, identity
 from gqn_data.errors import DestinationError, ManifestError
-from gqn_data.formats.contract import ShardPlace
+from gqn_data.formats.contract import ShardLocation
 from gqn_data.io import atomic, strict_json
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.schema.catalog import Split
 from gqn_data.schema.manifest import (
     CHECKSUM_FILE,
@@ -36,7 +36,7 @@ Done = dict[tuple[Split, int], ShardRow]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ticket:
+class RunToken:
     """Tells a worker whether the run that sent it is still the one that writes the dataset.
 
     A worker of a cluster outlives a client that was killed, and a run with another plan may have begun meanwhile.
@@ -46,7 +46,7 @@ class Ticket:
         sha256: of that file.
     """
 
-    note: Place
+    note: AnyPath
     sha256: str
 
     def check(self) -> None:
@@ -70,7 +70,7 @@ class WorkFolder:
         folder: may be absent.
     """
 
-    def __init__(self, folder: Place) -> None:
+    def __init__(self, folder: AnyPath) -> None:
         self._folder = folder
 
     def begin(self, plan: Plan, *, overwrite: bool, tidy: bool = True) -> Done:
@@ -97,7 +97,7 @@ class WorkFolder:
             self._note(this, plan.names())
         return self._done(plan.places)
 
-    def begin_part(self, plan: Plan, places: Sequence[ShardPlace]) -> Done:
+    def begin_part(self, plan: Plan, places: Sequence[ShardLocation]) -> Done:
         """Makes the destination ready for a part of a plan, beside which other parts may be at work.
 
         The first one readies it as `begin` does; temporary files stay, for they may be the others'.
@@ -123,13 +123,13 @@ class WorkFolder:
 
     def shards_done(self) -> int:
         """How many shards are noted as whole, by all parts."""
-        return sum(name.endswith(".json") and name != _PLAN_FILE for name in atomic.names_in(self._folder))
+        return sum(name.endswith(".json") and name != _PLAN_FILE for name in atomic.list_names(self._folder))
 
-    def _done(self, places: Sequence[ShardPlace]) -> Done:
+    def _done(self, places: Sequence[ShardLocation]) -> Done:
         done = {(place.split, place.number): self.row_of(place) for place in places}
         return {key: row for key, row in done.items() if row is not None}
 
-    def begin_unplanned(self, folder: Place, this: dict[str, Any]) -> None:
+    def begin_unplanned(self, folder: AnyPath, this: dict[str, Any]) -> None:
         """Makes the destination ready for a conversion whose plan becomes known only while it is under way.
 
         Args:
@@ -151,21 +151,21 @@ class WorkFolder:
         if noted is None:
             self._note(this, [])
 
-    def _forget(self, folder: Place, noted: dict[str, Any]) -> None:
+    def _forget(self, folder: AnyPath, noted: dict[str, Any]) -> None:
         """Removes what another plan left in the destination, and all that was noted of it."""
         _remove_files(folder, noted.get("files"))
-        for name in atomic.names_in(self._folder):
+        for name in atomic.list_names(self._folder):
             marker = self._read(name) or {}
             _remove_files(folder, marker.get("begun"))
             with contextlib.suppress(KeyError, TypeError):
                 _remove_files(folder, [row.name for row in parse_shard(marker).files])
         atomic.remove_folder(self._folder)
 
-    def abandon(self, folder: Place) -> None:
+    def abandon(self, folder: AnyPath) -> None:
         """Removes what this conversion left in the destination, and all that was noted of it."""
         self._forget(folder, self._read(_PLAN_FILE) or {})
 
-    def row_of(self, place: ShardPlace) -> ShardRow | None:
+    def row_of(self, place: ShardLocation) -> ShardRow | None:
         """The manifest's row of a shard that is whole; None where it is to be made."""
         with contextlib.suppress(KeyError, TypeError, AttributeError):  # no marker of ours: the shard is made anew
             row = parse_shard(self._read(self._marker(place)) or {})
@@ -173,7 +173,7 @@ class WorkFolder:
                 return row
         return None
 
-    def begin_shard(self, place: ShardPlace, names: tuple[str, ...]) -> None:
+    def begin_shard(self, place: ShardLocation, names: tuple[str, ...]) -> None:
         """Notes the files of a shard before they are written, where no plan names them."""
         strict_json.write_note(self._folder / self._marker(place), {"begun": list(names)})
 
@@ -193,7 +193,7 @@ class WorkFolder:
         self._withdraw(plan.folder)
 
     @staticmethod
-    def _withdraw(folder: Place) -> None:
+    def _withdraw(folder: AnyPath) -> None:
         """Makes a dataset none: the manifest goes first."""
         (folder / MANIFEST_FILE).unlink()
         for name in (CHECKSUM_FILE, *DESCRIPTION_FILES):
@@ -203,12 +203,12 @@ class WorkFolder:
         """Notes the plan under way, and the files in the destination that are its own."""
         strict_json.write_note(self._folder / _PLAN_FILE, {"identity": this, "files": files})
 
-    def ticket(self) -> Ticket:
+    def ticket(self) -> RunToken:
         """What a worker needs to know that the run still is the one that writes, from `begin` on."""
         note = self._folder / _PLAN_FILE
-        return Ticket(note=note, sha256=atomic.sha256_of(note))
+        return RunToken(note=note, sha256=atomic.sha256_of(note))
 
-    def mark(self, place: ShardPlace, row: ShardRow) -> None:
+    def mark(self, place: ShardLocation, row: ShardRow) -> None:
         """Notes that a shard is whole."""
         strict_json.write_note(self._folder / self._marker(place), dataclasses.asdict(row))
 
@@ -216,7 +216,7 @@ class WorkFolder:
         """Removes the folder: the manifest is written, nothing is left to remember."""
         atomic.remove_folder(self._folder)
 
-    def _marker(self, place: ShardPlace) -> str:
+    def _marker(self, place: ShardLocation) -> str:
         return f"{place.split}-{place.number:06d}.json"
 
     def _read(self, name: str) -> dict[str, Any] | None:
@@ -229,7 +229,7 @@ class WorkFolder:
             return {}
 
 
-def is_there(folder: Place, row: FileRow) -> bool:
+def is_there(folder: AnyPath, row: FileRow) -> bool:
     """Whether a file of a dataset is there and has its size."""
     try:
         return (folder / row.name).stat().st_size == row.bytes
@@ -237,7 +237,7 @@ def is_there(folder: Place, row: FileRow) -> bool:
         return False
 
 
-def _remove_files(folder: Place, names: object) -> None:
+def _remove_files(folder: AnyPath, names: object) -> None:
     for name in names if isinstance(names, list) else []:
         pure = PurePosixPath(str(name))
         if not pure.is_absolute() and ".." not in pure.parts:

@@ -17,7 +17,7 @@ from gqn_data.errors import ArrayFileError, OptionError, SourceMissing
 from gqn_data.executors.pool import map_in_order, pool
 from gqn_data.formats.mirror_arrays import FORMAT, NUMBERS, PIXELS, points_name
 from gqn_data.io import atomic, strict_json
-from gqn_data.io.paths import Place, Stat, StorePath
+from gqn_data.io.paths import AnyPath, Stat, StorePath
 from gqn_data.io.ranged import RangedFile, Rows
 from gqn_data.progress import bar
 from gqn_data.schema.catalog import SPLITS, SceneSet, Split
@@ -41,7 +41,7 @@ class MirrorArray:
         bytes: its size as it is.
     """
 
-    path: Place
+    path: AnyPath
     header: ArrayHeader
     bytes: int
 
@@ -63,7 +63,7 @@ class Mirror:
         splits: images and viewpoints of the splits that are there.
     """
 
-    folder: Place
+    folder: AnyPath
     scene_set: SceneSet
     origin: Origin
     layout: SceneLayout
@@ -75,7 +75,7 @@ class Mirror:
         return [array for arrays in self.splits.values() for array in arrays if array.gzipped]
 
 
-def open_mirror(folder: Place, scene_set: SceneSet, splits: tuple[Split, ...] | None = None) -> Mirror:
+def open_mirror(folder: AnyPath, scene_set: SceneSet, splits: tuple[Split, ...] | None = None) -> Mirror:
     """The mirror's arrays in a folder, by their headers.
 
     Args:
@@ -107,7 +107,7 @@ def open_mirror(folder: Place, scene_set: SceneSet, splits: tuple[Split, ...] | 
     return Mirror(folder=folder, scene_set=scene_set, origin=origin, layout=layout, splits=found)
 
 
-def _array(path: Place) -> MirrorArray:
+def _array(path: AnyPath) -> MirrorArray:
     return MirrorArray(path=path, header=read_header(path), bytes=path.stat().st_size)
 
 
@@ -182,7 +182,7 @@ class _LookTask:
 
 
 def look_through(
-    mirror: Mirror, index_folder: Place, *, workers: int = 1, executor: Executor | None = None
+    mirror: Mirror, index_folder: AnyPath, *, workers: int = 1, executor: Executor | None = None
 ) -> dict[str, FileRow]:
     """Checks the gzipped arrays and makes their seek points; what an earlier run did is not done again.
 
@@ -246,11 +246,11 @@ def _seen(array: MirrorArray) -> dict[str, object]:
     return {"bytes": array.bytes, "version": version, "length": array.header.bytes, "tool": TOOL}
 
 
-def _note(array: MirrorArray, index_folder: Place) -> Place:
+def _note(array: MirrorArray, index_folder: AnyPath) -> AnyPath:
     return index_folder / f"{points_name(array.path.name)}.json"
 
 
-def _remembered(array: MirrorArray, index_folder: Place) -> FileRow | None:
+def _remembered(array: MirrorArray, index_folder: AnyPath) -> FileRow | None:
     try:
         note = strict_json.read_note(_note(array, index_folder))
         row = FileRow(**note.pop("row"))

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from gqn_data.errors import OptionError, UnknownName
 from gqn_data.executors.pool import usable_cores
 from gqn_data.formats import FORMATS, WRITABLE
-from gqn_data.formats.contract import Format, ShardPlace
-from gqn_data.io.paths import Place
+from gqn_data.formats.contract import Format, ShardLocation
+from gqn_data.io.paths import AnyPath
 from gqn_data.schema import jpeg
 from gqn_data.schema.catalog import SPLITS, Split
 from gqn_data.schema.manifest import Encoding, FramesRow, Manifest, ShardRow, SplitRow
@@ -82,14 +82,14 @@ class Source:
         first_scene: the number in its split of the first scene that the manifest lists: 0, but for a part of a split.
     """
 
-    folder: Place
+    folder: AnyPath
     manifest: Manifest
-    index_folder: Place | None = None
+    index_folder: AnyPath | None = None
     indexed: bool = True
     first_scene: int = 0
 
     @property
-    def first_file(self) -> Place:
+    def first_file(self) -> AnyPath:
         """The first file that is read; who sees it sees the source."""
         return self.folder / next(iter(self.manifest.splits.values())).shards[0].files[0].name
 
@@ -115,9 +115,9 @@ class Plan:
         stored_bytes: about what all shards take.
     """
 
-    folder: Place
+    folder: AnyPath
     manifest: Manifest
-    places: tuple[ShardPlace, ...]
+    places: tuple[ShardLocation, ...]
     stored_bytes: int
 
     @property
@@ -125,7 +125,7 @@ class Plan:
         """The container."""
         return FORMATS[self.manifest.format]
 
-    def shard_bytes(self, place: ShardPlace) -> int:
+    def shard_bytes(self, place: ShardLocation) -> int:
         """About what one shard takes."""
         scenes = sum(split.scenes for split in self.manifest.splits.values())
         return self.stored_bytes * place.scenes // max(1, scenes)
@@ -153,7 +153,7 @@ def limited(manifest: Manifest, options: Options) -> Manifest:
     return dataclasses.replace(manifest, splits=splits, limit=limit)
 
 
-def make_plan(source: Source, format_name: str, folder: Place, options: Options) -> Plan:
+def make_plan(source: Source, format_name: str, folder: AnyPath, options: Options) -> Plan:
     """The shards of one container.
 
     Raises:
@@ -166,12 +166,12 @@ def make_plan(source: Source, format_name: str, folder: Place, options: Options)
     scenes = sum(split.scenes for split in wanted.splits.values())
     stored = _stored_bytes(kind, scenes, source.stored_bytes, wanted, frames)
     splits: dict[Split, SplitRow] = {}
-    places: list[ShardPlace] = []
+    places: list[ShardLocation] = []
     for name, row in wanted.splits.items():
         here = min(scenes_per_shard(kind, row.shards[0], wanted, frames, options), row.scenes)
         splits[name] = dataclasses.replace(row, scenes_per_shard=here, shards=(), files=())
         places += [
-            ShardPlace(
+            ShardLocation(
                 folder=folder,
                 split=name,
                 number=number,

@@ -19,13 +19,13 @@ from gqn_data.convert.destination import (
     WORK_FOLDER,
     Conversion,
     Say,
-    already_whole,
     complete,
+    completed,
+    find_complete,
     held_bytes,
     raw_as_noted,
-    removed_if_empty,
+    remove_if_empty,
     scenes_text,
-    whole_already,
     working_in,
 )
 from gqn_data.convert.index import index_source_files
@@ -34,11 +34,11 @@ from gqn_data.convert.mirror import look_through, mirror_manifest, open_mirror
 from gqn_data.convert.plan import Options, Plan, Source, limited, make_plan
 from gqn_data.convert.shard_task import ShardTask, write_shard
 from gqn_data.errors import DestinationError, OptionError
-from gqn_data.executors.job_array import Part, taking_part
+from gqn_data.executors.job_array import Part, hold_part
 from gqn_data.executors.pool import map_in_order, pool
-from gqn_data.formats.contract import ShardPlace
+from gqn_data.formats.contract import ShardLocation
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.progress import bar
 from gqn_data.schema.catalog import SceneSet
 from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, read_manifest
@@ -47,11 +47,11 @@ from gqn_data.sources.raw_folder import RawFolder, converted_folder, open_raw_fo
 
 
 def convert(
-    folder: Place,
+    folder: AnyPath,
     scene_set: SceneSet,
-    root: Place,
+    root: AnyPath,
     options: Options,
-    say: Say = lambda _: None,
+    log: Say = lambda _: None,
     *,
     executor: Executor | None = None,
 ) -> list[Conversion]:
@@ -62,7 +62,7 @@ def convert(
         scene_set: the set that it holds.
         root: the data root for what is written: `<root>/<format>/<set>/`.
         options: how.
-        say: told what is about to be done, a line at a time.
+        log: called what is about to be done, a line at a time.
         executor: does the work instead of processes of this run's own; is not shut down.
 
     Raises:
@@ -77,13 +77,13 @@ def convert(
         return _source_as_noted(folder, scene_set, noted, options)
 
     with working_in(work):
-        done = whole_already(destinations, as_noted, work, options, say)
+        done = find_complete(destinations, as_noted, work, options, log)
         if len(done) < len(destinations):
             source = _open_source(folder, scene_set, work / "index", options, executor)
             for name, destination in destinations.items():
                 if name not in done:
                     plan = make_plan(source, name, destination, options)
-                    done[name] = _write(plan, source, WorkFolder(work / name), options, say, executor)
+                    done[name] = _write(plan, source, WorkFolder(work / name), options, log, executor)
         atomic.remove_folder(work / "index")
     return [done[name] for name in options.formats]
 
@@ -101,7 +101,7 @@ class PartDone:
         seconds: that this run took for writing.
     """
 
-    folder: Place
+    folder: AnyPath
     written: int
     kept: int
     done: int
@@ -110,12 +110,12 @@ class PartDone:
 
 
 def convert_part(
-    folder: Place,
+    folder: AnyPath,
     scene_set: SceneSet,
-    root: Place,
+    root: AnyPath,
     options: Options,
     part: Part,
-    say: Say = lambda _: None,
+    log: Say = lambda _: None,
     *,
     executor: Executor | None = None,
 ) -> list[PartDone]:
@@ -130,7 +130,7 @@ def convert_part(
         root: the data root for what is written.
         options: how; the same for all parts.
         part: which.
-        say: told what is about to be done, a line at a time.
+        log: called what is about to be done, a line at a time.
         executor: does the work instead of processes of this run's own; is not shut down.
 
     Raises:
@@ -153,20 +153,18 @@ def convert_part(
         begun = []
         for name, destination in destinations.items():
             plan = make_plan(source, name, destination, options)
-            if already_whole(
-                lambda noted: _source_as_noted(folder, scene_set, noted, options), name, destination, options
-            ):
-                say(f"{name}: {destination} is whole already; nothing to do")
+            if completed(lambda noted: _source_as_noted(folder, scene_set, noted, options), name, destination, options):
+                log(f"{name}: {destination} is whole already; nothing to do")
                 continue
             begun.append((plan, source, WorkFolder(work / name).begin_part(plan, part.of(plan.places))))
         return begun
 
     found = []
-    with removed_if_empty(work), atomic.own_temporaries(), taking_part(work, part, begin, say) as begun:
+    with remove_if_empty(work), atomic.own_temporaries(), hold_part(work, part, begin, log) as begun:
         for plan, source, done in begun:
             started = time.monotonic()
             places, kept = part.of(plan.places), len(done)
-            say(
+            log(
                 f"{plan.manifest.format}: part {part}, {len(places)} of {len(plan.places)} shards"
                 f"{f', {kept} of them there already' if kept else ''}; "
                 f"writing about {atomic.human_bytes(_missing_bytes(plan, places, done))} to {plan.folder}"
@@ -186,7 +184,7 @@ def convert_part(
     return found
 
 
-def _destinations(folder: Place, scene_set: SceneSet, root: Place, options: Options) -> dict[str, Place]:
+def _destinations(folder: AnyPath, scene_set: SceneSet, root: AnyPath, options: Options) -> dict[str, AnyPath]:
     """The folders of the datasets to be, by container.
 
     Raises:
@@ -202,7 +200,7 @@ def _destinations(folder: Place, scene_set: SceneSet, root: Place, options: Opti
     return destinations
 
 
-def plan_only(folder: Place, scene_set: SceneSet, root: Place, options: Options) -> list[Plan]:
+def plan_only(folder: AnyPath, scene_set: SceneSet, root: AnyPath, options: Options) -> list[Plan]:
     """What `convert` would write, with nothing written; raw files are counted by their framing alone.
 
     Raises:
@@ -213,9 +211,9 @@ def plan_only(folder: Place, scene_set: SceneSet, root: Place, options: Options)
 
 
 def _open_source(
-    folder: Place,
+    folder: AnyPath,
     scene_set: SceneSet,
-    index_folder: Place | None,
+    index_folder: AnyPath | None,
     options: Options,
     executor: Executor | None = None,
 ) -> Source:
@@ -256,7 +254,7 @@ def _index_fits(raw: RawFolder, manifest: Manifest, options: Options) -> bool:
     return there == [(row.name, row.bytes) for row in rows] and (not skipped or options.on_corrupt == "skip")
 
 
-def _source_as_noted(folder: Place, scene_set: SceneSet, noted: Manifest, options: Options) -> Source | None:
+def _source_as_noted(folder: AnyPath, scene_set: SceneSet, noted: Manifest, options: Options) -> Source | None:
     """The source as a destination's manifest remembers it, if the source still is that; without reading it."""
     if (folder / MANIFEST_FILE).exists():
         manifest = read_manifest(folder)
@@ -269,15 +267,15 @@ def _source_as_noted(folder: Place, scene_set: SceneSet, noted: Manifest, option
 
 
 def _write(
-    plan: Plan, source: Source, work: WorkFolder, options: Options, say: Say, executor: Executor | None
+    plan: Plan, source: Source, work: WorkFolder, options: Options, log: Say, executor: Executor | None
 ) -> Conversion:
     """Writes what is missing of a planned dataset, the manifest last."""
     started = time.monotonic()
     if options.overwrite:  # before the dataset that is there goes, and with the room that it leaves
-        atomic.need_room(plan.folder, plan.stored_bytes - held_bytes(plan.folder))
+        atomic.check_free_space(plan.folder, plan.stored_bytes - held_bytes(plan.folder))
     done = work.begin(plan, overwrite=options.overwrite)
     kept = len(done)
-    say(
+    log(
         f"{plan.manifest.format}: {scenes_text(plan.manifest)} in {len(plan.places)} shards"
         f"{f', {kept} of them there already' if kept else ''}; "
         f"writing about {atomic.human_bytes(_missing_bytes(plan, plan.places, done))} to {plan.folder}"
@@ -295,17 +293,17 @@ def _write(
     )
 
 
-def _missing(places: Sequence[ShardPlace], done: Done) -> list[ShardPlace]:
+def _missing(places: Sequence[ShardLocation], done: Done) -> list[ShardLocation]:
     return [place for place in places if (place.split, place.number) not in done]
 
 
-def _missing_bytes(plan: Plan, places: Sequence[ShardPlace], done: Done) -> int:
+def _missing_bytes(plan: Plan, places: Sequence[ShardLocation], done: Done) -> int:
     return sum(plan.shard_bytes(place) for place in _missing(places, done))
 
 
 def _write_shards(
     plan: Plan,
-    places: Sequence[ShardPlace],
+    places: Sequence[ShardLocation],
     done: Done,
     source: Source,
     work: WorkFolder,
@@ -315,7 +313,7 @@ def _write_shards(
     """Writes the shards among `places` that are not done; notes each in `done` and in the work folder."""
     name = plan.manifest.format
     missing = _missing(places, done)
-    atomic.need_room(plan.folder, _missing_bytes(plan, places, done))
+    atomic.check_free_space(plan.folder, _missing_bytes(plan, places, done))
     ticket = None if executor is None else work.ticket()  # processes of our own do not outlive us
     tasks = (ShardTask(source=source, place=place, format_name=name, ticket=ticket) for place in missing)
     total = sum(place.scenes for place in places)

@@ -28,9 +28,9 @@ from gqn_data.convert.scene_checks import SceneChecker, encoding_of
 from gqn_data.convert.spool import Spool
 from gqn_data.errors import DestinationError, OptionError, UnknownName
 from gqn_data.formats import FORMATS
-from gqn_data.formats.contract import ShardPlace
+from gqn_data.formats.contract import ShardLocation
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place, StorePath, place
+from gqn_data.io.paths import AnyPath, StorePath, parse_path
 from gqn_data.schema.catalog import CAMERA_FIELDS, SPLITS, Split, is_in_catalogue, is_set_name
 from gqn_data.schema.manifest import MANIFEST_FILE, CamerasRow, Encoding, FramesRow, Manifest, SplitRow
 from gqn_data.schema.origin import Origin
@@ -77,7 +77,7 @@ class SceneWriter:
         shard_bytes: int = SHARD_BYTES,
         overwrite: bool = False,
     ) -> None:
-        self.folder: Place = place(path)
+        self.folder: AnyPath = parse_path(path)
         self.name = _checked_name(name or self.folder.absolute().name)
         self._checker = SceneChecker(camera_fields)
         self._options = Options(formats=(format,), frames=frames, jpeg_quality=jpeg_quality, shard_bytes=shard_bytes)
@@ -94,7 +94,7 @@ class SceneWriter:
         self._failed = False
         self._frames: FramesRow | None = None
         self._splits: dict[Split, _SplitWriter] = {}
-        self._places: list[ShardPlace] = []
+        self._places: list[ShardLocation] = []
         self._done: Done = {}
 
     @property
@@ -186,7 +186,7 @@ class SceneWriter:
 
     def _write_shard(self, name: Split, split: _SplitWriter) -> None:
         assert self._frames is not None  # noqa: S101  known since the first scene
-        at = ShardPlace(
+        at = ShardLocation(
             folder=self.folder,
             split=name,
             number=split.shards,

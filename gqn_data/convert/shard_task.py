@@ -11,15 +11,15 @@ from functools import lru_cache
 
 from gqn_data.cache.policy import CachedFiles
 from gqn_data.cache.shard_cache import open_cache
-from gqn_data.convert.journal import Ticket
+from gqn_data.convert.journal import RunToken
 from gqn_data.convert.plan import Source
 from gqn_data.dataset import Dataset
 from gqn_data.errors import CorruptFrame, ShardChecksumError
 from gqn_data.formats import FORMATS
-from gqn_data.formats.contract import ShardPlace
+from gqn_data.formats.contract import ShardLocation
 from gqn_data.formats.tfrecord_files import scenes_in_sequence
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place, StorePath
+from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.schema.manifest import FileRow, ShardRow, file_fault
 from gqn_data.schema.scene import Scene
 
@@ -36,9 +36,9 @@ class ShardTask:
     """
 
     source: Source
-    place: ShardPlace
+    place: ShardLocation
     format_name: str
-    ticket: Ticket | None = None
+    ticket: RunToken | None = None
 
 
 def write_shard(task: ShardTask) -> ShardRow:
@@ -71,7 +71,7 @@ def write_shard(task: ShardTask) -> ShardRow:
         ) from error
 
 
-def _scenes_of(source: Source, place: ShardPlace) -> Iterator[Scene]:
+def _scenes_of(source: Source, place: ShardLocation) -> Iterator[Scene]:
     """The scenes of one shard to be, from the source, checked on the way."""
     first, count = place.first_scene - source.first_scene, place.scenes
     if not source.indexed:
@@ -91,7 +91,7 @@ def _scenes_of(source: Source, place: ShardPlace) -> Iterator[Scene]:
         first += here
 
 
-def _check_files(dataset: Dataset, number: int, index_folder: Place | None) -> None:
+def _check_files(dataset: Dataset, number: int, index_folder: AnyPath | None) -> None:
     """Checks a source shard against its checksums before it is copied from.
 
     Raises:
@@ -105,7 +105,7 @@ def _check_files(dataset: Dataset, number: int, index_folder: Place | None) -> N
 
 
 @lru_cache(maxsize=64)
-def _check_file(folder: Place, row: FileRow) -> None:
+def _check_file(folder: AnyPath, row: FileRow) -> None:
     fault = file_fault(folder, row)
     if fault is not None:
         raise ShardChecksumError(fault)

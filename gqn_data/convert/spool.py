@@ -58,7 +58,7 @@ class Spool:
         else:
             parts.insert(0, np.array([*map(len, scene.encoded)], _LENGTH).tobytes())
             parts += scene.encoded
-        with atomic.full_disk_told(self._where):
+        with atomic.report_full_disk(self._where):
             for part in parts:
                 self._file.write(part)
         self.count += 1
@@ -68,7 +68,7 @@ class Spool:
     def scenes(self) -> Iterator[Scene]:
         """All scenes, in the order in which they were added; nothing is added meanwhile."""
         layout = self.layout
-        with atomic.full_disk_told(self._where):
+        with atomic.report_full_disk(self._where):
             self._file.seek(0)
         for _ in range(self.count):
             lengths = np.frombuffer(self._file.read(_LENGTH.itemsize * layout.views if self.encoded else 0), _LENGTH)

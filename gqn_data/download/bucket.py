@@ -19,10 +19,10 @@ from typing import Self
 from gqn_data.download.fetch import fetch_file
 from gqn_data.download.http_remote import HTTPRemote
 from gqn_data.download.remote import Remote, RemoteFile, ask
-from gqn_data.download.retry import Patience
+from gqn_data.download.retry import RetryPolicy
 from gqn_data.errors import OptionError, OriginError, RemoteRefused
 from gqn_data.io import strict_json
-from gqn_data.io.threads import Threads
+from gqn_data.io.threads import DaemonThreadPool
 from gqn_data.schema.catalog import SPLITS, SceneSet, Split
 from gqn_data.schema.origin import SOURCE_FILE, Origin
 from gqn_data.tfrecord.framing import RecordChecker
@@ -157,7 +157,7 @@ class Bucket:
         base_url: str | None = None,
         *,
         timeout: float = 60.0,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
         remote: Remote | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
@@ -165,7 +165,7 @@ class Bucket:
         self._own = HTTPRemote(base, timeout=timeout) if remote is None else None
         self._remote: Remote = remote or self._own or HTTPRemote(base)
         self._is_the_bucket = remote is None and base.rstrip("/") == scene_set.bucket_url
-        self._patience = patience or Patience()
+        self._patience = patience or RetryPolicy()
         self._tell = tell
         self._origin: Origin | None = None
         self.scene_set = scene_set
@@ -248,7 +248,7 @@ class Bucket:
             for split, numbers in file_numbers(self.scene_set, splits, files).items()
             for number in numbers
         ]
-        with Threads(min(_ASKERS, len(wanted))) as threads:
+        with DaemonThreadPool(min(_ASKERS, len(wanted))) as threads:
             futures = [threads.submit(self._asked, split, number, threads.stop) for split, number in wanted]
             listed = tuple(future.result() for future in futures)
         if named is None:

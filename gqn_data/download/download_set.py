@@ -20,7 +20,7 @@ import crc32c
 
 from gqn_data.download.bucket import Bucket, BucketFile, file_numbers, format_files
 from gqn_data.download.partial_file import remove_part, size_of_part
-from gqn_data.download.retry import Patience
+from gqn_data.download.retry import RetryPolicy
 from gqn_data.errors import (
     CorruptRecord,
     FetchError,
@@ -31,8 +31,8 @@ from gqn_data.errors import (
     RemoteRefused,
 )
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place
-from gqn_data.io.threads import Threads
+from gqn_data.io.paths import AnyPath
+from gqn_data.io.threads import DaemonThreadPool
 from gqn_data.progress import bar
 from gqn_data.schema import origin as origins
 from gqn_data.schema.catalog import SPLITS, SceneSet, Split
@@ -76,7 +76,7 @@ class Downloaded:
 
 def download(
     scene_set: SceneSet,
-    root: Place,
+    root: AnyPath,
     *,
     split: Split | None = None,
     files: Sequence[int] | None = None,
@@ -85,8 +85,8 @@ def download(
     base_url: str | None = None,
     recheck: bool = False,
     timeout: float = 60.0,
-    patience: Patience | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    patience: RetryPolicy | None = None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Downloaded:
     """Fetches source files into `<root>/raw/<set>/`, each whole and all its records checked, or not at all.
 
@@ -103,7 +103,7 @@ def download(
         recheck: read every record of the files that are there, too, and fetch the damaged ones again.
         timeout: seconds without a byte after which a connection counts as dead.
         patience: how often is tried again.
-        say: told what is about to be done and what goes wrong, a line at a time.
+        log: called what is about to be done and what goes wrong, a line at a time.
 
     Raises:
         OptionError: a number that no file has, or a URL that is none.
@@ -118,10 +118,10 @@ def download(
     numbers = file_numbers(scene_set, (split,) if split else SPLITS, files)
     run: _Run | None = None
     with Bucket(
-        scene_set, base_url, timeout=timeout, patience=patience, tell=lambda line: run.tell(line) if run else say(line)
+        scene_set, base_url, timeout=timeout, patience=patience, tell=lambda line: run.tell(line) if run else log(line)
     ) as bucket:
-        run = _Run(bucket, folder, numbers, named=files is not None, limit=limit, recheck=recheck, say=say)
-        with atomic.sole_writer(folder):
+        run = _Run(bucket, folder, numbers, named=files is not None, limit=limit, recheck=recheck, log=log)
+        with atomic.exclusive_writer(folder):
             atomic.remove_temporaries(folder)
             with _claimed_if_used(folder):
                 run.fetch_all(workers)
@@ -189,7 +189,7 @@ class _Run:
         named: bool,
         limit: int | None,
         recheck: bool,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self._bucket = bucket
         self._folder = folder
@@ -197,7 +197,7 @@ class _Run:
         self._named = named
         self._limit = limit
         self._recheck = recheck
-        self._say = say
+        self._log = log
         self._bar: Any = None
         self._lock = threading.Lock()
         self._asked = 0
@@ -213,10 +213,10 @@ class _Run:
         """Says a line beside the bar."""
         with self._lock:
             if self._bar is None:
-                self._say(line)
+                self._log(line)
                 return
             with self._bar.external_write_mode():
-                self._say(line)
+                self._log(line)
 
     def fetch_all(self, workers: int) -> None:
         """Round after round, until all is there that is wanted."""
@@ -260,15 +260,18 @@ class _Run:
         there = {file.name for file in files if self._is_there(file)}
         wanted = [file for file in files if file.name not in there]
         total = sum(file.size for file in wanted)
-        atomic.need_room(self._folder, total - sum(size_of_part(self._path(file)) for file in wanted))
-        self._say(
+        atomic.check_free_space(self._folder, total - sum(size_of_part(self._path(file)) for file in wanted))
+        self._log(
             f"{self._bucket.scene_set.name}: {len(wanted):,} files to fetch from {self._bucket.url}, "
             f"{atomic.human_bytes(total)}; {len(there):,} are there"
             + (", read again" if self._recheck and there else "")
         )
         if self._recheck:
             total += sum(self._path(file).stat().st_size for file in files if file.name in there)
-        with Threads(min(workers, len(files))) as threads, bar(total, "B", "download", unit_scale=True) as progress:
+        with (
+            DaemonThreadPool(min(workers, len(files))) as threads,
+            bar(total, "B", "download", unit_scale=True) as progress,
+        ):
             self._bar = progress
             try:
                 begun = time.perf_counter()
@@ -277,7 +280,7 @@ class _Run:
             finally:
                 self._bar = None
 
-    def _work_through(self, waiting: deque[BucketFile], threads: Threads, workers: int) -> None:
+    def _work_through(self, waiting: deque[BucketFile], threads: DaemonThreadPool, workers: int) -> None:
         """Files side by side; where a limit counts, none further ahead of the first unfinished one than workers are."""
         count, done = len(waiting), 0
         ahead: deque[_Task] = deque()

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gqn_data.download.partial_file import Check, PartFile, WrongBytes
+from gqn_data.download.partial_file import Check, ChecksumMismatch, PartialFile
 from gqn_data.download.remote import Remote, RemoteFile
-from gqn_data.download.retry import Patience, Retries
+from gqn_data.download.retry import Retries, RetryPolicy
 from gqn_data.errors import FetchError, NoSpace, RemoteChanged, RemoteDamaged, RemoteFault, RemoteMissing
 
 # The names that those who fetch need, in one place.
-__all__ = ["Check", "Fetched", "Patience", "Remote", "RemoteFile", "fetch_file"]
+__all__ = ["Check", "Fetched", "Remote", "RemoteFile", "RetryPolicy", "fetch_file"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def fetch_file(
     known: RemoteFile | None = None,
     check: Callable[[int], Check] | None = None,
     progress: Callable[[int], None] | None = None,
-    patience: Patience | None = None,
+    patience: RetryPolicy | None = None,
     stop: threading.Event | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Fetched:
@@ -71,7 +71,7 @@ def fetch_file(
         FetchError: the server does not answer, or the file changes all the time.
         NoSpace: the disk is full; the part is kept.
     """
-    fetch = _Fetch(remote, name, path, known, check, progress, patience or Patience(), stop, tell)
+    fetch = _Fetch(remote, name, path, known, check, progress, patience or RetryPolicy(), stop, tell)
     try:
         return fetch.run()
     except OSError as error:
@@ -96,7 +96,7 @@ class _Fetch:
         known: RemoteFile | None,
         check: Callable[[int], Check] | None,
         progress: Callable[[int], None] | None,
-        patience: Patience,
+        patience: RetryPolicy,
         stop: threading.Event | None,
         tell: Callable[[str], None] | None,
     ) -> None:
@@ -107,7 +107,7 @@ class _Fetch:
         self._resumed_at: int | None = None
         self._received = 0
         self._farthest = 0
-        self.part = PartFile(path, self._url, progress, check)
+        self.part = PartialFile(path, self._url, progress, check)
 
     def run(self) -> Fetched:
         begun = 0
@@ -116,7 +116,7 @@ class _Fetch:
             try:
                 file = self._receive(self._file())
                 if file.crc32c is not None and self.part.crc != file.crc32c:
-                    raise WrongBytes(f"CRC32C is {self.part.crc:08x}, expected {file.crc32c:08x}")
+                    raise ChecksumMismatch(f"CRC32C is {self.part.crc:08x}, expected {file.crc32c:08x}")
                 self.part.finish()
                 return Fetched(
                     path=self._path,
@@ -129,7 +129,7 @@ class _Fetch:
                 # A server that knows no ranges sends the same bytes each time: only what is new counts.
                 progressed, self._farthest = self.part.size > self._farthest, max(self.part.size, self._farthest)
                 self._retries.after(fault, progressed=progressed)
-            except (RemoteChanged, WrongBytes) as fault:
+            except (RemoteChanged, ChecksumMismatch) as fault:
                 begun += 1
                 self.part.remove()
                 self._known, self._farthest = None, 0
@@ -137,7 +137,7 @@ class _Fetch:
                     raise self._given_up(fault, begun) from fault
                 self._retries.pause(f"{self._url}: {fault}; begun anew", begun)
 
-    def _given_up(self, fault: RemoteChanged | WrongBytes, begun: int) -> FetchError:
+    def _given_up(self, fault: RemoteChanged | ChecksumMismatch, begun: int) -> FetchError:
         if isinstance(fault, RemoteChanged):
             return FetchError(f"{self._url}: changed {begun} times while it was fetched ({fault}); try again later")
         times = "once" if begun == 1 else f"{begun} times"
@@ -173,7 +173,7 @@ class _Fetch:
                 self._retries.check_stop()
                 self._received += len(block)
                 if self.part.size + len(block) > file.size:
-                    raise WrongBytes(f"more than the {file.size} bytes came that it has")
+                    raise ChecksumMismatch(f"more than the {file.size} bytes came that it has")
                 self.part.write(block)
             if self.part.size < file.size:
                 raise RemoteFault(f"{self._url}: the connection ended at byte {self.part.size} of {file.size}")

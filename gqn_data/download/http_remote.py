@@ -85,18 +85,18 @@ class HTTPRemote:
     def ask(self, name: str) -> RemoteFile | None:
         """What there is under a name; see `remote.Remote`."""
         try:
-            with self._request("HEAD", name) as answer:
-                self._refuse(answer, name)
-                file = self._described(answer, name)
+            with self._request("HEAD", name) as response:
+                self._refuse(response, name)
+                file = self._described(response, name)
             # Some servers know no HEAD, or tell no size there: a range of one byte tells the same.
             return file or self._ask_for_a_byte(name)
         except RemoteMissing:
             return None
 
     def _ask_for_a_byte(self, name: str) -> RemoteFile:
-        with self._request("GET", name, {"Range": "bytes=0-0"}) as answer:
-            self._refuse(answer, name)
-            file = self._described(answer, name)
+        with self._request("GET", name, {"Range": "bytes=0-0"}) as response:
+            self._refuse(response, name)
+            file = self._described(response, name)
         if file is None:
             raise RemoteRefused(f"{self.url(name)}: the server does not tell its size; fetch it elsewhere")
         return file
@@ -107,20 +107,20 @@ class HTTPRemote:
         condition = like.etag if offset and like is not None else None
         if condition is not None and not condition.startswith("W/"):  # a weak tag names no bytes: `fetch` compares it
             headers["If-Match"] = condition
-        answer = self._request("GET", name, headers)
+        response = self._request("GET", name, headers)
         try:
-            if answer.status_code in (412, 416):
-                raise RemoteChanged(f"the server answers {_status(answer)}")
-            self._refuse(answer, name)
-            file = self._described(answer, name) or _file(answer, name, like.size if like is not None else 0)
+            if response.status_code in (412, 416):
+                raise RemoteChanged(f"the server answers {_status(response)}")
+            self._refuse(response, name)
+            file = self._described(response, name) or _file(response, name, like.size if like is not None else 0)
             begin = 0
-            if answer.status_code == 206:
-                begin = self._range(answer, name)[0]
+            if response.status_code == 206:
+                begin = self._range(response, name)[0]
                 if file.etag is None and "If-Match" in headers:
                     file = replace(file, etag=headers["If-Match"])  # it answered under that condition
-            return HTTPBody(answer, self.url(name), file, begin, self._timeout)
+            return HTTPBody(response, self.url(name), file, begin, self._timeout)
         except BaseException:
-            answer.close()
+            response.close()
             raise
 
     def _session(self) -> requests.Session:
@@ -153,38 +153,38 @@ class HTTPRemote:
         except (OSError, ValueError) as error:  # an address or a header that cannot be, redirects without end
             raise RemoteRefused(f"{self.url(name)}: {_reason(error)}; look at --base-url") from error
 
-    def _refuse(self, answer: requests.Response, name: str) -> None:
+    def _refuse(self, response: requests.Response, name: str) -> None:
         """Returns where the answer is the file, or what HEAD tells of it."""
-        status = answer.status_code
-        head = answer.request.method == "HEAD"
+        status = response.status_code
+        head = response.request.method == "HEAD"
         if status in (200, 206) or (head and status in (405, 501)) or (not head and status == 416):
-            encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+            encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
             if encoding not in ("", "identity"):
                 raise RemoteRefused(
                     f"{self.url(name)}: comes compressed ({encoding[:20]}), which nobody asked for; fetch it elsewhere"
                 )
             return
-        message = f"{self.url(name)}: the server answers {_status(answer)}"
+        message = f"{self.url(name)}: the server answers {_status(response)}"
         if status in _GONE:
             raise RemoteMissing(message)
         if status in _BUSY or status >= 500:
-            raise RemoteFault(message, _retry_after(answer))
+            raise RemoteFault(message, _retry_after(response))
         raise RemoteRefused(message)
 
-    def _described(self, answer: requests.Response, name: str) -> RemoteFile | None:
+    def _described(self, response: requests.Response, name: str) -> RemoteFile | None:
         """What the headers say of the file; None where they do not tell its size."""
         size: int | None = None
-        if answer.status_code == 206:
-            size = self._range(answer, name)[1]
-        elif answer.status_code == 416:  # one byte was asked for, and the file has none
-            size = 0 if answer.headers.get("Content-Range", "").strip() == "bytes */0" else None
-        elif answer.status_code == 200:
-            size = _number(answer.headers.get("Content-Length"))
-        return None if size is None else _file(answer, name, size)
+        if response.status_code == 206:
+            size = self._range(response, name)[1]
+        elif response.status_code == 416:  # one byte was asked for, and the file has none
+            size = 0 if response.headers.get("Content-Range", "").strip() == "bytes */0" else None
+        elif response.status_code == 200:
+            size = _number(response.headers.get("Content-Length"))
+        return None if size is None else _file(response, name, size)
 
-    def _range(self, answer: requests.Response, name: str) -> tuple[int, int | None]:
+    def _range(self, response: requests.Response, name: str) -> tuple[int, int | None]:
         """Where the bytes of a partial answer begin, and the size of the file."""
-        told = answer.headers.get("Content-Range", "")
+        told = response.headers.get("Content-Range", "")
         match = _RANGE.fullmatch(told.strip())
         if match is None or not int(match[1]) <= int(match[2]):
             raise RemoteFault(f"{self.url(name)}: the server sends a part without saying which: {told[:60]!r}")
@@ -197,10 +197,10 @@ class HTTPRemote:
 class HTTPBody:
     """The body of an answer; see `remote.Body`."""
 
-    def __init__(self, answer: requests.Response, url: str, file: RemoteFile, offset: int, timeout: float) -> None:
+    def __init__(self, response: requests.Response, url: str, file: RemoteFile, offset: int, timeout: float) -> None:
         self.file = file
         self.offset = offset
-        self._answer = answer
+        self._answer = response
         self._url = url
         self._timeout = timeout
 
@@ -222,22 +222,22 @@ class HTTPBody:
                 raise RemoteFault(f"{self._url}: {_reason(error)}") from error
 
 
-def _file(answer: requests.Response, name: str, size: int) -> RemoteFile:
+def _file(response: requests.Response, name: str, size: int) -> RemoteFile:
     """The file that the headers describe, of a size that is known."""
 
     def tag(header: str) -> str | None:
-        text: str = answer.headers.get(header, "").strip()
+        text: str = response.headers.get(header, "").strip()
         return text if 0 < len(text) <= _LONGEST_TAG else None
 
-    crc = _crc32c(answer.headers.get("x-goog-hash", ""))
+    crc = _crc32c(response.headers.get("x-goog-hash", ""))
     return RemoteFile(name=name, size=size, etag=tag("ETag"), modified=tag("Last-Modified"), crc32c=crc)
 
 
-def _status(answer: requests.Response) -> str:
+def _status(response: requests.Response) -> str:
     try:
-        return f"{answer.status_code} {http.HTTPStatus(answer.status_code).phrase}"
+        return f"{response.status_code} {http.HTTPStatus(response.status_code).phrase}"
     except ValueError:
-        return str(answer.status_code)
+        return str(response.status_code)
 
 
 def _number(text: str | None) -> int | None:
@@ -257,9 +257,9 @@ def _crc32c(header: str) -> int | None:
     return None
 
 
-def _retry_after(answer: requests.Response) -> float | None:
+def _retry_after(response: requests.Response) -> float | None:
     """Seconds that the server asks to be left alone for: it gives them, or a date."""
-    told = answer.headers.get("Retry-After")
+    told = response.headers.get("Retry-After")
     seconds = _number(told)
     if seconds is not None or told is None:
         return seconds

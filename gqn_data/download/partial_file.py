@@ -48,11 +48,11 @@ class Check(Protocol):
         """All have come; raises `CorruptRecord` where they are not a whole file."""
 
 
-class WrongBytes(Exception):
+class ChecksumMismatch(Exception):
     """The bytes that came are not those of the file."""
 
 
-class PartFile:
+class PartialFile:
     """What has come of a file so far: bytes on the disk, their checksum, and a note of what they are part of.
 
     Args:
@@ -140,7 +140,7 @@ class PartFile:
             try:
                 self._check.feed(block)
             except CorruptRecord as error:
-                raise WrongBytes(_reason(error)) from error
+                raise ChecksumMismatch(_reason(error)) from error
 
     def _progress(self, count: int) -> None:
         if self._tell is not None and count:
@@ -201,7 +201,7 @@ class PartFile:
             try:
                 self._check.finish()
             except CorruptRecord as error:
-                raise WrongBytes(_reason(error)) from error
+                raise ChecksumMismatch(_reason(error)) from error
         self._synced()
         os.fsync(self._opened.fileno())
         self.close()

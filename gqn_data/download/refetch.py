@@ -10,14 +10,14 @@ from pathlib import Path
 from gqn_data.download.bucket import BASE_URL, format_files
 from gqn_data.errors import OriginError
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.schema.catalog import SPLITS, SceneSet
 from gqn_data.schema.origin import read_origin
 
 A_MIRROR = "MIRROR"
 
 
-def commands(folder: Place, scene_set: SceneSet, damaged: Iterable[str]) -> tuple[str, ...]:
+def commands(folder: AnyPath, scene_set: SceneSet, damaged: Iterable[str]) -> tuple[str, ...]:
     """A command a split, as a user types it; none where nothing is damaged, or nothing could be fetched to there.
 
     Scenes that were imported come from where they came from; rendered ones from the mirror that `$GQN_BASE_URL` names,
@@ -48,7 +48,7 @@ def commands(folder: Place, scene_set: SceneSet, damaged: Iterable[str]) -> tupl
     )
 
 
-def _data_root_of(folder: Place, scene_set: SceneSet) -> Path | None:
+def _data_root_of(folder: AnyPath, scene_set: SceneSet) -> Path | None:
     """The data root whose raw folder of the set that is; None for any other folder, which download does not know."""
     if not isinstance(folder, Path):
         return None
@@ -56,7 +56,7 @@ def _data_root_of(folder: Place, scene_set: SceneSet) -> Path | None:
     return whole.parents[1] if whole.parts[-2:] == ("raw", scene_set.name) else None
 
 
-def _base_url(folder: Place) -> list[str] | None:
+def _base_url(folder: AnyPath) -> list[str] | None:
     """The option that names where the scenes came from; None where nobody knows."""
     try:
         origin = read_origin(folder)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from gqn_data.download.retry import Patience, Retries
+from gqn_data.download.retry import Retries, RetryPolicy
 from gqn_data.errors import RemoteFault
 
 
@@ -102,7 +102,7 @@ def ask(
     remote: Remote,
     name: str,
     *,
-    patience: Patience | None = None,
+    patience: RetryPolicy | None = None,
     stop: threading.Event | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> RemoteFile | None:
@@ -111,7 +111,7 @@ def ask(
     Raises:
         FetchError: it does not answer, or refuses to.
     """
-    retries = Retries(patience or Patience(), stop, tell, "try again later")
+    retries = Retries(patience or RetryPolicy(), stop, tell, "try again later")
     while True:
         retries.check_stop()
         try:

@@ -12,7 +12,7 @@ from gqn_data.errors import FetchError, FetchStopped, RemoteFault
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How often something is tried again, and after how long.
 
     Attributes:
@@ -50,7 +50,7 @@ class Retries:
     """
 
     def __init__(
-        self, patience: Patience, stop: threading.Event | None, tell: Callable[[str], None] | None, remedy: str
+        self, patience: RetryPolicy, stop: threading.Event | None, tell: Callable[[str], None] | None, remedy: str
     ) -> None:
         self._patience, self._stop, self._tell, self._remedy = patience, stop, tell, remedy
         self._faults = 0

@@ -35,20 +35,20 @@ class DaskCluster(Cluster):
     Args:
         client: a `distributed.Client`, connected to the scheduler.
         patience: seconds to wait for a worker where there is none; None for `$GQN_WAIT_FOR_WORKERS`, else 300.
-        say: told, a line at a time, when the cluster is waited for.
+        log: called, a line at a time, when the cluster is waited for.
 
     Raises:
         ClusterError: a worker does not have this package in this version.
     """
 
     def __init__(
-        self, client: Any, *, patience: float | None = None, say: Callable[[str], None] = lambda _: None
+        self, client: Any, *, patience: float | None = None, log: Callable[[str], None] = lambda _: None
     ) -> None:
         self._client = client
         self._comm = client.scheduler_comm
         self._under_way: dict[Future[Any], Any] = {}
         self._patience = _patience() if patience is None else patience
-        self._say = say
+        self._log = log
         self._slots = 0
         self._asked = -_ASK_EVERY
         self._since: float | None = None
@@ -110,7 +110,7 @@ class DaskCluster(Cluster):
             return
         if self._since is None:
             self._since = now
-            self._say(
+            self._log(
                 f"{self._client.scheduler.address}: no workers; waiting for one, {self._patience:g} s at the most"
             )
         if now - self._since > self._patience:
@@ -147,12 +147,12 @@ def _patience() -> float:
 
 
 @contextlib.contextmanager
-def connect(scheduler: str, say: Callable[[str], None] = lambda _: None) -> Iterator[DaskCluster]:
+def connect(scheduler: str, log: Callable[[str], None] = lambda _: None) -> Iterator[DaskCluster]:
     """The cluster of a scheduler, as the commands name it.
 
     Args:
         scheduler: `tcp://host:port`, or the path of a scheduler file, as Dask's own commands write it.
-        say: told, a line at a time, when the cluster is waited for.
+        log: called, a line at a time, when the cluster is waited for.
 
     Raises:
         OptionError: neither an address nor a file.
@@ -178,7 +178,7 @@ def connect(scheduler: str, say: Callable[[str], None] = lambda _: None) -> Iter
                 f"{scheduler}: no Dask scheduler answers there ({said}); start one with: dask scheduler"
             ) from error
         try:
-            yield DaskCluster(client, say=say)
+            yield DaskCluster(client, log=log)
         finally:
             client.close()
 

@@ -1,6 +1,6 @@
 """Parts of a run, for job arrays: which there are, and how several work in one folder at the same time.
 
-A run without a part holds its folder from beginning to end (`storage.sole_writer`). A part holds it only while it
+A run without a part holds its folder from beginning to end (`atomic.exclusive_writer`). A part holds it only while it
 begins; for as long as it works it holds a lock of its own, `.part-3-of-10.lock`, by which others see that it does.
 Imports `errors`, `storage`.
 """
@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 
 from gqn_data.errors import DestinationError, OptionError
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 
 T = TypeVar("T")
 
@@ -71,8 +71,8 @@ class Part:
 
 
 @contextlib.contextmanager
-def taking_part(
-    folder: Place, part: Part, begin: Callable[[], T], say: Callable[[str], None] = lambda _: None
+def hold_part(
+    folder: AnyPath, part: Part, begin: Callable[[], T], log: Callable[[str], None] = lambda _: None
 ) -> Iterator[T]:
     """Holds a part of what is written to a folder, and gives what `begin` returned.
 
@@ -80,51 +80,51 @@ def taking_part(
         folder: held by no other run while `begin` is called.
         part: which.
         begin: readies the folder.
-        say: told, in a line, if others are waited for.
+        log: called, in a line, if others are waited for.
 
     Raises:
         DestinationError: the same part is at work already.
     """
     with contextlib.ExitStack() as working:
         with contextlib.ExitStack() as beginning:
-            _enter(beginning, folder, say)
+            _enter(beginning, folder, log)
             try:
-                working.enter_context(atomic.sole_writer(folder, part.lock_name))
+                working.enter_context(atomic.exclusive_writer(folder, part.lock_name))
             except DestinationError as error:
                 raise DestinationError(f"{folder}: part {part} is at work already; wait for it") from error
             begun = begin()
         yield begun
 
 
-def _enter(held: contextlib.ExitStack, folder: Place, say: Callable[[str], None]) -> None:
+def _enter(held: contextlib.ExitStack, folder: AnyPath, log: Callable[[str], None]) -> None:
     """Holds a folder as soon as no other run does."""
     told = False
     while True:
         try:
-            held.enter_context(atomic.sole_writer(folder))
+            held.enter_context(atomic.exclusive_writer(folder))
         except FileNotFoundError:
             continue  # a run that ended removed the folder meanwhile
         except DestinationError:
             if not told:
-                say(f"{folder}: another part begins, or another run writes there; waiting for it")
+                log(f"{folder}: another part begins, or another run writes there; waiting for it")
                 told = True
             time.sleep(_POLL)
         else:
             return
 
 
-def need_no_part(folder: Place) -> None:
+def check_no_parts_running(folder: AnyPath) -> None:
     """Returns where no part of a run is at work in a folder that the caller holds; what killed ones left goes.
 
     Raises:
         DestinationError: one is.
     """
-    for name in atomic.names_in(folder):
+    for name in atomic.list_names(folder):
         found = _LOCK.fullmatch(name)
         if found is None:
             continue
         try:
-            with atomic.sole_writer(folder, name):
+            with atomic.exclusive_writer(folder, name):
                 pass
         except DestinationError as error:
             raise DestinationError(

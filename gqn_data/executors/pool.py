@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from gqn_data.errors import ClusterError, WorkerLost
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.version import VERSION
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ def usable_cores() -> int:
 
 
 @contextlib.contextmanager
-def pool(workers: int, given: Executor | None = None, shared: Sequence[Place] = ()) -> Iterator[Executor | None]:
+def pool(workers: int, given: Executor | None = None, shared: Sequence[AnyPath] = ()) -> Iterator[Executor | None]:
     """An executor of that many processes; None for fewer than two: the caller does the work itself.
 
     The processes are spawned, not forked: a forked child inherits locks in whatever state they are in.
@@ -57,7 +57,7 @@ def pool(workers: int, given: Executor | None = None, shared: Sequence[Place] = 
         shared: what workers of a given one must see: files that are there.
     """
     if given is not None:
-        lent = LentExecutor(given, shared)
+        lent = BorrowedExecutor(given, shared)
         try:
             yield lent
         finally:
@@ -74,7 +74,7 @@ def pool(workers: int, given: Executor | None = None, shared: Sequence[Place] = 
 
 
 @contextlib.contextmanager
-def interrupts_held_back() -> Iterator[None]:
+def defer_interrupts() -> Iterator[None]:
     """Ctrl-C waits until the block ends; processes that are started in it never see one.
 
     They inherit the mask, so that none is interrupted while it still imports. The handler is for this process: the
@@ -175,7 +175,7 @@ def _is_seen(path: Path) -> bool:
     return True
 
 
-class LentExecutor(Executor):
+class BorrowedExecutor(Executor):
     """An executor that belongs to somebody else: it is used, and never shut down.
 
     Args:
@@ -183,7 +183,7 @@ class LentExecutor(Executor):
         shared: files that its workers must see; objects in stores are seen from everywhere.
     """
 
-    def __init__(self, executor: Executor, shared: Sequence[Place] = ()) -> None:
+    def __init__(self, executor: Executor, shared: Sequence[AnyPath] = ()) -> None:
         self._executor = executor
         self._shared = tuple(place.absolute() for place in shared if isinstance(place, Path))
         self._futures: set[Future[Any]] = set()
@@ -281,7 +281,7 @@ def map_in_order(executor: Executor | None, function: Callable[[T], R], tasks: I
     waiting: deque[Future[R]] = deque()
     for task in tasks:
         waiting.append(hand_over(executor, function, task))
-        while len(waiting) >= most_ahead(executor, ahead):
+        while len(waiting) >= max_pending(executor, ahead):
             yield result_of(executor, waiting.popleft())
     while waiting:
         yield result_of(executor, waiting.popleft())
@@ -299,25 +299,25 @@ def hand_over(executor: Executor, function: Callable[[T], R], task: T) -> Future
     Raises:
         WorkerLost: a worker process has ended without a word before.
     """
-    with interrupts_held_back():
+    with defer_interrupts():
         try:
             return executor.submit(function, task)
         except BrokenExecutor as error:  # known to the executor before anybody asked for a result
             raise WorkerLost(_LOST) from error
 
 
-def most_ahead(executor: Executor | None, otherwise: int) -> int:
+def max_pending(executor: Executor | None, otherwise: int) -> int:
     """How many tasks to give to an executor of `pool` before the first result is waited for."""
-    return executor.ahead if isinstance(executor, LentExecutor) else otherwise
+    return executor.ahead if isinstance(executor, BorrowedExecutor) else otherwise
 
 
-def need_workers(executor: Executor | None) -> None:
+def check_workers(executor: Executor | None) -> None:
     """Returns where there is hope that an executor of `pool` does its tasks; asked by who waits without `result_of`.
 
     Raises:
         WorkerLost: it is a cluster that had no worker for too long.
     """
-    if isinstance(executor, LentExecutor):
+    if isinstance(executor, BorrowedExecutor):
         executor.check()
 
 
@@ -328,7 +328,7 @@ def result_of(executor: Executor, future: Future[R]) -> R:
         WorkerLost: a worker process ended without a word.
         ClusterError: the workers of a lent executor cannot do the work.
     """
-    if isinstance(executor, LentExecutor):
+    if isinstance(executor, BorrowedExecutor):
         return executor.result(future)
     try:
         return future.result()

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.io.ranged import RangedFile
 from gqn_data.schema.catalog import Split
 from gqn_data.schema.layout import SceneLayout
@@ -20,11 +20,11 @@ from gqn_data.schema.manifest import Encoding, FileRow, FramesRow, Manifest, Sha
 from gqn_data.schema.scene import Scene
 
 # Opens a file of a dataset, from its place, its row of the manifest, and the byte from which on it is kept at hand.
-Opener = Callable[[Place, FileRow, int | None], RangedFile]
+Opener = Callable[[AnyPath, FileRow, int | None], RangedFile]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardPlace:
+class ShardLocation:
     """Which shard of which dataset.
 
     Attributes:
@@ -40,7 +40,7 @@ class ShardPlace:
         opener: opens the files; None to read them where they lie.
     """
 
-    folder: Place
+    folder: AnyPath
     split: Split
     number: int
     first_scene: int
@@ -48,7 +48,7 @@ class ShardPlace:
     scenes_per_shard: int
     frames: FramesRow
     layout: SceneLayout
-    index_folder: Place | None = None
+    index_folder: AnyPath | None = None
     opener: Opener | None = None
 
     def open(self, row: FileRow, *, kept_from: int | None = None) -> RangedFile:
@@ -102,14 +102,14 @@ class Format:
 
     name: str
     encodings: tuple[Encoding, ...]
-    names: Callable[[ShardPlace], tuple[str, ...]]
-    write_shard: Callable[[ShardPlace, Iterable[Scene]], ShardRow]
-    finish: Callable[[Place, Manifest], dict[Split, tuple[FileRow, ...]]]
-    open_shard: Callable[[ShardPlace, ShardRow], OpenShard]
+    names: Callable[[ShardLocation], tuple[str, ...]]
+    write_shard: Callable[[ShardLocation, Iterable[Scene]], ShardRow]
+    finish: Callable[[AnyPath, Manifest], dict[Split, tuple[FileRow, ...]]]
+    open_shard: Callable[[ShardLocation, ShardRow], OpenShard]
     stored_bytes: Callable[[int, int, SceneLayout, Encoding], int]
     views_together: tuple[Encoding, ...] = ()
 
 
-def no_metadata(folder: Place, manifest: Manifest) -> dict[Split, tuple[FileRow, ...]]:  # noqa: ARG001
+def no_metadata(folder: AnyPath, manifest: Manifest) -> dict[Split, tuple[FileRow, ...]]:  # noqa: ARG001
     """`finish` of a container whose shards are all there is."""
     return {}

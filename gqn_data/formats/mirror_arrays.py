@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from gqn_data.errors import ArrayFileError, ManifestError, OptionError
-from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
+from gqn_data.formats.contract import Format, OpenShard, ShardLocation, no_metadata
 from gqn_data.formats.shards import PixelShard
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.io.ranged import RangedFile, Rows
 from gqn_data.schema.layout import SceneLayout
 from gqn_data.schema.manifest import Encoding, FileRow, ShardRow
@@ -32,14 +32,14 @@ def points_name(name: str) -> str:
     return f"{name}.points"
 
 
-def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
+def _open_shard(place: ShardLocation, row: ShardRow) -> OpenShard:
     if len(row.files) < 2:
         raise ManifestError(f"{place.folder}: images and viewpoints were expected, found {len(row.files)} files")
     frames = _rows(place, row, 0, PIXELS, place.layout.frames_shape)
     return PixelShard(frames, _rows(place, row, 1, NUMBERS, place.layout.cameras_shape))
 
 
-def _rows(place: ShardPlace, row: ShardRow, number: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Rows:
+def _rows(place: ShardLocation, row: ShardRow, number: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Rows:
     """The rows of one of the shard's two arrays."""
     file = row.files[number]
     path = place.folder / file.name
@@ -57,7 +57,9 @@ def _rows(place: ShardPlace, row: ShardRow, number: int, dtype: np.dtype[Any], s
 
 
 @lru_cache(maxsize=4)
-def _gzipped(folder: Place, file: FileRow, index_folder: Place, points: FileRow, header: ArrayHeader) -> GzippedFile:
+def _gzipped(
+    folder: AnyPath, file: FileRow, index_folder: AnyPath, points: FileRow, header: ArrayHeader
+) -> GzippedFile:
     """One open file for all the shards that a worker writes: it goes on unpacking where it was."""
     return GzippedFile(
         atomic.on_disk(folder / file.name, "gzipped arrays belong"),
@@ -68,7 +70,7 @@ def _gzipped(folder: Place, file: FileRow, index_folder: Place, points: FileRow,
     )
 
 
-def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:  # noqa: ARG001
+def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:  # noqa: ARG001
     raise OptionError(f"{place.folder}: the mirror's arrays are read and not written; choose numpy")
 
 

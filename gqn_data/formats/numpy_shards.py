@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
+from gqn_data.formats.contract import Format, OpenShard, ShardLocation, no_metadata
 from gqn_data.formats.shards import PixelShard, fill_pixels, write_npy
 from gqn_data.io import atomic
 from gqn_data.io.ranged import npy_header, npy_rows
@@ -21,11 +21,11 @@ from gqn_data.schema.scene import Scene
 _BLOCK_BYTES = 2 << 20
 
 
-def _names(place: ShardPlace) -> tuple[str, str]:
+def _names(place: ShardLocation) -> tuple[str, str]:
     return f"{place.split}/frames-{place.number:05d}.npy", f"{place.split}/cameras-{place.number:05d}.npy"
 
 
-def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
+def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
     frames_name, cameras_name = _names(place)
     layout = place.layout
     cameras = np.zeros((place.scenes, *layout.cameras_shape), np.float32)
@@ -47,7 +47,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
     return ShardRow(scenes=place.scenes, files=(frames, write_npy(place.folder, cameras_name, cameras)))
 
 
-def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
+def _open_shard(place: ShardLocation, row: ShardRow) -> OpenShard:
     frames, cameras = place.open(row.files[0]), place.open(row.files[1], kept_from=0)
     layout = place.layout
     return PixelShard(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gqn_data.errors import CorruptFrame, ShardChecksumError
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.io.ranged import RangedFile, Rows, npy_header
 from gqn_data.schema import jpeg
 from gqn_data.schema.layout import SceneLayout
@@ -51,7 +51,7 @@ def _extents(views: int) -> Struct:
     return Struct(f"<2Q{views}Q{views}L")
 
 
-def write_npy(folder: Place, name: str, array: NDArray[Any]) -> FileRow:
+def write_npy(folder: AnyPath, name: str, array: NDArray[Any]) -> FileRow:
     """Writes an array as `.npy`, below the dataset's folder; returns its row of the manifest."""
     with atomic.writing(folder / name) as file, atomic.ChecksummedFile(file) as out:
         out.write(npy_header(array.dtype, array.shape))
@@ -108,7 +108,7 @@ class EncodedShard(ABC):
 
     def _fetched_again(self) -> bool:
         """Whether what was read was a damaged local copy of a remote file, and is another one now."""
-        return self.file.fetched_again()
+        return self.file.reopened()
 
     def _decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         offsets, lengths, cameras = self.describe(scene)
@@ -149,7 +149,7 @@ class EncodedShard(ABC):
                 f"{file.path}: scene {scene} of the file would end at byte {last} of {file.size}; "
                 "its index is damaged or not its own: run gqn-data verify on the dataset"
             )
-        if file.is_far:
+        if file.is_remote:
             return file.read_many([*zip(offsets, lengths)])
         if last - first <= _ONE_READ or last - first <= 2 * sum(lengths):
             block = file.read(first, last - first)
@@ -172,7 +172,7 @@ class IndexedShard(EncodedShard):
         self.index = index
 
     def _fetched_again(self) -> bool:
-        return any([super()._fetched_again(), self.index.file.fetched_again()])
+        return any([super()._fetched_again(), self.index.file.reopened()])
 
     def describe(self, scene: int) -> tuple[Sequence[int], Sequence[int], NDArray[np.float32]]:  # noqa: D102
         row = self.index.bytes_of(scene)
@@ -222,7 +222,7 @@ class PixelShard:
         Raises:
             ShardChecksumError: it was.
         """
-        if self._frames.file.is_far or self._cameras.file.is_far:
+        if self._frames.file.is_remote or self._cameras.file.is_remote:
             return None
         frames, cameras = self._frames.mapped(), self._cameras.mapped()
         return frames.astype(np.uint8, copy=False), cameras.astype(np.float32, copy=False)
@@ -232,7 +232,7 @@ class PixelShard:
         frames = self._frames
         start = frames.start + scene * frames.row_bytes
         view_bytes = frames.row_bytes // frames.shape[0]
-        if frames.file.is_far:
+        if frames.file.is_remote:
             parts = frames.file.read_many([(start + view * view_bytes, view_bytes) for view in views])
             for position, part in enumerate(parts):
                 out[position] = np.frombuffer(part, np.uint8).reshape(frames.shape[1:])

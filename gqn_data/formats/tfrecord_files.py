@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import CorruptFrame, CorruptFraming, CorruptRecord, ManifestError
-from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
+from gqn_data.formats.contract import Format, OpenShard, ShardLocation, no_metadata
 from gqn_data.formats.shards import IndexedShard, encoded_frames, index_dtype, write_npy
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.io.ranged import RangedFile, npy_rows
 from gqn_data.schema.catalog import Split
 from gqn_data.schema.layout import SceneLayout
@@ -59,7 +59,7 @@ class TFRecordShard(IndexedShard):
         return Scene(row["cameras"], encoded=encoded, size=(self.layout.height, self.layout.width))
 
 
-def scenes_in_sequence(folder: Place, manifest: Manifest, split: Split, first: int, count: int) -> Iterator[Scene]:
+def scenes_in_sequence(folder: AnyPath, manifest: Manifest, split: Split, first: int, count: int) -> Iterator[Scene]:
     """Scenes of source files that have no index, one after another; every record is checked on the way.
 
     Args:
@@ -138,7 +138,7 @@ def index_name(source_name: str) -> str:
     return Path(source_name).with_suffix(".index.npy").as_posix()
 
 
-def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
+def _open_shard(place: ShardLocation, row: ShardRow) -> OpenShard:
     if len(row.files) != 2:
         names = ", ".join(file.name for file in row.files)
         raise ManifestError(f"{place.folder}: a source file and its index were expected, found {names}; index it again")
@@ -151,14 +151,14 @@ def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
     return TFRecordShard(place.open(source_row), rows, place.layout)
 
 
-def _names(place: ShardPlace) -> tuple[str, ...]:
+def _names(place: ShardLocation) -> tuple[str, ...]:
     if not place.scenes_per_shard:
         return ()  # source files, whose names are their own
     name = f"{place.split}/scenes-{place.number:05d}.tfrecord"
     return name, index_name(name)
 
 
-def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
+def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
     records_name, its_index_name = _names(place)
     path = place.folder / records_name
     index, scanner = IndexBuilder(place.layout), SceneScanner(place.layout)

@@ -16,7 +16,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data.formats.contract import Format, OpenShard, ShardPlace, no_metadata
+from gqn_data.formats.contract import Format, OpenShard, ShardLocation, no_metadata
 from gqn_data.formats.shards import IndexedShard, encoded_frames, index_dtype, write_npy
 from gqn_data.io import atomic
 from gqn_data.io.ranged import npy_header, npy_rows
@@ -38,7 +38,7 @@ _FIELDS |= {257: b"ustar", 263: b"00"}
 _HEADERS_AT_ONCE = 512  # so that a group and its part of the tar lie in the cache
 
 
-def _names(place: ShardPlace) -> tuple[str, str]:
+def _names(place: ShardLocation) -> tuple[str, str]:
     stem = f"{place.split}-{place.number:06d}"
     return f"{stem}.tar", f"{stem}.index.npy"
 
@@ -78,7 +78,7 @@ def _digits(numbers: NDArray[np.int64], base: int, count: int) -> NDArray[np.int
     return numbers[..., None] // powers % base + ord("0")
 
 
-def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
+def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
     tar_name, index_name = _names(place)
     layout = place.layout
     index = np.zeros(place.scenes, index_dtype(layout))
@@ -117,7 +117,7 @@ def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
     return ShardRow(scenes=place.scenes, files=(row, write_npy(place.folder, index_name, index)))
 
 
-def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
+def _open_shard(place: ShardLocation, row: ShardRow) -> OpenShard:
     tar, index = place.open(row.files[0]), place.open(row.files[1], kept_from=0)
     return IndexedShard(tar, npy_rows(index, index_dtype(place.layout), (), row.scenes), place.layout)
 

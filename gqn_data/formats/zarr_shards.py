@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import ShardChecksumError
-from gqn_data.formats.contract import Format, OpenShard, ShardPlace
+from gqn_data.formats.contract import Format, OpenShard, ShardLocation
 from gqn_data.formats.shards import EncodedShard, encoded_frames, fill_pixels
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.io.ranged import RangedFile, Rows
 from gqn_data.schema.catalog import Split
 from gqn_data.schema.layout import SceneLayout
@@ -43,18 +43,18 @@ _CHECKSUM_BYTES = 4
 _ZSTD_LEVEL = 3
 
 
-def _names(place: ShardPlace) -> tuple[str, str]:
+def _names(place: ShardLocation) -> tuple[str, str]:
     number = place.number
     return f"{place.split}/frames/c/{number}/0/0/0/0", f"{place.split}/cameras/c/{number}/0/0"
 
 
-def _index_shape(place: ShardPlace) -> tuple[int, ...]:
+def _index_shape(place: ShardLocation) -> tuple[int, ...]:
     """Extents in the index of a shard: of each view, or of each scene where frames are raw."""
     per_scene = (place.layout.views, 2) if place.frames.encoding == "jpeg" else (2,)
     return (place.scenes_per_shard, *per_scene)
 
 
-def _write_shard(place: ShardPlace, scenes: Iterable[Scene]) -> ShardRow:
+def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
     frames_name, cameras_name = _names(place)
     layout = place.layout
     raw = place.frames.encoding == "raw"
@@ -107,11 +107,11 @@ def _zstd_size(data: bytes) -> int | None:
     return int.from_bytes(data[start : start + length], "little") + (256 if length == 2 else 0)
 
 
-def _finish(folder: Place, manifest: Manifest) -> dict[Split, tuple[FileRow, ...]]:
+def _finish(folder: AnyPath, manifest: Manifest) -> dict[Split, tuple[FileRow, ...]]:
     return {split: _write_metadata(folder, split, manifest) for split in manifest.splits}
 
 
-def _write_metadata(folder: Place, split: Split, manifest: Manifest) -> tuple[FileRow, ...]:
+def _write_metadata(folder: AnyPath, split: Split, manifest: Manifest) -> tuple[FileRow, ...]:
     """Writes the metadata of one split's group; the shards are there already."""
     rows = []
     with tempfile.TemporaryDirectory() as made:  # by the zarr package, and taken from there to any place
@@ -218,7 +218,7 @@ class _RawShard:
         try:
             pixels = self._pixels(scene)
         except ShardChecksumError:
-            if not self._file.fetched_again():
+            if not self._file.reopened():
                 raise
             pixels = self._pixels(scene)
         np.take(pixels, views, axis=0, out=out[: len(views)])
@@ -240,7 +240,7 @@ class _RawShard:
         return out
 
 
-def _open_shard(place: ShardPlace, row: ShardRow) -> OpenShard:
+def _open_shard(place: ShardLocation, row: ShardRow) -> OpenShard:
     frames_row, cameras_row = row.files
     shape = _index_shape(place)
     start = frames_row.bytes - _CHECKSUM_BYTES - _EXTENT.itemsize * int(np.prod(shape))

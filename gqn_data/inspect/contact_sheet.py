@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from gqn_data.dataset import Dataset
 from gqn_data.errors import OptionError
-from gqn_data.io import atomic
 
 _GAP = 2
 _BACKGROUND = 255
@@ -45,28 +42,3 @@ def contact_sheet(dataset: Dataset, scenes: Sequence[int], views: int, scale: in
             top, left = row * height + _GAP, column * width + _GAP
             sheet[top : top + frame.shape[0], left : left + frame.shape[1]] = frame
     return sheet
-
-
-def picture_kind(path: Path) -> str:
-    """PNG or JPEG, by the ending of a file's name.
-
-    Raises:
-        OptionError: another ending.
-    """
-    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-    kind = kinds.get(path.suffix.lower())
-    if kind is None:
-        ending = path.suffix or "a file of no ending"
-        raise OptionError(f"{path}: cannot write {ending}; possible: {', '.join(kinds)}")
-    return kind
-
-
-def write_picture(picture: NDArray[np.uint8], path: Path) -> None:
-    """Writes a picture as PNG or JPEG, by the ending of its name.
-
-    Raises:
-        OptionError: another ending.
-    """
-    kind = picture_kind(path)
-    with atomic.writing(path) as file:
-        Image.fromarray(picture).save(file, kind)

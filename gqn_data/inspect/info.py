@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gqn_data.convert.index import index_source_files
 from gqn_data.convert.mirror import mirror_manifest, open_mirror
 from gqn_data.errors import SourceMissing
-from gqn_data.io.paths import Place, StorePath
+from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.schema.catalog import SceneSet
 from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, SplitRow, read_manifest
 from gqn_data.sources.npy_mirror import is_mirror
@@ -28,7 +28,7 @@ class Description:
         bytes: size of all its files.
     """
 
-    folder: Place
+    folder: AnyPath
     manifest: Manifest
     indexed: bool
     bytes: int
@@ -74,7 +74,7 @@ def _of_the_whole(split: SplitRow) -> str:
     return text + (f", whole set {split.expected_scenes:,} scenes" if split.expected_scenes else "")
 
 
-def describe(folder: Place, scene_set: SceneSet) -> Description:
+def describe(folder: AnyPath, scene_set: SceneSet) -> Description:
     """What lies in a folder.
 
     Args:

@@ -23,7 +23,7 @@ from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError, 
 from gqn_data.executors.job_array import Part
 from gqn_data.executors.pool import map_in_order, pool, usable_cores
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place, StorePath
+from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.io.ranged import RangedFile
 from gqn_data.io.strict_json import MOST_BYTES
 from gqn_data.progress import bar
@@ -71,7 +71,7 @@ class Verification:
 class _FileTask:
     """One file against its size and checksum."""
 
-    folder: Place
+    folder: AnyPath
     row: FileRow
 
 
@@ -79,7 +79,7 @@ class _FileTask:
 class _ManifestTask:
     """The manifest and `SHA256SUMS` against each other."""
 
-    folder: Place
+    folder: AnyPath
     manifest: Manifest
 
 
@@ -87,7 +87,7 @@ class _ManifestTask:
 class _RecordsTask:
     """One TFRecord, record by record."""
 
-    path: Place
+    path: AnyPath
     layout: SceneLayout
     deep: bool
 
@@ -96,7 +96,7 @@ class _RecordsTask:
 class _ShardTask:
     """One shard, frame by frame."""
 
-    folder: Place
+    folder: AnyPath
     manifest: Manifest
     split: Split
     number: int
@@ -120,7 +120,7 @@ class _Found:
 
 
 def verify(
-    folder: Place,
+    folder: AnyPath,
     scene_set: SceneSet,
     *,
     deep: bool = False,
@@ -171,7 +171,7 @@ def verify(
 _Task = _ManifestTask | _FileTask | _RecordsTask | _ShardTask | _ArrayTask
 
 
-def _tasks(folder: Place, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
+def _tasks(folder: AnyPath, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
     if not (folder / MANIFEST_FILE).exists():
         if is_mirror(folder):
             for arrays in open_mirror(folder, scene_set).splits.values():
@@ -197,7 +197,7 @@ def _tasks(folder: Place, scene_set: SceneSet, deep: bool) -> Iterator[_Task]:
                 yield _ShardTask(folder=folder, manifest=manifest, split=split, number=number)
 
 
-def _seen_by_all(tasks: Sequence[_Task]) -> list[Place]:
+def _seen_by_all(tasks: Sequence[_Task]) -> list[AnyPath]:
     """A file that every worker must see: what one does not see would be told as a fault of the data."""
     if not tasks:
         return []
@@ -207,7 +207,7 @@ def _seen_by_all(tasks: Sequence[_Task]) -> list[Place]:
     return [first.path if isinstance(first, _RecordsTask) else first.folder / MANIFEST_FILE]
 
 
-def _source_files(task: _Task, folder: Place) -> list[str]:
+def _source_files(task: _Task, folder: AnyPath) -> list[str]:
     """The source file that a task reads, as it is called in the raw folder; none for other tasks."""
     if isinstance(task, _FileTask):
         return [task.row.name]
@@ -312,7 +312,7 @@ def _beside_source_files(task: _ManifestTask) -> tuple[str, ...]:
     return tuple(faults)
 
 
-def _damaged_records(path: Place) -> list[str]:
+def _damaged_records(path: AnyPath) -> list[str]:
     """The records of a damaged file that do not fit their checksums, where it has records at all."""
     faults: list[str] = []
     if path.name.endswith(".tfrecord") and path.is_file():
@@ -359,7 +359,7 @@ def _check_shard(task: _ShardTask) -> _Found:
         return _decode_shard(dataset, task)
 
 
-def _copied(folder: Path, path: Place, row: FileRow, _: int | None) -> RangedFile:
+def _copied(folder: Path, path: AnyPath, row: FileRow, _: int | None) -> RangedFile:
     """Opens a copy of a file in a store, made when it is first asked for."""
     copy = folder / row.name
     if isinstance(path, StorePath) and not copy.exists():

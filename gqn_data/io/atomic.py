@@ -23,7 +23,7 @@ from typing import IO, Any, Self
 
 from gqn_data.errors import DestinationError, NoSpace, OptionError, ShardChecksumError
 from gqn_data.io.lease import lease
-from gqn_data.io.paths import Place, StorePath, place
+from gqn_data.io.paths import AnyPath, StorePath, parse_path
 
 try:
     import fcntl
@@ -35,12 +35,12 @@ _attempt: ContextVar[str] = ContextVar("attempt", default="")
 _BLOCK = 1 << 20
 
 
-def data_root(given: str | os.PathLike[str] | StorePath | None = None) -> Place:
+def data_root(given: str | os.PathLike[str] | StorePath | None = None) -> AnyPath:
     """The data root: the one given, else `$GQN_DATA`, else `./data`; a path or a URL."""
-    return place(given or os.environ.get("GQN_DATA") or "data")
+    return parse_path(given or os.environ.get("GQN_DATA") or "data")
 
 
-def on_disk(where: Place, what: str) -> Path:
+def on_disk(where: AnyPath, what: str) -> Path:
     """The place as a path on a disk.
 
     Raises:
@@ -52,7 +52,7 @@ def on_disk(where: Place, what: str) -> Path:
 
 
 @contextlib.contextmanager
-def writing(path: Place) -> Iterator[IO[bytes]]:
+def writing(path: AnyPath) -> Iterator[IO[bytes]]:
     """A binary file that appears under its name when the block ends, whole and on the disk; else not at all.
 
     What goes to an object store is first written to the disk for temporary files (`$TMPDIR`).
@@ -62,14 +62,17 @@ def writing(path: Place) -> Iterator[IO[bytes]]:
         StoreError: the store does not take it.
     """
     if isinstance(path, StorePath):
-        with full_disk_told(path), tempfile.TemporaryFile(buffering=_BLOCK) as file:  # nameless: a kill leaves nothing
+        with (
+            report_full_disk(path),
+            tempfile.TemporaryFile(buffering=_BLOCK) as file,
+        ):  # nameless: a kill leaves nothing
             yield file
             file.seek(0)
             path.put(file)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + _attempt.get() + _TEMPORARY)
-    with full_disk_told(path):
+    with report_full_disk(path):
         try:
             with temporary.open("wb", buffering=_BLOCK) as file:
                 yield file
@@ -97,7 +100,7 @@ def own_temporaries() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def full_disk_told(path: Place) -> Iterator[None]:
+def report_full_disk(path: AnyPath) -> Iterator[None]:
     """Raises NoSpace where the system says that the disk is full; `path` is what is written."""
     try:
         yield
@@ -121,7 +124,7 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_json(path: Place, value: Any) -> None:
+def write_json(path: AnyPath, value: Any) -> None:
     """Writes `value` as JSON, atomically, in a form that two runs give alike."""
     with writing(path) as file:
         file.write(json_bytes(value))
@@ -132,13 +135,13 @@ def json_bytes(value: Any) -> bytes:
     return json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False).encode() + b"\n"
 
 
-def make_folder(folder: Place) -> None:
+def make_folder(folder: AnyPath) -> None:
     """Makes a folder and those above it, where they are absent; stores have no folders to make."""
     if isinstance(folder, Path):
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def remove_folder(folder: Place) -> None:
+def remove_folder(folder: AnyPath) -> None:
     """Removes a folder and all below it; nothing where it is absent."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
@@ -147,14 +150,14 @@ def remove_folder(folder: Place) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def names_in(folder: Place) -> list[str]:
+def list_names(folder: AnyPath) -> list[str]:
     """The names of the files in a folder, in order; none where it is absent."""
     if isinstance(folder, StorePath):
         return [name for name, _ in folder.files() if "/" not in name]
     return sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
 
-def remove_temporaries(folder: Place) -> None:
+def remove_temporaries(folder: AnyPath) -> None:
     """Removes what a killed run left under temporary names below `folder`; a store shows nothing half-written."""
     if isinstance(folder, StorePath):
         return
@@ -163,7 +166,7 @@ def remove_temporaries(folder: Place) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_bounded(path: Place, most: int) -> bytes:
+def read_bounded(path: AnyPath, most: int) -> bytes:
     """The bytes of a file that should have no more than so many.
 
     Raises:
@@ -180,7 +183,7 @@ def read_bounded(path: Place, most: int) -> bytes:
     return path.read_bytes()
 
 
-def sha256_of(path: Place) -> str:
+def sha256_of(path: AnyPath) -> str:
     """The SHA-256 of a file, in hexadecimal; bounded memory.
 
     Raises:
@@ -197,7 +200,7 @@ def sha256_of(path: Place) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def need_room(folder: Place, wanted: int) -> None:
+def check_free_space(folder: AnyPath, wanted: int) -> None:
     """Returns where the disk of `folder` has room for `wanted` bytes; a store has.
 
     Raises:
@@ -303,7 +306,7 @@ def _sync_data(handle: int) -> None:
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Place, lock_name: str = ".lock") -> Iterator[None]:
+def exclusive_writer(folder: AnyPath, lock_name: str = ".lock") -> Iterator[None]:
     """Holds `folder` for this process; the system lets go of it even when the process is killed.
 
     In an object store a lease is held instead (`stores/leases.py`). A file system that has no locks is like one that

@@ -1,6 +1,6 @@
 """Places: where files lie, on a disk or in an object store, behind one small interface.
 
-A `Place` is a `pathlib.Path`, or a `StorePath` that offers the part of its interface that the project uses. Stores
+A `AnyPath` is a `pathlib.Path`, or a `StorePath` that offers the part of its interface that the project uses. Stores
 are reached through `obstore`; their credentials and endpoints come from where each store's users expect them
 (environment variables, files of the vendors' tools). A URL scheme is a line of `SCHEMES`. Imports `errors`, `threads`.
 """
@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from gqn_data.errors import SourceMissing, StoreChanged, StoreError, StoreRefused
-from gqn_data.io.threads import Threads
+from gqn_data.io.threads import DaemonThreadPool
 
 if TYPE_CHECKING:
     from obstore import GetOptions, PutMode, UpdateVersion
@@ -329,7 +329,7 @@ class StorePath:
                     raise StoreError(f"{self}: gave {len(data)} bytes from {first} on, expected {last - first}")
                 return data
 
-            with Threads(_AHEAD) as threads:
+            with DaemonThreadPool(_AHEAD) as threads:
                 under_way: deque[Future[bytes]] = deque()
                 for first in range(start, stat.st_size, BLOCK):
                     under_way.append(threads.submit(fetch, first))
@@ -444,10 +444,10 @@ class _Blocks(io.RawIOBase):
         super().close()
 
 
-Place = Path | StorePath
+AnyPath = Path | StorePath
 
 
-def place(text: str | os.PathLike[str] | StorePath) -> Place:
+def parse_path(text: str | os.PathLike[str] | StorePath) -> AnyPath:
     """The place that a text names: a URL of a scheme that we know, else a path on a disk.
 
     Raises:

@@ -8,12 +8,40 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from gqn_data.errors import OptionError
-from gqn_data.inspect.contact_sheet import picture_kind
 from gqn_data.io import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def picture_kind(path: Path) -> str:
+    """PNG or JPEG, by the ending of a file's name.
+
+    Raises:
+        OptionError: another ending.
+    """
+    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+    kind = kinds.get(path.suffix.lower())
+    if kind is None:
+        ending = path.suffix or "a file of no ending"
+        raise OptionError(f"{path}: cannot write {ending}; possible: {', '.join(kinds)}")
+    return kind
+
+
+def write_picture(picture: NDArray[np.uint8], path: Path) -> None:
+    """Writes a picture as PNG or JPEG, by the ending of its name.
+
+    Raises:
+        OptionError: another ending.
+    """
+    kind = picture_kind(path)
+    with atomic.writing(path) as file:
+        Image.fromarray(picture).save(file, kind)
 
 
 def check_plot(path: Path, instead: str) -> None:

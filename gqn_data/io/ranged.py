@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import ShardChecksumError
-from gqn_data.io.paths import Place, StorePath
+from gqn_data.io.paths import AnyPath, StorePath
 
 _MOST_OPEN = 256  # of the 1024 that systems commonly allow a process
 _GAP = 32 << 10  # bytes that come along between two extents of an object cost about what another request does
@@ -102,7 +102,7 @@ class _Object:
         return [next(parts) if length else b"" for _, length in extents]
 
 
-def open_file(path: Place) -> OpenFile:
+def open_file(path: AnyPath) -> OpenFile:
     """A file, opened for ranged reads.
 
     Raises:
@@ -137,21 +137,21 @@ class RangedFile:
         ShardChecksumError: on the first read, where the file is absent or has another size.
     """
 
-    def __init__(self, path: Place, size: int | None = None) -> None:
+    def __init__(self, path: AnyPath, size: int | None = None) -> None:
         self.path = path
         self._expected = size
         self._handle: OpenFile | None = None
         self._closed = 0  # how often it was closed because it is another file now
 
-    def __reduce__(self) -> tuple[type[RangedFile], tuple[Place, int | None]]:
+    def __reduce__(self) -> tuple[type[RangedFile], tuple[AnyPath, int | None]]:
         return type(self), (self.path, self._expected)
 
     @property
-    def is_far(self) -> bool:
+    def is_remote(self) -> bool:
         """Whether every read is a request to a store, so that several are better made at once."""
         return not isinstance(self.path, Path)
 
-    def fetched_again(self) -> bool:
+    def reopened(self) -> bool:
         """Whether the file was a local copy that had been damaged, and is a new one now."""
         return False
 

@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 
 # Room for the manifest of half a million shards; a parsed one takes some ten times its bytes of memory.
 MOST_BYTES = 256 << 20
@@ -19,7 +19,7 @@ _MOST_IN_A_NOTE = 16 << 20
 _CHECKSUM = "sha256"
 
 
-def read_json(place: Place, most: int = MOST_BYTES) -> Any:
+def read_json(place: AnyPath, most: int = MOST_BYTES) -> Any:
     """The value in a JSON file, by the letter of RFC 8259: no NaN, no name twice in a table, UTF-8.
 
     Args:
@@ -33,12 +33,12 @@ def read_json(place: Place, most: int = MOST_BYTES) -> Any:
     return parse_json(atomic.read_bounded(place, most))
 
 
-def write_note(place: Place, value: dict[str, Any]) -> None:
+def write_note(place: AnyPath, value: dict[str, Any]) -> None:
     """Writes a table with the checksum of it as its last entry; two runs give the same bytes."""
     atomic.write_json(place, {**value, _CHECKSUM: _checksum_of(value)})
 
 
-def read_note(place: Place, *, needs_checksum: bool = True) -> dict[str, Any]:
+def read_note(place: AnyPath, *, needs_checksum: bool = True) -> dict[str, Any]:
     """The table that `write_note` wrote.
 
     Args:

@@ -19,7 +19,7 @@ R = TypeVar("R")
 _PATIENCE = 2.0  # seconds that threads which were told to stop get to see it
 
 
-class Threads:
+class DaemonThreadPool:
     """So many threads; a context manager that waits for all tasks, or, where the block fails, drops those not begun.
 
     Args:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.dataset import Dataset
-from gqn_data.sampling.batch_sampler import Sampling
+from gqn_data.sampling.batch_sampler import BatchSampler
 from gqn_data.schema import jpeg
 from gqn_data.schema.cameras import POSE_NUMBERS, PoseOrder, pose_fields, poses_of
 
@@ -69,7 +69,7 @@ def _parts(shape: BatchShape) -> list[tuple[str, tuple[int, ...], int, int]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ticket:
+class BatchRequest:
     """Which batch to make.
 
     Attributes:
@@ -101,7 +101,7 @@ class BatchMaker:
     def __init__(
         self,
         datasets: Sequence[Dataset],
-        sampling: Sampling,
+        sampling: BatchSampler,
         *,
         size: int,
         resize: jpeg.Resize = "area",
@@ -137,7 +137,7 @@ class BatchMaker:
         dataset = self._datasets[member]
         return f"scene {scene} of {dataset.split} in {dataset.folder}"
 
-    def make(self, ticket: Ticket, block: NDArray[np.uint8]) -> BatchShape:
+    def make(self, ticket: BatchRequest, block: NDArray[np.uint8]) -> BatchShape:
         """Fills the block, which may hold anything before; returns how the batch lies in it.
 
         Raises:

@@ -25,7 +25,7 @@ Path = str | os.PathLike[str] | StorePath
 Paths = Path | Sequence[Path] | Mapping[Path, float]
 
 
-class Members:
+class DatasetMixture:
     """One split of one dataset or several.
 
     Args:

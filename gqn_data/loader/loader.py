@@ -29,11 +29,11 @@ from numpy.typing import ArrayLike
 from gqn_data.cache.policy import Reading, Remote
 from gqn_data.cache.prefetch import Position, WindowFetcher
 from gqn_data.errors import GQNError, OptionError
-from gqn_data.loader.batch_maker import BatchMaker, BatchShape, Ticket
-from gqn_data.loader.datasets import Members, Paths
+from gqn_data.loader.batch_maker import BatchMaker, BatchRequest, BatchShape
+from gqn_data.loader.datasets import DatasetMixture, Paths
 from gqn_data.loader.shared_memory import Ring
-from gqn_data.loader.worker_pool import PipedWorkers, Start
-from gqn_data.sampling.batch_sampler import Sampling, Tail
+from gqn_data.loader.worker_pool import Start, WorkerPool
+from gqn_data.sampling.batch_sampler import BatchSampler, Tail
 from gqn_data.sampling.views import ContextPer, check_context
 from gqn_data.schema.cameras import PoseOrder, pose_fields
 from gqn_data.schema.catalog import SCENE_SETS, Split
@@ -129,7 +129,7 @@ class _Making:
         member, scene = self._progress.block(worker)[:16].view(np.int64).tolist()
         return member, scene
 
-    def __call__(self, ticket: Ticket) -> BatchShape | GQNError:
+    def __call__(self, ticket: BatchRequest) -> BatchShape | GQNError:
         try:
             return self._maker.make(ticket, self._ring.block(ticket.block))
         except GQNError as error:
@@ -228,7 +228,7 @@ class SceneLoader:
             raise OptionError(f"epochs is {epochs}, expected 1 or more, or None to go on for ever")
         if pin_memory and not torch.cuda.is_available():
             raise OptionError("pin_memory needs a GPU, and torch finds none; leave it out")
-        self._members = members = Members(
+        self._members = members = DatasetMixture(
             path, split, chosen=scenes, remote=remote, cache=cache, cache_gb=cache_gb, one_window=samples is not None
         )
         dataset = members.datasets[0]
@@ -290,7 +290,7 @@ class SceneLoader:
         context = options["context"]
         used = self.views if context is None else 1 + sum(self.context) / 2
         members.read_in(window, seed=self.seed, shuffle=options["shuffle"], used=used)
-        self._sampling = sampling = Sampling(members.sampled, weights=members.weights, **options)
+        self._sampling = sampling = BatchSampler(members.sampled, weights=members.weights, **options)
         self.scenes = sampling.scenes
         self._per_epoch = sampling.batches
         self._stream: dict[str, int | str] = {"dataset": members.fingerprint, "split": members.split}
@@ -355,17 +355,17 @@ class SceneLoader:
 
     def _made(
         self, making: _Making, ring: Ring, fetcher: WindowFetcher | None
-    ) -> Generator[tuple[Ticket, BatchShape | GQNError]]:
+    ) -> Generator[tuple[BatchRequest, BatchShape | GQNError]]:
         end = None if self.epochs is None else self.epochs * self._per_epoch
         numbers = itertools.count(self._given) if end is None else iter(range(self._given, end))
-        under_way: deque[Ticket] = deque()
+        under_way: deque[BatchRequest] = deque()
 
-        def tickets() -> Iterator[Ticket]:
+        def tickets() -> Iterator[BatchRequest]:
             for number in numbers:
                 if fetcher is not None:
                     fetcher.need(self._position(self._given, 0), self._position(number, 1))
                 epoch, batch = divmod(number, self._per_epoch)
-                under_way.append(Ticket(epoch=epoch, batch=batch, block=ring.take()))
+                under_way.append(BatchRequest(epoch=epoch, batch=batch, block=ring.take()))
                 yield under_way[-1]
 
         if not self.workers:
@@ -379,7 +379,7 @@ class SceneLoader:
                 return "before it had read a scene"
             return f"at {self._maker.place(member, scene)}"
 
-        with PipedWorkers(making, self.workers, start=self.start, begin=making.begin, doing=doing) as workers:
+        with WorkerPool(making, self.workers, start=self.start, begin=making.begin, doing=doing) as workers:
             for made in workers.in_order(tickets(), _AHEAD):
                 yield under_way.popleft(), made
 

@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from gqn_data.errors import WorkerLost
-from gqn_data.executors.pool import interrupts_held_back, start_worker
+from gqn_data.executors.pool import defer_interrupts, start_worker
 
 Task = TypeVar("Task")
 Made = TypeVar("Made")
@@ -60,7 +60,7 @@ class _Worker:
     load: int = 0  # tasks that it was given and has not answered
 
 
-class PipedWorkers(Generic[Task, Made]):
+class WorkerPool(Generic[Task, Made]):
     """A number of worker processes; a context manager. They end with it, and with their parent.
 
     Args:
@@ -96,7 +96,7 @@ class PipedWorkers(Generic[Task, Made]):
                 ours, theirs = context.Pipe()
                 _our_ends.add(ours)
                 process = context.Process(target=_serve, args=(self._make, self._begin, number, theirs), daemon=True)
-                with interrupts_held_back():
+                with defer_interrupts():
                     process.start()
                 theirs.close()  # so that the end of the worker is the end of what comes from it
                 self._workers.append(_Worker(process, ours, number))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gqn_data.errors import CorruptRecord, DestinationError
-from gqn_data.executors.job_array import Part, need_no_part, taking_part
+from gqn_data.executors.job_array import Part, check_no_parts_running, hold_part
 from gqn_data.io import atomic
 from gqn_data.render.files import render_files
 from gqn_data.render.request import DEFAULT_QUALITY, PlannedFile, Request, at_least
@@ -138,11 +138,11 @@ def write_source_files(
 def _writing_to(folder: Path, part: Part | None, begin: Callable[[], None]) -> Iterator[None]:
     """Holds the raw folder, or a part of it; readies it first."""
     if part is not None:
-        with atomic.own_temporaries(), taking_part(folder, part, begin):
+        with atomic.own_temporaries(), hold_part(folder, part, begin):
             yield
         return
-    with atomic.sole_writer(folder):
-        need_no_part(folder)
+    with atomic.exclusive_writer(folder):
+        check_no_parts_running(folder)
         begin()
         yield
 

@@ -63,7 +63,7 @@ class Member:
     windows: Windows | None = None
 
 
-class Sampling:
+class BatchSampler:
     """The batches of all epochs.
 
     Args:

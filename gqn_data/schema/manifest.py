@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from gqn_data.errors import ManifestError, OptionError, OriginError
 from gqn_data.io import atomic, strict_json
-from gqn_data.io.paths import Place, StorePath
+from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.schema.cameras import POSE_FIELDS, pose_fields
 from gqn_data.schema.catalog import SPLITS, Angles, Split, is_set_name
 from gqn_data.schema.layout import SceneLayout, layout_fault
@@ -204,7 +204,7 @@ class Manifest:
         rows += [(checksum, name) for name, checksum in beside.items()]
         return "".join(f"{checksum}  {name}\n" for checksum, name in rows)
 
-    def write(self, folder: Place, descriptions: Mapping[str, bytes] | None = None) -> None:
+    def write(self, folder: AnyPath, descriptions: Mapping[str, bytes] | None = None) -> None:
         """Writes the descriptions, `SHA256SUMS`, then `manifest.json`: from here on the folder is a dataset.
 
         Args:
@@ -233,7 +233,7 @@ class Manifest:
             file.write(text)
 
 
-def read_manifest(folder: Place) -> Manifest:
+def read_manifest(folder: AnyPath) -> Manifest:
     """The manifest of a dataset's folder, checked.
 
     Raises:
@@ -288,7 +288,7 @@ def _check_arrival(folder: StorePath, data: bytes) -> None:
         )
 
 
-def file_fault(folder: Place, row: FileRow) -> str | None:
+def file_fault(folder: AnyPath, row: FileRow) -> str | None:
     """What is wrong with a file of a dataset: absent, of another size or checksum; None where it is as written."""
     path = folder / row.name
     try:
@@ -302,7 +302,7 @@ def file_fault(folder: Place, row: FileRow) -> str | None:
     return None
 
 
-def _parse(value: dict[str, Any], path: Place) -> Manifest:
+def _parse(value: dict[str, Any], path: AnyPath) -> Manifest:
     return Manifest(
         scene_set=value["scene_set"],
         format=value["format"],
@@ -351,7 +351,7 @@ def _parse_split(value: dict[str, Any]) -> SplitRow:
     )
 
 
-def _check(manifest: Manifest, path: Place) -> None:
+def _check(manifest: Manifest, path: AnyPath) -> None:
     """Raises where the manifest says what cannot be: no count, name or path of a file is taken on trust."""
 
     def need(good: bool, found: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from gqn_data.errors import OriginError
 from gqn_data.io import strict_json
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 
 Kind = Literal["deepmind", "rendered", "imported"]
 SOURCE_FILE = "source.json"
@@ -55,7 +55,7 @@ class Origin:
         return Origin(kind=value["kind"], details=details)
 
 
-def read_origin(folder: Place) -> Origin:
+def read_origin(folder: AnyPath) -> Origin:
     """The origin of a raw folder; `imported` where it does not say.
 
     Raises:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gqn_data.errors import ArrayFileError
-from gqn_data.io.paths import Place, StorePath
+from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.io.ranged import RangedFile
 from gqn_data.schema.catalog import SPLITS, Split
 
@@ -57,20 +57,20 @@ class ArrayHeader:
         return self.start + self.dtype.itemsize * math.prod(self.shape)
 
 
-def mirror_file(folder: Place, split: Split, what: str) -> str | None:
+def mirror_file(folder: AnyPath, split: Split, what: str) -> str | None:
     """The name of one of the mirror's arrays in a folder; None where it is not there."""
     names = (f"{split}_{what}{ending}" for ending in _ENDINGS)
     return next((name for name in names if (folder / name).is_file()), None)
 
 
-def is_mirror(folder: Place) -> bool:
+def is_mirror(folder: AnyPath) -> bool:
     """Whether a folder holds arrays under the mirror's names."""
     if isinstance(folder, StorePath) and not folder.can_be_listed:
         return False  # a web server is not asked for a dozen names
     return any(mirror_file(folder, split, what) for split in SPLITS for what in (IMAGES, VIEWPOINTS))
 
 
-def read_header(path: Place) -> ArrayHeader:
+def read_header(path: AnyPath) -> ArrayHeader:
     """The header of an array file, gzipped if its name says so; the file's size is held against it.
 
     Raises:
@@ -110,7 +110,7 @@ def _unpacked_head(path: Path) -> bytes:
         raise ArrayFileError(f"{path}: cannot be unpacked ({error}); copy it again") from error
 
 
-def _parse(head: bytes, path: Place) -> ArrayHeader:
+def _parse(head: bytes, path: AnyPath) -> ArrayHeader:
     if not head.startswith(_MAGIC):
         raise ArrayFileError(f"{path}: no array file of numpy: begins with {head[:6].hex()}, expected {_MAGIC.hex()}")
     known = _VERSIONS.get((head[6], head[7])) if len(head) > 8 else None

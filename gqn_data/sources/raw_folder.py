@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gqn_data.errors import SourceMissing, UnknownSceneSet
 from gqn_data.io import atomic
-from gqn_data.io.paths import Place, StorePath, place
+from gqn_data.io.paths import AnyPath, StorePath, parse_path
 from gqn_data.schema.catalog import SCENE_SETS, SPLITS, SceneSet, Split, SplitFacts, find_scene_set, is_in_catalogue
 from gqn_data.schema.layout import SceneLayout, layout_of
 from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, read_manifest
@@ -34,7 +34,7 @@ class SourceFile:
         expected_scenes: what the catalogue announces for it.
     """
 
-    path: Place
+    path: AnyPath
     name: str
     bytes: int
     expected_scenes: int
@@ -51,7 +51,7 @@ class RawFolder:
         files: the source files that are there, by split, in source order.
     """
 
-    folder: Place
+    folder: AnyPath
     scene_set: SceneSet
     origin: Origin
     files: dict[Split, tuple[SourceFile, ...]]
@@ -62,7 +62,7 @@ class RawFolder:
         return layout_of(self.scene_set, self.origin)
 
 
-def open_raw_folder(folder: Place, scene_set: SceneSet) -> RawFolder:
+def open_raw_folder(folder: AnyPath, scene_set: SceneSet) -> RawFolder:
     """The source files below `folder`, by DeepMind's exact names; anything else there is left alone.
 
     Raises:
@@ -93,7 +93,7 @@ def open_raw_folder(folder: Place, scene_set: SceneSet) -> RawFolder:
     return RawFolder(folder=folder, scene_set=scene_set, origin=read_origin(folder), files=files)
 
 
-def _sizes(folder: Place, names: Collection[str]) -> list[tuple[str, int]]:
+def _sizes(folder: AnyPath, names: Collection[str]) -> list[tuple[str, int]]:
     """Those of the names that are files in a folder, in order, and their sizes."""
     if isinstance(folder, StorePath):
         if folder.can_be_listed:
@@ -112,7 +112,7 @@ def _size(path: StorePath) -> int | None:
         return None
 
 
-def _nothing_found(folder: Place, scene_set: SceneSet) -> str:
+def _nothing_found(folder: AnyPath, scene_set: SceneSet) -> str:
     wanted = scene_set.source_name("train", scene_set.train.first)
     if (folder / MANIFEST_FILE).exists() and not read_manifest(folder).in_place:
         return "a dataset, and no source files; it is ready as it is"
@@ -131,7 +131,7 @@ def _nothing_found(folder: Place, scene_set: SceneSet) -> str:
     return f"no source files; expected files named like {wanted} below it"
 
 
-def set_of(path: Place, given: str | None) -> SceneSet:
+def set_of(path: AnyPath, given: str | None) -> SceneSet:
     """The scene set of a path: the one given, else the one that the folder's name tells.
 
     Raises:
@@ -169,7 +169,7 @@ def set_of_manifest(manifest: Manifest) -> SceneSet:
     )
 
 
-def locate(source: str, root: Place, given: str | None) -> tuple[Place, SceneSet]:
+def locate(source: str, root: AnyPath, given: str | None) -> tuple[AnyPath, SceneSet]:
     """The folder and the set that a user means by a name or a path.
 
     Args:
@@ -181,7 +181,7 @@ def locate(source: str, root: Place, given: str | None) -> tuple[Place, SceneSet
         SourceMissing: a path that is not there, or whose set cannot be told.
         UnknownSceneSet: neither a path nor a name.
     """
-    path = place(source)
+    path = parse_path(source)
     if isinstance(path, StorePath) or path.exists() or os.sep in source or given is not None:
         if isinstance(path, Path) and not path.exists():
             raise SourceMissing(f"{path}: no such file or folder")
@@ -194,7 +194,7 @@ def locate(source: str, root: Place, given: str | None) -> tuple[Place, SceneSet
     return root / "raw" / scene_set.name, scene_set
 
 
-def locate_either(source: str, root: Place, given: str | None, formats: Sequence[str]) -> tuple[Place, SceneSet]:
+def locate_either(source: str, root: AnyPath, given: str | None, formats: Sequence[str]) -> tuple[AnyPath, SceneSet]:
     """The same as `locate`, but a name stands for a converted folder where there is no raw one; as `locate_dataset`."""
     folder, scene_set = locate(source, root, given)
     if isinstance(folder, StorePath) or folder.exists():
@@ -202,7 +202,7 @@ def locate_either(source: str, root: Place, given: str | None, formats: Sequence
     return _first_converted(root, scene_set, formats) or folder, scene_set
 
 
-def locate_dataset(source: str, root: Place, given: str | None, formats: Sequence[str]) -> Place:
+def locate_dataset(source: str, root: AnyPath, given: str | None, formats: Sequence[str]) -> AnyPath:
     """The dataset that a user wants to read, by a name or a path.
 
     Args:
@@ -216,18 +216,18 @@ def locate_dataset(source: str, root: Place, given: str | None, formats: Sequenc
         SourceMissing: a path that is not there.
         UnknownSceneSet: neither a path nor a name.
     """
-    path = place(source)
+    path = parse_path(source)
     if isinstance(path, StorePath) or path.exists():
         return path
     folder, scene_set = locate(source, root, given)
     return _first_converted(root, scene_set, formats) or folder
 
 
-def _first_converted(root: Place, scene_set: SceneSet, formats: Sequence[str]) -> Place | None:
+def _first_converted(root: AnyPath, scene_set: SceneSet, formats: Sequence[str]) -> AnyPath | None:
     converted = (converted_folder(root, name, scene_set) for name in formats)
     return next((folder for folder in converted if (folder / MANIFEST_FILE).exists()), None)
 
 
-def converted_folder(root: Place, format_name: str, scene_set: SceneSet) -> Place:
+def converted_folder(root: AnyPath, format_name: str, scene_set: SceneSet) -> AnyPath:
     """Where a converted set lies below a data root."""
     return atomic.data_root(root) / format_name / scene_set.name

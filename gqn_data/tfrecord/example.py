@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import CorruptFrame, CorruptRecord
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 from gqn_data.schema.jpeg import FrameChecker
 from gqn_data.schema.layout import SceneLayout
 from gqn_data.tfrecord.framing import HEADER_BYTES, Record
@@ -74,7 +74,7 @@ class SceneScanner:
         self._numbers = layout.views * len(layout.camera_fields)
         self._cameras_begin = _cameras_begin(self._numbers * _FLOAT.itemsize)
 
-    def scan(self, record: Record, path: Place) -> ScannedScene:
+    def scan(self, record: Record, path: AnyPath) -> ScannedScene:
         """Where the frames of the record lie, and its cameras.
 
         Raises:
@@ -135,7 +135,7 @@ class SceneScanner:
         numbers = np.frombuffer(data[floats : floats + camera_bytes], _FLOAT)  # a copy: views of it keep no record
         return ScannedScene(offsets, lengths, numbers.reshape(self.layout.views, -1))
 
-    def _scan_any(self, record: Record, path: Place) -> ScannedScene:
+    def _scan_any(self, record: Record, path: AnyPath) -> ScannedScene:
         """Where the frames of the record lie, and its cameras, in whatever way protobuf allows to write them."""
         payload = record.payload
         start = record.offset + HEADER_BYTES

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import CorruptFraming, CorruptRecord
-from gqn_data.io.paths import Place
+from gqn_data.io.paths import AnyPath
 
 HEADER_BYTES = 12  # length as uint64, its masked checksum as uint32, both little-endian
 FOOTER_BYTES = 4  # masked checksum of the payload
@@ -75,7 +75,7 @@ def masked_crc(data: bytes | memoryview, before: int = 0) -> int:
 
 
 def read_records(
-    path: Place, on_corrupt: Callable[[CorruptRecord], None] | None = None, *, first: int = 0
+    path: AnyPath, on_corrupt: Callable[[CorruptRecord], None] | None = None, *, first: int = 0
 ) -> Iterator[Record]:
     """The records of a file in order, both checksums checked.
 
@@ -155,7 +155,7 @@ def _framing_fault(header: bytes, left: int, *, first: bool) -> str:
     return f"the file ends inside the record: {left} bytes left, expected {needed}"
 
 
-def count_records(path: Place) -> int:
+def count_records(path: AnyPath) -> int:
     """The number of records in a file, by its framing alone; payloads are not read.
 
     Raises:
@@ -257,7 +257,7 @@ def check_records(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _opened(path: Place) -> Iterator[tuple[IO[bytes], int]]:
+def _opened(path: AnyPath) -> Iterator[tuple[IO[bytes], int]]:
     """A file open for reading, and its size."""
     if isinstance(path, Path):
         if path.exists() and not path.is_file():
@@ -270,7 +270,7 @@ def _opened(path: Place) -> Iterator[tuple[IO[bytes], int]]:
         yield remote, size
 
 
-def _pass_over(file: IO[bytes], path: Place, size: int, count: int | None) -> tuple[int, int]:
+def _pass_over(file: IO[bytes], path: AnyPath, size: int, count: int | None) -> tuple[int, int]:
     """Passes over `count` records, or all, by their framing; the number and the offset of the next record."""
     number = offset = 0
     handle = file.fileno() if isinstance(path, Path) else None

@@ -39,12 +39,12 @@ __all__ = [
     "Step",
     "checkpoint_path",
     "checkpoint_steps",
-    "go_back",
     "load_checkpoint",
-    "note_best",
     "pose_order",
     "read_config",
+    "rewind",
     "save_checkpoint",
+    "update_best",
     "write_config",
 ]
 
@@ -142,13 +142,13 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
         torch.save(value, file)
     write_sum(path)
     # Before others are removed, and not before this one is whole.
-    best = note_best(run, checkpoint)
+    best = update_best(run, checkpoint)
     remove_checkpoints(run, [step for step in checkpoint_steps(run)[:-keep] if best is None or step != best.step])
     atomic.remove_temporaries(run / FOLDER)  # of a run that was killed on its way to a step that never came again
     return path
 
 
-def note_best(run: Path, checkpoint: Checkpoint) -> Best | None:
+def update_best(run: Path, checkpoint: Checkpoint) -> Best | None:
     """The best checkpoint of a run, which is noted as such where it is this one.
 
     A run that goes on calls it with where it goes on from: it may have been killed before that one was noted.
@@ -176,7 +176,7 @@ def note_best(run: Path, checkpoint: Checkpoint) -> Best | None:
     return best
 
 
-def go_back(run: Path, step: int) -> None:
+def rewind(run: Path, step: int) -> None:
     """Removes what a run has of later steps than `step`, which is then its newest checkpoint."""
     remove_checkpoints(run, [later for later in checkpoint_steps(run) if later > step])
     best = _noted(run)

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gqn_data.errors import OptionError
-from gqn_model.loggers.record import Logger, Opening, Record
+from gqn_model.loggers.record import Logger, LoggerContext, Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["LOGGERS", "Adapter", "Logger", "Opening", "Record", "check_loggers", "chosen_loggers", "open_loggers"]
+__all__ = ["LOGGERS", "Adapter", "Logger", "LoggerContext", "Record", "check_loggers", "chosen_loggers", "open_loggers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +129,11 @@ def open_loggers(
         OptionError: as `chosen_loggers`.
     """
     from gqn_model.loggers.json_lines import JsonLines
-    from gqn_model.loggers.subprocess_logger import Aside
+    from gqn_model.loggers.subprocess_logger import SubprocessLogger
     from gqn_model.loggers.terminal import Terminal
 
     chosen = chosen_loggers(names)
-    opening = Opening(run=run, start=start, config=config or {})
+    opening = LoggerContext(run=run, start=start, config=config or {})
     loggers: list[Logger] = [] if quiet else [Terminal()]
     # Before those that draw what it holds.
     loggers.append(JsonLines(run, start))
@@ -141,7 +141,7 @@ def open_loggers(
         adapter = LOGGERS[name]
         try:
             if adapter.aside:
-                loggers.append(Aside(name, adapter.maker, opening, patience=adapter.patience))
+                loggers.append(SubprocessLogger(name, adapter.maker, opening, patience=adapter.patience))
             else:
                 loggers.append(Guarded(name, adapter.maker, opening))
         except OSError as error:  # no process to be had
@@ -152,7 +152,7 @@ def open_loggers(
 class Guarded:
     """A logger in this process whose failures are told once and go no further."""
 
-    def __init__(self, name: str, maker: str, opening: Opening) -> None:
+    def __init__(self, name: str, maker: str, opening: LoggerContext) -> None:
         self._name, self._told = name, False
         self._logger: Logger | None = None
 

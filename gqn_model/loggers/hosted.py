@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Tracked:
+class HostedClient:
     """The identity of a run at one service.
 
     Args:
@@ -53,7 +53,7 @@ class Tracked:
         atomic.write_json(self._path, {"id": self.identity, "step": self.step})
 
 
-class TrackedRun:
+class HostedLogger:
     """Figures under their names, pictures under `predictions`; steps that are done again are not sent again.
 
     Args:
@@ -62,7 +62,7 @@ class TrackedRun:
         as_image: makes the service's own picture of one of Pillow's and a caption.
     """
 
-    def __init__(self, tracked: Tracked, run: Any, as_image: Callable[..., Any]) -> None:
+    def __init__(self, tracked: HostedClient, run: Any, as_image: Callable[..., Any]) -> None:
         self._tracked, self._run, self._as_image = tracked, run, as_image
 
     def log(self, record: Record) -> None:

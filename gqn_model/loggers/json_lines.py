@@ -53,7 +53,7 @@ class JsonLines:
     @contextlib.contextmanager
     def _unless_full(self) -> Iterator[None]:
         try:
-            with atomic.full_disk_told(self._path):
+            with atomic.report_full_disk(self._path):
                 yield
         except NoSpace as error:
             if not self._told:  # once: hours of training are not to be lost to a line of a log

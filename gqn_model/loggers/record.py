@@ -84,7 +84,7 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opening:
+class LoggerContext:
     """What a logger is opened with.
 
     Attributes:

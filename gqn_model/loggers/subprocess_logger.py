@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gqn_model.loggers.record import Logger, Opening, Record
+from gqn_model.loggers.record import Logger, LoggerContext, Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,7 +37,7 @@ _WAITING = 100
 PAUSE = 10.0
 
 
-class Aside:
+class SubprocessLogger:
     """Hands figures and pictures over to a logger in another process.
 
     Args:
@@ -47,7 +47,7 @@ class Aside:
         patience: seconds that the end of the training waits for what is held back there.
     """
 
-    def __init__(self, name: str, maker: str, opening: Opening, *, patience: float = 10.0) -> None:
+    def __init__(self, name: str, maker: str, opening: LoggerContext, *, patience: float = 10.0) -> None:
         self._name, self._patience, self._told = name, patience, False
         self._telling = threading.Lock()
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue(_WAITING)
@@ -133,7 +133,7 @@ class Aside:
 class _Receiver:
     """The logger in its process: opened when the first message comes, opened anew some time after it failed."""
 
-    def __init__(self, name: str, maker: str, opening: Opening) -> None:
+    def __init__(self, name: str, maker: str, opening: LoggerContext) -> None:
         self._name, self._opening = name, opening
         module, _, attribute = maker.partition(":")
         self._module, self._attribute = module, attribute
@@ -190,7 +190,7 @@ def _receive() -> None:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     opened = json.loads(lines.readline())
-    opening = Opening(run=Path(opened["run"]), start=opened["start"], config=opened["config"])
+    opening = LoggerContext(run=Path(opened["run"]), start=opened["start"], config=opened["config"])
     receiver = _Receiver(opened["name"], opened["maker"], opening)
     message: dict[str, Any] = {"begin": True}
     receiver.take(message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from gqn_model.loggers.record import Opening, Record
+from gqn_model.loggers.record import LoggerContext, Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,7 +17,7 @@ class TensorBoard:
     Later events of an earlier try are hidden where a training goes on.
     """
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: LoggerContext) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(opening.run / "tensorboard", purge_step=opening.start + 1)

@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from gqn_model.loggers.json_lines import read_lines
-from gqn_model.loggers.record import Opening, Record
+from gqn_model.loggers.record import LoggerContext, Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +35,7 @@ class Visdom:
         ConnectionError: the server is away, here and in every method.
     """
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: LoggerContext) -> None:
         import visdom
 
         logging.getLogger("visdom").setLevel(logging.ERROR)  # it announces every session and socket
@@ -104,8 +104,8 @@ def _with_timeouts(client: Any) -> Any:
 
     class Impatient(client):  # type: ignore[misc]
         def _handle_post(self, url: str, data: Any = None) -> str:
-            answer = self.session.post(url, data={} if data is None else data, timeout=TIMEOUT)
-            answer.raise_for_status()
-            return str(answer.text)
+            response = self.session.post(url, data={} if data is None else data, timeout=TIMEOUT)
+            response.raise_for_status()
+            return str(response.text)
 
     return Impatient

@@ -9,23 +9,23 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from gqn_model.loggers.hosted import Tracked, TrackedRun
-from gqn_model.loggers.record import Opening
+from gqn_model.loggers.hosted import HostedClient, HostedLogger
+from gqn_model.loggers.record import LoggerContext
 
 # Seconds until a run is begun offline. Figures wait meanwhile; the training does not.
 INIT_TIMEOUT = 20.0
 
 
-class WandB(TrackedRun):
+class WandB(HostedLogger):
     """Figures under their names, pictures under `predictions`, the configuration once.
 
     A training that goes on continues the run; steps that are done again are not sent again.
     """
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: LoggerContext) -> None:
         import wandb
 
-        tracked = Tracked(opening.run, "wandb")
+        tracked = HostedClient(opening.run, "wandb")
         settings: dict[str, Any] = {
             "project": str(opening.training.get("project", "gqn")),
             "name": opening.label,

@@ -128,7 +128,7 @@ class GQN(nn.Module):
         model.load_state_dict(tensors)
         return model.eval()
 
-    def laid_out(self, device: torch.device) -> Self:
+    def to_memory_format(self, device: torch.device) -> Self:
         """This network on a device, its weights in the order that its convolutions run fastest in there.
 
         Channels last, but for large weights on a CPU, whose gradients would be reordered at every step.

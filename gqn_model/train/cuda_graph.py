@@ -21,7 +21,7 @@ T = TypeVar("T")
 WARM = 3
 
 
-class Captured(Generic[T]):
+class CudaGraphStep(Generic[T]):
     """The same work on (inputs, sigma, noise) of the same shapes, replayed as a graph after some calls.
 
     What it gives is overwritten by the next call.

@@ -41,7 +41,7 @@ class Ranks:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
 
-    def from_first(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What the first rank gave, on every rank; plain values and settings."""
         if self.count == 1:
             return value
@@ -51,7 +51,7 @@ class Ranks:
         told: T = box[0]
         return told
 
-    def copy_from_first(self, tensor: Tensor) -> None:
+    def broadcast_(self, tensor: Tensor) -> None:
         """Fills a tensor of every rank with what it holds on the first."""
         if self.count > 1:
             with _losses_told():
@@ -79,7 +79,7 @@ class Ranks:
 ALONE = Ranks()
 
 
-class Agreement:
+class StopFlag:
     """A number that each rank may raise, such as a signal that came, and that all act upon after the same step.
 
     Asked once a step. The ranks tell each other in the background, on the CPU, and know it one step later.
@@ -92,7 +92,7 @@ class Agreement:
         # Its own group: these must not mix with the gradients', and must not need a GPU.
         self._group = dist.new_group(backend="gloo") if ranks.count > 1 else None
 
-    def of_all(self, mine: int) -> int:
+    def all_reduce_max(self, mine: int) -> int:
         """The largest number of any rank: alone, of now; among several, of the step before."""
         if self._ranks.count == 1:
             return mine
@@ -113,7 +113,7 @@ class Agreement:
         return int(self._told[0])
 
 
-def ranks_here() -> Ranks:
+def current_ranks() -> Ranks:
     """This process among those that `torchrun` started; alone where it started none.
 
     Raises:
@@ -130,11 +130,11 @@ def ranks_here() -> Ranks:
 
 
 @contextlib.contextmanager
-def joined(ranks: Ranks) -> Iterator[None]:
+def process_group(ranks: Ranks) -> Iterator[None]:
     """Holds the connection of the ranks; nothing where there is one.
 
     Args:
-        ranks: from `ranks_here`.
+        ranks: from `current_ranks`.
 
     Raises:
         RankLost: another rank is gone, or never came.
@@ -161,10 +161,10 @@ def _losses_told() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, dist.DistError) as error:
-        raise lost(error) from error
+        raise rank_lost(error) from error
 
 
-def lost(error: BaseException) -> RankLost:
+def rank_lost(error: BaseException) -> RankLost:
     """The error that says a rank is gone."""
     reason = str(error).split("\n", 1)[0].split(". ", 1)[0]
     return RankLost(

@@ -15,7 +15,7 @@ from gqn_model.train.distributed import Ranks
 _NEVER = 2**62
 
 
-class Meter:
+class TrainingMetrics:
     """Sums of figures on the device since the last line of the log; reading them is what waits."""
 
     def __init__(self, device: torch.device, core_steps: int, ranks: Ranks) -> None:
@@ -61,7 +61,7 @@ class Meter:
         bad = int(self._bad.item())
         return None if bad == _NEVER else bad
 
-    def together(self) -> None:
+    def all_reduce(self) -> None:
         """Joins what the ranks have summed; each of them calls it after the same step."""
         self._sums = self._ranks.mean(self._sums)
         self._bad = -self._ranks.most(-self._bad)

@@ -27,10 +27,10 @@ from gqn_model.checkpoint.checkpoint import (
     Checkpoint,
     Step,
     checkpoint_steps,
-    go_back,
     load_checkpoint,
-    note_best,
     read_config,
+    rewind,
+    update_best,
     write_config,
 )
 from gqn_model.config import Config
@@ -38,7 +38,7 @@ from gqn_model.data import fixed_batches, training_batches
 from gqn_model.device import choose_device, describe
 from gqn_model.loggers import check_loggers, open_loggers
 from gqn_model.model.inputs import Inputs, to_device
-from gqn_model.train.distributed import Ranks, joined, ranks_here
+from gqn_model.train.distributed import Ranks, current_ranks, process_group
 from gqn_model.train.step import check_computing
 from gqn_model.train.trainer import train
 
@@ -100,7 +100,7 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
     Raises:
         DestinationError: `out` holds a run already.
     """
-    ranks = ranks_here()
+    ranks = current_ranks()
     # A wrong name or number is told before anything is written, or any other rank waited for.
     device = choose_device(config.training.device, ranks.local)
     check_computing(config.training, ranks.count, device)
@@ -109,10 +109,10 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
         raise DestinationError(
             f"{out}: holds a run already; go on with `gqn train --resume {out}`, or give another --out"
         )
-    with joined(ranks):
+    with process_group(ranks):
         batches, config = training_batches(shards, config, rank=ranks.rank, ranks=ranks.count)
         try:
-            run = ranks.from_first(out or _free_folder(batches.scene_set, label))
+            run = ranks.broadcast(out or _free_folder(batches.scene_set, label))
             with _held(run, ranks):
                 if ranks.first:
                     facts = RunFacts(
@@ -126,7 +126,7 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
                     write_config(run, config)
                     how = {"cache": ", through the cache", "range": ", read by range", None: ""}[batches.reading]
                     where = _where(config, ranks)
-                    _say(f"run {run}: {batches.scene_set}, {batches.scenes} training scenes{how}, on {where}")
+                    _log(f"run {run}: {batches.scene_set}, {batches.scenes} training scenes{how}, on {where}")
                 _train(run, config, batches, shards, ranks=ranks, checkpoint=None)
         finally:
             batches.close()
@@ -149,11 +149,11 @@ def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None,
     fixed = sorted(set(changes) - set(CHANGEABLE))
     if fixed:
         raise OptionError(f"{', '.join(fixed)} cannot change when a run goes on; possible: {', '.join(CHANGEABLE)}")
-    ranks = ranks_here()
+    ranks = current_ranks()
     config = read_config(run).replaced(changes) if ranks.first else Config().replaced(changes)
-    with joined(ranks):
+    with process_group(ranks):
         known = (config, shards or read_facts(run).shards) if ranks.first else (config, "")
-        config, shards = ranks.from_first(known)
+        config, shards = ranks.broadcast(known)
         check_computing(config.training, ranks.count, choose_device(config.training.device, ranks.local))
         check_loggers(config.training.logger)
         with _held(run, ranks):
@@ -164,7 +164,7 @@ def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None,
                     write_config(run, config)
                     checkpoint = _where_to_go_on(run, step)
                     start = checkpoint.step if checkpoint else 0
-                    _say(f"run {run}: goes on at step {start} of {config.training.steps}, on {_where(config, ranks)}")
+                    _log(f"run {run}: goes on at step {start} of {config.training.steps}, on {_where(config, ranks)}")
                 _train(run, config, batches, shards, ranks=ranks, checkpoint=checkpoint)
             finally:
                 batches.close()
@@ -176,16 +176,16 @@ def _where_to_go_on(run: Path, step: Step) -> Checkpoint | None:
         return None  # it was ended before it had any
     checkpoint = load_checkpoint(run, step)
     if step is not None:
-        go_back(run, checkpoint.step)
-    note_best(run, checkpoint)  # in case it was ended between the two
+        rewind(run, checkpoint.step)
+    update_best(run, checkpoint)  # in case it was ended between the two
     if checkpoint.format == 1:
-        _say(f"warning: {run} is of an earlier version, whose noise was drawn otherwise: it goes on with other noise")
+        _log(f"warning: {run} is of an earlier version, whose noise was drawn otherwise: it goes on with other noise")
     return checkpoint
 
 
 def _held(run: Path, ranks: Ranks) -> AbstractContextManager[Any]:
     """The folder of the run, held against other runs by the one that writes there."""
-    return atomic.sole_writer(run) if ranks.first else contextlib.nullcontext()
+    return atomic.exclusive_writer(run) if ranks.first else contextlib.nullcontext()
 
 
 def versions() -> dict[str, str]:
@@ -246,7 +246,7 @@ def _probe(shards: str, config: Config, device: torch.device) -> Inputs | None:
     try:
         batches = fixed_batches(shards, config, split="test", context=training.context_max, batch_size=_PROBED, seed=0)
     except GQNError as error:
-        _say(f"no test scenes to measure predictions on: {error}")
+        _log(f"no test scenes to measure predictions on: {error}")
         return None
     try:
         batch = next(iter(batches), None)
@@ -268,6 +268,6 @@ def _where(config: Config, ranks: Ranks) -> str:
     return f"{ranks.count} ranks, the first on {where}" if ranks.count > 1 else where
 
 
-def _say(message: str) -> None:
+def _log(message: str) -> None:
     sys.stderr.write(message + "\n")
     sys.stderr.flush()

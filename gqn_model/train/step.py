@@ -23,12 +23,12 @@ from gqn_model.model.distributions import gaussian_floor
 from gqn_model.model.gqn import GQN, Elbo
 from gqn_model.model.inputs import Context, Inputs
 from gqn_model.model.noise import step_noise
-from gqn_model.train.cuda_graph import Captured
+from gqn_model.train.cuda_graph import CudaGraphStep
 from gqn_model.train.distributed import ALONE, Ranks
 from gqn_model.train.schedules import learning_rate_at, sigma_at
 
 # Takes (step, loss, elbo, target, floor) of each part of a batch, all on the device.
-Meter = Callable[[int, Tensor, Elbo, Tensor, float], None]
+TrainingMetrics = Callable[[int, Tensor, Elbo, Tensor, float], None]
 
 
 class _Part(NamedTuple):
@@ -60,7 +60,7 @@ class Stepper:
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
         torch.manual_seed(training.seed)  # every rank draws the same weights
-        self.model = GQN(config.model).laid_out(device)
+        self.model = GQN(config.model).to_memory_format(device)
         # In a graph the learning rate is read from the device: a number would be that of the step of the capture.
         self._rate = torch.full((), training.learning_rate, device=device) if training.cuda_graph else None
         self.optimizer = torch.optim.Adam(
@@ -82,8 +82,8 @@ class Stepper:
         if model is not None:
             self.model.load_state_dict(model)
         for parameter in self.model.parameters():
-            self.ranks.copy_from_first(parameter.data)
-        if not self.ranks.from_first(optimizer is not None and bool(optimizer["state"])):
+            self.ranks.broadcast_(parameter.data)
+        if not self.ranks.broadcast(optimizer is not None and bool(optimizer["state"])):
             return
         # What never learns (a network of one step has such weights) has no state.
         learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -104,7 +104,7 @@ class Stepper:
         for parameter in learning:
             held = self.optimizer.state[parameter]
             for name in ("step", "exp_avg", "exp_avg_sq"):
-                self.ranks.copy_from_first(held[name])
+                self.ranks.broadcast_(held[name])
 
     def optimizer_state(self) -> dict[str, Any]:
         """The optimiser's state for a checkpoint, the same in kind however steps are computed; waits for the device."""
@@ -129,9 +129,9 @@ class Stepper:
                 static_graph=training.accumulate == 1,
                 gradient_as_bucket_view=True,
             )
-        self._compute = Captured(self._learn) if training.cuda_graph else self._learn
+        self._compute = CudaGraphStep(self._learn) if training.cuda_graph else self._learn
 
-    def take(self, step: int, inputs: Inputs, meter: Meter) -> Tensor | None:
+    def take(self, step: int, inputs: Inputs, meter: TrainingMetrics) -> Tensor | None:
         """Takes one step and gives the norm of the gradient before it was limited, where it is.
 
         Args:

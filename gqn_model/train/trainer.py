@@ -37,8 +37,8 @@ from gqn_model.loggers import Logger, Record
 from gqn_model.model.distributions import psnr
 from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Inputs, to_device
-from gqn_model.train.distributed import ALONE, Agreement, Ranks, lost
-from gqn_model.train.metrics import Meter
+from gqn_model.train.distributed import ALONE, Ranks, StopFlag, rank_lost
+from gqn_model.train.metrics import TrainingMetrics
 from gqn_model.train.profiler import Profile
 from gqn_model.train.schedules import learning_rate_at, sigma_at
 from gqn_model.train.step import Stepper
@@ -85,7 +85,7 @@ def train(
         loggers: take the figures, on the first rank.
         probe: test scenes on the device, on which prior predictions are measured and drawn, on the first rank.
         checkpoint: where to go on; None: from the beginning. Only the first rank needs it.
-        ranks: this process among those of the training, which are connected (`ranks.joined`).
+        ranks: this process among those of the training, which are connected (`ranks.process_group`).
 
     Raises:
         LossNotFinite: the loss is no longer a number; the last good checkpoint stays.
@@ -101,7 +101,7 @@ def train(
     except RuntimeError as error:
         # A lost connection shows itself wherever gradients are exchanged; alone there is none to lose.
         if ranks.count > 1 and any(word in str(error) for word in _CONNECTION_WORDS):
-            raise lost(error) from error
+            raise rank_lost(error) from error
         raise
     return trainer.model
 
@@ -130,10 +130,10 @@ class _Trainer:
         self.stepper = Stepper(config, self.device, ranks)
         self.model = self.stepper.model
         self.step = 0
-        if ranks.from_first(checkpoint is not None):
+        if ranks.broadcast(checkpoint is not None):
             self._restore(checkpoint)
         self.stepper.ready()
-        self.meter = Meter(self.device, config.model.core_steps, ranks)
+        self.meter = TrainingMetrics(self.device, config.model.core_steps, ranks)
         self.prior: tuple[float, float] | None = None
         self.score: Score | None = None  # of the present step, where there is a line of it
 
@@ -151,14 +151,14 @@ class _Trainer:
         else:
             self.stepper.restore(checkpoint.model, checkpoint.optimizer)
             known = checkpoint.step, checkpoint.loader
-        self.step, place = self.ranks.from_first(known)
+        self.step, place = self.ranks.broadcast(known)
         self.batches.load_state_dict(place)
 
     def go(self, stop: Stop) -> None:
         """Takes steps until all are done."""
         training = self.config.training
         self.model.train()
-        agreement = Agreement(self.ranks)
+        agreement = StopFlag(self.ranks)
         stream = on_device(self.batches, self.device)
         self.meter.clear()
         if self.step == 0:
@@ -172,13 +172,13 @@ class _Trainer:
                 raise
         agreement.close()
 
-    def _go(self, stop: Stop, agreement: Agreement, stream: Iterator[Batch], profile: Profile) -> None:
+    def _go(self, stop: Stop, agreement: StopFlag, stream: Iterator[Batch], profile: Profile) -> None:
         training = self.config.training
         while self.step < training.steps:
             self._take_step(stream)
             profile.step()
             last = self.step == training.steps
-            stopped = agreement.of_all(stop.signal or 0)
+            stopped = agreement.all_reduce_max(stop.signal or 0)
             if _due(self.step, training.probe_every, last):
                 self._measure_prior()
             if _due(self.step, training.log_every, last):
@@ -216,7 +216,7 @@ class _Trainer:
 
     def _log(self) -> None:
         training, meter = self.config.training, self.meter
-        meter.together()
+        meter.all_reduce()
         self._check()
         if not self.ranks.first:
             meter.clear()

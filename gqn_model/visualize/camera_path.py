@@ -43,7 +43,7 @@ _CLOSELY = 0.35
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Walk:
+class CameraPath:
     """A path of cameras.
 
     Attributes:
@@ -57,7 +57,9 @@ class Walk:
     closed: bool
 
 
-def find_walk(recorded: NDArray[np.floating], fields: tuple[str, ...] = CAMERA_FIELDS, frames: int = 0) -> Walk:
+def find_camera_path(
+    recorded: NDArray[np.floating], fields: tuple[str, ...] = CAMERA_FIELDS, frames: int = 0
+) -> CameraPath:
     """A walk through a scene.
 
     Args:
@@ -77,7 +79,7 @@ def find_walk(recorded: NDArray[np.floating], fields: tuple[str, ...] = CAMERA_F
     point = point_seen(cameras)
     if point is not None:
         bearings, closed = _bearings(cameras, point, frames or _ON_ORBIT)
-        return Walk(kind="orbit", cameras=_orbit(cameras, point, bearings), closed=closed)
+        return CameraPath(kind="orbit", cameras=_orbit(cameras, point, bearings), closed=closed)
     apart = _apart(cameras)
     if not apart.any():
         raise OptionError("all cameras of the scene stand at one place and look one way: there is no walk between them")
@@ -85,11 +87,11 @@ def find_walk(recorded: NDArray[np.floating], fields: tuple[str, ...] = CAMERA_F
     steps = apart[np.arange(views - 1), np.arange(1, views)]
     if views > 2 and steps.mean() < _CLOSELY * apart.sum() / (views * (views - 1)):
         path = _smooth(cameras, steps, frames or min(views, _MOST), closed=False)
-        return Walk(kind="record", cameras=path, closed=False)
+        return CameraPath(kind="record", cameras=path, closed=False)
     order = _round_trip(apart)
     lengths = apart[order, np.roll(order, -1)]
     path = _smooth(cameras[order], lengths, frames or min(_BETWEEN * views, _MOST), closed=True)
-    return Walk(kind="tour", cameras=path, closed=True)
+    return CameraPath(kind="tour", cameras=path, closed=True)
 
 
 def directions(cameras: Cameras) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gqn_data.errors import RunMismatch
-from gqn_data.inspect.contact_sheet import picture_kind, write_picture
+from gqn_data.io.pictures import picture_kind, write_picture
 from gqn_data.progress import bar
 from gqn_data.sampling.views import check_context, choose_views
 from gqn_data.schema.cameras import poses_of
@@ -25,7 +25,7 @@ from gqn_model.evaluate.run_evaluation import question_noise
 from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Context, pixels, to_device
 from gqn_model.train.trainer import load_network
-from gqn_model.visualize.camera_path import Walk, find_walk
+from gqn_model.visualize.camera_path import CameraPath, find_camera_path
 from gqn_model.visualize.prediction_grid import prediction_picture
 from gqn_model.visualize.video import check_animation, write_animation
 from gqn_model.visualize.walk_frames import Scenery, walk_pictures
@@ -100,10 +100,10 @@ def write_walk(
     seed: int = 0,
     step: Step = None,
     device: str = "auto",
-) -> Walk:
+) -> CameraPath:
     """Writes a walk around a scene as a moving picture, and gives the path.
 
-    The path comes from the scene's own cameras (`walks.find_walk`). At every frame of it the network is asked with the
+    The path comes from the scene's own cameras (`find_camera_path`). At every frame of it the network is asked with the
     same context views and the same noise, so that what changes is the camera alone and the picture does not flicker.
 
     Args:
@@ -130,7 +130,7 @@ def write_walk(
     check_order(asked, shards, checkpoint.pose_order)
     asked.close()
     views, cameras, fields = _whole_scene(shards, checkpoint.config, split, scene)
-    walk = find_walk(cameras, fields, frames)
+    walk = find_camera_path(cameras, fields, frames)
     low, _ = check_context((context or min(checkpoint.config.training.context_max, len(views) - 1),) * 2, len(views))
     _, *chosen = choose_views(np.array([scene]), views=len(views), context=(low, low), seed=seed, epoch=0).views[0]
     given = Context(

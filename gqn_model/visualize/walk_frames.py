@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from gqn_model.visualize.camera_path import Cameras, Walk, directions
+from gqn_model.visualize.camera_path import CameraPath, Cameras, directions
 
 _SIDE = 192  # pixels of a prediction's side in the picture, about
 _SMALL = 58  # and of a context view's: three of them are as tall
@@ -43,7 +43,7 @@ class Scenery:
     frames: NDArray[np.uint8]
 
 
-def walk_pictures(walk: Walk, scenery: Scenery, panels: dict[str, NDArray[np.uint8]]) -> Iterator[Image.Image]:
+def walk_pictures(walk: CameraPath, scenery: Scenery, panels: dict[str, NDArray[np.uint8]]) -> Iterator[Image.Image]:
     """One picture a frame of the walk: context views at the left, predictions, the map at the right.
 
     Args:
@@ -96,7 +96,7 @@ def strip(pictures: Sequence[Image.Image], count: int = 6) -> Image.Image:
 class _Map:
     """The scene from above, x to the right and y upwards: cameras as dots with a line along which they look."""
 
-    def __init__(self, walk: Walk, scenery: Scenery, side: int) -> None:
+    def __init__(self, walk: CameraPath, scenery: Scenery, side: int) -> None:
         everything = np.concatenate([scenery.recorded, walk.cameras])[:, :2]
         low, high = everything.min(0), everything.max(0)
         self._middle = (low + high) / 2

@@ -27,7 +27,7 @@ from gqn_data.convert.plan import Options
 from gqn_data.dataset import Dataset
 from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError, ShardChecksumError
 from gqn_data.formats import FORMATS
-from gqn_data.formats.contract import ShardPlace
+from gqn_data.formats.contract import ShardLocation
 from gqn_data.io.ranged import RangedFile, npy_rows
 from gqn_data.schema import jpeg
 from gqn_data.schema.catalog import SCENE_SETS
@@ -244,7 +244,7 @@ def origin(data):
 
 def place_of(name, encoding="jpeg", scenes=2):
     frames = FramesRow(encoding=encoding, views=VIEWS, height=SIZE, width=SIZE)
-    return ShardPlace(
+    return ShardLocation(
         folder=folder() / f"{name}-{encoding}",
         split="train",
         number=0,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from made_scenes import SET, make_raw_folder, tree
 
-from gqn_data.io.paths import StorePath, place
+from gqn_data.io.paths import StorePath, parse_path
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from gqn_data.convert import convert
 from gqn_data.errors import GQNError
 from gqn_data.convert.index import index_raw_folder
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.convert.plan import Options
 from gqn_data.render.request import Request
 from gqn_data.render.write import render_scene_set
@@ -32,7 +32,7 @@ from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.convert.scene_writer import SceneWriter
 from gqn_data.sources.raw_folder import open_raw_folder
 from gqn_data.dataset import open_dataset
-SOURCE, TARGET, WORKERS = place(sys.argv[1]), place(sys.argv[2]), int(sys.argv[3])
+SOURCE, TARGET, WORKERS = parse_path(sys.argv[1]), parse_path(sys.argv[2]), int(sys.argv[3])
 ROW = SCENE_SETS["%s"]
 def options(*formats):
     return Options(formats=formats, shard_bytes=3000, workers=WORKERS)
@@ -103,7 +103,7 @@ class Bench:
     """
 
     def __init__(self, job, source, folder, bucket):
-        self.job, self.source, self.folder, self.bucket = JOBS[job], source, folder, place(bucket)
+        self.job, self.source, self.folder, self.bucket = JOBS[job], source, folder, parse_path(bucket)
         self.given = source
         if self.job.reads == "store":
             self.given = self.bucket / "source" / SET

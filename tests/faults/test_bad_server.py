@@ -14,14 +14,14 @@ from made_scenes import SET, make_raw_folder, tree
 from gqn_data.convert import convert
 from gqn_data.convert.plan import Options
 from gqn_data.download import download
-from gqn_data.download.retry import Patience
+from gqn_data.download.retry import RetryPolicy
 from gqn_data.errors import GQNError
 from gqn_data.io import paths
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.schema.catalog import SCENE_SETS
 
 ROW = SCENE_SETS[SET]
-QUICK = Patience(tries=3, anew=2, sleep=lambda _: None)
+QUICK = RetryPolicy(tries=3, anew=2, sleep=lambda _: None)
 FILES = (1, 2, 3)
 
 # By kind: a fault for a file of about so many bytes.
@@ -58,7 +58,7 @@ def download_it(server, root):
 
 
 def convert_it(server, root):
-    source = place(f"{server.url}/webdataset/{SET}")
+    source = parse_path(f"{server.url}/webdataset/{SET}")
     convert(source, ROW, root, Options(formats=("zarr",), shard_bytes=20_000, workers=1))
 
 

@@ -15,7 +15,7 @@ from small_disks import PAGE, CountedDisk, MountedDisk, small_disk
 
 from gqn_data.cache.shard_cache import ShardCache
 from gqn_data.convert import convert
-from gqn_data.convert.from_bucket import convert_arriving
+from gqn_data.convert.from_bucket import convert_from_bucket
 from gqn_data.convert.from_renderer import render_containers
 from gqn_data.convert.index import index_raw_folder
 from gqn_data.convert.plan import Options
@@ -25,7 +25,7 @@ from gqn_data.download import download
 from gqn_data.download.bucket import Bucket
 from gqn_data.errors import NoSpace
 from gqn_data.io import atomic
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.render.request import Request
 from gqn_data.render.write import render_scene_set
 from gqn_data.schema.catalog import SCENE_SETS
@@ -48,7 +48,7 @@ class Work:
     def __init__(self, folder, url, store):
         self.raw, self.url = folder / SET, url
         make_raw_folder(self.raw, train=(12, 12, 6), test=(4,))
-        self.remote = convert(self.raw, ROW, place(store), self.options("webdataset"))[0].folder
+        self.remote = convert(self.raw, ROW, parse_path(store), self.options("webdataset"))[0].folder
 
     @staticmethod
     def options(*formats, frames=None, workers=1):
@@ -74,7 +74,7 @@ class Work:
 
     def straight_from_the_bucket(self, root):
         with Bucket(ROW, self.url) as bucket:
-            convert_arriving(bucket, root, self.options("zarr"), files=(1, 2, 3), whole_set=False)
+            convert_from_bucket(bucket, root, self.options("zarr"), files=(1, 2, 3), whole_set=False)
 
     def own_scenes(self, root):
         with SceneWriter(root / "mine", scenes_per_shard=7) as writer:
@@ -147,7 +147,7 @@ def test_a_full_disk_is_told_and_the_work_is_ended_when_there_is_room(name, work
             try:
                 with monkeypatch.context() as patch:
                     if full % 2 == 0:  # else it would not begin
-                        patch.setattr(atomic, "need_room", lambda *_: None)
+                        patch.setattr(atomic, "check_free_space", lambda *_: None)
                     do(work, root)
             except NoSpace as error:
                 said = str(error)

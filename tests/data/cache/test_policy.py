@@ -30,7 +30,7 @@ from gqn_data.cache.prefetch import WindowFetcher
 from gqn_data.cache.shard_cache import ShardCache
 from gqn_data.errors import OptionError, ShardChecksumError, UnknownName
 from gqn_data.io.atomic import sha256_of
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.loader import Batch, SceneLoader
 from gqn_data.sampling.permutation import Windows
 from gqn_data.schema.manifest import read_manifest
@@ -78,7 +78,7 @@ def buckets(folders: dict[str, Path], s3_address: str) -> Iterator[dict[str, str
         for container, folder in folders.items():
             for path in folder.rglob("*"):
                 if path.is_file():
-                    (place(bucket) / container / path.relative_to(folder).as_posix()).put(path.read_bytes())
+                    (parse_path(bucket) / container / path.relative_to(folder).as_posix()).put(path.read_bytes())
         yield {container: f"{bucket}/{container}" for container in folders}
 
 
@@ -642,7 +642,7 @@ def test_fetching_ahead_goes_on_after_a_fault(folders: dict[str, Path], server: 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prefetch, "_FAULT", 0.05)
-        with WindowFetcher(cache, place(_url(server, folder)), shards, windows, 1) as fetcher:  # type: ignore[arg-type]
+        with WindowFetcher(cache, parse_path(_url(server, folder)), shards, windows, 1) as fetcher:  # type: ignore[arg-type]
             fetcher.need(prefetch.Position(0, 0), prefetch.Position(0, 3))
             wanted = {row.sha256 for shard in shards for row in shard.files}
             wait_until(lambda: {entry.path.name for entry in cache.copies.entries()} == wanted)

@@ -19,7 +19,7 @@ from gqn_data.cache import directory
 from gqn_data.cache.shard_cache import ShardCache, default_folder, open_cache
 from gqn_data.errors import FetchStopped, NoSpace, OptionError, ShardChecksumError
 from gqn_data.io.atomic import sha256_of
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.io.ranged import RangedFile
 from gqn_data.schema.manifest import FileRow
 
@@ -188,7 +188,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(cache, remote, monkeypatch):
 def test_over_http_cut_and_flipped_bodies_end_in_the_right_bytes(cache, tmp_path):
     _, row = made_file(tmp_path / "served", "a", 9000)
     with FaultServer(tmp_path / "served") as server:
-        remote_file = place(f"{server.url}/a")
+        remote_file = parse_path(f"{server.url}/a")
         server.next(Fault(flip=7), path="a")
         server.next(Fault(cut=100), path="a")
         path = cache.get(remote_file, row)
@@ -394,13 +394,13 @@ def test_what_a_killed_process_left_does_not_take_room_for_good(cache, remote):
 def test_a_copy_that_another_process_finished_meanwhile_is_not_fetched_again(cache, remote, monkeypatch):
     source, row = made_file(remote, "a", 3000)
     path = cache.get(source, row)
-    use, looks = directory.Copies.use, []
+    use, looks = directory.CacheDirectory.use, []
 
     def late(self, path, size):
         looks.append(path)
         return len(looks) > 1 and use(self, path, size)
 
-    monkeypatch.setattr(directory.Copies, "use", late)
+    monkeypatch.setattr(directory.CacheDirectory, "use", late)
     assert cache.get(source, row) == path
     assert source.fetches == 1
     assert all_files(cache) == {row.sha256}

@@ -17,20 +17,20 @@ from made_scenes import SET, make_raw_folder, source_name, tree
 
 from gqn_data.cli import main as gqn_data
 from gqn_data.convert import convert
-from gqn_data.convert.from_bucket import convert_arriving
+from gqn_data.convert.from_bucket import convert_from_bucket
 from gqn_data.convert.plan import Options
 from gqn_data.download.bucket import Bucket
-from gqn_data.download.retry import Patience
+from gqn_data.download.retry import RetryPolicy
 from gqn_data.errors import FetchError, OriginError, RemoteDamaged, RemoteMissing
 from gqn_data.inspect.verify import verify
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.schema.manifest import read_manifest
 from gqn_data.schema.origin import read_origin
 
 ROW = SCENE_SETS[SET]
 FORMATS = ("zarr", "numpy", "webdataset")
-HASTY = Patience(tries=3, anew=2, sleep=lambda _: None)
+HASTY = RetryPolicy(tries=3, anew=2, sleep=lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def arrive(server, root, chosen=None, *, bucket=Bucket, **settings):
     # By number, so that not each of the set's thousand files is asked for.
     settings = {"files": tuple(range(1, 9)), "whole_set": False, **settings}
     with bucket(ROW, server.url, patience=HASTY) as remote:
-        return convert_arriving(remote, root, chosen or options(), **settings)
+        return convert_from_bucket(remote, root, chosen or options(), **settings)
 
 
 def expected(mirror, root, chosen=None):
@@ -207,7 +207,7 @@ def test_a_file_that_is_not_there_is_told_before_anything_is_fetched(server, tmp
 
 def test_a_server_that_does_not_answer_is_an_error(tmp_path):
     with Bucket(ROW, "http://127.0.0.1:9", patience=HASTY) as bucket, pytest.raises(FetchError, match=r"127\.0\.0\.1"):
-        convert_arriving(bucket, tmp_path, options())
+        convert_from_bucket(bucket, tmp_path, options())
 
 
 def test_a_whole_dataset_is_not_fetched_again(server, tmp_path):
@@ -257,9 +257,9 @@ def test_a_conversion_with_other_options_removes_what_the_first_left(mirror, ser
 
 def test_source_files_in_a_store_are_converted_like_those_of_a_folder(mirror, s3, tmp_path):
     for name, data in tree(mirror / SET).items():
-        (place(s3) / "raw" / SET / name).put(data)
+        (parse_path(s3) / "raw" / SET / name).put(data)
     # a folder of one's own: what is there is all that is wanted, though files are missing from the middle
-    (place(s3) / "raw" / SET / "train" / source_name("train", 3)).unlink()
+    (parse_path(s3) / "raw" / SET / "train" / source_name("train", 3)).unlink()
     run = CliRunner().invoke(
         gqn_data, ["convert", f"{s3}/raw/{SET}", "--out", str(tmp_path / "there"), "--json", "--workers", "1"]
     )
@@ -294,7 +294,7 @@ def test_from_nothing_to_a_verified_dataset_in_a_store_by_the_command(mirror, se
     gqn_data(*words)
     assert "nothing to do" in gqn_data(*words).stderr
     assert "all good" in gqn_data("verify", f"{s3}/numpy/{SET}", "--deep").stdout
-    there = {name: (place(s3) / name).read_bytes() for name, _ in place(s3).files()}
+    there = {name: (parse_path(s3) / name).read_bytes() for name, _ in parse_path(s3).files()}
     assert there == expected(mirror, tmp_path / "here", Options(formats=("numpy",), workers=1))
 
 

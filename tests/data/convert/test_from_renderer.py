@@ -15,7 +15,7 @@ from gqn_data.dataset import open_dataset
 from gqn_data.errors import DestinationError, OptionError
 from gqn_data.executors.job_array import Part
 from gqn_data.inspect.verify import verify
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.render.request import Request
 from gqn_data.render.write import render_scene_set
 from gqn_data.schema.catalog import SCENE_SETS
@@ -112,9 +112,9 @@ def test_two_workers_write_the_bytes_of_one(tmp_path):
 
 
 def test_a_store_holds_the_bytes_of_a_disk(tmp_path, s3):
-    render_containers(request(), place(s3), options())
+    render_containers(request(), parse_path(s3), options())
     render_containers(request(), tmp_path, options())
-    there = {name: (place(s3) / name).read_bytes() for name, _ in place(s3).files()}
+    there = {name: (parse_path(s3) / name).read_bytes() for name, _ in parse_path(s3).files()}
     assert there == tree(tmp_path)
 
 

@@ -16,7 +16,7 @@ from gqn_data.dataset import open_dataset
 from gqn_data.errors import CorruptRecord, DestinationError, SourceMissing, WorkerLost
 from gqn_data.executors.pool import map_in_order, pool
 from gqn_data.inspect.info import describe
-from gqn_data.io.atomic import sole_writer
+from gqn_data.io.atomic import exclusive_writer
 from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.schema.manifest import read_manifest
 from gqn_data.sources.raw_folder import open_raw_folder
@@ -143,7 +143,7 @@ def test_a_split_that_is_not_there_is_refused(raw):
 
 
 def test_two_runs_at_once_are_refused(raw):
-    with sole_writer(raw), pytest.raises(DestinationError, match="another run"):
+    with exclusive_writer(raw), pytest.raises(DestinationError, match="another run"):
         index(raw)
 
 

@@ -23,7 +23,7 @@ from gqn_data.convert import convert
 from gqn_data.convert.index import index_raw_folder
 from gqn_data.convert.mirror import open_mirror
 from gqn_data.convert.plan import Options
-from gqn_data.convert.resolve_source import find_supply
+from gqn_data.convert.resolve_source import locate_source
 from gqn_data.convert.run import convert_part, plan_only
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import ArrayFileError, OptionError, ShardChecksumError, SourceMissing
@@ -31,7 +31,7 @@ from gqn_data.executors.job_array import Part
 from gqn_data.formats import WRITABLE
 from gqn_data.inspect.verify import verify
 from gqn_data.io.atomic import sha256_of
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.sources import gzip_index
 from gqn_data.sources.gzip_index import GzippedFile, check_gzip, write_seek_points
@@ -174,8 +174,8 @@ def test_the_commands_know_it(mirror, tmp_path):
 
 def test_a_mirror_in_the_data_root_is_not_fetched_anew(tmp_path):
     folder = make_mirror(tmp_path / "raw" / SET)
-    assert find_supply("sm5", tmp_path, tmp_path, None).bucket is None
-    assert find_supply(str(folder), tmp_path, tmp_path, None).bucket is None
+    assert locate_source("sm5", tmp_path, tmp_path, None).bucket is None
+    assert locate_source(str(folder), tmp_path, tmp_path, None).bucket is None
 
 
 def test_a_folder_of_another_name_is_told_its_set(tmp_path):
@@ -200,25 +200,25 @@ def test_an_unpacked_array_is_preferred(tmp_path):
 
 
 def test_plain_arrays_are_read_from_a_store_and_gzipped_ones_from_a_disk(mirror, s3, tmp_path):
-    there = place(s3) / SET
+    there = parse_path(s3) / SET
     for path in mirror.iterdir():
         (there / path.name).put(path.read_bytes())
     if any(path.suffix == ".gz" for path in mirror.iterdir()):
         with pytest.raises(ArrayFileError, match="copy the folder to"):
             run(there, tmp_path)
         return
-    assert find_supply(str(there), tmp_path, tmp_path, None).bucket is None
+    assert locate_source(str(there), tmp_path, tmp_path, None).bucket is None
     assert tree(run(there, tmp_path / "a")[0].folder) == tree(run(mirror, tmp_path / "b")[0].folder)
     assert verify(there, ROW, deep=True, workers=1).faults == ()
 
 
 def test_gzipped_arrays_are_not_converted_into_a_store(mirror, s3):
     if not open_mirror(mirror, ROW).gzipped:
-        run(mirror, place(s3))
-        same(place(s3) / "numpy" / SET)
+        run(mirror, parse_path(s3))
+        same(parse_path(s3) / "numpy" / SET)
         return
     with pytest.raises(OptionError, match=r"converted to a disk.*--out"):
-        run(mirror, place(s3))
+        run(mirror, parse_path(s3))
 
 
 # What is refused.

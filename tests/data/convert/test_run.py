@@ -459,7 +459,7 @@ def test_a_damaged_manifest_is_not_replaced_unasked(shared_raw, tmp_path):
 
 def test_a_second_run_at_the_same_time_is_refused(shared_raw, tmp_path):
     with (
-        atomic.sole_writer(tmp_path / ".work" / SET),
+        atomic.exclusive_writer(tmp_path / ".work" / SET),
         pytest.raises(DestinationError, match="another run is writing there"),
     ):
         run(shared_raw, tmp_path)

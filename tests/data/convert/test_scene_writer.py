@@ -27,7 +27,7 @@ from gqn_data.formats import FORMATS, WRITABLE
 from gqn_data.formats.zarr_jpeg_codec import JpegCodec
 from gqn_data.inspect.verify import verify
 from gqn_data.io import atomic
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.schema.manifest import read_manifest
 from gqn_data.sources.raw_folder import locate
@@ -517,7 +517,7 @@ def objects(folder):
 
 def test_a_store_gets_the_same_bytes_as_a_disk(s3, tmp_path):
     whole = tree(write(tmp_path / "mine", test=(1000,)))
-    assert objects(place(write(f"{s3}/sets/mine", test=(1000,)))) == whole
+    assert objects(parse_path(write(f"{s3}/sets/mine", test=(1000,)))) == whole
     assert faults_of(f"{s3}/sets/mine") == ()
 
 
@@ -525,17 +525,17 @@ def test_an_error_in_the_block_leaves_nothing_in_a_store(s3):
     for at in (0, 2, 7):
         with pytest.raises(KeyboardInterrupt):
             write(f"{s3}/mine", broken_off(at, KeyboardInterrupt))
-        assert objects(place(s3)) == {}
+        assert objects(parse_path(s3)) == {}
 
 
 def test_a_dataset_in_a_store_stays_unless_it_may_be_replaced(s3, tmp_path):
     write(f"{s3}/mine")
-    before = objects(place(s3))
+    before = objects(parse_path(s3))
     with pytest.raises(DestinationError, match="overwrite=True"):
         write(f"{s3}/mine", range(2))
-    assert objects(place(s3)) == before
+    assert objects(parse_path(s3)) == before
     write(f"{s3}/mine", range(2), overwrite=True)
-    assert objects(place(s3) / "mine") == tree(write(tmp_path / "mine", range(2)))
+    assert objects(parse_path(s3) / "mine") == tree(write(tmp_path / "mine", range(2)))
 
 
 # From there on.

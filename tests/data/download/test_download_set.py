@@ -25,7 +25,7 @@ from gqn_data.convert.plan import Options
 from gqn_data.download import download
 from gqn_data.download import download_set as module
 from gqn_data.download.bucket import Bucket, BucketFile, file_numbers, format_files, missing, parse_files
-from gqn_data.download.retry import Patience
+from gqn_data.download.retry import RetryPolicy
 from gqn_data.errors import (
     DestinationError,
     FetchError,
@@ -34,7 +34,7 @@ from gqn_data.errors import (
     OriginError,
     RemoteMissing,
 )
-from gqn_data.io.atomic import sole_writer
+from gqn_data.io.atomic import exclusive_writer
 from gqn_data.schema.catalog import SCENE_SETS, SceneSet, SplitFacts
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,7 +47,7 @@ SMALL = replace(
 )
 DEEPMINDS = {"kind": "deepmind", "details": {"bucket": "gs://gqn-dataset"}}
 RENDERED = {"kind": "rendered", "details": {"seed": 5, "frame_size": 16, "views": 3}}
-QUICK = Patience(sleep=lambda _: None)
+QUICK = RetryPolicy(sleep=lambda _: None)
 
 
 def make_mirror(folder, *, train=(3,) * 6, test=(3, 3), origin=DEEPMINDS):
@@ -285,7 +285,7 @@ def test_files_that_are_refused_are_told_and_the_others_fetched(mirror, server, 
     server.always(Fault(status=403, only_get=True), path=f"{SET}/train/2-of-6.tfrecord")
     said = []
     with pytest.raises(FetchError, match=r"1 of 8 files .*train/2-of-6.tfrecord: the server answers 403 Forbidden"):
-        get(say=said.append)
+        get(log=said.append)
     assert len(source_files(raw(root))) == 7
     assert any("403" in line for line in said)
 
@@ -423,7 +423,7 @@ def test_the_environment_may_name_the_mirror(mirror, server, root, monkeypatch):
 def test_a_damaged_record_is_fetched_again(mirror, server, get, root):
     server.next(Fault(flip=100), path=f"{SET}/train/3-of-6.tfrecord")
     said = []
-    get(say=said.append)
+    get(log=said.append)
     assert source_files(raw(root)) == served(mirror)
     assert any("3-of-6.tfrecord: record 0 at byte 0: checksum of the payload" in line for line in said)
 
@@ -466,7 +466,7 @@ def test_damage_inside_is_found_by_a_recheck_alone(mirror, get, root):
     path.write_bytes(data)
     assert get().fetched == ()
     said = []
-    found = get(recheck=True, say=said.append)
+    found = get(recheck=True, log=said.append)
     assert (found.fetched, found.kept) == (("train/4-of-6.tfrecord",), 7)
     assert source_files(raw(root)) == served(mirror)
     assert any(f"{path}: damaged, and fetched again: {path}: record 0 at byte 0" in line for line in said)
@@ -522,7 +522,7 @@ def test_a_server_that_goes_away_ends_the_run_and_the_next_goes_on(mirror, serve
     name = "train/2-of-6.tfrecord"
     server.next(Fault(cut=1000), *[Fault(cut=0)] * 20, path=f"{SET}/{name}")
     with pytest.raises(FetchError, match="run the same command again to go on"):
-        get(workers=1, patience=Patience(tries=3, sleep=lambda _: None))
+        get(workers=1, patience=RetryPolicy(tries=3, sleep=lambda _: None))
     assert set(source_files(raw(root))) == {"train/1-of-6.tfrecord"}
     assert (raw(root) / f"{name}.part").stat().st_size == 1000
     server.forget()
@@ -543,25 +543,25 @@ def test_a_part_beside_a_whole_file_goes(get, root):
 
 def test_room_is_asked_for_before_the_first_byte(mirror, server, get, root, monkeypatch):
     size = sum(map(len, served(mirror).values()))
-    usage = module.storage.shutil.disk_usage
-    monkeypatch.setattr(module.storage.shutil, "disk_usage", lambda path: usage(path)._replace(free=size - 1))
+    usage = module.atomic.shutil.disk_usage
+    monkeypatch.setattr(module.atomic.shutil, "disk_usage", lambda path: usage(path)._replace(free=size - 1))
     with pytest.raises(NoSpace):
         get()
     assert not any(asked.path.endswith("tfrecord") for asked in server.gets())
     assert tree(root) == {}
-    monkeypatch.setattr(module.storage.shutil, "disk_usage", lambda path: usage(path)._replace(free=size))
+    monkeypatch.setattr(module.atomic.shutil, "disk_usage", lambda path: usage(path)._replace(free=size))
     get()
 
 
 def test_two_runs_at_once_are_refused(server, get, root):
-    with sole_writer(raw(root)), pytest.raises(DestinationError, match="another run"):
+    with exclusive_writer(raw(root)), pytest.raises(DestinationError, match="another run"):
         get()
 
 
 def test_what_is_about_to_be_done_is_said_before(mirror, server, get):
     get(split="test", files=(1,))
     said = []
-    get(say=said.append)
+    get(log=said.append)
     (line,) = said
     assert line.startswith(f"{SET}: 7 files to fetch from {server.url}, ")
     assert line.endswith("; 1 are there")
@@ -572,7 +572,7 @@ def test_numbers_that_cannot_be_are_refused(get):
         with pytest.raises(OptionError):
             get(**options)
     with pytest.raises(OptionError, match="to a disk"):
-        download(SMALL, module.storage.data_root("s3://bucket"))
+        download(SMALL, module.atomic.data_root("s3://bucket"))
 
 
 # The command.

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gqn_data.download import partial_file
-from gqn_data.download.fetch import Patience, RemoteFile, fetch_file
+from gqn_data.download.fetch import RemoteFile, RetryPolicy, fetch_file
 from gqn_data.download.http_remote import HTTPRemote
-from gqn_data.download.partial_file import PartFile
+from gqn_data.download.partial_file import PartialFile
 from gqn_data.download.remote import ask
 from gqn_data.errors import (
     CorruptRecord,
@@ -44,7 +44,7 @@ class Waits(list):
     """A patience that waits not at all, and what it would have waited."""
 
     def patience(self, **options):
-        return Patience(sleep=self.append, **options)
+        return RetryPolicy(sleep=self.append, **options)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def left(target):
 def leave_part(server, target, size, data=DATA, **note):
     """What a killed run leaves of a file of the server's: so many bytes, and the note of what they are part of."""
     with HTTPRemote(server.url) as remote:
-        part = PartFile(target, remote.url(NAME))
+        part = PartialFile(target, remote.url(NAME))
         part.take_up(replace(remote.ask(NAME), **note))
         part.write(data[:size])
         part.end()
@@ -278,7 +278,7 @@ def test_waits_double_and_differ_by_chance(server, get, waits):
     server.next(*[Fault(status=500)] * 7)
     get(patience=waits.patience(first_wait=1, most_wait=20, chance=lambda: 0.0))
     assert waits == [1, 2, 4, 8, 16, 20, 20]
-    assert Patience(chance=lambda: 1.0).wait(1, None) == 0.5
+    assert RetryPolicy(chance=lambda: 1.0).wait(1, None) == 0.5
 
 
 @pytest.mark.parametrize(("told", "expected"), [("7", 7), ("100000", 50), ("0", 1), ("soon", 1), ("-5", 1), (None, 1)])
@@ -299,7 +299,7 @@ def test_a_server_may_ask_for_time_by_a_date(server, get, waits):
 def test_each_fault_that_is_passed_over_is_told(server, get):
     server.next(Fault(status=503), Fault(cut=1000))
     said = []
-    get(tell=said.append, patience=Patience(sleep=lambda _: None, chance=lambda: 0.0))
+    get(tell=said.append, patience=RetryPolicy(sleep=lambda _: None, chance=lambda: 0.0))
     assert said == [
         f"{server.url}/{NAME}: the server answers 503 Service Unavailable; trying again in 1 s",
         f"{server.url}/{NAME}: the connection ended at byte 1000 of 300000; trying again in 1 s",
@@ -730,7 +730,7 @@ def test_a_wait_ends_when_told_to_stop(server, target):
     server.always(Fault(status=503))
     begun = time.monotonic()
     with HTTPRemote(server.url) as remote, pytest.raises(FetchStopped):
-        fetch_file(remote, NAME, target, stop=stop, tell=lambda _: stop.set(), patience=Patience(first_wait=1000))
+        fetch_file(remote, NAME, target, stop=stop, tell=lambda _: stop.set(), patience=RetryPolicy(first_wait=1000))
     assert time.monotonic() - begun < 100
 
 
@@ -738,7 +738,7 @@ def test_a_wait_ends_when_told_to_stop(server, target):
 
 
 def test_a_full_disk_is_told_and_the_part_is_kept(server, get, target, monkeypatch):
-    write, room = PartFile.write, [150_000]
+    write, room = PartialFile.write, [150_000]
 
     def full(part, block):
         """As the system does: what fits is written, then an error comes."""
@@ -747,7 +747,7 @@ def test_a_full_disk_is_told_and_the_part_is_kept(server, get, target, monkeypat
             raise OSError(28, "No space left on device")
         room[0] -= len(block)
 
-    monkeypatch.setattr(PartFile, "write", full)
+    monkeypatch.setattr(PartialFile, "write", full)
     with pytest.raises(NoSpace, match=r"one\.bin\.part: the disk is full after 150000 bytes; they are kept"):
         get()
     assert left(target) == ["one.bin.part", "one.bin.part.json"]
@@ -830,7 +830,7 @@ def test_any_faults_in_any_order_end_in_the_right_bytes(faults, tags, heads, mix
     server.forget()
     server.next(*faults)
     target = tmp_path_factory.mktemp("any") / "file"
-    patience = Patience(tries=30, anew=30, sleep=lambda _: None)
+    patience = RetryPolicy(tries=30, anew=30, sleep=lambda _: None)
     with HTTPRemote(server.url) as remote:
         for _ in range(len(faults) + 1):  # a HEAD may be answered in a way that is final; the next run has fewer faults
             try:

@@ -28,11 +28,11 @@ from gqn_data.convert.shard_task import write_shard
 from gqn_data.errors import ClusterError, CorruptRecord, DestinationError, GQNError, OptionError, WorkerLost
 from gqn_data.executors import dask
 from gqn_data.executors import pool as executor_pool
-from gqn_data.executors.pool import Call, Cluster, LentExecutor, map_in_order, pool, run_call
+from gqn_data.executors.pool import BorrowedExecutor, Call, Cluster, map_in_order, pool, run_call
 from gqn_data.formats import WRITABLE
 from gqn_data.inspect.verify import verify
 from gqn_data.io import atomic
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.render.write import render_scene_set
 from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.schema.manifest import read_manifest
@@ -72,7 +72,7 @@ def without_memos(folder):
     return {name: data for name, data in tree(folder).items() if not name.endswith(".npy.json")}
 
 
-def names_in(folder):
+def list_names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -154,7 +154,7 @@ def test_a_cluster_writes_to_an_object_store(s3, s3_address, shared_raw, tmp_pat
         found = said_by("verify", f"{s3}/out/zarr/{SET}", "--deep", "--scheduler", processes.address)
     assert "27 frames decoded: all good" in found
     here = made_by_processes(shared_raw, tmp_path / "here", formats=("zarr",), shard_bytes=256 << 20)
-    out = place(f"{s3}/out")
+    out = parse_path(f"{s3}/out")
     assert {name: (out / name).read_bytes() for name, _ in out.files()} == here
 
 
@@ -530,7 +530,7 @@ def test_a_cluster_that_grows_is_given_more():
 
 @pytest.mark.parametrize(("executor", "ahead"), [(ThreadPoolExecutor(40), 80), (Executor(), 64)])
 def test_executors_are_given_twice_what_they_run_at_once(executor, ahead):
-    assert LentExecutor(executor).ahead == ahead
+    assert BorrowedExecutor(executor).ahead == ahead
 
 
 # Two attempts at one shard.
@@ -551,19 +551,19 @@ def test_two_attempts_at_one_file_do_not_meet(tmp_path):
     with ThreadPoolExecutor(2) as threads:
         found = [future.result() for future in [threads.submit(attempt), threads.submit(attempt)]]
     assert found == [b"".join(bytes([part]) * 1000 for part in range(3))] * 2
-    assert names_in(tmp_path) == ["shard"]
+    assert list_names(tmp_path) == ["shard"]
 
 
 def test_what_a_killed_attempt_leaves_is_found(tmp_path):
     with atomic.own_temporaries():
         held = atomic.writing(tmp_path / "shard")
         held.__enter__().write(b"half")
-        assert len(names_in(tmp_path)) == 1
+        assert len(list_names(tmp_path)) == 1
         atomic.remove_temporaries(tmp_path)
-        assert names_in(tmp_path) == []
+        assert list_names(tmp_path) == []
         with pytest.raises(FileNotFoundError):  # its file is gone, so it is no more than a failure
             held.__exit__(None, None, None)
-    assert names_in(tmp_path) == []
+    assert list_names(tmp_path) == []
 
 
 class Stopped(Executor):

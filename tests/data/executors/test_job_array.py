@@ -22,10 +22,10 @@ from gqn_data.convert.plan import Options
 from gqn_data.convert.run import convert_part
 from gqn_data.errors import DestinationError, OptionError
 from gqn_data.executors import job_array
-from gqn_data.executors.job_array import Part, need_no_part, taking_part
+from gqn_data.executors.job_array import Part, check_no_parts_running, hold_part
 from gqn_data.inspect.verify import verify
 from gqn_data.io import atomic
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.render.write import render_scene_set
 from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.schema.manifest import read_manifest
@@ -233,7 +233,7 @@ def test_a_part_leaves_the_temporary_files_of_others_alone(shared_raw, tmp_path)
 @pytest.mark.slow
 def test_parts_in_an_object_store_are_joined(s3, shared_raw, tmp_path):
     whole = whole_of(shared_raw, tmp_path / "whole", formats=("webdataset",))
-    out = place(s3) / "out"
+    out = parse_path(s3) / "out"
     for number in range(2):
         run_part(shared_raw, out, f"{number}/2", formats=("webdataset",))
     convert(shared_raw, ROW, out, options(formats=("webdataset",)))
@@ -245,7 +245,7 @@ def test_parts_in_an_object_store_are_joined(s3, shared_raw, tmp_path):
 
 def test_the_same_part_twice_at_once_is_refused(shared_raw, tmp_path):
     work = tmp_path / ".work" / SET
-    with taking_part(work, Part(1, 2), lambda: None):
+    with hold_part(work, Part(1, 2), lambda: None):
         with pytest.raises(DestinationError, match=r"part 1/2 is at work already; wait for it"):
             run_part(shared_raw, tmp_path, "1/2")
         run_part(shared_raw, tmp_path, "0/2")  # another one is not
@@ -255,7 +255,7 @@ def test_the_same_part_twice_at_once_is_refused(shared_raw, tmp_path):
 def test_a_run_without_a_part_is_refused_while_parts_are_at_work(shared_raw, tmp_path):
     work = tmp_path / ".work" / SET
     with (
-        taking_part(work, Part(3, 10), lambda: None),
+        hold_part(work, Part(3, 10), lambda: None),
         pytest.raises(DestinationError, match=r"part 3/10 is at work there; wait until all parts are done"),
     ):
         convert(shared_raw, ROW, tmp_path, options())
@@ -265,10 +265,10 @@ def test_a_run_without_a_part_is_refused_while_parts_are_at_work(shared_raw, tmp
 
 def test_the_lock_of_a_killed_part_holds_nobody_up(tmp_path):
     (tmp_path / ".part-3-of-10.lock").touch()
-    need_no_part(tmp_path)
+    check_no_parts_running(tmp_path)
     assert tree(tmp_path) == {}
     (tmp_path / ".part-3-of-10.lock").touch()
-    with taking_part(tmp_path, Part(3, 10), lambda: None):
+    with hold_part(tmp_path, Part(3, 10), lambda: None):
         pass
     assert tree(tmp_path) == {}
 
@@ -302,7 +302,7 @@ def test_only_one_part_at_a_time_begins(tmp_path, monkeypatch):
         at_once.pop()
 
     def work(number):
-        with taking_part(tmp_path, Part(number, 6), begin):
+        with hold_part(tmp_path, Part(number, 6), begin):
             pass
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
@@ -357,7 +357,7 @@ def test_rendered_parts_are_the_files_of_one_run(tmp_path):
 def test_a_rendering_run_is_refused_while_parts_are_at_work(tmp_path):
     folder = tmp_path / "raw" / SET
     with (
-        taking_part(folder, Part(0, 2), lambda: None),
+        hold_part(folder, Part(0, 2), lambda: None),
         pytest.raises(DestinationError, match="part 0/2 is at work there"),
     ):
         render_scene_set(tmp_path, SET, scenes=2, views=1, frame_size=16, workers=1)

@@ -107,10 +107,10 @@ def test_room_is_asked_of_the_disk_that_is_there(tmp_path, monkeypatch):
         return shutil._ntuple_diskusage(100, 0, 100)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    atomic.need_room(tmp_path / "not" / "yet", 100)
+    atomic.check_free_space(tmp_path / "not" / "yet", 100)
     assert asked == [tmp_path]
     with pytest.raises(NoSpace, match="101 B would be written and 100 B are free"):
-        atomic.need_room(tmp_path / "not" / "yet", 101)
+        atomic.check_free_space(tmp_path / "not" / "yet", 101)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_bytes_are_told_as_disks_are_sold(count, text):
 def test_a_folder_has_one_writer_at_a_time(tmp_path):
     folder = tmp_path / "x"
     for _ in range(2):
-        with atomic.sole_writer(folder):
-            with pytest.raises(DestinationError, match="another run is writing there"), atomic.sole_writer(folder):
+        with atomic.exclusive_writer(folder):
+            with pytest.raises(DestinationError, match="another run is writing there"), atomic.exclusive_writer(folder):
                 pass
             assert (folder / ".lock").exists()
         assert tree(folder) == {}
@@ -133,19 +133,20 @@ def test_a_folder_has_one_writer_at_a_time(tmp_path):
 
 def test_the_lock_of_a_killed_process_is_let_go_of(tmp_path):
     code = (
-        "import sys, os, pathlib\nfrom gqn_data import storage\n"
-        "with storage.sole_writer(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+        "import sys, os, pathlib\nfrom gqn_data.io import atomic\n"
+        "with atomic.exclusive_writer(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout.readline() == b"held\n"
-        with pytest.raises(DestinationError), atomic.sole_writer(tmp_path):
+        with pytest.raises(DestinationError), atomic.exclusive_writer(tmp_path):
             pass
         child.kill()
         child.wait()
         assert (tmp_path / ".lock").exists()
-        with atomic.sole_writer(tmp_path):
+        with atomic.exclusive_writer(tmp_path):
             pass
     assert tree(tmp_path) == {}
 

@@ -12,7 +12,7 @@ from processes import wait_until
 
 from gqn_data.errors import DestinationError
 from gqn_data.io import atomic, lease
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 
 
 def hold(lock, **holder):
@@ -20,37 +20,37 @@ def hold(lock, **holder):
 
 
 def test_a_lease_is_let_go_of_at_the_end(s3):
-    folder = place(s3) / "work"
-    with atomic.sole_writer(folder):
+    folder = parse_path(s3) / "work"
+    with atomic.exclusive_writer(folder):
         assert (folder / ".lock").exists()
     assert not (folder / ".lock").exists()
-    with pytest.raises(ZeroDivisionError), atomic.sole_writer(folder):
+    with pytest.raises(ZeroDivisionError), atomic.exclusive_writer(folder):
         raise ZeroDivisionError
     assert not (folder / ".lock").exists()
 
 
 def test_a_second_writer_on_this_machine_is_refused_at_once(s3):
-    folder = place(s3) / "work"
+    folder = parse_path(s3) / "work"
     with (
-        atomic.sole_writer(folder),
+        atomic.exclusive_writer(folder),
         pytest.raises(DestinationError, match=f"process {os.getpid()}"),
-        atomic.sole_writer(folder),
+        atomic.exclusive_writer(folder),
     ):
         pass
     assert not (folder / ".lock").exists()
 
 
 def test_the_lease_of_a_killed_run_is_taken_over(s3):
-    folder = place(s3) / "work"
+    folder = parse_path(s3) / "work"
     code = (
-        "import sys, time; from gqn_data import storage; from gqn_data.io.paths import place\n"
-        "with storage.sole_writer(place(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+        "import sys, time; from gqn_data.io import atomic; from gqn_data.io.paths import parse_path\n"
+        "with atomic.exclusive_writer(parse_path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         process.kill()
     assert (folder / ".lock").exists()
-    with atomic.sole_writer(folder):
+    with atomic.exclusive_writer(folder):
         pass
     assert not (folder / ".lock").exists()
 
@@ -58,26 +58,26 @@ def test_the_lease_of_a_killed_run_is_taken_over(s3):
 def test_the_lease_of_another_machine_is_taken_over_when_it_expires(s3, monkeypatch):
     monkeypatch.setattr(lease, "EXPIRES_AFTER", 0.3)
     monkeypatch.setattr(lease, "_POLL", 0.05)
-    folder = place(s3) / "work"
+    folder = parse_path(s3) / "work"
     hold(folder / ".lock")
-    with atomic.sole_writer(folder):
+    with atomic.exclusive_writer(folder):
         assert json.loads((folder / ".lock").read_bytes())["process"] == os.getpid()
 
 
 def test_a_lease_that_another_machine_renews_is_respected(s3, monkeypatch):
-    folder = place(s3) / "work"
+    folder = parse_path(s3) / "work"
     hold(folder / ".lock")
     count = iter(range(1, 100))
     monkeypatch.setattr(lease.time, "sleep", lambda _: hold(folder / ".lock", count=next(count)))
-    with pytest.raises(DestinationError, match="elsewhere"), atomic.sole_writer(folder):
+    with pytest.raises(DestinationError, match="elsewhere"), atomic.exclusive_writer(folder):
         pass
     assert json.loads((folder / ".lock").read_bytes())["host"] == "elsewhere"
 
 
 def test_a_lease_is_renewed_while_it_is_held(s3, monkeypatch):
     monkeypatch.setattr(lease, "RENEWED_EVERY", 0.02)
-    folder = place(s3) / "work"
-    with atomic.sole_writer(folder):
+    folder = parse_path(s3) / "work"
+    with atomic.exclusive_writer(folder):
         end = time.monotonic() + 60
         while json.loads((folder / ".lock").read_bytes())["count"] < 2:
             assert time.monotonic() < end, "never renewed"
@@ -85,11 +85,11 @@ def test_a_lease_is_renewed_while_it_is_held(s3, monkeypatch):
 
 def test_a_lost_lease_is_told_and_not_taken_from_the_other_run(s3, monkeypatch):
     monkeypatch.setattr(lease, "RENEWED_EVERY", 0.02)
-    folder = place(s3) / "work"
+    folder = parse_path(s3) / "work"
 
     def be_overtaken():
         others = set(threading.enumerate())
-        with atomic.sole_writer(folder):
+        with atomic.exclusive_writer(folder):
             hold(folder / ".lock")
             wait_until(lambda: set(threading.enumerate()) <= others)  # who renewed it has noticed
 
@@ -102,6 +102,6 @@ def test_a_lost_lease_is_told_and_not_taken_from_the_other_run(s3, monkeypatch):
 def test_a_lease_that_is_none_expires_like_any(s3, monkeypatch, text):
     monkeypatch.setattr(lease, "EXPIRES_AFTER", 0.2)
     monkeypatch.setattr(lease, "_POLL", 0.05)
-    (place(s3) / "work/.lock").put(text)
-    with atomic.sole_writer(place(s3) / "work"):
+    (parse_path(s3) / "work/.lock").put(text)
+    with atomic.exclusive_writer(parse_path(s3) / "work"):
         pass

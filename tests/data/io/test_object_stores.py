@@ -13,7 +13,7 @@ from gqn_data.convert.plan import Options
 from gqn_data.errors import DestinationError, ManifestError, SourceMissing
 from gqn_data.inspect.info import describe
 from gqn_data.inspect.verify import verify
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.sources.raw_folder import open_raw_folder
 
@@ -43,20 +43,20 @@ def options(**changes):
 
 def test_a_store_gets_the_same_bytes_as_a_disk(shared_raw, s3, tmp_path):
     convert(shared_raw, ROW, tmp_path, options())
-    convert(shared_raw, ROW, place(s3), options())
-    assert objects(place(s3)) == tree(tmp_path)
+    convert(shared_raw, ROW, parse_path(s3), options())
+    assert objects(parse_path(s3)) == tree(tmp_path)
 
 
 def test_worker_processes_write_to_a_store(shared_raw, s3, tmp_path):
     convert(shared_raw, ROW, tmp_path, options())
-    convert(shared_raw, ROW, place(s3) / "below", options(workers=2))
-    assert objects(place(s3) / "below") == tree(tmp_path)
+    convert(shared_raw, ROW, parse_path(s3) / "below", options(workers=2))
+    assert objects(parse_path(s3) / "below") == tree(tmp_path)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_dataset_in_a_store_is_read_like_one_on_a_disk(name, shared_raw, s3, tmp_path):
     convert(shared_raw, ROW, tmp_path, options(formats=(name,)))
-    convert(shared_raw, ROW, place(s3), options(formats=(name,)))
+    convert(shared_raw, ROW, parse_path(s3), options(formats=(name,)))
     for split in ("train", "test"):
         here = gqn_data.open(tmp_path / name / SET, split)
         there = gqn_data.open(f"{s3}/{name}/{SET}", split)
@@ -65,14 +65,14 @@ def test_a_dataset_in_a_store_is_read_like_one_on_a_disk(name, shared_raw, s3, t
         for one, other in zip(here, there, strict=True):
             assert np.array_equal(one.frames, other.frames)
             assert np.array_equal(one.cameras, other.cameras)
-    assert describe(place(s3) / name / SET, ROW).bytes == describe(tmp_path / name / SET, ROW).bytes
-    assert not verify(place(s3) / name / SET, ROW, deep=True, workers=1).faults
+    assert describe(parse_path(s3) / name / SET, ROW).bytes == describe(tmp_path / name / SET, ROW).bytes
+    assert not verify(parse_path(s3) / name / SET, ROW, deep=True, workers=1).faults
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_damaged_object_is_found(name, shared_raw, s3):
-    convert(shared_raw, ROW, place(s3), options(formats=(name,)))
-    folder = place(s3) / name / SET
+    convert(shared_raw, ROW, parse_path(s3), options(formats=(name,)))
+    folder = parse_path(s3) / name / SET
     row = max(gqn_data.open(f"{s3}/{name}/{SET}").manifest.all_files(), key=lambda row: row.bytes)
     data = bytearray((folder / row.name).read_bytes())
     data[len(data) // 2] ^= 4
@@ -84,17 +84,17 @@ def test_a_damaged_object_is_found(name, shared_raw, s3):
 
 
 def test_a_dataset_in_a_store_converts_to_any_place(shared_raw, s3, tmp_path):
-    convert(shared_raw, ROW, place(s3) / "first", options(formats=("zarr",)))
-    convert(place(s3) / "first/zarr" / SET, ROW, tmp_path, options(formats=("webdataset",)))
-    convert(place(s3) / "first/zarr" / SET, ROW, place(s3) / "second", options(formats=("numpy",)))
+    convert(shared_raw, ROW, parse_path(s3) / "first", options(formats=("zarr",)))
+    convert(parse_path(s3) / "first/zarr" / SET, ROW, tmp_path, options(formats=("webdataset",)))
+    convert(parse_path(s3) / "first/zarr" / SET, ROW, parse_path(s3) / "second", options(formats=("numpy",)))
     convert(shared_raw, ROW, tmp_path / "direct", options())
-    for name, folder in (("webdataset", tmp_path), ("numpy", place(s3) / "second")):
+    for name, folder in (("webdataset", tmp_path), ("numpy", parse_path(s3) / "second")):
         here, there = gqn_data.open(tmp_path / "direct" / name / SET), gqn_data.open(folder / name / SET)
         assert all(np.array_equal(one.frames, other.frames) for one, other in zip(here, there, strict=True))
 
 
 def test_source_files_in_a_store_are_indexed_there(shared_raw, s3, tmp_path):
-    raw = upload(shared_raw, place(s3) / "raw" / SET)
+    raw = upload(shared_raw, parse_path(s3) / "raw" / SET)
     with pytest.raises(SourceMissing, match="gqn-data index"):
         describe(raw, ROW)
     with pytest.raises(SourceMissing, match=r"no manifest\.json"):
@@ -125,19 +125,19 @@ def test_an_interrupted_conversion_to_a_store_goes_on(shared_raw, s3, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(conversion, "write_shard", some)
         with pytest.raises(KeyboardInterrupt):
-            convert(shared_raw, ROW, place(s3), options(formats=("webdataset",)))
+            convert(shared_raw, ROW, parse_path(s3), options(formats=("webdataset",)))
     with pytest.raises(ManifestError):
-        describe(place(s3) / "webdataset" / SET, ROW)
-    (result,) = convert(shared_raw, ROW, place(s3), options(formats=("webdataset",)))
+        describe(parse_path(s3) / "webdataset" / SET, ROW)
+    (result,) = convert(shared_raw, ROW, parse_path(s3), options(formats=("webdataset",)))
     assert result.kept == 2
     convert(shared_raw, ROW, tmp_path, options(formats=("webdataset",)))
-    assert objects(place(s3)) == tree(tmp_path)
+    assert objects(parse_path(s3)) == tree(tmp_path)
 
 
 def test_a_whole_dataset_in_a_store_is_left_as_it_is(shared_raw, s3):
-    convert(shared_raw, ROW, place(s3), options())
-    assert [result.written for result in convert(shared_raw, ROW, place(s3), options())] == [0, 0, 0]
+    convert(shared_raw, ROW, parse_path(s3), options())
+    assert [result.written for result in convert(shared_raw, ROW, parse_path(s3), options())] == [0, 0, 0]
     with pytest.raises(DestinationError, match="overwrite"):
-        convert(shared_raw, ROW, place(s3), options(limit=1))
-    convert(shared_raw, ROW, place(s3), options(limit=1, overwrite=True))
+        convert(shared_raw, ROW, parse_path(s3), options(limit=1))
+    convert(shared_raw, ROW, parse_path(s3), options(limit=1, overwrite=True))
     assert len(gqn_data.open(f"{s3}/zarr/{SET}")) == 1

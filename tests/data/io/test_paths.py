@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from gqn_data.errors import SourceMissing, StoreChanged, StoreError
 from gqn_data.io import atomic
-from gqn_data.io.paths import BLOCK, StorePath, place
+from gqn_data.io.paths import BLOCK, StorePath, parse_path
 
 
 @pytest.mark.parametrize("text", ["data", "/tmp/x", "./a b", "C:folder", "~/x", "a:b/c", "file:///tmp/x"])
 def test_what_is_no_url_is_a_path(text):
-    assert place(text) == Path(text.removeprefix("file://"))
+    assert parse_path(text) == Path(text.removeprefix("file://"))
 
 
 @pytest.mark.parametrize(
@@ -30,17 +30,17 @@ def test_what_is_no_url_is_a_path(text):
     ],
 )
 def test_a_url_is_a_place_in_a_store(text, url):
-    found = place(text)
+    found = parse_path(text)
     assert isinstance(found, StorePath)
     assert str(found) == url
-    assert place(found) is found
-    assert place(str(found)) == found == pickle.loads(pickle.dumps(found))
+    assert parse_path(found) is found
+    assert parse_path(str(found)) == found == pickle.loads(pickle.dumps(found))
 
 
 @pytest.mark.parametrize("text", ["ftp://host/x", "s3://", "s3:///key", "s3://bucket/../other", "gs://b/a/.."])
 def test_what_cannot_be_a_place_is_refused(text):
     with pytest.raises(SourceMissing, match=r"expected|known|no meaning"):
-        place(text)
+        parse_path(text)
 
 
 @given(st.lists(st.text("abc.-_ 0", min_size=1).filter(lambda part: part not in (".", "..")), min_size=1, max_size=5))
@@ -55,7 +55,7 @@ def test_names_are_those_of_pathlib(parts):
 
 
 def test_an_object_is_written_and_read(s3):
-    folder = place(s3) / "some folder"
+    folder = parse_path(s3) / "some folder"
     with atomic.writing(folder / "a/b.bin") as file:
         file.write(b"0123456789")
     assert (folder / "a/b.bin").read_bytes() == b"0123456789"
@@ -70,7 +70,7 @@ def test_an_object_is_written_and_read(s3):
 
 def test_boto3_finds_what_was_written(s3, s3_address):
     data = bytes(range(256)) * 50_000  # more than one part of a multipart upload
-    with atomic.writing(place(s3) / "big") as file:
+    with atomic.writing(parse_path(s3) / "big") as file:
         file.write(data)
     client = boto3.client("s3", endpoint_url=s3_address, region_name="us-east-1")
     assert client.get_object(Bucket=s3.removeprefix("s3://"), Key="big")["Body"].read() == data
@@ -81,24 +81,24 @@ def test_nothing_appears_when_writing_fails(s3):
         pass
 
     def write_half():
-        with atomic.writing(place(s3) / "x") as file:
+        with atomic.writing(parse_path(s3) / "x") as file:
             file.write(b"half")
             raise Failed
 
     with pytest.raises(Failed):
         write_half()
-    assert list(place(s3).files()) == []
+    assert list(parse_path(s3).files()) == []
 
 
 def test_listing_tells_folders_apart_that_begin_alike(s3):
     for name in ("zarr/a", "zarr2/b", "z"):
-        (place(s3) / name).put(b"1")
-    assert [name for name, _ in (place(s3) / "zarr").files()] == ["a"]
-    assert atomic.names_in(place(s3)) == ["z"]
+        (parse_path(s3) / name).put(b"1")
+    assert [name for name, _ in (parse_path(s3) / "zarr").files()] == ["a"]
+    assert atomic.list_names(parse_path(s3)) == ["z"]
 
 
 def test_an_absent_object_is_an_absent_file(s3):
-    path = place(s3) / "nothing"
+    path = parse_path(s3) / "nothing"
     assert not path.exists()
     with pytest.raises(FileNotFoundError) as caught:
         path.read_bytes()
@@ -112,12 +112,12 @@ def test_a_store_that_cannot_be_asked_is_named_with_what_to_set(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     monkeypatch.setattr("gqn_data.io.paths._RETRY", {"max_retries": 0})
     with pytest.raises(StoreError, match=r"s3://nobody/x: .*AWS_ACCESS_KEY_ID"):
-        (place("s3://nobody") / "x").stat()
+        (parse_path("s3://nobody") / "x").stat()
 
 
 def test_a_large_object_comes_in_blocks_and_from_any_byte(s3):
     data = bytes(range(251)) * (2 * BLOCK // 251 + 1000)
-    path = place(s3) / "large"
+    path = parse_path(s3) / "large"
     path.put(data)
     assert b"".join(path.blocks()) == data
     assert b"".join(path.blocks(start=BLOCK + 5)) == data[BLOCK + 5 :]
@@ -129,7 +129,7 @@ def test_a_large_object_comes_in_blocks_and_from_any_byte(s3):
 
 
 def test_an_object_that_was_replaced_meanwhile_is_not_mixed(s3):
-    path = place(s3) / "x"
+    path = parse_path(s3) / "x"
     path.put(b"a" * (6 * BLOCK))
     blocks = path.blocks()
     next(blocks)
@@ -141,7 +141,7 @@ def test_an_object_that_was_replaced_meanwhile_is_not_mixed(s3):
 
 
 def test_an_object_is_created_once_and_replaced_by_version(s3):
-    path = place(s3) / "lock"
+    path = parse_path(s3) / "lock"
     first = path.create(b"1")
     assert first is not None
     assert path.create(b"2") is None
@@ -153,14 +153,14 @@ def test_an_object_is_created_once_and_replaced_by_version(s3):
 
 def test_a_folder_is_removed_with_all_below_it(s3):
     for name in ("a/1", "a/b/2", "c"):
-        (place(s3) / name).put(b"1")
-    atomic.remove_folder(place(s3) / "a")
-    assert [name for name, _ in place(s3).files()] == ["c"]
+        (parse_path(s3) / name).put(b"1")
+    atomic.remove_folder(parse_path(s3) / "a")
+    assert [name for name, _ in parse_path(s3).files()] == ["c"]
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_process_is_told_that_it_cannot_ask_and_does_not_hang(s3):
-    path = place(s3) / "x"
+    path = parse_path(s3) / "x"
     path.put(b"1")
     told = pytest.raises(StoreError, match=r"was forked from one that had asked a store.*spawn")
     with multiprocessing.get_context("fork").Pool(1) as forked, told:

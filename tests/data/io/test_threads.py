@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gqn_data.io import threads as module
-from gqn_data.io.threads import Threads
+from gqn_data.io.threads import DaemonThreadPool
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -17,7 +17,7 @@ def test_every_task_is_done_and_begun_in_order(count):
         begun.append(number)
         return number * number
 
-    with Threads(count) as threads:
+    with DaemonThreadPool(count) as threads:
         futures = [threads.submit(task, number) for number in range(20)]
     assert [future.result() for future in futures] == [number * number for number in range(20)]
     if count == 1:
@@ -25,7 +25,7 @@ def test_every_task_is_done_and_begun_in_order(count):
 
 
 def test_what_goes_wrong_is_raised_where_the_result_is_asked_for():
-    with Threads(1) as threads:
+    with DaemonThreadPool(1) as threads:
         bad, good = threads.submit(int, "x"), threads.submit(int, "7")
         with pytest.raises(ValueError, match="'x'"):
             bad.result()
@@ -36,7 +36,7 @@ def interrupted(count, task, tasks, ready=lambda: None):
     """A block that hands tasks over and is interrupted; the threads, and what the tasks became."""
     futures = []
     try:
-        with Threads(count) as threads:
+        with DaemonThreadPool(count) as threads:
             futures += [threads.submit(task, threads.stop) for _ in range(tasks)]
             ready()
             raise KeyboardInterrupt

@@ -17,7 +17,7 @@ from s3_server import environment, new_bucket
 from torch.nn.functional import interpolate
 
 from gqn_data.errors import OptionError
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.loader import Batch, SceneLoader
 
 FILES = (6, 4, 11, 5)  # scenes of each source file, and of each shard of the TFRecords
@@ -47,7 +47,7 @@ def bucket(raw: Raw, s3_address: str) -> Iterator[str]:
         url = new_bucket(s3_address)
         for path in raw.folder.rglob("*"):
             if path.is_file():
-                (place(url) / SET / path.relative_to(raw.folder).as_posix()).put(path.read_bytes())
+                (parse_path(url) / SET / path.relative_to(raw.folder).as_posix()).put(path.read_bytes())
         yield f"{url}/{SET}"
 
 
@@ -214,10 +214,10 @@ def test_chosen_scenes_from_a_store_are_those_from_the_disk(
 ) -> None:
     # None of the second source file.
     for options in ({},) if workers else ({}, {"shuffle": False}):
-        of_all: dict[str, Any] = {"scenes": [20, 0, 10, 11, 25], "window": window, "tail": "pad", "epochs": 2}
-        of_all |= options
-        here = stream(raw.folder, **of_all)
-        assert stream(bucket, remote=remote, cache=tmp_path, workers=workers, **of_all) == here
+        all_reduce_max: dict[str, Any] = {"scenes": [20, 0, 10, 11, 25], "window": window, "tail": "pad", "epochs": 2}
+        all_reduce_max |= options
+        here = stream(raw.folder, **all_reduce_max)
+        assert stream(bucket, remote=remote, cache=tmp_path, workers=workers, **all_reduce_max) == here
         assert len(here) == 4
 
 

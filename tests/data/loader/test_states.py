@@ -145,10 +145,10 @@ def test_every_scene_comes_exactly_once_an_epoch_over_all_ranks(
     ],
 )
 def test_any_number_of_workers_gives_the_stream_of_none(folder: Path, other: Path, options: dict[str, Any]) -> None:
-    of_all: dict[str, Any] = {"batch_size": 4, "seed": 11, "epochs": 2, **options}
-    alone = taken(_loader(folder, other, of_all))
+    all_reduce_max: dict[str, Any] = {"batch_size": 4, "seed": 11, "epochs": 2, **options}
+    alone = taken(_loader(folder, other, all_reduce_max))
     for workers in (1, 2, 7):
-        assert taken(_loader(folder, other, of_all, workers=workers)) == alone
+        assert taken(_loader(folder, other, all_reduce_max, workers=workers)) == alone
 
 
 def test_a_stream_goes_on_at_every_batch_with_other_workers_and_other_ranks(folder: Path) -> None:

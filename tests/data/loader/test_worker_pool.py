@@ -13,7 +13,7 @@ import pytest
 from processes import living, wait_until
 
 from gqn_data.errors import WorkerLost
-from gqn_data.loader.worker_pool import PipedWorkers
+from gqn_data.loader.worker_pool import WorkerPool
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
 
@@ -26,17 +26,17 @@ def _no_process_is_left():
 
 
 def test_results_come_in_the_order_of_the_tasks_from_all_workers():
-    with PipedWorkers(pool_tasks.square, 2) as workers:
+    with WorkerPool(pool_tasks.square, 2) as workers:
         assert list(workers.in_order(iter(range(20)), 2)) == [number**2 for number in range(20)]
         assert list(workers.in_order(iter(()), 2)) == []
-    with PipedWorkers(pool_tasks.process_and, 2) as workers:
+    with WorkerPool(pool_tasks.process_and, 2) as workers:
         assert len({process for _, process in workers.in_order(iter(range(6)), 2)} - {os.getpid()}) == 2
 
 
 def test_tasks_are_taken_no_further_ahead_than_was_said():
     taken = []
     tasks = (taken.append(number) or number for number in range(1000))
-    with PipedWorkers(pool_tasks.square, 2) as workers:
+    with WorkerPool(pool_tasks.square, 2) as workers:
         results = workers.in_order(tasks, 3)
         for number in range(4):
             assert next(results) == number**2
@@ -45,7 +45,7 @@ def test_tasks_are_taken_no_further_ahead_than_was_said():
 
 
 def test_an_error_of_a_task_is_raised_where_its_result_would_come():
-    with PipedWorkers(pool_tasks.fail_at_three, 2) as workers:
+    with WorkerPool(pool_tasks.fail_at_three, 2) as workers:
         results = workers.in_order(iter(range(9)), 2)
         assert [next(results) for _ in range(3)] == [0, 1, 2]
         with pytest.raises(KeyError, match="three") as caught:
@@ -55,12 +55,12 @@ def test_an_error_of_a_task_is_raised_where_its_result_would_come():
 
 def test_an_error_that_cannot_be_pickled_is_told_all_the_same():
     for make in (pool_tasks.fail_without_pickle, pool_tasks.fail_without_unpickle):
-        with PipedWorkers(make, 1) as workers, pytest.raises(RuntimeError, match="made for the test"):
+        with WorkerPool(make, 1) as workers, pytest.raises(RuntimeError, match="made for the test"):
             next(workers.in_order(iter(range(9)), 2))
 
 
 def test_a_worker_that_is_killed_is_told():
-    with PipedWorkers(pool_tasks.kill_at_two, 1) as workers:
+    with WorkerPool(pool_tasks.kill_at_two, 1) as workers:
         results = workers.in_order(iter(range(9)), 1)
         assert [next(results), next(results)] == [0, 1]
         with pytest.raises(WorkerLost, match=r"ended by signal 9.*fewer workers"):
@@ -68,7 +68,7 @@ def test_a_worker_that_is_killed_is_told():
 
 
 def test_workers_end_at_once_in_the_middle_of_a_task():
-    with PipedWorkers(pool_tasks.sleep_long, 2) as workers:
+    with WorkerPool(pool_tasks.sleep_long, 2) as workers:
         results = workers.in_order(iter(range(9)), 1)
         workers_of_it = [worker.process for worker in workers._workers]
         del results
@@ -79,9 +79,9 @@ def test_workers_end_at_once_in_the_middle_of_a_task():
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_workers_end_with_a_killed_parent_and_leave_no_name(whole_group):
     program = (
-        "import pool_tasks; from gqn_data.loader.worker_pool import PipedWorkers\n"
+        "import pool_tasks; from gqn_data.loader.worker_pool import WorkerPool\n"
         "if __name__ == '__main__':\n"
-        "    with PipedWorkers(pool_tasks.sleep_long, 2) as workers:\n"
+        "    with WorkerPool(pool_tasks.sleep_long, 2) as workers:\n"
         "        print('begun', flush=True); next(workers.in_order(iter(range(9)), 2))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), str(SUPPORT.parents[1])])}

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gqn_data.errors import OptionError
-from gqn_data.sampling.batch_sampler import TAILS, Member, Sample, Sampling
+from gqn_data.sampling.batch_sampler import TAILS, BatchSampler, Member, Sample
 from gqn_data.sampling.permutation import Windows, permute
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -24,7 +24,7 @@ def _rows(sample: Sample) -> list[tuple[int, int, tuple[int, ...]]]:
     return [*zip(sample.members.tolist(), sample.scenes.tolist(), map(tuple, sample.views.tolist()))]
 
 
-def _epoch(sampling: Sampling, epoch: int, ranks: int = 1) -> list[list[tuple[int, int, tuple[int, ...]]]]:
+def _epoch(sampling: BatchSampler, epoch: int, ranks: int = 1) -> list[list[tuple[int, int, tuple[int, ...]]]]:
     """The batches of an epoch, put together from the shares of all ranks."""
     return [
         [row for rank in range(ranks) for row in _rows(sampling.batch(epoch, batch, rank=rank, ranks=ranks))]
@@ -32,8 +32,10 @@ def _epoch(sampling: Sampling, epoch: int, ranks: int = 1) -> list[list[tuple[in
     ]
 
 
-def _one(scenes: int = 21, views: int = 5, **options: Any) -> Sampling:
-    return Sampling([Member(scenes=scenes, views=views)], **{"batch_size": 4, "context": (1, 3), "seed": 0, **options})
+def _one(scenes: int = 21, views: int = 5, **options: Any) -> BatchSampler:
+    return BatchSampler(
+        [Member(scenes=scenes, views=views)], **{"batch_size": 4, "context": (1, 3), "seed": 0, **options}
+    )
 
 
 @settings(deadline=None)
@@ -172,7 +174,7 @@ def test_chosen_scenes_come_once_an_epoch_in_windows_or_not(chosen: set[int], se
     windows = Windows(sizes, window=window, seed=seed)
     for way in (None, windows):
         member = Member(scenes=len(numbers), views=3, chosen=numbers, windows=way)
-        sampling = Sampling([member], batch_size=2, context=(1, 2), seed=seed, tail="exact")
+        sampling = BatchSampler([member], batch_size=2, context=(1, 2), seed=seed, tail="exact")
         assert sorted(scene for batch in _epoch(sampling, 1) for _, scene, _ in batch) == numbers.tolist()
 
 
@@ -189,7 +191,7 @@ def test_the_shards_of_a_batch_are_those_of_its_windows(
 ) -> None:
     windows = Windows(sizes, window=window, seed=seed, shuffle=shuffle)
     member = Member(scenes=sum(sizes), views=3, windows=windows)
-    sampling = Sampling([member], batch_size=batch_size, context=(1, 2), seed=seed, tail="exact", shuffle=shuffle)
+    sampling = BatchSampler([member], batch_size=batch_size, context=(1, 2), seed=seed, tail="exact", shuffle=shuffle)
     shard_of = np.repeat(np.arange(len(sizes)), sizes)
     for number, batch in enumerate(_epoch(sampling, epoch)):
         touched = {int(shard_of[scene]) for _, scene, _ in batch}
@@ -204,9 +206,9 @@ def test_the_shards_of_a_batch_are_those_of_its_windows(
 def test_any_shard_may_be_needed_where_scenes_come_in_no_windows() -> None:
     member = Member(scenes=21, views=3, windows=Windows([7, 7, 7], window=1, seed=0))
     options: dict[str, Any] = {"batch_size": 4, "context": (1, 2), "seed": 0}
-    assert Sampling([member], **options).shards_of(0, 0) is not None
-    assert Sampling([member, member], **options).shards_of(0, 0) is None
-    assert Sampling([member], epoch_scenes=40, **options).shards_of(0, 0) is None
+    assert BatchSampler([member], **options).shards_of(0, 0) is not None
+    assert BatchSampler([member, member], **options).shards_of(0, 0) is None
+    assert BatchSampler([member], epoch_scenes=40, **options).shards_of(0, 0) is None
     assert _one().shards_of(0, 0) is None
 
 
@@ -233,7 +235,7 @@ def test_a_mixture_is_exact_in_every_epoch_and_each_dataset_in_its_own(
     shuffle: bool,
 ) -> None:
     weights = weights[: len(sizes)]
-    sampling = Sampling(
+    sampling = BatchSampler(
         [Member(scenes=size, views=5) for size in sizes],
         batch_size=share * ranks,
         context=(1, 3),
@@ -260,7 +262,7 @@ def test_a_mixture_is_exact_in_every_epoch_and_each_dataset_in_its_own(
 
 
 def test_datasets_without_weights_give_each_scene_once_an_epoch_and_well_mixed() -> None:
-    sampling = Sampling(
+    sampling = BatchSampler(
         [Member(scenes=300, views=5), Member(scenes=100, views=9)], batch_size=20, context=(1, 3), seed=0
     )
     batches = _epoch(sampling, 0)
@@ -274,7 +276,7 @@ def test_datasets_without_weights_give_each_scene_once_an_epoch_and_well_mixed()
 
 
 def test_a_scene_that_comes_twice_in_an_epoch_of_a_mixture_has_other_views() -> None:
-    sampling = Sampling(
+    sampling = BatchSampler(
         [Member(scenes=2, views=9), Member(scenes=50, views=9)],
         batch_size=10,
         context=(3, 3),
@@ -304,16 +306,16 @@ def test_a_scene_that_comes_twice_in_an_epoch_of_a_mixture_has_other_views() -> 
 def test_what_a_mixture_does_not_allow_is_refused(options: dict[str, Any], message: str) -> None:
     members = [Member(scenes=10, views=5), Member(scenes=10, views=6)]
     with pytest.raises(OptionError, match=message):
-        Sampling(members, **{"batch_size": 2, "context": (1, 2), "seed": 0, **options})
+        BatchSampler(members, **{"batch_size": 2, "context": (1, 2), "seed": 0, **options})
 
 
 def test_every_option_tells_streams_apart() -> None:
     one = Member(scenes=10, views=5)
     base: dict[str, Any] = {"batch_size": 2, "context": (1, 2), "seed": 0}
     streams = [
-        Sampling([one], **base),
+        BatchSampler([one], **base),
         *(
-            Sampling([one], **{**base, name: value})
+            BatchSampler([one], **{**base, name: value})
             for name, value in [
                 ("seed", 1),
                 ("batch_size", 1),
@@ -327,9 +329,9 @@ def test_every_option_tells_streams_apart() -> None:
                 ("samples", SAMPLES[4:]),
             ]
         ),
-        Sampling([Member(scenes=2, views=5, chosen=np.array([1, 2]))], **base),
-        Sampling([Member(scenes=2, views=5, chosen=np.array([1, 3]))], **base),
-        Sampling([one, one], **base),
-        Sampling([one, one], **base, weights=[1, 2]),
+        BatchSampler([Member(scenes=2, views=5, chosen=np.array([1, 2]))], **base),
+        BatchSampler([Member(scenes=2, views=5, chosen=np.array([1, 3]))], **base),
+        BatchSampler([one, one], **base),
+        BatchSampler([one, one], **base, weights=[1, 2]),
     ]
     assert len({str(stream.identity) for stream in streams}) == len(streams)

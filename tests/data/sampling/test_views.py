@@ -61,10 +61,10 @@ def test_the_choice_depends_on_the_scene_and_not_on_the_batch_it_is_in(
     views, context = ranges
     alone = [_choose([scene], views, context, seed, epoch) for scene in scenes]
     order = data.draw(st.permutations(range(len(scenes))))
-    together = _choose([scenes[place] for place in order], views, context, seed, epoch)
+    all_reduce = _choose([scenes[place] for place in order], views, context, seed, epoch)
     for row, place in enumerate(order):
-        assert together.views[row].tolist() == alone[place].views[0].tolist()
-        assert together.context[row] == alone[place].context[0]
+        assert all_reduce.views[row].tolist() == alone[place].views[0].tolist()
+        assert all_reduce.context[row] == alone[place].context[0]
 
 
 def test_each_scene_has_its_own_number_of_context_views_all_about_as_often() -> None:

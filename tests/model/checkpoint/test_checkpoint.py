@@ -20,10 +20,10 @@ from gqn_model.checkpoint.best import BEST_FILE, Score, read_best
 from gqn_model.checkpoint.checkpoint import (
     checkpoint_path,
     checkpoint_steps,
-    go_back,
     load_checkpoint,
-    note_best,
+    rewind,
     save_checkpoint,
+    update_best,
     write_config,
 )
 from gqn_model.train import trainer
@@ -150,7 +150,7 @@ def test_a_run_that_was_killed_before_the_best_was_noted_notes_it_when_it_goes_o
     note = (run / BEST_FILE).read_bytes()
     _save(run, {2: 18.0})
     (run / BEST_FILE).write_bytes(note)
-    note_best(run, load_checkpoint(run))
+    update_best(run, load_checkpoint(run))
     best = read_best(run)
     assert best is not None
     assert best.step == 2
@@ -166,10 +166,10 @@ def test_steps_that_are_done_again_are_scored_again(run: Path) -> None:
 
 def test_going_back_removes_later_steps_and_finds_the_best_of_the_rest(run: Path) -> None:
     _save(run, {1: 15.0, 2: 17.0, 3: 16.0, 4: 18.0}, keep=4)
-    go_back(run, 3)
+    rewind(run, 3)
     assert checkpoint_steps(run) == [1, 2, 3]
     assert load_checkpoint(run, "best").step == 2
-    go_back(run, 3)
+    rewind(run, 3)
     assert checkpoint_steps(run) == [1, 2, 3]
 
 
@@ -301,7 +301,7 @@ def test_a_run_of_the_version_before_goes_on_with_a_warning(
 
     run = tmp_path / "run"
     shutil.copytree(runs, run)
-    go_back(run, 3)
+    rewind(run, 3)
     _as_format_1(run, 3)
     resume_run(run, {"steps": 4})
     assert "it goes on with other noise" in capsys.readouterr().err

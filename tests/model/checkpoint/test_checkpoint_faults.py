@@ -484,7 +484,7 @@ def test_a_kill_at_any_write_of_a_checkpoint_leaves_whole_ones_alone(step: int, 
 _HOLDING = """
 import sys, pathlib
 from gqn_data.io import atomic
-with storage.sole_writer(pathlib.Path(sys.argv[1])):
+with atomic.exclusive_writer(pathlib.Path(sys.argv[1])):
     print(flush=True)
     sys.stdin.read()
 """

@@ -16,8 +16,8 @@ from processes import wait_until
 from synthetic import Source, small, small_inputs
 
 from gqn_model.checkpoint.checkpoint import load_checkpoint, write_config
-from gqn_model.loggers import Guarded, Opening, subprocess_logger
-from gqn_model.loggers.subprocess_logger import Aside
+from gqn_model.loggers import Guarded, LoggerContext, subprocess_logger
+from gqn_model.loggers.subprocess_logger import SubprocessLogger
 
 _MADE = """
 import os, sys, time
@@ -90,8 +90,10 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "run"
 
 
-def _aside(kind: str, run: Path, patience: float = 60.0) -> Aside:
-    return Aside("made", f"made_loggers:{kind}", Opening(run=run, start=7, config=CONFIG), patience=patience)
+def _aside(kind: str, run: Path, patience: float = 60.0) -> SubprocessLogger:
+    return SubprocessLogger(
+        "made", f"made_loggers:{kind}", LoggerContext(run=run, start=7, config=CONFIG), patience=patience
+    )
 
 
 def test_a_logger_in_a_process_of_its_own_gets_everything_in_order(
@@ -172,10 +174,10 @@ def test_a_logger_ends_with_the_training_that_is_killed_and_not_with_its_termina
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from gqn_model.loggers import Opening\n"
-        "from gqn_model.loggers.subprocess_logger import Aside\n"
-        "opening = Opening(run=Path(sys.argv[1]), start=7, config={'training': {'project': 'bars'}})\n"
-        "logger = Aside('made', 'made_loggers:Keeps', opening)\n"
+        "from gqn_model.loggers import LoggerContext\n"
+        "from gqn_model.loggers.subprocess_logger import SubprocessLogger\n"
+        "opening = LoggerContext(run=Path(sys.argv[1]), start=7, config={'training': {'project': 'bars'}})\n"
+        "logger = SubprocessLogger('made', 'made_loggers:Keeps', opening)\n"
         "print(logger._process.pid, flush=True)\n"
         "time.sleep(600)\n"
     )
@@ -196,7 +198,7 @@ def test_a_logger_ends_with_the_training_that_is_killed_and_not_with_its_termina
 def test_a_logger_that_failed_is_opened_anew_after_a_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Path
 ) -> None:
-    receiver = subprocess_logger._Receiver("made", "made_loggers:FailsLater", Opening(run=made, config=CONFIG))
+    receiver = subprocess_logger._Receiver("made", "made_loggers:FailsLater", LoggerContext(run=made, config=CONFIG))
     line = {"record": dataclasses.asdict(plain(100))}
     receiver.take(line)
     receiver.take(line)  # too soon
@@ -212,7 +214,7 @@ def test_a_logger_in_this_process_that_fails_is_told_once_and_harms_nothing(
     made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for kind in ("FailsAtOnce", "FailsLater"):
-        logger = Guarded("made", f"made_loggers:{kind}", Opening(run=made, config=CONFIG))
+        logger = Guarded("made", f"made_loggers:{kind}", LoggerContext(run=made, config=CONFIG))
         for step in (100, 200):
             logger.log(plain(step))
         logger.close()

@@ -15,7 +15,7 @@ from made_records import CONFIG, picture, plain, record
 from PIL import Image
 
 from gqn_model.config import resolve
-from gqn_model.loggers import LOGGERS, Logger, Opening, subprocess_logger
+from gqn_model.loggers import LOGGERS, Logger, LoggerContext, subprocess_logger
 from gqn_model.loggers.json_lines import JsonLines
 
 
@@ -166,7 +166,7 @@ def _opened(name: str, run: Path, start: int = 0, config: Any = CONFIG) -> Logge
     module, _, attribute = LOGGERS[name].maker.partition(":")
     __import__(module)
     maker = getattr(sys.modules[module], attribute)
-    opened: Logger = maker(Opening(run=run, start=start, config=config))
+    opened: Logger = maker(LoggerContext(run=run, start=start, config=config))
     return opened
 
 
@@ -271,7 +271,7 @@ def test_a_visdom_server_that_was_away_is_drawn_everything_and_the_newest_pictur
 ) -> None:
     monkeypatch.setattr(subprocess_logger, "PAUSE", 0.0)
     lines = JsonLines(tmp_path, 0)
-    opening = Opening(run=tmp_path, start=0, config=CONFIG)
+    opening = LoggerContext(run=tmp_path, start=0, config=CONFIG)
     receiver = subprocess_logger._Receiver("visdom", LOGGERS["visdom"].maker, opening)
     (tmp_path / "pictures").mkdir()
     receiver.take({"begin": True})

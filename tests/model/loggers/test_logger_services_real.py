@@ -84,8 +84,8 @@ class Server:
     def windows(self, environment: str) -> dict[str, Any]:
         """What it shows of a run."""
         asked = json.dumps({"win": None, "eid": environment})
-        answer = requests.post(f"http://127.0.0.1:{self.port}/win_data", data=asked, timeout=60)
-        return dict(json.loads(answer.text))
+        response = requests.post(f"http://127.0.0.1:{self.port}/win_data", data=asked, timeout=60)
+        return dict(json.loads(response.text))
 
 
 @pytest.fixture

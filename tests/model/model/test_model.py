@@ -350,10 +350,10 @@ def test_each_sample_has_its_own_number_of_views() -> None:
     model, inputs = small_model(config, dtype=torch.float64), small_inputs(config, seed=3, dtype=torch.float64)
     counts = inputs.context.mask.sum(1).tolist()
     assert len(set(counts)) > 1
-    together = model.represent(inputs.context)
+    all_reduce = model.represent(inputs.context)
     for row, count in enumerate(counts):
         alone = Context(*(part[row : row + 1, :count] for part in inputs.context))
-        torch.testing.assert_close(model.represent(alone)[0], together[row])
+        torch.testing.assert_close(model.represent(alone)[0], all_reduce[row])
 
 
 def test_the_prediction_does_not_see_the_target() -> None:

@@ -19,7 +19,7 @@ from gqn_model import GQN
 from gqn_model.checkpoint.checkpoint import checkpoint_steps, load_checkpoint
 from gqn_model.config import ModelConfig, resolve
 from gqn_model.model.noise import step_noise
-from gqn_model.train.distributed import ALONE, Agreement, lost, ranks_here
+from gqn_model.train.distributed import ALONE, StopFlag, current_ranks, rank_lost
 from gqn_model.train.run import read_facts, resume_run
 from gqn_model.train.step import check_computing
 
@@ -172,28 +172,28 @@ def test_a_batch_that_ranks_cannot_divide_says_what_is_possible() -> None:
 def test_ranks_come_from_torchrun_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert ranks_here() == ALONE
+    assert current_ranks() == ALONE
     assert ALONE.first
     monkeypatch.setenv("RANK", "3")
-    assert ranks_here() == ALONE  # a cluster's job may set one of them for other ends
+    assert current_ranks() == ALONE  # a cluster's job may set one of them for other ends
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    here = ranks_here()
+    here = current_ranks()
     assert (here.rank, here.count, here.local, here.first) == (3, 4, 1, False)
     monkeypatch.setenv("LOCAL_RANK", "one")
     with pytest.raises(OptionError, match="no numbers"):
-        ranks_here()
+        current_ranks()
 
 
 def test_alone_there_is_nobody_to_ask() -> None:
     tensor = torch.ones(3)
     assert ALONE.mean(tensor) is tensor
     assert ALONE.most(tensor) is tensor
-    assert ALONE.from_first("value") == "value"
-    agreement = Agreement(ALONE)
-    assert agreement.of_all(15) == 15
+    assert ALONE.broadcast("value") == "value"
+    agreement = StopFlag(ALONE)
+    assert agreement.all_reduce_max(15) == 15
     agreement.close()
-    assert isinstance(lost(RuntimeError("Connection closed by peer. More\nlines")), RankLost)
+    assert isinstance(rank_lost(RuntimeError("Connection closed by peer. More\nlines")), RankLost)
 
 
 def test_a_run_says_from_which_commit_it_came(bars_run: Path) -> None:

@@ -95,6 +95,6 @@ def test_a_full_disk_costs_the_profile_and_not_the_training(
     def full(path: Path) -> None:
         raise NoSpace("the disk is full")
 
-    monkeypatch.setattr(profiler.storage, "writing", full)
+    monkeypatch.setattr(profiler.atomic, "writing", full)
     assert _train(tmp_path, 20).written is None
     assert "no profile: the disk is full (training goes on)" in capsys.readouterr().err

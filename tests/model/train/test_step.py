@@ -128,7 +128,7 @@ class Replayed:
 def test_a_step_can_be_replayed_on_tensors_that_stay(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # Whatever of a step were read as a number of Python, rate and sigma above all, would stay as it was at first.
     monkeypatch.setattr("gqn_model.train.step.check_computing", lambda *_: None)
-    monkeypatch.setattr("gqn_model.train.step.Captured", Replayed)
+    monkeypatch.setattr("gqn_model.train.step.CudaGraphStep", Replayed)
     monkeypatch.setattr("torch.optim.Adam", _adam_that_takes_tensors)
     plain, losses = _steps(small(batch_size=4, clip=20.0, **changes), 5)
     replayed, others = _steps(small(batch_size=4, clip=20.0, cuda_graph=True, **changes), 5)

@@ -13,7 +13,7 @@ from synthetic import small
 from gqn_data.convert import convert
 from gqn_data.convert.plan import Options
 from gqn_data.errors import OptionError
-from gqn_data.io.paths import place
+from gqn_data.io.paths import parse_path
 from gqn_data.schema.catalog import find_scene_set
 from gqn_model.checkpoint.checkpoint import load_checkpoint
 from gqn_model.evaluate.run_evaluation import evaluate
@@ -28,9 +28,9 @@ def there(bars: Path, s3: str) -> str:
     """The bars in a bucket: indexed TFRecords, and in zarr shards of a few scenes."""
     for path in bars.rglob("*"):
         if path.is_file():
-            (place(s3) / "raw" / path.relative_to(bars).as_posix()).put(path.read_bytes())
+            (parse_path(s3) / "raw" / path.relative_to(bars).as_posix()).put(path.read_bytes())
     options = Options(formats=("zarr",), shard_bytes=60_000, workers=1)
-    convert(bars, find_scene_set(bars.name), place(s3), options)
+    convert(bars, find_scene_set(bars.name), parse_path(s3), options)
     return s3
 
 

@@ -21,7 +21,7 @@ from gqn_data.render.room_cameras import ring_cameras
 from gqn_data.schema.cameras import poses_of
 from gqn_model.cli import main as gqn
 from gqn_model.model.inputs import Context
-from gqn_model.visualize.camera_path import Cameras, Walk, directions, find_walk, point_seen
+from gqn_model.visualize.camera_path import CameraPath, Cameras, directions, find_camera_path, point_seen
 from gqn_model.visualize.sample import along, write_walk
 from gqn_model.visualize.video import write_animation
 
@@ -52,7 +52,7 @@ def _stroll(views: int) -> Cameras:
     return np.concatenate([turn, np.stack([x, y, t * 0, yaw, t * 0], 1)])
 
 
-def _steps(walk: Walk) -> tuple[np.ndarray, np.ndarray]:
+def _steps(walk: CameraPath) -> tuple[np.ndarray, np.ndarray]:
     """How far the camera moves and turns from frame to frame."""
     path = np.concatenate([walk.cameras, walk.cameras[: 1 * walk.closed]])
     looks = directions(path)
@@ -63,7 +63,7 @@ def _steps(walk: Walk) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_ring_stays_a_ring_and_looks_at_its_middle(seed: int) -> None:
     recorded = ring_cameras(np.random.default_rng(seed), 10).astype(np.float32)
-    walk = find_walk(recorded, frames=50)
+    walk = find_camera_path(recorded, frames=50)
     assert (walk.kind, walk.closed, len(walk.cameras)) == ("orbit", True, 50)
     x, y, z, yaw, pitch = walk.cameras.T
     np.testing.assert_allclose(np.hypot(x, y), 1.0, atol=1e-5)
@@ -80,7 +80,7 @@ def test_a_ring_stays_a_ring_and_looks_at_its_middle(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_sphere_gives_a_circle_on_it_that_looks_at_its_middle(seed: int) -> None:
     recorded = _on_sphere(15, seed)
-    walk = find_walk(recorded)
+    walk = find_camera_path(recorded)
     assert walk.kind == "orbit"
     places = walk.cameras[:, :3]
     np.testing.assert_allclose(np.linalg.norm(places, axis=1), 1.0, atol=1e-6)
@@ -92,7 +92,7 @@ def test_a_sphere_gives_a_circle_on_it_that_looks_at_its_middle(seed: int) -> No
 @pytest.mark.parametrize("seed", range(5))
 def test_cameras_about_an_arm_are_walked_around_though_they_stand_unevenly(seed: int) -> None:
     recorded = jaco_cameras(np.random.default_rng(seed), 11)
-    walk = find_walk(recorded)
+    walk = find_camera_path(recorded)
     point = point_seen(recorded)
     assert walk.kind == "orbit"
     assert point is not None
@@ -105,7 +105,7 @@ def test_what_was_seen_from_one_side_is_walked_along_that_side_and_back() -> Non
     bearing = np.array([-0.6, 0.1, 0.7, 0.3])
     x, y = np.cos(bearing), np.sin(bearing)
     recorded = np.stack([x, y, 0 * x, np.arctan2(-y, -x), 0 * x], 1)
-    walk = find_walk(recorded, frames=80)
+    walk = find_camera_path(recorded, frames=80)
     seen = np.arctan2(walk.cameras[:, 1], walk.cameras[:, 0])
     assert seen.min() == pytest.approx(-0.6, abs=1e-3)
     assert seen.max() == pytest.approx(0.7, abs=1e-3)
@@ -115,7 +115,7 @@ def test_what_was_seen_from_one_side_is_walked_along_that_side_and_back() -> Non
 
 def test_a_record_that_is_a_walk_is_walked_as_it_was() -> None:
     recorded = _stroll(200)
-    walk = find_walk(recorded, frames=400)
+    walk = find_camera_path(recorded, frames=400)
     assert (walk.kind, walk.closed, len(walk.cameras)) == ("record", False, 400)
     np.testing.assert_allclose(walk.cameras[[0, -1], :3], recorded[[0, -1], :3], atol=1e-9)
     # never far from a recorded camera, in place and direction
@@ -123,14 +123,14 @@ def test_a_record_that_is_a_walk_is_walked_as_it_was() -> None:
     assert near.max() < 0.5 * np.linalg.norm(np.diff(recorded[:, :3], axis=0), axis=1).max() + 1e-6
     _, turned = _steps(walk)
     assert turned.max() < 0.15
-    assert len(find_walk(recorded).cameras) == 200
+    assert len(find_camera_path(recorded).cameras) == 200
 
 
 @given(seed=st.integers(0, 10_000), views=st.integers(4, 14))
 @settings(max_examples=25, deadline=None)
 def test_free_cameras_give_a_round_trip_through_all_without_jumps(seed: int, views: int) -> None:
     recorded = _free(views, seed)
-    walk = find_walk(recorded, frames=40 * views)
+    walk = find_camera_path(recorded, frames=40 * views)
     assert (walk.kind, walk.closed) == ("tour", True)
     apart = np.linalg.norm(walk.cameras[:, None, :3] - recorded[:, :3], axis=-1)
     looks = np.arccos(np.clip(directions(walk.cameras) @ directions(recorded).T, -1, 1))
@@ -146,7 +146,7 @@ def test_free_cameras_give_a_round_trip_through_all_without_jumps(seed: int, vie
 
 def test_a_yaw_across_pi_turns_the_short_way() -> None:
     recorded = np.array([[0, 0, 0, 3.0, 0], [1, 0, 0, -3.0, 0.0], [1, 1, 0, 2.9, 0], [0, 1, 0, -2.9, 0]], float)
-    walk = find_walk(recorded, frames=60)
+    walk = find_camera_path(recorded, frames=60)
     assert walk.kind == "tour"
     assert np.abs(walk.cameras[:, 3]).min() > 2.8
 
@@ -154,9 +154,9 @@ def test_a_yaw_across_pi_turns_the_short_way() -> None:
 def test_cameras_that_give_no_walk_are_refused() -> None:
     same = np.tile([[0.1, 0.2, 0.0, 1.0, 0.0]], (5, 1))
     with pytest.raises(OptionError, match="one place"):
-        find_walk(same)
+        find_camera_path(same)
     with pytest.raises(OptionError, match="nobody says what they mean"):
-        find_walk(np.zeros((4, 9)), tuple(f"number_{k}" for k in range(9)))
+        find_camera_path(np.zeros((4, 9)), tuple(f"number_{k}" for k in range(9)))
 
 
 def test_one_reading_of_the_context_serves_the_whole_walk() -> None:
