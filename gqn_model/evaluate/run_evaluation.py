@@ -335,9 +335,9 @@ def prior_samples(model: GQN, static: Tensor, noise: Tensor) -> Tensor:
         static: (B, P + R, h, w), what `GQN.read` gave.
         noise: (S, L, B, Z, h, w), standard normal.
     """
-    all_reduce = max(1, _PLACES.get(static.device.type, _PLACES["cpu"]) // static[:, 0].numel())
+    at_once = max(1, _PLACES.get(static.device.type, _PLACES["cpu"]) // static[:, 0].numel())
     parts = []
-    for some in torch.split(noise, all_reduce):
+    for some in torch.split(noise, at_once):
         repeated = static.repeat(len(some), 1, 1, 1)
         frames = model.generate(repeated, some.transpose(0, 1).flatten(1, 2))
         parts.append(frames.view(len(some), len(static), *frames.shape[1:]))

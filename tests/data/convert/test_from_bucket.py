@@ -274,7 +274,7 @@ def test_source_files_in_a_store_are_converted_like_those_of_a_folder(mirror, s3
 
 
 def test_from_nothing_to_a_verified_dataset_in_a_store_by_the_command(mirror, server, s3, tmp_path):
-    def gqn_data(*words):
+    def answered(*words):
         run = CliRunner().invoke(gqn_data, [*words, "--workers", "1"])
         assert run.exit_code == 0, run.output
         return run
@@ -291,9 +291,9 @@ def test_from_nothing_to_a_verified_dataset_in_a_store_by_the_command(mirror, se
         "--format",
         "numpy",
     )
-    gqn_data(*words)
-    assert "nothing to do" in gqn_data(*words).stderr
-    assert "all good" in gqn_data("verify", f"{s3}/numpy/{SET}", "--deep").stdout
+    answered(*words)
+    assert "nothing to do" in answered(*words).stderr
+    assert "all good" in answered("verify", f"{s3}/numpy/{SET}", "--deep").stdout
     there = {name: (parse_path(s3) / name).read_bytes() for name, _ in parse_path(s3).files()}
     assert there == expected(mirror, tmp_path / "here", Options(formats=("numpy",), workers=1))
 

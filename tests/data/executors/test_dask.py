@@ -207,14 +207,14 @@ def test_without_dask_the_command_tells_what_to_install(raw):
 
 def test_workers_of_another_version_are_refused_before_anything_is_written(cluster, monkeypatch):
     monkeypatch.setattr(dask, "VERSION", "9.9")
-    with pytest.raises(ClusterError, match=r"the worker tcp://.* has gqn-toolkit 0\.1\.0, here is 9\.9"):  # noqa: SIM117
+    with pytest.raises(ClusterError, match=r"the worker tcp://.* has gqn-toolkit 0\.2\.0, here is 9\.9"):  # noqa: SIM117
         with dask.connect(cluster.address):
             pass
 
 
 def test_a_worker_that_came_later_tells_its_version_with_its_first_task():
     call = Call(version="9.9", shared=(), number="1", payload=b"not even read")
-    with pytest.raises(ClusterError, match=r"has gqn-toolkit 0\.1\.0, here is 9\.9; install the same version"):
+    with pytest.raises(ClusterError, match=r"has gqn-toolkit 0\.2\.0, here is 9\.9; install the same version"):
         run_call(call)
 
 

@@ -179,7 +179,7 @@ def test_a_picture_of_unknown_ending_is_refused(bars_run: Path, tmp_path: Path) 
 
 def test_help_imports_neither_torch_nor_numpy() -> None:
     code = (
-        "import sys, cli\n"
+        "import sys\nfrom gqn_model.cli import main as gqn\n"
         "try: gqn(['train', '--help'], standalone_mode=True)\n"
         "except SystemExit: pass\n"
         "print('heavy:', sorted({'torch', 'numpy', 'numba', 'PIL'} & set(sys.modules)))"
