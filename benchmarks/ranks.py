@@ -62,13 +62,13 @@ class Result:
     name: str
     alone: float
     apart: float
-    all_reduce: float
+    joined: float
     megabytes: float
 
     @property
     def efficiency(self) -> float:
         """Of two ranks: 1 where twice the scenes take no longer."""
-        return self.alone / self.all_reduce
+        return self.alone / self.joined
 
     @property
     def possible(self) -> float:
@@ -161,7 +161,7 @@ def main() -> None:
         results.append(one := measure(number, arguments.repeats))
         if not arguments.json:
             print(
-                f"{one.name:32} {one.alone:7.3f}s {one.apart:7.3f}s {one.all_reduce:7.3f}s {one.megabytes:6.1f} MB "
+                f"{one.name:32} {one.alone:7.3f}s {one.apart:7.3f}s {one.joined:7.3f}s {one.megabytes:6.1f} MB "
                 f"{one.efficiency:10.2f} {one.possible:6.2f}",
                 flush=True,
             )

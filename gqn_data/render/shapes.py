@@ -225,12 +225,15 @@ def enter_cone(o: Vector, d: Vector, radius: float, half: float) -> Entry:
     b = ox * dx + oy * dy + slope * slope * below * dz
     c = ox * ox + oy * oy - slope * slope * below * below
     inside = b * b - a * c
+    # A ray through the apex has a root of zero there, which rounding puts on either side.
+    if -_EPSILON * b * b <= inside < 0.0:
+        inside = 0.0
     if inside < 0.0 or (c <= 0.0 and abs(oz) <= half):
         return _NO_ENTRY
     # Of the two points where the ray meets the double cone this is the one where it can come in from outside:
     # the nearer of two on one cone, or, where a < 0, the farther of two on both, which a falling ray meets below.
     t = (-b - math.sqrt(inside)) / a if abs(a) >= _EPSILON else -c / (2.0 * b)
-    if t <= 0.0 or abs(oz + t * dz) > half:
+    if t <= 0.0 or abs(oz + t * dz) > half + _EPSILON:
         return _NO_ENTRY
     x, y = ox + t * dx, oy + t * dy
     across = math.sqrt(x * x + y * y)

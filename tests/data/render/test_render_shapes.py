@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gqn_data.render import shapes
@@ -111,6 +111,8 @@ unit = st.floats(-1, 1, allow_nan=False)
 @pytest.mark.parametrize("shape", KINDS)
 @settings(max_examples=150, deadline=None)
 @given(where=st.tuples(unit, unit, unit), target=st.tuples(unit, unit, unit))
+@example(where=(0.0, 4.0413011546886976e-09, 0.5), target=(0.0, 0.0, 0.0))  # through the apex of the cone
+@example(where=(0.0, 0.0, 1.0), target=(0.0, 0.0, 0.0))
 def test_a_ray_enters_just_where_the_first_point_inside_is(shape, where, target):
     kind, sizes = KINDS[shape]
     outward = np.array(where)

@@ -135,10 +135,10 @@ def test_mix_is_splitmix64() -> None:
 
 
 def test_a_generator_without_state_gives_its_numbers_one_by_one_or_together() -> None:
-    all_reduce = draw(key(3, 4), np.arange(12).reshape(3, 4))
+    ordered = draw(key(3, 4), np.arange(12).reshape(3, 4))
     for counter in range(12):
-        assert draw(key(3, 4), np.array([counter]))[0] == all_reduce.ravel()[counter]
-    assert len(np.unique(all_reduce)) == 12
+        assert draw(key(3, 4), np.array([counter]))[0] == ordered.ravel()[counter]
+    assert len(np.unique(ordered)) == 12
 
 
 def test_keys_depend_on_every_part_and_on_their_order() -> None:
