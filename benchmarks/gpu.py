@@ -3,7 +3,7 @@
     python -m benchmarks.gpu [--only WORD ...] [--without WORD ...] [--steps 100] [--batch 36] [--workers 4]
         [--shards PATH] [--profile DIR]
 
-The steps are those of `gqn train`: `Stepper`, fed by `SceneLoader` through `on_device`, figures summed as it does.
+The steps are those of `gqn train`: `TrainStep`, fed by `SceneLoader` through `on_device`, figures summed as it does.
 The plain network is the tests' oracle (canvas of full size, joined inputs, nothing computed ahead; its context views
 go in one batch, as ours), eager, in float32, once as torch is set up (TF32 in convolutions) and once without TF32. It
 is fed by the same loader. After some steps to warm up, `--steps` steps (a fifth of them where the network is the plain
@@ -37,7 +37,7 @@ from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Inputs, to_device
 from gqn_model.train.distributed import ALONE
 from gqn_model.train.metrics import TrainingMetrics
-from gqn_model.train.step import Stepper
+from gqn_model.train.step import TrainStep
 
 _WARM = 8  # steps; a graph is captured in the fourth
 _SCENES = 2000
@@ -97,12 +97,11 @@ def plain_take(config: Config) -> Take:
 def our_take(config: Config) -> Take:
     """Steps of ours, and the figures that the log is made of."""
     device = torch.device("cuda")
-    stepper = Stepper(config, device)
-    stepper.ready()
-    meter = TrainingMetrics(device, config.model.core_steps, ALONE)
+    take_step = TrainStep(config, device)
+    metrics = TrainingMetrics(device, config.model.core_steps, ALONE)
 
     def take(step: int, inputs: Inputs) -> None:
-        meter.end_step(stepper.take(step, inputs, meter.add))
+        metrics.add(step, take_step(step, inputs))
 
     return take
 

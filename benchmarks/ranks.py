@@ -83,7 +83,7 @@ def _child(number: int) -> None:
     from gqn_model.config import resolve
     from gqn_model.model.inputs import Context, Inputs
     from gqn_model.train.distributed import current_ranks, process_group
-    from gqn_model.train.step import Stepper
+    from gqn_model.train.step import TrainStep
 
     case = CASES[number]
     torch.set_num_threads(1)
@@ -92,8 +92,7 @@ def _child(number: int) -> None:
     config = resolve(case.preset, case.mods, changes)
     cpu = torch.device("cpu")
     with process_group(ranks):
-        stepper = Stepper(config, cpu, ranks)
-        stepper.ready()
+        take_step = TrainStep(config, cpu, ranks)
         size, scenes, views = config.model.frame_size, case.batch, case.views
         context = Context(
             torch.rand(scenes, views, 3, size, size), torch.rand(scenes, views, 7), torch.ones(scenes, views) > 0
@@ -102,10 +101,10 @@ def _child(number: int) -> None:
         least = float("inf")
         for step in range(case.steps + 3):
             began = time.perf_counter()
-            stepper.take(step, inputs, lambda *_: None)
+            take_step(step, inputs)
             if step >= 3:
                 least = min(least, time.perf_counter() - began)
-    numbers = sum(parameter.numel() for parameter in stepper.model.parameters())
+    numbers = sum(parameter.numel() for parameter in take_step.model.parameters())
     if ranks.first:
         print(json.dumps({"least": least, "megabytes": numbers * 4 / 1e6}))
 

@@ -1,6 +1,9 @@
 """gqn_model: the generative query network, its training and its evaluation.
 
-`from gqn_model import GQN` gives the network and imports torch; importing the package does not.
+    from gqn_model import load_model
+    model = load_model("runs/first")
+
+Names are imported on first use and import torch; importing the package does not.
 """
 
 from __future__ import annotations
@@ -10,8 +13,12 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from gqn_model.checkpoint.load import load_model as load_model
+    from gqn_model.checkpoint.load import load_safetensors as load_safetensors
     from gqn_model.model.gqn import GQN as GQN
 
-__all__ = ["GQN"]
+__all__ = ["GQN", "load_model", "load_safetensors"]
 
-__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={"model.gqn": ["GQN"]})
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__, submod_attrs={"model.gqn": ["GQN"], "checkpoint.load": ["load_model", "load_safetensors"]}
+)

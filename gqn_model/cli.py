@@ -191,7 +191,7 @@ def sample(run: Path, shards: str | None, output: Path, context: int | None, wal
     With --walk a moving one: the camera goes around a scene, by a path that follows from the scene's own cameras; the
     context views and the noise of the latents stay the same on the way.
     """
-    from gqn_model.train.run import read_facts
+    from gqn_model.checkpoint.run_folder import read_facts
     from gqn_model.visualize.sample import write_predictions, write_walk
 
     other = ("scenes",) if walk else ("scene", "frames", "rate")
@@ -212,7 +212,7 @@ def sample(run: Path, shards: str | None, output: Path, context: int | None, wal
 def export(run: Path, output: Path, step: Any) -> None:
     """Write the weights of a run, without the rest of its training, as one safetensors file.
 
-    GQN.from_safetensors(PATH) reads it in Python: the same predictions to the bit.
+    Python loads it with gqn_model.load_safetensors(PATH), with bit-identical predictions.
     """
     from gqn_model.checkpoint.safetensors import export_weights
 

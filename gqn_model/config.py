@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 from gqn_data.errors import OptionError, UnknownName
 from gqn_model.loggers import LOGGERS
-from gqn_model.model.encoders import REPRESENTATIONS
 
 T = TypeVar("T", int, float, str, bool)
 
@@ -27,7 +26,10 @@ T = TypeVar("T", int, float, str, bool)
 POSE_NUMBERS = 7
 
 
-MOST_POSE_NUMBERS = 64  # as many as a manifest allows a camera
+MOST_POSE_NUMBERS = 64  # the limit of a manifest
+
+# The keys of `model.encoders.ENCODERS`, without importing torch.
+ENCODER_NAMES = ("tower", "pool", "pyramid")
 
 
 def setting(
@@ -53,7 +55,7 @@ class ModelConfig:
 
     frame_size: int = setting(0, "height and width of a frame, a multiple of 4; 0: the dataset's", least=0)
     pose_numbers: int = setting(0, "numbers of a pose; 0: the dataset's, which are 7 for DeepMind's cameras", least=0)
-    representation: str = setting("tower", "network that reads the context views", choices=tuple(REPRESENTATIONS))
+    representation: str = setting("tower", "network that reads the context views", choices=ENCODER_NAMES)
     representation_channels: int = setting(256, "channels of the scene representation r", least=8)
     hidden: int = setting(128, "channels of the states of both cores", least=1)
     canvas: int = setting(128, "channels of the canvas u", least=1)

@@ -32,8 +32,9 @@ from torch import Tensor
 from gqn_data.errors import GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
 from gqn_data.progress import bar
-from gqn_data.sampling.permutation import key
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
+from gqn_model.checkpoint.load import load_run
+from gqn_model.checkpoint.run_folder import read_facts
 from gqn_model.data import check_order, fixed_batches
 from gqn_model.evaluate.baselines import mean_image, nearest_view
 from gqn_model.evaluate.metrics import Errors, best_of, figure, frame_errors, score
@@ -50,7 +51,7 @@ from gqn_model.evaluate.report import BASELINES, AtContext, Evaluation
 from gqn_model.model.distributions import gaussian_floor
 from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Context, Inputs, to_device
-from gqn_model.train.trainer import load_network
+from gqn_model.model.noise import POSTERIOR, PRIOR, question_noise
 
 if TYPE_CHECKING:
     from gqn_data.loader import Batch, SceneLoader
@@ -68,9 +69,6 @@ SAMPLES = 8
 _PLACES = {"cpu": 64 * 256, "cuda": 256 * 256}
 _BATCH = 32
 _MEAN_OF = 1024
-
-# Streams of noise under a question.
-_POSTERIOR, _PRIOR = 1, 2
 
 
 def evaluate(
@@ -119,10 +117,8 @@ def evaluate(
     if given is not None and split not in (None, given.split):
         raise OptionError(f"{index}: asks about the split {given.split}, not {split}; leave out one of both")
     if shards is None:
-        from gqn_model.train.run import read_facts
-
         shards = read_facts(run).shards
-    model, checkpoint, place = load_network(run, step, device)
+    model, checkpoint, place = load_run(run, step, device)
     sweep, questions, path = _settled(
         run,
         shards,
@@ -238,22 +234,6 @@ def _asked(
     )
 
 
-def question_noise(model: GQN, scene: int, query: int, count: int, stream: int = _PRIOR) -> Tensor:
-    """The standard normal noise of a question, (count, L, Z, h, w) on the CPU: the same whatever is asked beside it.
-
-    Args:
-        model: whose latents it is for.
-        scene: number in the split.
-        query: number of the view asked about.
-        count: for so many samples; fewer are the first of more.
-        stream: tells noise of the posterior from that of the prior.
-    """
-    config = model.config
-    generator = torch.Generator().manual_seed(key(scene, query, stream) >> 1)
-    side = config.frame_size // 4
-    return torch.randn((count, config.core_steps, config.latent, side, side), generator=generator)
-
-
 class _Collected:
     """What was found of every question, batch after batch.
 
@@ -273,14 +253,14 @@ class _Collected:
     def _noise(self, model: GQN, batch: Batch, count: int, stream: int, device: torch.device) -> Tensor:
         """The noise of a batch's questions, (count, L, B, Z, h, w)."""
         asked = zip(batch.scenes.tolist(), batch.views[:, 0].tolist(), strict=True)
-        noise = [question_noise(model, scene, query, count, stream) for scene, query in asked]
+        noise = [question_noise(model.config, scene, query, count, stream) for scene, query in asked]
         return torch.stack(noise, 2).to(device)
 
     def add(self, model: GQN, batch: Batch, device: torch.device) -> Iterator[int]:
         """Takes a batch with each number of context views; gives the questions that were asked each time."""
         everything = to_device(batch, device)
-        (posterior,) = self._noise(model, batch, 1, _POSTERIOR, device)
-        prior = self._noise(model, batch, self._samples, _PRIOR, device)
+        (posterior,) = self._noise(model, batch, 1, POSTERIOR, device)
+        prior = self._noise(model, batch, self._samples, PRIOR, device)
         average = frame_errors(self._average.expand_as(everything.target), everything.target)
         for number in self._sweep:
             context = Context(*(part[:, :number] for part in everything.context))
@@ -293,7 +273,7 @@ class _Collected:
         elbo = model(inputs, SIGMA, posterior)
         self._loss[number].append(-elbo.value.double().cpu())
         self._kl[number].append(elbo.kl.double().cpu())
-        static = model.read(inputs.context, inputs.query)
+        static = model.encode(inputs.context, inputs.query)
         drawn = prior_samples(model, static, prior)
         errors = frame_errors(drawn, inputs.target)
         self._put(number, "prior mean", frame_errors(drawn.clamp(0, 1).mean(0), inputs.target))
@@ -332,7 +312,7 @@ def prior_samples(model: GQN, static: Tensor, noise: Tensor) -> Tensor:
 
     Args:
         model: the network.
-        static: (B, P + R, h, w), what `GQN.read` gave.
+        static: (B, P + R, h, w), what `GQN.encode` gave.
         noise: (S, L, B, Z, h, w), standard normal.
     """
     at_once = max(1, _PLACES.get(static.device.type, _PLACES["cpu"]) // static[:, 0].numel())

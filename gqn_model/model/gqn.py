@@ -12,8 +12,7 @@ the maps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +22,8 @@ from gqn_model.config import ModelConfig
 from gqn_model.model.convolutions import narrowed
 from gqn_model.model.cores import Canvas, ConvLSTM, State
 from gqn_model.model.distributions import Gaussian, kl_divergence, log_likelihood
-from gqn_model.model.encoders import make_representation
+from gqn_model.model.encoders import ENCODERS
 from gqn_model.model.inputs import Context, Inputs
-
-if TYPE_CHECKING:
-    from gqn_model.checkpoint.checkpoint import Step
-
 
 # hidden * kernel^2 from which on a CPU is faster with its weights in torch's own order: with the 3200 of `paper` it is,
 # with the 576 of `medium` it is not (docs/decisions.md).
@@ -73,7 +68,7 @@ class GQN(nn.Module):
         cores = 1 if self.shared else config.core_steps
         hidden, latent, kernel, r = config.hidden, config.latent, config.kernel, config.representation_channels
         pose = config.pose
-        self.representation = make_representation(config.representation, r, config.frame_size, pose)
+        self.representation = ENCODERS[config.representation](r, config.frame_size, pose)
         self.side = side = config.frame_size // 4
         self.generation = ConvLSTM(latent, pose + r, hidden, pose=(0, pose), kernel=kernel, cores=cores, side=side)
         self.inference = ConvLSTM(
@@ -89,37 +84,6 @@ class GQN(nn.Module):
             # waited for where gradients of several ranks are joined.
             for weight in (self.prior_head.weight, *self.canvas.down):
                 weight.requires_grad_(requires_grad=False)
-
-    @classmethod
-    def from_run(cls, run: str | Path, step: Step = None) -> Self:
-        """The network of a run, on the CPU, ready to predict.
-
-        Args:
-            run: the folder that `gqn train` wrote.
-            step: of which checkpoint, or `best`; None: of the newest.
-
-        Raises:
-            CheckpointError: the folder is no run, or the checkpoint is absent or damaged.
-        """
-        from gqn_model.checkpoint.checkpoint import load_checkpoint
-
-        checkpoint = load_checkpoint(Path(run), step)
-        return cls.with_weights(checkpoint.config.model, checkpoint.model)
-
-    @classmethod
-    def from_safetensors(cls, path: str | Path) -> Self:
-        """The network in a file, on the CPU, ready to predict.
-
-        Args:
-            path: what `gqn export` wrote.
-
-        Raises:
-            CheckpointError: the file is absent, something else, or damaged.
-        """
-        from gqn_model.checkpoint.safetensors import read_weights
-
-        weights = read_weights(Path(path))
-        return cls.with_weights(weights.config, weights.tensors)
 
     @classmethod
     def with_weights(cls, config: ModelConfig, tensors: dict[str, Tensor]) -> Self:
@@ -168,7 +132,7 @@ class GQN(nn.Module):
             sigma: deviation of a pixel, in units of a frame in [0, 1].
             noise: standard normal (L, B, Z, h, w); None draws it.
         """
-        static = self.read(inputs.context, inputs.query)
+        static = self.encode(inputs.context, inputs.query)
         prepared_g = self.generation.prepare(static)
         prepared_e = self.inference.prepare(static, self.look(inputs.target))
         maps = self.canvas.maps()
@@ -209,7 +173,7 @@ class GQN(nn.Module):
             query: (B, 7).
             noise: standard normal (L, B, Z, h, w); None draws it, zeros take the mean of the prior at each step.
         """
-        return self.generate(self.read(context, query), noise)
+        return self.generate(self.encode(context, query), noise)
 
     def generate(self, static: Tensor, noise: Tensor | None = None) -> Tensor:
         """`predict` from what `read` gave, so that many samples share one reading of the context."""
@@ -237,10 +201,10 @@ class GQN(nn.Module):
             seed: of the noise.
         """
         generator = torch.Generator(query.device).manual_seed(seed)
-        static = self.read(context, query)
+        static = self.encode(context, query)
         return torch.stack([self.generate(static, self.noise(static, generator)) for _ in range(count)])
 
-    def read(self, context: Context, query: Tensor) -> Tensor:
+    def encode(self, context: Context, query: Tensor) -> Tensor:
         """What every step reads alike, query pose and representation: (B, P + R, h, w), or (B, P + R, 1, 1)."""
         r = self.represent(context)
         return torch.cat([query[:, :, None, None].expand(-1, -1, *r.shape[2:]), r], 1)

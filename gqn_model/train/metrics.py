@@ -1,71 +1,103 @@
-"""The figures of a training, summed on the device from line to line of the log."""
+"""Training metrics, accumulated on the device between two log lines."""
 
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gqn_model.model.distributions import psnr
-from gqn_model.model.gqn import Elbo
 from gqn_model.train.distributed import Ranks
+from gqn_model.train.step import StepResult
 
-# No training comes to this step.
+# Larger than any step.
 _NEVER = 2**62
 
 
+class Means(NamedTuple):
+    """Means over the steps since the last log line.
+
+    Attributes:
+        loss: negative ELBO in nats.
+        mse: squared error of posterior samples, frames in [0, 1].
+        psnr: dB, the mean over samples.
+        kl_steps: KL in nats of each generation step.
+    """
+
+    loss: float
+    mse: float
+    psnr: float
+    kl_steps: tuple[float, ...]
+
+
 class TrainingMetrics:
-    """Sums of figures on the device since the last line of the log; reading them is what waits."""
+    """Sums on the device since the last log line; only reading them syncs.
+
+    Args:
+        device: device of the training.
+        core_steps: generation steps L of the network.
+        ranks: this process and the others of the training.
+
+    Attributes:
+        steps: steps since the last log line.
+        waited: seconds spent waiting for batches since then.
+    """
 
     def __init__(self, device: torch.device, core_steps: int, ranks: Ranks) -> None:
         self._device, self._core_steps, self._ranks = device, core_steps, ranks
-        # Kept over lines: the first step whose loss was no number, or none that will ever be.
+        # Survives `reset`: the first step whose loss was NaN or infinite.
         self._bad = torch.full((), _NEVER, dtype=torch.int64, device=device)
-        self.clear()
+        self.reset()
 
-    def clear(self) -> None:
-        """Begins anew."""
-        self.steps, self.waited, self.began = 0, 0.0, time.perf_counter()
-        self._parts, self._floor = 0, 0.0
+    def reset(self) -> None:
+        """Start the sums and the clock again."""
+        self.steps, self.waited = 0, 0.0
+        self._began = time.perf_counter()
+        self._micro_batches, self._floor = 0, 0.0
         self._norms: Tensor | None = None
         self._sums = torch.zeros(3 + self._core_steps, dtype=torch.float64, device=self._device)
 
     @torch.no_grad()
-    def add(self, step: int, loss: Tensor, elbo: Elbo, target: Tensor, floor: float) -> None:
-        """Takes a part of a batch; reads nothing back."""
-        errors = ((elbo.mean.float() - target.float()) ** 2).mean((1, 2, 3))
-        figures = torch.stack([loss.detach(), errors.mean(), psnr(errors).mean()])
-        self._sums += torch.cat([figures, elbo.kl.detach().mean(0)])
-        self._bad = torch.where(torch.isfinite(loss.detach()), self._bad, torch.clamp(self._bad, max=step))
-        self._parts += 1
-        self._floor += floor
-
-    def end_step(self, gradient_norm: Tensor | None) -> None:
-        """Counts a step, of whose gradient the norm is known where it was limited."""
+    def add(self, step: int, result: StepResult) -> None:
+        """Add the outcome of a step; does not sync."""
+        for loss, elbo, target in result.micro_batches:
+            errors = ((elbo.mean.float() - target.float()) ** 2).mean((1, 2, 3))
+            figures = torch.stack([loss, errors.mean(), psnr(errors).mean()])
+            self._sums += torch.cat([figures, elbo.kl.mean(0)])
+            self._bad = torch.where(torch.isfinite(loss), self._bad, torch.clamp(self._bad, max=step))
+            self._micro_batches += 1
+            self._floor += result.gaussian_nll_floor
         self.steps += 1
-        if gradient_norm is not None:
-            self._norms = gradient_norm if self._norms is None else self._norms + gradient_norm
+        if result.gradient_norm is not None:
+            # Not in place: with CUDA graphs the next step overwrites the norm.
+            self._norms = result.gradient_norm.clone() if self._norms is None else self._norms + result.gradient_norm
 
-    def gradient_norm(self) -> float | None:
-        """The mean norm of the gradients, before they were limited; None where they were not; waits for the device."""
-        return None if self._norms is None else float(self._norms) / self.steps
+    def all_reduce(self) -> None:
+        """Average the sums over ranks; every rank calls it after the same step."""
+        self._sums = self._ranks.mean(self._sums)
+        self._bad = -self._ranks.max(-self._bad)
+
+    def means(self) -> Means:
+        """Return the means; syncs with the device."""
+        loss, mse, ratio, *kl_steps = (self._sums / max(1, self._micro_batches)).tolist()
+        return Means(loss, mse, ratio, tuple(kl_steps))
 
     @property
-    def floor(self) -> float:
-        """The Gaussian floor, the mean over the steps."""
-        return self._floor / max(1, self._parts)
+    def gaussian_nll_floor(self) -> float:
+        """The least loss in nats, averaged over the steps."""
+        return self._floor / max(1, self._micro_batches)
 
-    def bad_step(self) -> int | None:
-        """The first step whose loss was no number on this rank; waits for the device."""
+    def gradient_norm(self) -> float | None:
+        """Return the mean gradient norm before clipping, None without clipping; syncs with the device."""
+        return None if self._norms is None else float(self._norms) / self.steps
+
+    def first_bad_step(self) -> int | None:
+        """Return the first step whose loss was NaN or infinite, None if all were finite; syncs with the device."""
         bad = int(self._bad.item())
         return None if bad == _NEVER else bad
 
-    def all_reduce(self) -> None:
-        """Joins what the ranks have summed; each of them calls it after the same step."""
-        self._sums = self._ranks.mean(self._sums)
-        self._bad = -self._ranks.most(-self._bad)
-
-    def means(self) -> list[float]:
-        """Loss, squared error, PSNR, then the KL of each generation step; waits for the device."""
-        return [float(value) for value in (self._sums / max(1, self._parts)).tolist()]
+    def seconds(self) -> float:
+        """Return the seconds since the last log line."""
+        return time.perf_counter() - self._began

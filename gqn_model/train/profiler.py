@@ -1,13 +1,12 @@
-"""A trace of ten steps of a training: what the time goes into, operator by operator.
+"""Profile of ten training steps: where the time goes, operator by operator.
 
-In RUN/profile/: `steps-A-B.json.gz`, a Chrome trace for https://ui.perfetto.dev, and `steps-A-B.txt`, a table of the
-operators that cost most. Some steps go first, for the first ones load, compile and choose. Measuring changes no
-result. Imports torch. In the training:
+Writes `steps-A-B.json.gz`, a Chrome trace for https://ui.perfetto.dev, and `steps-A-B.txt`, a table of the most
+expensive operators, into RUN/profile/. Warm-up steps come first, because the first steps load, compile and tune.
+Profiling changes no result. In a training loop:
 
-    profile = Profile(self.run, self.device, first=self.step, last=training.steps, wanted=training.profile)
-    with profile:
-        ...                   # the loop; at the end of each step:
-            profile.step()
+    with Profile(run, device, first=step, last=training.steps, wanted=training.profile) as profile:
+        ...                   # at the end of each step:
+        profile.step()
 """
 
 from __future__ import annotations
@@ -26,24 +25,27 @@ from gqn_data.io import atomic
 
 STEPS = 10
 WARM_UP = 10
-# Lines of the table.
+# Rows of the table.
 _ROWS = 40
 
 
 class Profile:
-    """Records ten steps, after ten others where there are as many; of a training that ends before, what there was.
+    """Record `steps` steps after `warm_up` steps; a training that ends earlier leaves the steps recorded so far.
+
+    `torch.profiler.schedule` does not do the same: it warns without a warm-up step, and an error while recording would
+    end the training.
 
     Args:
         run: the run's folder.
-        device: where the training runs.
+        device: device of the training.
         first: steps done before the loop.
         last: step at which the loop ends.
-        wanted: whether anything is recorded at all.
-        steps: how many to record.
-        warm_up: how many go first; fewer where the training is too short for all.
+        wanted: False records nothing.
+        steps: number of steps to record.
+        warm_up: number of steps before them; fewer if the training is too short.
 
     Attributes:
-        written: the trace and the table; None as long as there are none.
+        written: paths of the trace and the table; None before they are written.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Profile:
         self._end()
 
     def step(self) -> None:
-        """Tells that a step is over."""
+        """Mark the end of a step."""
         self._done += 1
         if self._done == self._to:
             self._end()
@@ -91,9 +93,9 @@ class Profile:
         self._profiler = torch.profiler.profile(activities=activities)
         try:
             self._profiler.start()
-        except RuntimeError as error:  # another tool holds the counters of the device
+        except RuntimeError as error:  # another tool uses the device's counters
             self._profiler = None
-            sys.stderr.write(f"warning: no profile: {error} (training goes on)\n")
+            sys.stderr.write(f"warning: no profile: {error} (training continues)\n")
 
     def _end(self) -> None:
         if self._profiler is None:
@@ -106,7 +108,7 @@ class Profile:
             if self._done > self._from:
                 self._write(profiler)
         except (RuntimeError, NoSpace) as error:
-            sys.stderr.write(f"warning: no profile: {error} (training goes on)\n")
+            sys.stderr.write(f"warning: no profile: {error} (training continues)\n")
 
     def _write(self, profiler: torch.profiler.profile) -> None:
         stem = self._run / "profile" / f"steps-{self._from + 1:08d}-{self._done:08d}"
@@ -114,7 +116,9 @@ class Profile:
         table = profiler.key_averages().table(sort_by=by, row_limit=_ROWS, max_name_column_width=60)
         with atomic.writing(stem.with_suffix(".txt")) as file:
             count = self._done - self._from
-            file.write(f"{count} steps on {self._device}, by time of its own; all times are sums\n\n{table}\n".encode())
+            file.write(
+                f"{count} steps on {self._device}, sorted by self time; all times are sums\n\n{table}\n".encode()
+            )
         with tempfile.TemporaryDirectory() as folder:
             plain = Path(folder) / "trace.json"
             profiler.export_chrome_trace(str(plain))

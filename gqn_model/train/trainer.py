@@ -1,20 +1,21 @@
-"""The course of a training: what is measured on the way, stopping and going on. One step of it is in `course`.
+"""The training loop. `train` reads from top to bottom; one optimisation step is in `step`, the run's folder in `run`.
 
-Figures are summed on the device and read at the lines of the log. A stopped and resumed training is, on the CPU,
-bit for bit the training that was not stopped: the state of everything that decides is in the checkpoint, and nothing
-else decides. Several ranks do together what one would do alone. Where runs lie and how they begin is in `runs`.
+Metrics accumulate on the device and sync only when logged. On the CPU a stopped and resumed training equals an
+uninterrupted one bit for bit: a checkpoint holds all state that affects a step. All ranks together compute what one
+process would.
 
-Shapes: B samples, L steps of generation, H = W the side of a frame.
+Shapes: B samples, L generation steps, H = W the frame size.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
-import time
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import NamedTuple
 
 import torch
 
@@ -22,48 +23,59 @@ from gqn_data.errors import LossNotFinite, NoSpace, RunMismatch, TrainingStopped
 from gqn_data.io import atomic
 from gqn_data.loader import on_device
 from gqn_model.checkpoint.best import Score
-from gqn_model.checkpoint.checkpoint import (
-    Checkpoint,
-    Step,
-    checkpoint_steps,
-    load_checkpoint,
-    pose_order,
-    save_checkpoint,
-)
-from gqn_model.config import Config
+from gqn_model.checkpoint.checkpoint import Checkpoint, checkpoint_steps, pose_order, save_checkpoint
+from gqn_model.config import Config, TrainingConfig
 from gqn_model.data import Batches
 from gqn_model.device import choose_device
 from gqn_model.loggers import Logger, Record
 from gqn_model.model.distributions import psnr
 from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Inputs, to_device
-from gqn_model.train.distributed import ALONE, Ranks, StopFlag, rank_lost
+from gqn_model.train.distributed import ALONE, Ranks, StopFlag, connection_errors_as_rank_lost
 from gqn_model.train.metrics import TrainingMetrics
 from gqn_model.train.profiler import Profile
 from gqn_model.train.schedules import learning_rate_at, sigma_at
-from gqn_model.train.step import Stepper
-from gqn_model.train.stopping import Stop
-
-if TYPE_CHECKING:
-    from gqn_data.loader import Batch
+from gqn_model.train.step import TrainStep
+from gqn_model.visualize.prediction_grid import prediction_picture
 
 
-def load_network(run: Path, step: Step, device: str) -> tuple[GQN, Checkpoint, torch.device]:
-    """The network of a run on a device, ready to predict, with its checkpoint; as many threads as it trained with.
+class PriorPSNR(NamedTuple):
+    """PSNR in dB of predictions of the probe scenes, averaged over scenes.
 
-    Args:
-        run: the run's folder.
-        step: of which checkpoint, or the best; None: of the newest.
-        device: as in the configuration.
-
-    Raises:
-        CheckpointError: the folder is no run, or the checkpoint is absent or damaged.
+    Attributes:
+        sample: of one prior sample.
+        mean: of the prediction with every latent at the mean of its prior.
     """
-    place = choose_device(device)
-    checkpoint = load_checkpoint(run, step)
-    if checkpoint.config.training.threads:
-        torch.set_num_threads(checkpoint.config.training.threads)
-    return GQN.with_weights(checkpoint.config.model, checkpoint.model).to(place), checkpoint, place
+
+    sample: float
+    mean: float
+
+
+class StopSignals:
+    """Record SIGTERM and Ctrl-C inside a `with` block; a second Ctrl-C raises KeyboardInterrupt at once.
+
+    Attributes:
+        received: the signal number, 0 before a signal arrives.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._handlers: dict[int, object] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._record)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _record(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a signal handler
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
 
 
 def train(
@@ -76,234 +88,185 @@ def train(
     checkpoint: Checkpoint | None = None,
     ranks: Ranks = ALONE,
 ) -> GQN:
-    """Trains a network and gives it back; the first rank leaves checkpoints and pictures in the run's folder.
+    """Train a network and return it; rank 0 writes checkpoints and pictures into the run's folder.
 
     Args:
         run: the run's folder, with its `config.json`.
-        config: with frame size and context settled.
-        batches: the stream of training batches, of each the share of this rank.
-        loggers: take the figures, on the first rank.
-        probe: test scenes on the device, on which prior predictions are measured and drawn, on the first rank.
-        checkpoint: where to go on; None: from the beginning. Only the first rank needs it.
-        ranks: this process among those of the training, which are connected (`ranks.process_group`).
+        config: configuration with the frame size and `context_max` set.
+        batches: this rank's share of each training batch.
+        loggers: receive the metrics on rank 0.
+        probe: test scenes on the device, for PSNR and pictures of prior predictions on rank 0.
+        checkpoint: where to resume; None starts from step 0. Only rank 0 needs it.
+        ranks: this process and the others of the training, inside `distributed.process_group`.
 
     Raises:
-        LossNotFinite: the loss is no longer a number; the last good checkpoint stays.
-        OptionError: the batch cannot be divided among the ranks, or the device cannot compute as asked.
+        LossNotFinite: the loss became NaN or infinite; the last good checkpoint stays.
+        OptionError: the batch size is not divisible by the ranks, or the device does not support an option.
         RankLost: another rank is gone.
-        RunMismatch: the checkpoint is of another dataset.
-        TrainingStopped: SIGTERM or Ctrl-C came; a checkpoint of the last step was saved.
+        RunMismatch: the checkpoint belongs to another dataset.
+        TrainingStopped: SIGTERM or Ctrl-C arrived; a checkpoint of the last step was saved.
     """
-    trainer = _Trainer(run, config, batches, loggers=loggers, probe=probe, checkpoint=checkpoint, ranks=ranks)
-    try:
-        with Stop() as stop:
-            trainer.go(stop)
-    except RuntimeError as error:
-        # A lost connection shows itself wherever gradients are exchanged; alone there is none to lose.
-        if ranks.count > 1 and any(word in str(error) for word in _CONNECTION_WORDS):
-            raise rank_lost(error) from error
-        raise
-    return trainer.model
-
-
-_CONNECTION_WORDS = ("onnection", "gloo", "NCCL", "ocket", "imed out")
-
-
-class _Trainer:
-    def __init__(
-        self,
-        run: Path,
-        config: Config,
-        batches: Batches,
-        *,
-        loggers: Sequence[Logger],
-        probe: Inputs | None,
-        checkpoint: Checkpoint | None,
-        ranks: Ranks,
-    ) -> None:
-        self.run, self.config, self.batches, self.ranks = run, config, batches, ranks
-        self.loggers, self.probe = loggers, probe
-        training = config.training
-        self.device = choose_device(training.device, ranks.local)
-        if training.threads:
-            torch.set_num_threads(training.threads)
-        self.stepper = Stepper(config, self.device, ranks)
-        self.model = self.stepper.model
-        self.step = 0
-        if ranks.broadcast(checkpoint is not None):
-            self._restore(checkpoint)
-        self.stepper.ready()
-        self.meter = TrainingMetrics(self.device, config.model.core_steps, ranks)
-        self.prior: tuple[float, float] | None = None
-        self.score: Score | None = None  # of the present step, where there is a line of it
-
-    def _restore(self, checkpoint: Checkpoint | None) -> None:
-        """Takes the state of a checkpoint, which only the first rank needs to have."""
-        if checkpoint is not None and checkpoint.fingerprint != self.batches.fingerprint:
-            raise RunMismatch(
-                f"{self.run}: was trained on the dataset {checkpoint.fingerprint[:12]} "
-                f"({checkpoint.scene_set}), this one is {self.batches.fingerprint[:12]} "
-                f"({self.batches.scene_set}); give the shards that it was trained on"
-            )
-        known: tuple[int, dict[str, int | str]] = (0, {})
-        if checkpoint is None:
-            self.stepper.restore(None, None)
-        else:
-            self.stepper.restore(checkpoint.model, checkpoint.optimizer)
-            known = checkpoint.step, checkpoint.loader
-        self.step, place = self.ranks.broadcast(known)
-        self.batches.load_state_dict(place)
-
-    def go(self, stop: Stop) -> None:
-        """Takes steps until all are done."""
-        training = self.config.training
-        self.model.train()
-        agreement = StopFlag(self.ranks)
-        stream = on_device(self.batches, self.device)
-        self.meter.clear()
-        if self.step == 0:
-            self._save(last=False)
-        wanted = training.profile and self.ranks.first
-        with Profile(self.run, self.device, first=self.step, last=training.steps, wanted=wanted) as profile:
-            try:
-                self._go(stop, agreement, stream, profile)
-            except TrainingStopped:
-                agreement.close()
-                raise
-        agreement.close()
-
-    def _go(self, stop: Stop, agreement: StopFlag, stream: Iterator[Batch], profile: Profile) -> None:
-        training = self.config.training
-        while self.step < training.steps:
-            self._take_step(stream)
-            profile.step()
-            last = self.step == training.steps
-            stopped = agreement.all_reduce_max(stop.signal or 0)
-            if _due(self.step, training.probe_every, last):
-                self._measure_prior()
-            if _due(self.step, training.log_every, last):
-                self._log()
-            if _due(self.step, training.picture_every, last):
-                self._draw()
-            if _due(self.step, training.checkpoint_every, last or bool(stopped)):
-                self._save(last=last or bool(stopped))
-            if stopped and not last:
-                raise TrainingStopped(
-                    f"stopped by {signal.Signals(stopped).name} after step {self.step}, which is saved; "
-                    f"`gqn train --resume {self.run}` goes on"
-                )
-
-    def _take_step(self, stream: Iterator[Batch]) -> None:
-        before = self.batches.waited
-        batch = next(stream)
-        # Not the time of `next`: where a GPU is behind, whatever asks it for something waits for its work.
-        self.meter.waited += self.batches.waited - before
-        norm = self.stepper.take(self.step, to_device(batch, self.device), self.meter.add)
-        self.meter.end_step(norm)
-        self.step += 1
-        self.score = None
-
-    def _check(self) -> None:
-        bad = self.meter.bad_step()
-        if bad is None:
-            return
-        good = checkpoint_steps(self.run)
-        kept = f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint yet"
-        raise LossNotFinite(
-            f"{self.run}: the loss of step {bad} (counted from 0) is not a number; {kept}. "
-            "Try a lower --learning-rate, a longer --warmup-steps or a lower --clip"
+    training = config.training
+    device = choose_device(training.device, ranks.local)
+    if training.threads:
+        torch.set_num_threads(training.threads)
+    if checkpoint is not None and checkpoint.fingerprint != batches.fingerprint:
+        raise RunMismatch(
+            f"{run}: trained on the dataset {checkpoint.fingerprint[:12]} ({checkpoint.scene_set}), found "
+            f"{batches.fingerprint[:12]} ({batches.scene_set}); pass --shards with the dataset that it was trained on"
         )
 
-    def _log(self) -> None:
-        training, meter = self.config.training, self.meter
-        meter.all_reduce()
-        self._check()
-        if not self.ranks.first:
-            meter.clear()
-            return
-        loss, mse, ratio, *kl_steps = meter.means()
-        seconds = time.perf_counter() - meter.began
-        rate = meter.steps / seconds
-        record = Record(
-            step=self.step,
-            steps=training.steps,
-            rate=rate,
-            wait=meter.waited / seconds,
-            loss=loss,
-            excess=loss - meter.floor,
-            kl=sum(kl_steps),
-            kl_steps=tuple(kl_steps),
-            mse=mse,
-            psnr=ratio,
-            prior_sample=self.prior[0] if self.prior else None,
-            prior_mean=self.prior[1] if self.prior else None,
-            sigma=sigma_at(training, self.step - 1),
-            learning_rate=learning_rate_at(training, self.step - 1),
-            left=(training.steps - self.step) / rate,
-            gradient_norm=meter.gradient_norm(),
-        )
-        for logger in self.loggers:
-            logger.log(record)
-        measured = self.probe is not None and _due(self.step, training.probe_every, self.step == training.steps)
-        self.score = Score(prior_psnr=record.prior_mean if measured else None, excess=record.excess, sigma=record.sigma)
-        self.prior = None
-        meter.clear()
+    with connection_errors_as_rank_lost(ranks):
+        take_step = TrainStep(config, device, ranks, checkpoint)
+        model = take_step.model
+        step, position = ranks.broadcast((checkpoint.step, checkpoint.loader) if checkpoint is not None else (0, None))
+        if position is not None:
+            batches.load_state_dict(position)
 
-    def _save(self, *, last: bool) -> None:
-        if not self.ranks.first:
-            return
-        self._check()
-        parameters = self.model.state_dict()
-        if not all(bool(torch.isfinite(value).all()) for value in parameters.values()):
-            raise LossNotFinite(
-                f"{self.run}: after step {self.step} a weight is not a number, so it is not saved; the last good "
-                f"checkpoint is of step {(checkpoint_steps(self.run) or [0])[-1]}. Try a lower --learning-rate"
-            )
-        state = Checkpoint(
-            step=self.step,
-            config=self.config,
-            model=parameters,
-            optimizer=self.stepper.optimizer_state(),
-            loader=self.batches.state_dict(),
-            fingerprint=self.batches.fingerprint,
-            scene_set=self.batches.scene_set,
-            pose_order=pose_order(self.batches.pose_fields),
-            score=self.score,
-        )
-        try:
-            save_checkpoint(self.run, state, self.config.training.keep)
-        except NoSpace as error:
-            if last:
-                raise
-            # A full disk may be emptied; hours of training are not to be lost to it.
-            sys.stderr.write(f"warning: {error} (training goes on; the checkpoints before are kept)\n")
+        with StopSignals() as signals:
+            stop_flag = StopFlag(ranks)
+            model.train()
+            metrics = TrainingMetrics(device, config.model.core_steps, ranks)
+            stream = on_device(batches, device)
+            prior: PriorPSNR | None = None
+            if step == 0 and ranks.first:
+                _save(run, _snapshot(0, take_step, batches, None), metrics, training.keep, required=False)
 
-    @torch.no_grad()
-    def _measure_prior(self) -> None:
-        probe = self.probe
-        if probe is None:
-            return
-        drawn = self.model.sample(probe.context, probe.query, 1, seed=0)[0]
-        static = self.model.read(probe.context, probe.query)
-        mean = self.model.generate(static, torch.zeros_like(self.model.noise(static, torch.Generator(self.device))))
-        errors = [((frames.clamp(0, 1) - probe.target) ** 2).mean((1, 2, 3)) for frames in (drawn, mean)]
-        self.prior = (float(psnr(errors[0]).mean()), float(psnr(errors[1]).mean()))
+            with Profile(
+                run, device, first=step, last=training.steps, wanted=training.profile and ranks.first
+            ) as profile:
+                while step < training.steps:
+                    waited = batches.waited
+                    batch = next(stream)
+                    # Not the duration of `next`: on a GPU that is behind, any call may block until its work is done.
+                    metrics.waited += batches.waited - waited
+                    metrics.add(step, take_step(step, to_device(batch, device)))
+                    step += 1
+                    profile.step()
 
-    def _draw(self) -> None:
-        probe = self.probe
-        if probe is None:
-            return
-        from gqn_model.visualize.prediction_grid import prediction_picture
-
-        image = prediction_picture(self.model, probe, f"{self.batches.scene_set}, after step {self.step}")
-        try:
-            with atomic.writing(self.run / "pictures" / f"{self.step:08d}.png") as file:
-                image.save(file, format="PNG")
-        except NoSpace as error:
-            sys.stderr.write(f"warning: {error} (training goes on without the picture)\n")
-        for logger in self.loggers:
-            logger.picture(self.step, image)
+                    last = step == training.steps
+                    stopped = stop_flag.all_reduce_max(signals.received)
+                    score: Score | None = None
+                    if probe is not None and _due(step, training.probe_every, last):
+                        prior = measure_prior(model, probe)
+                    if _due(step, training.log_every, last):
+                        metrics.all_reduce()
+                        _check_losses(run, metrics)
+                        if ranks.first:
+                            record = _record(training, step, metrics, prior)
+                            for logger in loggers:
+                                logger.log(record)
+                            # A score counts only if it was measured at the step of the checkpoint.
+                            measured = probe is not None and _due(step, training.probe_every, last)
+                            prior_psnr = record.prior_mean if measured else None
+                            score = Score(prior_psnr=prior_psnr, excess=record.excess, sigma=record.sigma)
+                        prior = None
+                        metrics.reset()
+                    if probe is not None and _due(step, training.picture_every, last):
+                        _draw(run, step, model, probe, batches.scene_set, loggers)
+                    if ranks.first and _due(step, training.checkpoint_every, last or bool(stopped)):
+                        state = _snapshot(step, take_step, batches, score)
+                        _save(run, state, metrics, training.keep, required=last or bool(stopped))
+                    if stopped and not last:
+                        stop_flag.close()
+                        raise TrainingStopped(
+                            f"stopped by {signal.Signals(stopped).name} after step {step}, which is saved; "
+                            f"resume with `gqn train --resume {run}`"
+                        )
+            stop_flag.close()
+    return model
 
 
 def _due(step: int, every: int, last: bool) -> bool:
     return bool(every) and (step % every == 0 or last)
+
+
+@torch.no_grad()
+def measure_prior(model: GQN, probe: Inputs) -> PriorPSNR:
+    """Return the PSNR of prior predictions of the probe scenes; syncs with the device."""
+    sample = model.sample(probe.context, probe.query, 1, seed=0)[0]
+    static = model.encode(probe.context, probe.query)
+    mean = model.generate(static, torch.zeros_like(model.noise(static, torch.Generator(static.device))))
+    errors = [((frames.clamp(0, 1) - probe.target) ** 2).mean((1, 2, 3)) for frames in (sample, mean)]
+    return PriorPSNR(*(float(psnr(error).mean()) for error in errors))
+
+
+def _check_losses(run: Path, metrics: TrainingMetrics) -> None:
+    """Raise LossNotFinite if a step had a loss of NaN or infinity; syncs with the device."""
+    bad = metrics.first_bad_step()
+    if bad is None:
+        return
+    steps = checkpoint_steps(run)
+    kept = f"the last good checkpoint is of step {steps[-1]}" if steps else "without a checkpoint so far"
+    raise LossNotFinite(
+        f"{run}: loss of step {bad} (counted from 0) is NaN or infinite, expected a finite number; {kept}. "
+        "Try a lower --learning-rate, a longer --warmup-steps or a lower --clip"
+    )
+
+
+def _record(training: TrainingConfig, step: int, metrics: TrainingMetrics, prior: PriorPSNR | None) -> Record:
+    """Return the metrics since the last log line; syncs with the device."""
+    means, seconds = metrics.means(), metrics.seconds()
+    rate = metrics.steps / seconds
+    return Record(
+        step=step,
+        steps=training.steps,
+        rate=rate,
+        wait=metrics.waited / seconds,
+        loss=means.loss,
+        excess=means.loss - metrics.gaussian_nll_floor,
+        kl=sum(means.kl_steps),
+        kl_steps=means.kl_steps,
+        mse=means.mse,
+        psnr=means.psnr,
+        prior_sample=prior.sample if prior else None,
+        prior_mean=prior.mean if prior else None,
+        sigma=sigma_at(training, step - 1),
+        learning_rate=learning_rate_at(training, step - 1),
+        left=(training.steps - step) / rate,
+        gradient_norm=metrics.gradient_norm(),
+    )
+
+
+def _snapshot(step: int, take_step: TrainStep, batches: Batches, score: Score | None) -> Checkpoint:
+    """Return the state after `step` steps."""
+    return Checkpoint(
+        step=step,
+        config=take_step.config,
+        model=take_step.model.state_dict(),
+        optimizer=take_step.optimizer_state(),
+        loader=batches.state_dict(),
+        fingerprint=batches.fingerprint,
+        scene_set=batches.scene_set,
+        pose_order=pose_order(batches.pose_fields),
+        score=score,
+    )
+
+
+def _save(run: Path, state: Checkpoint, metrics: TrainingMetrics, keep: int, *, required: bool) -> None:
+    """Write a checkpoint of finite weights; on a full disk warn, or raise NoSpace if the checkpoint is required."""
+    _check_losses(run, metrics)
+    if not all(bool(torch.isfinite(value).all()) for value in state.model.values()):
+        raise LossNotFinite(
+            f"{run}: after step {state.step} a weight is NaN or infinite and is not saved; the last good "
+            f"checkpoint is of step {(checkpoint_steps(run) or [0])[-1]}. Try a lower --learning-rate"
+        )
+    try:
+        save_checkpoint(run, state, keep)
+    except NoSpace as error:
+        if required:
+            raise
+        # The disk may be emptied later; stopping now would lose hours of training.
+        sys.stderr.write(f"warning: {error} (training continues; earlier checkpoints are kept)\n")
+
+
+def _draw(run: Path, step: int, model: GQN, probe: Inputs, scene_set: str, loggers: Sequence[Logger]) -> None:
+    """Write a picture of predictions of the probe scenes and pass it to the loggers; on a full disk warn."""
+    image = prediction_picture(model, probe, f"{scene_set}, after step {step}")
+    try:
+        with atomic.writing(run / "pictures" / f"{step:08d}.png") as file:
+            image.save(file, format="PNG")
+    except NoSpace as error:
+        sys.stderr.write(f"warning: {error} (training continues without the picture)\n")
+    for logger in loggers:
+        logger.picture(step, image)

@@ -20,11 +20,11 @@ from gqn_data.progress import bar
 from gqn_data.sampling.views import check_context, choose_views
 from gqn_data.schema.cameras import poses_of
 from gqn_model.checkpoint.checkpoint import Step
+from gqn_model.checkpoint.load import load_run
 from gqn_model.data import check_order, fixed_batches
-from gqn_model.evaluate.run_evaluation import question_noise
 from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Context, pixels, to_device
-from gqn_model.train.trainer import load_network
+from gqn_model.model.noise import CAMERA_PATH, question_noise
 from gqn_model.visualize.camera_path import CameraPath, find_camera_path
 from gqn_model.visualize.prediction_grid import prediction_picture
 from gqn_model.visualize.video import check_animation, write_animation
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 # Frames of a walk that are generated at a time.
 _TOGETHER = 32
-# The stream of noise under a scene that is held along a walk, beside those of an evaluation.
-_HELD = 3
 
 
 def write_predictions(
@@ -71,7 +69,7 @@ def write_predictions(
         OptionError: the ending is none that we write.
     """
     picture_kind(output)  # told before the work, not after it
-    model, checkpoint, place = load_network(run, step, device)
+    model, checkpoint, place = load_run(run, step, device)
     context = context or checkpoint.config.training.context_max
     batches = fixed_batches(shards, checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed)
     check_order(batches, shards, checkpoint.pose_order)
@@ -125,7 +123,7 @@ def write_walk(
         RunMismatch: the dataset does not fit the run.
     """
     check_animation(output)
-    model, checkpoint, place = load_network(run, step, device)
+    model, checkpoint, place = load_run(run, step, device)
     asked = fixed_batches(shards, checkpoint.config, split=split, context=1, batch_size=1, seed=seed)
     check_order(asked, shards, checkpoint.pose_order)
     asked.close()
@@ -139,7 +137,7 @@ def write_walk(
         mask=torch.ones(1, low, dtype=torch.bool, device=place),
     )
     query = torch.from_numpy(poses_of(walk.cameras.astype(np.float32), fields)).to(place)
-    held = question_noise(model, scene, seed, max(1, samples), _HELD).to(place)
+    held = question_noise(model.config, scene, seed, max(1, samples), CAMERA_PATH).to(place)
     ways = {"mean latents": torch.zeros_like(held[0])}
     ways |= {f"sample {number + 1}" if samples > 1 else "a sample": held[number] for number in range(samples)}
     with bar(len(ways) * len(query), "frame", "walking") as progress:
@@ -168,7 +166,7 @@ def along(model: GQN, context: Context, query: Tensor, noise: Tensor) -> Tensor:
         query: (N, P).
         noise: (L, Z, h, w), standard normal; zeros take the mean of the prior at each step.
     """
-    first = model.read(context, query[:1])
+    first = model.encode(context, query[:1])
     parts = []
     for some in torch.split(query, _TOGETHER):
         static = first.repeat(len(some), 1, 1, 1)

@@ -769,7 +769,7 @@ for what, text in TEXTS.items():
 
     @case("checkpoint", f"run.json of {what}")
     def _(folder, text=text):
-        from gqn_model.train.run import read_facts
+        from gqn_model.checkpoint.run_folder import read_facts
 
         (folder / "run.json").write_bytes(text)
         read_facts(folder)

@@ -15,7 +15,7 @@ from made_checkpoints import made, made_run, overwrite, prior, same, smallest
 from synthetic import Source
 
 from gqn_data.errors import CheckpointError
-from gqn_model import GQN
+from gqn_model import load_model
 from gqn_model.checkpoint.best import BEST_FILE, Score, read_best
 from gqn_model.checkpoint.checkpoint import (
     checkpoint_path,
@@ -74,9 +74,9 @@ def test_a_run_in_which_nothing_was_measured_has_no_best(run: Path) -> None:
 
 def test_a_network_of_the_best_is_given_in_python(run: Path) -> None:
     _save(run, {1: 18.0, 2: 17.0, 3: 16.0})
-    best = GQN.from_run(run, "best").state_dict()
+    best = load_model(run, "best").state_dict()
     assert all(torch.equal(value, best[name]) for name, value in made(1).model.items())
-    assert not all(torch.equal(value, best[name]) for name, value in GQN.from_run(run).state_dict().items())
+    assert not all(torch.equal(value, best[name]) for name, value in load_model(run).state_dict().items())
 
 
 def test_what_the_prior_predicts_decides_and_the_excess_where_nobody_measured() -> None:
@@ -248,10 +248,7 @@ def test_a_training_notes_the_best_by_what_it_measured(tmp_path: Path, monkeypat
 
     psnrs = iter([16.0, 18.0, 17.0, 15.0])
 
-    def measured(self: trainer._Trainer) -> None:
-        self.prior = (10.0, next(psnrs))
-
-    monkeypatch.setattr(trainer._Trainer, "_measure_prior", measured)
+    monkeypatch.setattr(trainer, "measure_prior", lambda *_: trainer.PriorPSNR(10.0, next(psnrs)))
     config = smallest(steps=8, log_every=1, probe_every=2, picture_every=0, checkpoint_every=1, keep=2)
     run = made_run(tmp_path / "run", steps=(), config=config)
     train(run, config, Source(config), probe=small_inputs(config))
@@ -291,7 +288,7 @@ def test_a_run_goes_back_to_a_step_and_ends_as_before(
     resume_run(run, {"steps": 9})
     assert all(torch.equal(a, b) for a, b in zip(_weights(run), _weights(runs), strict=True))
     assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()][:2] == [3, 6]
-    assert "goes on at step 6" in capsys.readouterr().err
+    assert "at step 6 of 7" in capsys.readouterr().err
 
 
 def test_a_run_of_the_version_before_goes_on_with_a_warning(
@@ -304,7 +301,7 @@ def test_a_run_of_the_version_before_goes_on_with_a_warning(
     rewind(run, 3)
     _as_format_1(run, 3)
     resume_run(run, {"steps": 4})
-    assert "it goes on with other noise" in capsys.readouterr().err
+    assert "earlier version" in capsys.readouterr().err
     assert load_checkpoint(run).format == 2
 
 

@@ -383,7 +383,7 @@ def test_a_training_goes_on_over_a_checkpoint_that_found_no_room(
 
         train(run, config, Source(config), loggers=[Resizing()])  # type: ignore[list-item]
         assert checkpoint_steps(run) == [0, 2, 6]
-    assert re.search(r"warning: .*00000004\.pt.*the disk is full.*training goes on", capsys.readouterr().err)
+    assert re.search(r"warning: .*00000004\.pt.*the disk is full.*training continues", capsys.readouterr().err)
 
 
 # Forks a child for each place, which dies there; says what lay on the disk then, and after the same was done again.

@@ -18,7 +18,7 @@ from small_disks import PAGE, small_disk
 from synthetic import small_inputs
 
 from gqn_data.errors import CheckpointError, NoSpace, OptionError
-from gqn_model import GQN
+from gqn_model import load_model, load_safetensors
 from gqn_model.checkpoint.checkpoint import save_checkpoint
 from gqn_model.checkpoint.safetensors import export_weights, read_weights
 from gqn_model.cli import main as gqn
@@ -40,7 +40,7 @@ def path(run: Path, tmp_path: Path) -> Path:
 
 
 def test_predictions_are_those_of_the_run_to_the_bit(run: Path, path: Path) -> None:
-    ours, theirs = GQN.from_run(run), GQN.from_safetensors(path)
+    ours, theirs = load_model(run), load_safetensors(path)
     assert not theirs.training
     context, query, _ = small_inputs(smallest())
     one, other = (model.sample(context, query, 3, seed=1) for model in (ours, theirs))
@@ -217,7 +217,7 @@ def test_a_file_that_somebody_changed_is_refused(what: str, path: Path) -> None:
     change(tensors, facts)
     save_file(tensors, path, {"gqn": json.dumps(facts)})
     with pytest.raises(CheckpointError, match=rf"weights\.safetensors: .*{words}"):
-        GQN.from_safetensors(path)
+        load_safetensors(path)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"gqn": ""}, {"gqn": "[]"}, {"gqn": '{"format": NaN}'}])
@@ -229,7 +229,7 @@ def test_a_file_of_somebody_elses_is_refused(metadata: dict[str, str] | None, pa
 
 def test_a_file_that_is_not_there_is_told_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no such file; `gqn export RUN -o weights\.safetensors` writes one"):
-        GQN.from_safetensors(tmp_path / "weights.safetensors")
+        load_safetensors(tmp_path / "weights.safetensors")
 
 
 def test_settings_of_a_training_that_later_versions_no_longer_know_do_not_matter(path: Path, run: Path) -> None:

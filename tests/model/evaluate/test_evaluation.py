@@ -17,12 +17,13 @@ from synthetic import batch_of, scenes_of, small
 
 from gqn_data.errors import DestinationError, OptionError
 from gqn_model.checkpoint.checkpoint import checkpoint_steps, load_checkpoint, read_config
+from gqn_model.checkpoint.run_folder import read_facts
 from gqn_model.cli import main as gqn
 from gqn_model.config import declarations, resolve
 from gqn_model.data import training_batches
 from gqn_model.evaluate.baselines import mean_image, nearest_view
 from gqn_model.model.inputs import Context
-from gqn_model.train.run import read_facts, resume_run, start_run
+from gqn_model.train.run import resume_run, start_run
 from gqn_model.visualize.prediction_grid import Row, grid
 
 

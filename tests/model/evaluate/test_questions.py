@@ -16,7 +16,7 @@ from skimage.metrics import structural_similarity
 
 from gqn_data.errors import OptionError, RunMismatch
 from gqn_data.loader import SceneLoader
-from gqn_model import GQN
+from gqn_model import load_model
 from gqn_model.evaluate.questions import (
     Questions,
     check_sweep,
@@ -82,7 +82,7 @@ def test_the_figures_of_the_network_are_those_of_one_question_after_another(
     found: Evaluation, run: Path, bars: Path
 ) -> None:
     # By another way: no batches, plain predictions, numpy and scikit-image.
-    model, questions = GQN.from_run(run), read_index(Path(found.index))
+    model, questions = load_model(run), read_index(Path(found.index))
     loader = SceneLoader(bars, split="test", batch_size=1, samples=questions.samples(3), epochs=1, frame_size=16)
     ways: dict[str, list[tuple[float, float]]] = {}
     losses, best, alike = [], [], []
@@ -96,14 +96,14 @@ def test_the_figures_of_the_network_are_those_of_one_question_after_another(
             ways.setdefault(name, []).append((float(np.abs(off).mean()), float((off**2).mean())))
             return ways[name][-1][1]
 
-        noise = question_noise(model, scene, query, 3)
+        noise = question_noise(model.config, scene, query, 3)
         with torch.no_grad():
             drawn = [model.predict(inputs.context, inputs.query, noise[k][:, None])[0] for k in range(3)]
             put(
                 "prior, mean latents",
                 model.predict(inputs.context, inputs.query, torch.zeros_like(noise[0][:, None]))[0],
             )
-            posterior = question_noise(model, scene, query, 1, stream=1)[0][:, None]
+            posterior = question_noise(model.config, scene, query, 1, stream=1)[0][:, None]
             losses.append(-float(model(inputs, SIGMA, posterior).value))
         errors = [put(f"sample {k}", frame) for k, frame in enumerate(drawn)]
         best.append(min(errors))
@@ -288,12 +288,12 @@ def test_noise_is_that_of_the_question() -> None:
             frame_size, core_steps, latent = 16, 3, 2
 
     model: Any = Network()
-    one = question_noise(model, 4, 7, 2)
+    one = question_noise(model.config, 4, 7, 2)
     assert one.shape == (2, 3, 2, 4, 4)
-    assert torch.equal(question_noise(model, 4, 7, 5)[:2], one)
+    assert torch.equal(question_noise(model.config, 4, 7, 5)[:2], one)
     for other in ((5, 7), (4, 6), (7, 4)):
-        assert not torch.equal(question_noise(model, *other, 2), one)
-    assert not torch.equal(question_noise(model, 4, 7, 2, stream=1), one)
+        assert not torch.equal(question_noise(model.config, *other, 2), one)
+    assert not torch.equal(question_noise(model.config, 4, 7, 2, stream=1), one)
 
 
 def test_the_table_names_what_is_measured_and_how_much_it_is_worth(found: Evaluation) -> None:

@@ -17,7 +17,7 @@ from gqn_model.config import Config, ModelConfig, resolve
 from gqn_model.model import convolutions
 from gqn_model.model.convolutions import convolve_constant
 from gqn_model.model.distributions import Gaussian, gaussian_floor, kl_divergence, log_likelihood
-from gqn_model.model.encoders import REPRESENTATIONS
+from gqn_model.model.encoders import ENCODERS
 from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Context, Inputs, to_device
 
@@ -40,7 +40,7 @@ MAPS = [
 ]
 
 
-@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("shared", CORES)
 @pytest.mark.parametrize(("size", "kernel"), MAPS)
 def test_elbo_and_gradients_equal_those_of_the_naive_model(
@@ -84,7 +84,7 @@ def test_views_in_one_batch_equal_views_one_by_one(representation: str, mask: li
 
 
 @pytest.mark.parametrize("shared", CORES)
-@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("representation", ENCODERS)
 def test_a_gpu_s_way_of_convolving_equals_the_naive_model_too(
     representation: str, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +169,7 @@ def test_the_convolution_of_a_constant_is_that_of_its_map(
     torch.testing.assert_close(convolve_constant(vectors, weight, side), expected, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("shared", CORES)
 def test_single_precision_is_near_double(representation: str, shared: bool) -> None:
     config = small(representation=representation, shared_cores=shared)
@@ -189,7 +189,7 @@ def _loss_and_gradients(
     return loss, torch.autograd.grad(loss, list(model.parameters()))
 
 
-@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("shared", CORES)
 def test_bfloat16_keeps_likelihood_and_divergence_in_single_precision(representation: str, shared: bool) -> None:
     config = small(representation=representation, shared_cores=shared)
@@ -216,7 +216,7 @@ def test_a_deviation_on_the_device_is_a_number(shared: bool) -> None:
     assert torch.equal(model(inputs, torch.tensor(0.9), noise).value, model(inputs, 0.9, noise).value)
 
 
-@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("shared", CORES)
 def test_no_value_decides_what_is_computed(representation: str, shared: bool) -> None:
     # Tensors of the meta device have shapes and no values: whatever asks for one, as `.item()` or `if`, fails.
@@ -279,7 +279,7 @@ def test_the_representations_have_the_published_number_of_parameters(representat
     assert count / 1e6 == pytest.approx(millions, abs=0.005)
 
 
-@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("size", [32, 64, 84, 128])
 def test_every_frame_size_is_learned_from_and_predicted(representation: str, size: int) -> None:
     config = small(frame_size=size, representation=representation, core_steps=2)
@@ -304,7 +304,7 @@ def test_a_network_of_no_size_says_what_is_possible() -> None:
         GQN(ModelConfig())
 
 
-@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("numbers", [1, 9])
 def test_poses_of_other_numbers_are_learned_from_and_predicted(representation: str, numbers: int) -> None:
     config = small(representation=representation, pose_numbers=numbers)
@@ -327,7 +327,7 @@ def test_a_pose_of_seven_numbers_need_not_be_asked_for() -> None:
     assert [p.shape for p in open_.parameters()] == [p.shape for p in asked.parameters()]
 
 
-@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("shared", CORES)
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_the_gradient_reaches_every_parameter(representation: str, shared: bool, steps: int) -> None:

@@ -97,4 +97,4 @@ def test_a_full_disk_costs_the_profile_and_not_the_training(
 
     monkeypatch.setattr(profiler.atomic, "writing", full)
     assert _train(tmp_path, 20).written is None
-    assert "no profile: the disk is full (training goes on)" in capsys.readouterr().err
+    assert "no profile: the disk is full (training continues)" in capsys.readouterr().err

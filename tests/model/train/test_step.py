@@ -12,14 +12,16 @@ import torch
 from synthetic import batch_of, scenes_of, small
 
 from gqn_data.errors import OptionError
+from gqn_model.checkpoint.checkpoint import Checkpoint
 from gqn_model.config import Config, resolve
 from gqn_model.model.distributions import gaussian_floor
-from gqn_model.model.gqn import Elbo
 from gqn_model.model.inputs import Context, Inputs, to_device
 from gqn_model.model.noise import step_noise
+from gqn_model.train.distributed import ALONE
+from gqn_model.train.metrics import TrainingMetrics
 from gqn_model.train.run import start_run
 from gqn_model.train.schedules import learning_rate_at, sigma_at
-from gqn_model.train.step import Stepper, check_computing
+from gqn_model.train.step import StepResult, TrainStep, check_computing
 
 CPU = torch.device("cpu")
 
@@ -29,29 +31,14 @@ def _inputs(config: Config, seed: int = 0) -> Inputs:
     return to_device(batch_of(frames, poses, 3, seed), CPU)
 
 
-class Kept:
-    """A meter that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.parts: list[tuple[int, float, Elbo, torch.Tensor, float]] = []
-
-    def __call__(self, step: int, loss: torch.Tensor, elbo: Elbo, target: torch.Tensor, floor: float) -> None:
-        self.parts.append((step, float(loss.detach()), elbo, target, floor))
-
-    @property
-    def loss(self) -> float:
-        return sum(part[1] for part in self.parts) / len(self.parts)
+def _loss(result: StepResult) -> float:
+    losses = [float(part.loss) for part in result.micro_batches]
+    return sum(losses) / len(losses)
 
 
-def _steps(config: Config, count: int = 3) -> tuple[Stepper, list[float]]:
-    stepper = Stepper(config, CPU)
-    stepper.ready()
-    losses = []
-    for step in range(count):
-        kept = Kept()
-        stepper.take(step, _inputs(config, seed=step), kept)
-        losses.append(kept.loss)
-    return stepper, losses
+def _steps(config: Config, count: int = 3) -> tuple[TrainStep, list[float]]:
+    take_step = TrainStep(config, CPU)
+    return take_step, [_loss(take_step(step, _inputs(config, seed=step))) for step in range(count)]
 
 
 def test_a_batch_in_parts_is_the_batch() -> None:
@@ -65,13 +52,12 @@ def test_a_batch_in_parts_is_the_batch() -> None:
 
 def test_a_step_is_what_plain_torch_would_do() -> None:
     config = small(batch_size=4, clip=20.0)
-    stepper = Stepper(config, CPU)
-    stepper.ready()
-    plain = copy.deepcopy(stepper.model)
+    take_step = TrainStep(config, CPU)
+    plain = copy.deepcopy(take_step.model)
     adam = torch.optim.Adam(plain.parameters(), lr=123.0, betas=(0.9, 0.999), eps=1e-8)
     for step in range(3):
-        inputs, kept = _inputs(config, seed=step), Kept()
-        limited = stepper.take(step, inputs, kept)
+        inputs = _inputs(config, seed=step)
+        result = take_step(step, inputs)
         noise = step_noise(config.model, config.training.seed, step, 4, CPU)
         adam.param_groups[0]["lr"] = learning_rate_at(config.training, step)
         loss = -plain(inputs, sigma_at(config.training, step), noise).value.mean()
@@ -79,10 +65,10 @@ def test_a_step_is_what_plain_torch_would_do() -> None:
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 20.0)
         adam.step()
-        assert kept.loss == pytest.approx(float(loss.detach()), rel=1e-6)
-        assert float(limited) == pytest.approx(float(norm), rel=1e-4)  # type: ignore[arg-type]
-        assert kept.parts[0][4] == gaussian_floor(inputs.target[0].numel(), sigma_at(config.training, step))
-    for one, other in zip(stepper.model.parameters(), plain.parameters(), strict=True):
+        assert _loss(result) == pytest.approx(float(loss.detach()), rel=1e-6)
+        assert float(result.gradient_norm) == pytest.approx(float(norm), rel=1e-4)  # type: ignore[arg-type]
+        assert result.gaussian_nll_floor == gaussian_floor(inputs.target[0].numel(), sigma_at(config.training, step))
+    for one, other in zip(take_step.model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
@@ -91,9 +77,7 @@ def test_in_bf16_the_network_is_narrow_and_the_figures_are_not() -> None:
     narrow, others = _steps(small(batch_size=4, precision="bf16"))
     assert others == pytest.approx(losses, rel=2e-3)
     assert others != losses
-    kept = Kept()
-    narrow.take(3, _inputs(small(batch_size=4)), kept)
-    elbo = kept.parts[0][2]
+    elbo = narrow(3, _inputs(small(batch_size=4))).micro_batches[0].elbo
     assert (elbo.log_likelihood.dtype, elbo.kl.dtype) == (torch.float32, torch.float32)
     assert all(parameter.dtype == torch.float32 for parameter in narrow.model.parameters())
     assert all(parameter.grad is not None for parameter in wide.model.parameters())
@@ -157,35 +141,56 @@ def test_a_captured_step_is_the_step(changes: dict[str, Any]) -> None:
     figures: list[list[float]] = []
     for captured in (False, True):
         config = small(batch_size=4, cuda_graph=captured, device="cuda", tf32=False, **changes)
-        stepper = Stepper(config, device)
-        stepper.ready()
+        take_step = TrainStep(config, device)
         losses = []
         for step in range(10):
             frames, poses = scenes_of(4, 5, config.model.frame_size, step)
-            kept = Kept()
-            stepper.take(step, to_device(batch_of(frames, poses, 3, step), device), kept)
-            losses.append(kept.loss)
+            losses.append(_loss(take_step(step, to_device(batch_of(frames, poses, 3, step), device))))
         figures.append(losses)
         if captured:  # goes on from its own state, and from that of a training without graphs
-            state = stepper.optimizer_state()
+            state = take_step.optimizer_state()
             assert isinstance(state["param_groups"][0]["lr"], float)
-            again = Stepper(config, device)
-            again.restore(stepper.model.state_dict(), state)
-            again.ready()
+            again = TrainStep(config, device, checkpoint=_checkpoint(take_step, 10))
             for step in range(10, 15):
                 frames, poses = scenes_of(4, 5, config.model.frame_size, step)
                 batch = to_device(batch_of(frames, poses, 3, step), device)
-                one, other = Kept(), Kept()
-                stepper.take(step, batch, one)
-                again.take(step, batch, other)
-                assert other.loss == pytest.approx(one.loss, rel=1e-3)
+                loss = _loss(take_step(step, batch))
+                assert _loss(again(step, batch)) == pytest.approx(loss, rel=1e-3)
     assert figures[1] == pytest.approx(figures[0], rel=1e-3)
 
 
+def _checkpoint(take_step: TrainStep, step: int) -> Checkpoint:
+    return Checkpoint(
+        step=step,
+        config=take_step.config,
+        model=take_step.model.state_dict(),
+        optimizer=take_step.optimizer_state(),
+        loader={},
+        fingerprint="",
+        scene_set="",
+        pose_order="",
+    )
+
+
+@pytest.mark.parametrize("clip", [20.0, 0.0])
+def test_the_mean_gradient_norm_survives_a_step_that_overwrites_it(clip: float) -> None:
+    # A replayed graph writes every step's norm into the same tensor.
+    config = small(batch_size=4, clip=clip)
+    take_step, metrics = TrainStep(config, CPU), TrainingMetrics(CPU, config.model.core_steps, ALONE)
+    shared, norms = torch.zeros(()), []
+    for step in range(3):
+        result = take_step(step, _inputs(config, seed=step))
+        if result.gradient_norm is not None:
+            norms.append(float(result.gradient_norm))
+            result = result._replace(gradient_norm=shared.copy_(result.gradient_norm))
+        metrics.add(step, result)
+    assert metrics.gradient_norm() == (pytest.approx(sum(norms) / 3) if clip else None)
+
+
 def test_steps_are_captured_on_one_gpu_alone() -> None:
-    with pytest.raises(OptionError, match=r"cuda_graph .* on cpu possible: --no-cuda-graph"):
-        Stepper(small(cuda_graph=True), CPU)
-    with pytest.raises(OptionError, match=r"one process, and there are 2; possible: --no-cuda-graph"):
+    with pytest.raises(OptionError, match=r"cuda_graph .* cpu.*--no-cuda-graph"):
+        TrainStep(small(cuda_graph=True), CPU)
+    with pytest.raises(OptionError, match=r"cuda_graph .* 2 ranks.*--no-cuda-graph"):
         check_computing(small(cuda_graph=True).training, 2, torch.device("cuda"))
 
 

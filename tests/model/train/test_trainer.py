@@ -16,12 +16,14 @@ import torch
 from synthetic import Lines, Source, small, small_inputs
 
 from gqn_data.errors import CheckpointError, LossNotFinite, NoSpace, OptionError, RunMismatch, TrainingStopped
-from gqn_model import GQN
+from gqn_model import GQN, load_model
 from gqn_model.checkpoint.checkpoint import checkpoint_steps, load_checkpoint, write_config
 from gqn_model.config import Config
 from gqn_model.device import choose_device
 from gqn_model.loggers.json_lines import JsonLines
+from gqn_model.model.inputs import Inputs
 from gqn_model.train import trainer
+from gqn_model.train.step import StepResult, TrainStep
 from gqn_model.train.trainer import train
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
@@ -121,14 +123,14 @@ def test_a_killed_and_resumed_training_equals_an_uninterrupted_one(tmp_path: Pat
 def test_a_stopped_training_saves_the_step_it_came_to_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = trainer._Trainer._take_step
+    original = TrainStep.__call__
 
-    def step_and_stop(self: trainer._Trainer, stream: object) -> None:
-        original(self, stream)  # type: ignore[arg-type]
-        if self.step == 3:
+    def step_and_stop(self: TrainStep, step: int, inputs: Inputs) -> StepResult:
+        if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, step, inputs)
 
-    monkeypatch.setattr(trainer._Trainer, "_take_step", step_and_stop)
+    monkeypatch.setattr(TrainStep, "__call__", step_and_stop)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(TrainingStopped, match=r"SIGTERM after step 3.*--resume"):
         _train(tmp_path, small(steps=10, checkpoint_every=100))
@@ -180,7 +182,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_folder_that_is_no_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="gqn train"):
-        GQN.from_run(tmp_path)
+        load_model(tmp_path)
 
 
 def test_a_run_is_not_resumed_on_another_dataset(trained: Path) -> None:
@@ -192,7 +194,7 @@ def test_a_run_is_not_resumed_on_another_dataset(trained: Path) -> None:
 
 
 def test_a_run_gives_its_network_back(trained: Path) -> None:
-    model = GQN.from_run(trained)
+    model = load_model(trained)
     assert not model.training
     saved = load_checkpoint(trained).model
     assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
