@@ -1,13 +1,14 @@
-"""The commands of `gqn`: train, evaluate, sample, export and others. A command parses, calls one function, prints.
+"""The command `gqn`: train, evaluate, sample, export, plot. A command parses, calls one function and prints.
 
-Nothing heavy is imported before a command runs, so that `--help` is quick.
+Heavy imports happen inside the commands, so that `--help` is quick.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,67 +16,143 @@ from gqn_data.cli_options import INTERRUPTED, SETTINGS, Commands, json_option, l
 from gqn_data.errors import OptionError, TrainingStopped
 from gqn_data.schema.catalog import SPLITS
 from gqn_data.version import VERSION
-from gqn_model.config import MODS, PRESETS, resolve
-from gqn_model.options import config_options, given
+from gqn_model.config import GROUPS, MODS, PRESETS, Declaration, declarations, resolve
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# click before 8.4 has no subscripts at run time.
+if TYPE_CHECKING:
+    _StepBase = click.ParamType[int | str]
+    _SweepBase = click.ParamType[tuple[int, ...]]
+else:
+    _StepBase = _SweepBase = click.ParamType
 
 
-class StepType(click.ParamType[int | str]):
-    """An option that takes the step of a checkpoint, or `best`."""
+class StepType(_StepBase):
+    """The step of a checkpoint, or `best`."""
 
     name = "step"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """The step; a usage error for what is none."""
+        """Return the step, or raise a usage error."""
         if value == "best":
             return "best"
         return click.IntRange(0).convert(value, param, ctx)
 
 
-class SweepType(click.ParamType[tuple[int, ...]]):
-    """An option that takes numbers from 1, with commas between them."""
+class SweepType(_SweepBase):
+    """Comma-separated numbers from 1."""
 
     name = "numbers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """The numbers; a usage error for what are none."""
-        numbers: click.ParamType[Any] = click.IntRange(1)
-        return tuple(numbers.convert(part.strip(), param, ctx) for part in str(value).split(","))
+        """Return the numbers, or raise a usage error."""
+        number: Any = click.IntRange(1)
+        return tuple(number.convert(part.strip(), param, ctx) for part in str(value).split(","))
+
+
+class SettingOption(click.Option):
+    """An option made from a setting's declaration; `TrainCommand` lists it under its group."""
+
+    def __init__(self, names: Sequence[str], *, group: str, **options: Any) -> None:
+        super().__init__(names, **options)
+        self.group = group
+
+
+class TrainCommand(click.Command):
+    """A command whose help lists settings by group, after its other options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, then a section for each group of settings."""
+        sections: dict[str, list[tuple[str, str]]] = {name: [] for name in ("options", *GROUPS)}
+        for param in self.get_params(ctx):
+            row = param.get_help_record(ctx)
+            if row is not None:
+                sections[getattr(param, "group", "options")].append(row)
+        for name, rows in sections.items():
+            with formatter.section(name.capitalize()):
+                formatter.write_dl(rows)
+
+
+def setting_options(command: F) -> F:
+    """Add an option for every setting: `--batch-size 16`, `--shared-cores/--no-shared-cores`.
+
+    An omitted option arrives as None, so that presets and mods decide.
+    """
+    for one in reversed(list(declarations())):
+        command = _setting_option(one)(command)
+    return command
+
+
+def _setting_option(one: Declaration) -> Callable[[F], F]:
+    flag = "--" + one.name.replace("_", "-")
+    default = _shown(one.default)
+    options: dict[str, Any] = {"group": one.group, "default": None}
+    about = f"{one.about[0].upper()}{one.about[1:]}"
+    if one.several and one.choices:
+        about += f"; possible: {', '.join(one.choices)}"
+    options["help"] = f"{about}.  [default: {default}]"
+    if one.kind is bool:
+        # A pair of flags: without a value to parse, `--flag False` cannot be read as true.
+        return click.option(f"{flag}/--no-{flag[2:]}", one.name, cls=SettingOption, **options)
+    if one.choices and one.several:
+        # The configuration checks the names and lists the possible ones.
+        return click.option(flag, one.name, cls=SettingOption, metavar="NAME,...", **options)
+    kind: Any = click.Choice(one.choices) if one.choices else one.kind
+    return click.option(flag, one.name, cls=SettingOption, type=kind, **options)
+
+
+def _shown(value: Any) -> str:
+    """Return a default as the help shows it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value) or "empty"
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were passed, by field name."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @click.group("gqn", cls=Commands, context_settings=SETTINGS)
 @click.version_option(VERSION, prog_name="gqn")
 def main() -> None:
-    """Train a generative query network on a scene set, measure it, and look at what it predicts."""
+    """Train a network on a scene set, evaluate it, and draw its predictions."""
 
 
 _shards = click.option(
-    "--shards", metavar="PATH", help="A dataset, or an indexed folder of TFRecords; a path or a URL.  [required]"
+    "--shards", metavar="PATH", help="Dataset or indexed folder of TFRecords; path or URL.  [required]"
 )
-_old_shards = click.option("--shards", metavar="PATH", help="The dataset.  [default: the one trained on]")
+_old_shards = click.option("--shards", metavar="PATH", help="Dataset.  [default: the one in training]")
 _run = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-_step = click.option("--step", type=StepType(), metavar="STEP|best", help="Of which checkpoint.  [default: the newest]")
+_step = click.option("--step", type=StepType(), metavar="STEP|best", help="Checkpoint to use.  [default: newest]")
 _context = click.option(
-    "--context", type=click.IntRange(1), help="Context views of each scene.  [default: the most that it trained with]"
+    "--context", type=click.IntRange(1), help="Context views per scene.  [default: the most in training]"
 )
 _device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
 
 
-@main.command()
+@main.command(cls=TrainCommand, short_help="Train a network, or resume a run.")
 @_shards
-@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/SET-PRESET-N]")
-@click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/SET-PRESET-N]")
+@click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Run to resume.")
 @click.option(
     "--step",
     type=StepType(),
     metavar="STEP|best",
-    help="With --resume: from that checkpoint; later ones are removed.  [default: the newest]",
+    help="With --resume: checkpoint to resume from; removes later ones.  [default: newest]",
 )
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="Where settings start from.  [default: paper]")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="Base settings.  [default: paper]")
 @click.option(
-    "--mod", "mods", type=click.Choice(list(MODS)), multiple=True, help="Settings changed together; repeatable."
+    "--mod",
+    "mods",
+    type=click.Choice(list(MODS)),
+    metavar="NAME",
+    multiple=True,
+    help=f"Named change of settings; repeatable: {', '.join(MODS)}.",
 )
-@click.option("-v", "--visdom", is_flag=True, help="Live curves and pictures in Visdom: the logger visdom as well.")
-@config_options
+@click.option("-v", "--visdom", is_flag=True, help="Add the logger visdom: live curves and pictures.")
+@setting_options
 def train(
     shards: str | None,
     out: Path | None,
@@ -86,19 +163,20 @@ def train(
     visdom: bool,
     **options: Any,
 ) -> None:
-    """Train a network. Settings: the preset's, then those of --mod, then the options given.
+    """Train a network, or resume a run, and print the run's folder.
 
-    Ctrl-C and SIGTERM save and end; --resume goes on as if nothing had happened. The run's folder is printed.
+    Settings come from the preset, then --mod, then single options; defaults below are those of the preset paper.
+    Ctrl-C and SIGTERM save a checkpoint and stop; --resume continues exactly there.
     """
     from gqn_model.train.distributed import current_ranks
     from gqn_model.train.run import resume_run, start_run
 
     if resume is not None and (out is not None or preset is not None or mods):
-        raise click.UsageError("--resume takes its settings from the run; leave out --out, --preset and --mod")
+        raise click.UsageError("--resume takes its settings from the run; omit --out, --preset and --mod")
     if resume is None and shards is None:
-        raise click.UsageError("--shards is missing: what to train on? (or --resume RUN to go on with a run)")
+        raise click.UsageError("--shards is missing, expected a dataset to train on, or --resume RUN")
     if resume is None and step is not None:
-        raise click.UsageError("--step says where to go on with a run: give --resume RUN")
+        raise click.UsageError("--step needs --resume RUN")
     if visdom:
         options["logger"] = f"{options['logger'] or 'auto'},visdom"
     try:
@@ -115,7 +193,7 @@ def train(
         click.echo(folder)
 
 
-@main.command()
+@main.command(short_help="Evaluate a run on unseen scenes.")
 @_run
 @_old_shards
 @click.option(
@@ -123,46 +201,46 @@ def train(
     type=SweepType(),
     metavar="1,3,5",
     multiple=True,
-    help="Numbers of context views, with commas; repeatable.  [default: those that the field tells figures for]",
+    help="Numbers of context views; repeatable.  [default: the numbers usually reported for this set]",
 )
-@click.option("--scenes", type=click.IntRange(1), help="At most so many scenes.  [default: 1000]")
-@click.option("--samples", type=click.IntRange(1), default=8, show_default=True, help="Prior samples of each scene.")
-@click.option("--split", type=click.Choice(SPLITS), help="Which split.  [default: test]")
+@click.option("--scenes", type=click.IntRange(1), help="Most scenes.  [default: 1000]")
+@click.option("--samples", type=click.IntRange(1), default=8, show_default=True, help="Prior samples per scene.")
+@click.option("--split", type=click.Choice(SPLITS), help="Split.  [default: test]")
 @click.option(
     "--index",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Ask what another evaluation asked.  [default: the run's own, made where it is absent]",
+    help="Questions of another evaluation.  [default: the run's, created if missing]",
 )
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Scenes at a time.")
-@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that read scenes.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Scenes per batch.")
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes.")
 @_step
 @_device
 @json_option
 def evaluate(
     run: Path, shards: str | None, context: tuple[tuple[int, ...], ...], as_json: bool, **options: Any
 ) -> None:
-    """Measure what a run predicts of scenes that it has not seen, beside two baselines.
+    """Evaluate predictions of unseen scenes, next to two baselines.
 
-    All numbers of context views are asked the same questions (scene, query view, nested context views), which are
-    written into the run's evaluation/ folder, with the result and a plot of it.
+    Each number of context views is evaluated on the same questions (scene, query view, nested context views). The
+    questions, the result and a plot are written into the run's evaluation/ folder.
     """
     from gqn_model.evaluate.plot import write_plot
-    from gqn_model.evaluate.run_evaluation import evaluate as evaluated
+    from gqn_model.evaluate.run_evaluation import evaluate as evaluate_run
 
-    found = evaluated(run, shards, context=[number for numbers in context for number in numbers], **options)
+    found = evaluate_run(run, shards, context=[number for numbers in context for number in numbers], **options)
     print_result(found.to_json(), [found.table()], as_json=as_json)
     result = Path(found.result)
     plot = result.with_name(result.name.replace("result-", "plot-", 1)).with_suffix(".png")
     try:
         write_plot(found, plot)
-    except OptionError as error:  # matplotlib is absent: the figures stand without a plot
+    except OptionError as error:  # without matplotlib the figures are complete, only the plot is missing
         log(f"no plot: {error}")
     else:
         log(f"{result}\n{plot}")
 
 
-@main.command()
+@main.command(short_help="Draw predictions, or a walk through a scene.")
 @_run
 @_old_shards
 @click.option(
@@ -170,26 +248,24 @@ def evaluate(
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help="The picture: .png or .jpg; of a walk .gif or .mp4.",
+    help="Picture: .png or .jpg; with --walk .gif or .mp4.",
 )
-@click.option("--scenes", type=click.IntRange(1, 32), help="Scenes shown, a column each.  [default: 8]")
+@click.option("--scenes", type=click.IntRange(1, 32), help="Scenes, one per column.  [default: 8]")
 @_context
-@click.option("--samples", type=click.IntRange(0, 16), help="Prior samples shown.  [default: 2, of a walk 1]")
-@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which split.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of views and the noise."
-)
-@click.option("--walk", is_flag=True, help="A moving picture: a walk around one scene.")
-@click.option("--scene", type=click.IntRange(0), help="The scene of the walk.  [default: 0]")
-@click.option("--frames", type=click.IntRange(2, 2000), help="Frames of the walk.  [default: what suits its path]")
-@click.option("--rate", type=click.FloatRange(1, 50), help="Frames of the walk a second.  [default: 15]")
+@click.option("--samples", type=click.IntRange(0, 16), help="Prior samples.  [default: 2, with --walk 1]")
+@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Split.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of views and noise.")
+@click.option("--walk", is_flag=True, help="Animate a camera path around one scene.")
+@click.option("--scene", type=click.IntRange(0), help="Scene of the walk.  [default: 0]")
+@click.option("--frames", type=click.IntRange(2, 2000), help="Frames of the walk.  [default: by its path]")
+@click.option("--rate", type=click.FloatRange(1, 50), help="Frames per second of the walk.  [default: 15]")
 @_step
 @_device
 def sample(run: Path, shards: str | None, output: Path, context: int | None, walk: bool, **options: Any) -> None:
-    """Write a picture: context views, the ground truth, and below it what the network predicts from its prior.
+    """Draw context views, the ground truth and the predictions from the prior.
 
-    With --walk a moving one: the camera goes around a scene, by a path that follows from the scene's own cameras; the
-    context views and the noise of the latents stay the same on the way.
+    With --walk the camera moves along a path derived from the scene's cameras; context views and latent noise stay
+    fixed.
     """
     from gqn_model.checkpoint.run_folder import read_facts
     from gqn_model.visualize.sample import write_predictions, write_walk
@@ -197,20 +273,20 @@ def sample(run: Path, shards: str | None, output: Path, context: int | None, wal
     other = ("scenes",) if walk else ("scene", "frames", "rate")
     wrong = [f"--{name}" for name in other if options[name] is not None]
     if wrong:
-        raise click.UsageError(f"{', '.join(wrong)} is for a picture {'without' if walk else 'with'} --walk")
+        raise click.UsageError(f"{', '.join(wrong)}: only for a picture {'without' if walk else 'with'} --walk")
     if not walk and output.suffix.lower() in (".gif", ".mp4"):
-        raise click.UsageError(f"{output}: a picture that moves is one of a walk; add --walk, or write .png or .jpg")
+        raise click.UsageError(f"{output}: an animation needs --walk; a picture is .png or .jpg")
     write: Any = write_walk if walk else write_predictions
     write(run, shards or read_facts(run).shards, output, context=context or 0, **given(options))
     click.echo(output)
 
 
-@main.command()
+@main.command(short_help="Export the weights of a run as safetensors.")
 @_run
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file: .safetensors.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File: .safetensors.")
 @_step
 def export(run: Path, output: Path, step: Any) -> None:
-    """Write the weights of a run, without the rest of its training, as one safetensors file.
+    """Export the weights of a run as one safetensors file, without optimiser state.
 
     Python loads it with gqn_model.load_safetensors(PATH), with bit-identical predictions.
     """
@@ -219,11 +295,11 @@ def export(run: Path, output: Path, step: Any) -> None:
     click.echo(export_weights(run, output, step))
 
 
-@main.command()
+@main.command(short_help="Plot the learning curves of runs.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The picture: .png or .jpg.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png or .jpg.")
 def plot(runs: tuple[Path, ...], output: Path) -> None:
-    """Draw the curves of one or several runs over their steps, from the log.jsonl of each. Needs matplotlib."""
+    """Plot the learning curves of one or several runs from their log.jsonl. Needs matplotlib."""
     from gqn_model.visualize.learning_curves import write_curves
 
     write_curves(runs, output)

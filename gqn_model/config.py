@@ -1,9 +1,9 @@
-"""The configuration of a run: what may be chosen, what is possible, and the presets.
+"""Configuration of a run: settings, their limits, presets and mods.
 
-Frozen dataclasses, validated when made. A field is declared once, with its help and its limits; the command line
-(`options`), the run's `config.json` and the messages of errors all read that declaration. Imports neither torch
-nor numpy, so that `--help` is quick. Sources of the numbers of `paper`: Eslami et al., Science 360, 2018,
-supplement, sections 3 and 4.
+Frozen dataclasses, validated on creation. Each setting is declared once, with its help and limits; the command line,
+the run's `config.json` and error messages all read that declaration. Neither torch nor numpy is imported, so that
+`--help` is quick. Sources of the defaults, which are the preset `paper`: Eslami et al., Science 360, 2018, supplement,
+sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -21,48 +21,51 @@ from gqn_model.loggers import LOGGERS
 
 T = TypeVar("T", int, float, str, bool)
 
-# The numbers of a pose: x, y, z, sin yaw, cos yaw, sin pitch, cos pitch (google-deepmind/gqn-datasets); sets with
-# other cameras have others.
+# Numbers per pose: x, y, z, sin yaw, cos yaw, sin pitch, cos pitch (google-deepmind/gqn-datasets). Sets with other
+# cameras have others.
 POSE_NUMBERS = 7
-
 
 MOST_POSE_NUMBERS = 64  # the limit of a manifest
 
-# The keys of `model.encoders.ENCODERS`, without importing torch.
+# The keys of `model.encoders.ENCODERS`, which imports torch.
 ENCODER_NAMES = ("tower", "pool", "pyramid")
+
+# Sections of `gqn train --help`, in order.
+GROUPS = ("model", "optimisation", "data", "logging", "device")
 
 
 def setting(
     default: T,
     about: str,
+    group: str,
     *,
     least: float | None = None,
     most: float | None = None,
     choices: tuple[str, ...] | None = None,
     several: bool = False,
 ) -> T:
-    """A field with its default, one line of help, and its limits, which are part of the possible values.
+    """Declare a field: default, help, section of the help (one of `GROUPS`), and limits, which are possible values.
 
-    Where `several` may be chosen, the value is a list of names separated by commas.
+    With `several` the value is a comma-separated list of `choices`.
     """
-    meta = {"about": about, "least": least, "most": most, "choices": choices, "several": several}
+    meta = {"about": about, "group": group, "least": least, "most": most, "choices": choices, "several": several}
     return field(default=default, metadata=meta)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What decides the parameters and the arithmetic of the network."""
+    """Settings that determine the parameters and the arithmetic of the network."""
 
-    frame_size: int = setting(0, "height and width of a frame, a multiple of 4; 0: the dataset's", least=0)
-    pose_numbers: int = setting(0, "numbers of a pose; 0: the dataset's, which are 7 for DeepMind's cameras", least=0)
-    representation: str = setting("tower", "network that reads the context views", choices=ENCODER_NAMES)
-    representation_channels: int = setting(256, "channels of the scene representation r", least=8)
-    hidden: int = setting(128, "channels of the states of both cores", least=1)
-    canvas: int = setting(128, "channels of the canvas u", least=1)
-    latent: int = setting(3, "channels of the latent z at each step", least=1)
-    core_steps: int = setting(12, "generation steps, L", least=1)
-    kernel: int = setting(5, "side of the kernels of cores and heads, odd", least=1)
-    shared_cores: bool = setting(False, "one core for all steps in place of one a step")
+    frame_size: int = setting(0, "frame height and width, a multiple of 4; 0 for the dataset's", "model", least=0)
+    pose_numbers: int = setting(0, "numbers per pose; 0 for the dataset's, 7 for DeepMind's", "model", least=0)
+    representation: str = setting("tower", "encoder of the context views", "model", choices=ENCODER_NAMES)
+    representation_channels: int = setting(256, "channels of the scene representation r", "model", least=8)
+    hidden: int = setting(128, "channels of the recurrent states", "model", least=1)
+    canvas: int = setting(128, "channels of the canvas u", "model", least=1)
+    latent: int = setting(3, "channels of the latent z of each step", "model", least=1)
+    core_steps: int = setting(12, "generation steps L", "model", least=1)
+    kernel: int = setting(5, "kernel size of cores and heads, odd", "model", least=1)
+    shared_cores: bool = setting(False, "use one core for all generation steps", "model")
 
     def __post_init__(self) -> None:
         _check(self)
@@ -79,65 +82,66 @@ class ModelConfig:
 
     @property
     def pose(self) -> int:
-        """P, the numbers of a pose; where no dataset has told another, DeepMind's."""
+        """P, the numbers per pose; DeepMind's 7 if the dataset has not set them."""
         return self.pose_numbers or POSE_NUMBERS
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What decides the course of a training and what it leaves behind."""
+    """Settings of the optimisation, its data, its device and its output."""
 
-    steps: int = setting(2_000_000, "training steps in all", least=0)
-    batch_size: int = setting(36, "scenes in a step, over all ranks", least=1)
-    context_min: int = setting(1, "least number of context views", least=1)
-    context_max: int = setting(0, "largest number of context views; 0: the paper's for the set", least=0)
-    learning_rate: float = setting(5e-4, "learning rate at the first step", least=0)
-    learning_rate_end: float = setting(5e-5, "learning rate at the end of its schedule", least=0)
-    learning_rate_steps: int = setting(1_600_000, "length of the learning rate's schedule", least=1)
-    warmup_steps: int = setting(0, "steps over which the learning rate first rises from 0", least=0)
-    sigma: float = setting(2.0, "deviation of a pixel at the first step", least=1e-3)
-    sigma_end: float = setting(0.7, "deviation of a pixel at the end of its schedule", least=1e-3)
-    sigma_steps: int = setting(200_000, "length of the deviation's schedule", least=1)
-    clip: float = setting(0.0, "largest norm of the gradient; 0: no limit", least=0)
-    accumulate: int = setting(
-        1, "parts of a batch that are computed one after another and taken as one step, to save memory", least=1
-    )
+    steps: int = setting(2_000_000, "training steps", "optimisation", least=0)
+    batch_size: int = setting(36, "scenes per step, over all ranks", "optimisation", least=1)
+    context_min: int = setting(1, "fewest context views", "data", least=1)
+    context_max: int = setting(0, "most context views; 0 for the paper's number for the set", "data", least=0)
+    learning_rate: float = setting(5e-4, "learning rate at the first step", "optimisation", least=0)
+    learning_rate_end: float = setting(5e-5, "learning rate at the end of its schedule", "optimisation", least=0)
+    learning_rate_steps: int = setting(1_600_000, "steps of the learning rate schedule", "optimisation", least=1)
+    warmup_steps: int = setting(0, "steps of linear learning rate warm-up", "optimisation", least=0)
+    sigma: float = setting(2.0, "pixel standard deviation at the first step", "optimisation", least=1e-3)
+    sigma_end: float = setting(0.7, "pixel standard deviation at the end of its schedule", "optimisation", least=1e-3)
+    sigma_steps: int = setting(200_000, "steps of the standard deviation schedule", "optimisation", least=1)
+    clip: float = setting(0.0, "maximum gradient norm; 0 disables clipping", "optimisation", least=0)
+    accumulate: int = setting(1, "micro-batches per step, to save memory", "optimisation", least=1)
     precision: str = setting(
-        "float32", "of the network's arithmetic; likelihood and KL are float32 always", choices=("float32", "bf16")
+        "float32",
+        "precision of the network; likelihood and KL are always float32",
+        "device",
+        choices=("float32", "bf16"),
     )
-    tf32: bool = setting(True, "TF32 in the float32 products and convolutions of a GPU")
-    compile: bool = setting(False, "torch.compile of the cores' steps and the representation: seconds at the start")
-    cuda_graph: bool = setting(False, "capture a step as a CUDA graph: for steps bound by launching; one GPU")
-    seed: int = setting(0, "seed of weights, noise and order of the scenes", least=0)
-    workers: int = setting(2, "processes that read and decode batches; 0: the trainer itself", least=0)
-    window: int = setting(
-        0, "shards whose scenes are shuffled together; 0: all on a disk, 8 GB of them in a store", least=0
-    )
+    tf32: bool = setting(True, "allow TF32 in float32 products and convolutions on a GPU", "device")
+    compile: bool = setting(False, "compile only the cores and the encoder: seconds, not minutes", "device")
+    cuda_graph: bool = setting(False, "capture a step as a CUDA graph; one GPU only", "device")
+    seed: int = setting(0, "seed of weights, noise and scene order", "optimisation", least=0)
+    workers: int = setting(2, "loader processes; 0 loads in the training process", "data", least=0)
+    window: int = setting(0, "shards shuffled together; 0 for all on a disk, 8 GB of them in a store", "data", least=0)
     remote: str = setting(
         "auto",
-        "how shards in a store are read: whole, through the cache, or by range, the views of a batch alone",
+        "read shards in a store whole through the cache, or by range",
+        "data",
         choices=("auto", "cache", "range"),
     )
-    cache: str = setting("", "folder for copies of shards in a store; empty: $GQN_CACHE, else ~/.cache/gqn-toolkit")
-    cache_gb: float = setting(0.0, "GB that these copies may take; 0: 50, or half of the disk's room", least=0)
-    threads: int = setting(0, "threads of torch on the CPU; 0: as torch chooses", least=0)
-    device: str = setting("auto", "auto (cuda where there is one), cpu, cuda, cuda:1 ...")
+    cache: str = setting("", "cache folder; empty for $GQN_CACHE, else ~/.cache/gqn-toolkit", "data")
+    cache_gb: float = setting(0.0, "cache limit in GB; 0 for 50, or half of the free disk space", "data", least=0)
+    threads: int = setting(0, "torch threads on the CPU; 0 for torch's default", "device", least=0)
+    device: str = setting("auto", "name of the device: auto (cuda if available), cpu, cuda or cuda:N", "device")
     logger: str = setting(
         "auto",
-        "loggers beside terminal and log.jsonl, separated by commas; auto: tensorboard where it is installed",
+        "loggers besides terminal and log.jsonl, comma-separated; auto is tensorboard if installed",
+        "logging",
         choices=("auto", "none", *LOGGERS),
         several=True,
     )
-    project: str = setting("gqn", "project of the run at Weights & Biases and trackio")
-    visdom_server: str = setting("localhost", "host or URL of the Visdom server")
-    visdom_port: int = setting(8097, "port of the Visdom server", least=1, most=65535)
-    visdom_env: str = setting("", "environment at the Visdom server; empty: the name of the run's folder")
-    profile: bool = setting(False, "write a trace of ten steps into the run's profile/")
-    log_every: int = setting(100, "steps between two lines of the log", least=1)
-    probe_every: int = setting(1000, "steps between two measurements on test scenes; 0: none", least=0)
-    picture_every: int = setting(5000, "steps between two pictures of predictions; 0: none", least=0)
-    checkpoint_every: int = setting(5000, "steps between two checkpoints", least=1)
-    keep: int = setting(3, "checkpoints kept, the newest; the best is kept beside them", least=1)
+    project: str = setting("gqn", "project name at Weights & Biases and trackio", "logging")
+    visdom_server: str = setting("localhost", "host or URL of the Visdom server", "logging")
+    visdom_port: int = setting(8097, "port of the Visdom server", "logging", least=1, most=65535)
+    visdom_env: str = setting("", "Visdom environment; empty for the name of the run's folder", "logging")
+    profile: bool = setting(False, "write a trace of ten steps into the run's profile/", "logging")
+    log_every: int = setting(100, "steps between log lines", "logging", least=1)
+    probe_every: int = setting(1000, "steps between evaluations on test scenes; 0 for none", "logging", least=0)
+    picture_every: int = setting(5000, "steps between pictures of predictions; 0 for none", "logging", least=0)
+    checkpoint_every: int = setting(5000, "steps between checkpoints", "logging", least=1)
+    keep: int = setting(3, "newest checkpoints to keep, besides the best", "logging", least=1)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -150,16 +154,16 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All that is chosen for a run."""
+    """All settings of a run."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def replaced(self, changes: Mapping[str, Any]) -> Config:
-        """This configuration with fields changed, by name, whichever part they belong to.
+        """Return a copy with fields of either part changed, by name.
 
         Raises:
-            UnknownName: no field has that name.
+            UnknownName: a name is not a setting.
             OptionError: a value is not possible.
         """
         parts: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
@@ -171,26 +175,26 @@ class Config:
         )
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """The configuration as JSON, for `config.json` and checkpoints."""
+        """Return the configuration as JSON, for `config.json` and checkpoints."""
         return dataclasses.asdict(self)
 
     @staticmethod
     def from_json(value: object, where: object) -> Config:
-        """The configuration that `to_json` gave.
+        """Return the configuration from the value of `to_json`.
 
         Args:
-            value: what was read.
-            where: the file, for the message.
+            value: parsed JSON.
+            where: the file, for error messages.
 
         Raises:
             OptionError: a part is missing, or a field or value is not possible.
         """
         if not isinstance(value, dict) or set(value) != {"model", "training"}:
-            raise OptionError(f"{where}: expected the parts model and training; is it the config of a run?")
+            raise OptionError(f"{where}: {str(value)[:40]!r}, expected the tables model and training of a run's config")
         flat: dict[str, Any] = {}
         for part in ("model", "training"):
             if not isinstance(value[part], dict):
-                raise OptionError(f"{where}: {part} is no table of settings; write the file anew")
+                raise OptionError(f"{where}: {part} is {str(value[part])[:40]!r}, expected a table of settings")
             flat |= value[part]
         try:
             return Config().replaced(flat)
@@ -200,10 +204,11 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """One field as it was declared: name, type, help and limits."""
+    """The declaration of one setting: name, part (model or training), section of the help, type, help and limits."""
 
     name: str
     part: str
+    group: str
     kind: type
     default: Any
     about: str
@@ -212,13 +217,14 @@ class Declaration:
 
 
 def declarations() -> Iterator[Declaration]:
-    """Every field of the configuration, in order."""
+    """Yield the declaration of every setting, in order."""
     for part, owner in (("model", ModelConfig), ("training", TrainingConfig)):
         kinds = typing.get_type_hints(owner)
         for one in fields(owner):
             yield Declaration(
                 name=one.name,
                 part=part,
+                group=one.metadata["group"],
                 kind=kinds[one.name],
                 default=one.default,
                 about=one.metadata["about"],
@@ -228,10 +234,10 @@ def declarations() -> Iterator[Declaration]:
 
 
 def declaration(name: str) -> Declaration:
-    """The declaration of the field of that name.
+    """Return the declaration of the setting with that name.
 
     Raises:
-        UnknownName: there is none; the message offers the nearest, and all names where none is near.
+        UnknownName: the name is not a setting; the message offers the nearest, or all if none is near.
     """
     known = _by_name()
     if name not in known:
@@ -245,10 +251,11 @@ def _by_name() -> dict[str, Declaration]:
 
 
 def _check(config: ModelConfig | TrainingConfig) -> None:
+    """Raise OptionError unless every value has its declared type and is within its limits."""
     kinds = typing.get_type_hints(type(config))
     for one in fields(config):
         value, kind = getattr(config, one.name), kinds[one.name]
-        # bool is an int to isinstance; a count of True is a mistake all the same
+        # isinstance counts a bool as an int; a count of True is still a mistake
         right = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
         if not right:
             raise OptionError(f"{one.name} is {value!r}; possible: a value of type {kind.__name__}")
@@ -258,16 +265,16 @@ def _check(config: ModelConfig | TrainingConfig) -> None:
                 near = get_close_matches(name, choices, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise OptionError(f"{one.name} is {name!r}; possible: {', '.join(choices)}{hint}")
-        # written so that NaN fails it
+        # Written so that NaN fails.
         if (least is not None and not value >= least) or (most is not None and not value <= most):
             limits = f"from {least:g}" + (f" to {most:g}" if most is not None else "")
             raise OptionError(f"{one.name} is {value!r}; possible: {limits}")
 
 
-# A preset is what differs from the defaults above, which are the paper's.
+# A preset lists what differs from the defaults above, which are the paper's.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    # Learns in minutes on two CPU cores; docs/training.md has what was tried.
+    # Learns in minutes on two CPU cores; docs/training.md lists the alternatives tried.
     "tiny": {
         "frame_size": 32,
         "representation": "tower",
@@ -286,7 +293,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup_steps": 50,
         "sigma_steps": 700,
         "clip": 1000.0,
-        # Steps this small gain nothing from a second thread and lose much where cores are shared; the other core reads.
+        # Small steps gain nothing from a second thread and lose much on shared cores; the other core loads.
         "threads": 1,
         "workers": 1,
         "log_every": 100,
@@ -294,8 +301,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "picture_every": 1000,
         "checkpoint_every": 1000,
     },
-    # Hours on two CPU cores, minutes on a GPU: whole frames of 64 pixels, a fourteenth of the parameters of the
-    # paper's network with shared cores; docs/training.md has what it learns.
+    # Hours on two CPU cores, minutes on a GPU: frames of 64 pixels, a fourteenth of the parameters of the paper's
+    # network with shared cores; docs/training.md shows what it learns.
     "medium": {
         "representation_channels": 64,
         "hidden": 64,
@@ -319,7 +326,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Mods combine: they are applied over the preset in the order given.
+# Mods combine; they are applied to the preset in the given order.
 MODS: dict[str, dict[str, Any]] = {
     "shared_cores": {"shared_cores": True},
     "separate_cores": {"shared_cores": False},
@@ -332,10 +339,10 @@ MODS: dict[str, dict[str, Any]] = {
 
 
 def resolve(preset: str = "paper", mods: Iterable[str] = (), explicit: Mapping[str, Any] | None = None) -> Config:
-    """The configuration of a preset, then mods, then explicit settings; the later wins.
+    """Return the configuration of a preset, then mods, then explicit settings; later ones win.
 
     Raises:
-        UnknownName: no preset, mod or setting of that name.
+        UnknownName: a name is not a preset, mod or setting.
         OptionError: a value is not possible.
     """
     if preset not in PRESETS:

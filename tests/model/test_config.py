@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -13,9 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gqn_data.errors import OptionError, UnknownName
-from gqn_model.config import MODS, PRESETS, Config, ModelConfig, TrainingConfig, declarations, resolve
-from gqn_model.options import config_options
-from gqn_model.options import given as options_given
+from gqn_model.cli import given as options_given
+from gqn_model.cli import main, setting_options
+from gqn_model.config import (
+    ENCODER_NAMES,
+    GROUPS,
+    MODS,
+    PRESETS,
+    Config,
+    ModelConfig,
+    TrainingConfig,
+    declarations,
+    resolve,
+)
+from gqn_model.model.encoders import ENCODERS
 from gqn_model.train.schedules import learning_rate_at, sigma_at
 
 
@@ -23,7 +35,7 @@ def _parse(*arguments: str) -> tuple[int, str, dict[str, Any]]:
     seen: dict[str, Any] = {}
 
     @click.command()
-    @config_options
+    @setting_options
     def command(**options: Any) -> None:
         seen.update(options_given(options))
 
@@ -153,6 +165,20 @@ def test_the_learning_rate_rises_over_the_warm_up() -> None:
 
 
 def test_the_configuration_imports_neither_torch_nor_numpy() -> None:
-    code = "import sys, gqn_model.config, gqn_model.options; print({'torch', 'numpy'} & set(sys.modules))"
+    code = "import sys, gqn_model.cli; print({'torch', 'numpy'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
+
+
+def test_the_configuration_names_every_encoder_without_torch() -> None:
+    assert tuple(ENCODERS) == ENCODER_NAMES
+
+
+def test_help_lists_every_setting_under_its_group_within_80_columns() -> None:
+    text = CliRunner().invoke(main, ["train", "--help"], terminal_width=80).output
+    assert max(map(len, text.splitlines())) <= 80
+    sections = re.split(rf"^({'|'.join(group.capitalize() for group in GROUPS)}):$", text, flags=re.MULTILINE)
+    found = dict(zip((name.lower() for name in sections[1::2]), sections[2::2], strict=True))
+    assert list(found) == list(GROUPS)
+    for one in declarations():
+        assert re.search(rf"--{one.name.replace('_', '-')}[ /\n]", found[one.group]), one.name

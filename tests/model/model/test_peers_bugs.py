@@ -25,7 +25,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gqn_data.sampling import batch_sampler, views
-from gqn_model import options
+from gqn_model import cli
 from gqn_model.checkpoint.checkpoint import load_checkpoint
 from gqn_model.config import Config, declarations
 from gqn_model.data import fixed_batches, training_batches
@@ -336,7 +336,7 @@ def _flags_take_no_words() -> None:
     for name in flags:
 
         @click.command()
-        @options.config_options
+        @cli.setting_options
         def command(**given: Any) -> None:
             """Takes what the training takes."""
 
@@ -354,7 +354,7 @@ def test_a_flag_given_as_false_is_never_read_as_true(monkeypatch: pytest.MonkeyP
     def as_argparse_does(one: Any) -> Callable[[Any], Any]:
         return click.option("--" + one.name.replace("_", "-"), one.name, type=_truth)
 
-    monkeypatch.setattr(options, "_option", as_argparse_does)
+    monkeypatch.setattr(cli, "_setting_option", as_argparse_does)
     with fails():
         _flags_take_no_words()
 
