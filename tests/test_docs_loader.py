@@ -1,4 +1,4 @@
-"""docs/loader.md: every snippet of it runs, on small rendered sets, and does what the page says of it."""
+"""Run every snippet of docs/loader.md on small rendered sets and check what the page says about it."""
 
 import importlib.util
 import os
@@ -24,13 +24,13 @@ PAGE = (ROOT / "docs" / "loader.md").read_text()
 ROOMS = "data/zarr/rooms_ring_camera"
 
 pytestmark = [
-    # Python 3.12 and later warn of any fork beside threads.
+    # Python 3.12 and later warn about every fork in a process with threads.
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
 ]
 
 
 def _snippets(kind):
-    """Heading to the snippet below it; "" for what stands before the first heading."""
+    """Return the snippet below each heading; "" is the heading of the page's beginning."""
     found = {}
     heading = ""
     for line in re.split(rf"(^## [^\n]*$|^```{kind}\n.*?^```$)", PAGE, flags=re.MULTILINE | re.DOTALL):
@@ -47,7 +47,7 @@ PYTHON, SHELL = _snippets("python"), _snippets("sh")
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with `data/zarr/...` in it: 180 + 20 rooms, 54 + 6 figures, as the snippets name them."""
+    """Return a folder with the datasets that the snippets name: 180 + 20 rooms, 54 + 6 figures."""
     home = tmp_path_factory.mktemp("docs")
     for name, scenes in (("rooms_ring_camera", 200), ("shepard_metzler_5_parts", 60)):
         made = render_scene_set(
@@ -59,7 +59,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture
 def run(home, monkeypatch):
-    """Runs the snippet below a heading; what it left behind."""
+    """Return a function that runs the snippet below a heading and returns its variables."""
     monkeypatch.chdir(home)
 
     def run(heading):
@@ -71,7 +71,7 @@ def run(home, monkeypatch):
 
 
 def _program(home, heading, more="", *, launcher=(sys.executable,)):
-    """Runs the snippet below a heading as a program of its own; what it printed."""
+    """Run the snippet below a heading in a new process and return its output."""
     path = home / "train.py"
     path.write_text(PYTHON[heading] + more)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -86,7 +86,7 @@ def _equal(batch, other):
     return all(torch.equal(part, another) for part, another in zip(batch, other, strict=True))
 
 
-def test_every_snippet_is_run_by_a_test_below():
+def test_every_snippet_has_a_test_below():
     tests = Path(__file__).read_text()
     assert len(PYTHON) == PAGE.count("```python") > 10
     for heading in PYTHON:
@@ -103,13 +103,13 @@ def test_the_plain_loop(run):
     slots = names["context"].shape[1]
     assert names["target"].shape == (36, 3, 32, 32)
     assert names["context"].shape == (36, slots, 3, 32, 32)
-    assert (names["where"].shape, names["asked"].shape) == ((36, slots, 7), (36, 7))
+    assert (names["context_poses"].shape, names["query_pose"].shape) == ((36, slots, 7), (36, 7))
     assert names["mask"].shape == (36, slots)
     assert 0 < float(names["target"].max()) <= 1
 
 
-def test_stopping_and_going_on(run):
-    second = run("Stopping and going on")["second"]
+def test_a_loaded_state_gives_the_next_batch(run):
+    second = run("Save and resume")["second"]
     _, expected = islice(SceneLoader(ROOMS, batch_size=36), 2)
     assert _equal(second, expected)
 
@@ -125,9 +125,9 @@ def test_lightning(home):
     if importlib.util.find_spec("pytorch_lightning") is None:
         pytest.skip("pytorch-lightning is not installed")
     more = "print('STATE', trainer.global_step, trainer.train_dataloader.state_dict())\n"
-    told = _program(home, "Lightning", more)
-    (state,) = [line for line in told.splitlines() if line.startswith("STATE")]
-    # five batches an epoch: had the state not been loaded, the loader would have given four
+    output = _program(home, "Lightning", more)
+    (state,) = [line for line in output.splitlines() if line.startswith("STATE")]
+    # Five batches per epoch: without the loaded state the loader would have yielded four.
     assert state.startswith("STATE 8 ")
     assert "'epoch': 1, 'batches': 3" in state
 
@@ -178,7 +178,7 @@ def test_one_scene_in_a_notebook(run, home, monkeypatch):
     assert (home / "scene.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_commands_of_the_page_can_be_parsed():
+def test_the_commands_of_the_page_parse():
     lines = SHELL["How many workers?"].splitlines()
     assert len(lines) > 2
     for line in lines:
@@ -187,7 +187,7 @@ def test_the_commands_of_the_page_can_be_parsed():
         gqn_data.commands[name].make_context(name, arguments)
 
 
-def test_every_figure_of_the_json_is_in_the_table():
+def test_every_field_of_the_json_is_in_the_table():
     from dataclasses import fields
 
     from gqn_data.bench.advice import Measured

@@ -108,7 +108,7 @@ def test_a_bad_answer_ends_in_the_right_bytes_or_in_words(work, fault, mirror, t
     assert not wrong, "\n".join(wrong)
     faults.record(
         f"bad server: {fault}",
-        holds="the right bytes, or an error that names the address and nothing half-made; then the right bytes",
+        holds="the right bytes, or an error with the URL and no partial file; a rerun gives the right bytes",
         tries=tries,
         survived=tries - len(wrong),
     )

@@ -197,7 +197,7 @@ def test_a_flipped_bit_in_a_cached_copy_is_told_and_it_is_fetched_again(checksum
     assert not unnoticed, "\n".join(unnoticed)
     faults.record(
         f"flipped bits: {name}",
-        holds="`gqn-data cache --verify` names the copy and removes it; the next who wants it fetches it again",
+        holds="`gqn-data cache --verify` names the copy and removes it; the next reader fetches it again",
         tries=tries,
         survived=tries - len(unnoticed),
     )
@@ -224,7 +224,7 @@ def test_a_flipped_bit_in_a_gzipped_array_of_the_numpy_mirror_is_told(tmp_path, 
     assert not unnoticed, "\n".join(unnoticed)
     faults.record(
         "flipped bits: gzipped array of the numpy mirror",
-        holds="`gqn-data verify --deep` names the file (or it unpacks to the very same bytes)",
+        holds="`gqn-data verify --deep` names the file (or it unpacks to identical bytes)",
         tries=tries,
         survived=tries - len(unnoticed),
     )
@@ -267,7 +267,7 @@ def test_a_flipped_bit_in_a_record_is_told_to_whoever_reads_its_scene(datasets, 
     assert not unnoticed, "\n".join(unnoticed)
     faults.record(
         "flipped bits: record of a source file, read as a scene",
-        holds="reading the scene names file and record (or gives its very bytes: the flip was in the record's length)",
+        holds="reading the scene names file and record (or returns its bytes: the flip was in the record's length)",
         tries=tries,
         survived=tries - len(unnoticed),
     )

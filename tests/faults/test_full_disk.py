@@ -176,7 +176,7 @@ def test_a_full_disk_is_told_and_the_work_is_ended_when_there_is_room(name, work
     assert not wrong, "\n".join(wrong)
     faults.record(
         f"full disk: {name}",
-        holds="told as such, nothing half-made under a final name, the same command with room ends with the same bytes",
+        holds="reported as a full disk; no partial file under a final name; a rerun with space gives the same bytes",
         tries=tries,
         survived=tries - len(wrong),
     )
@@ -287,7 +287,7 @@ def test_a_training_on_a_full_disk_goes_on_and_ends_as_it_would_have(tmp_path, m
     assert not wrong, "\n".join(wrong)
     faults.record(
         "full disk: train",
-        holds="no checkpoint is half-made or lost; --resume with room ends with the same weights to the bit",
+        holds="no checkpoint is partial or lost; --resume with space ends with the same weights, bit for bit",
         tries=tries,
         survived=tries - len(wrong),
     )

@@ -89,7 +89,7 @@ def test_any_bytes_are_read_or_refused(name, faults):
     fuzz()
     faults.record(
         f"fuzz: {name}",
-        holds="any bytes are read as they are, or refused in words",
+        holds="any bytes are read unchanged, or refused with a message",
         tries=tried,
         survived=tried,
     )

@@ -66,7 +66,7 @@ def test_hostile_input_is_refused_in_little_memory_and_bounded_time(group, outco
     assert not untold, "\n".join(untold)
     faults.record(
         f"hostile input: {group}",
-        holds=f"refused in words, with no more than {hostile_cases.MEMORY >> 20} MiB to do it in",
+        holds=f"refused with a message, within {hostile_cases.MEMORY >> 20} MiB of memory",
         tries=len(rows),
         survived=len(rows) - len(wrong),
     )

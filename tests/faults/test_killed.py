@@ -66,7 +66,7 @@ def test_what_was_killed_ends_with_the_same_bytes(job, source, tmp_path, s3, fau
     assert not wrong, "\n".join(wrong)
     faults.record(
         f"killed: {job}",
-        holds="the same command again ends with identical bytes, and nothing else is left",
+        holds="a rerun ends with identical bytes and leaves no other files",
         tries=tries,
         survived=tries - len(wrong),
     )

@@ -73,7 +73,7 @@ def test_the_second_of_two_at_once_is_refused(job, source, tmp_path, s3, faults)
     assert not wrong, "\n".join(wrong)
     faults.record(
         f"two at once: {job}",
-        holds="the second is refused in words and changes nothing; the first ends as if alone",
+        holds="the second is refused with a message and changes nothing; the first ends as usual",
         tries=tries,
         survived=tries - len(wrong),
     )
