@@ -20,7 +20,7 @@ from gqn_model.config import GROUPS, MODS, PRESETS, Declaration, declarations, r
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# click before 8.4 has no subscripts at run time.
+# click before 8.4 cannot subscript ParamType at run time.
 if TYPE_CHECKING:
     _StepBase = click.ParamType[int | str]
     _SweepBase = click.ParamType[tuple[int, ...]]

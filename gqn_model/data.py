@@ -1,6 +1,6 @@
-"""Batches for training and evaluating, from the loader of `gqn_data`, with what a run chose.
+"""Batches for training and evaluation, from the loader of `gqn_data` with a run's settings.
 
-The trainer needs no more of a source of batches than `Batches` says, so that a test can bring its own.
+The trainer accepts anything that follows the protocol `Batches`, so that a test can bring another source.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class Batches(Protocol):
-    """A stream of batches that knows its place; `gqn_data.loader.SceneLoader` is one."""
+    """Stream of batches with a position; `gqn_data.loader.SceneLoader` is one."""
 
     @property
     def fingerprint(self) -> str:
-        """What identifies the dataset."""
+        """Identity of the dataset."""
 
     @property
     def scene_set(self) -> str:
@@ -33,38 +33,38 @@ class Batches(Protocol):
 
     @property
     def pose_fields(self) -> tuple[str, ...]:
-        """The names of the numbers of a pose."""
+        """Names of the numbers of a pose."""
 
     @property
     def waited(self) -> float:
-        """Seconds that batches were not there yet when they were asked for, so far."""
+        """Seconds spent waiting for batches so far."""
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches from the present place on."""
+        """Yield batches from the current position."""
 
     def state_dict(self) -> dict[str, int | str]:
-        """The place: what `load_state_dict` takes to go on behind the last batch given out."""
+        """Return the position after the last batch, for `load_state_dict`."""
 
     def load_state_dict(self, state: dict[str, int | str]) -> None:
-        """Goes to a place."""
+        """Move to a position."""
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Stop the workers."""
 
 
 def training_batches(
     shards: str | Path, config: Config, *, rank: int = 0, ranks: int = 1
 ) -> tuple[SceneLoader, Config]:
-    """The endless stream of training batches, and the configuration with what the dataset settled.
+    """Return the endless stream of training batches, and the configuration with the values of the dataset filled in.
 
     Args:
         shards: a dataset, or an indexed folder of TFRecords; a path or a URL.
-        config: frame size and largest context may be open (0).
-        rank: whose share of each batch is given out.
-        ranks: how many share it.
+        config: frame size and `context_max` may be 0.
+        rank: rank whose share of each batch is returned.
+        ranks: number of ranks.
 
     Raises:
-        RunMismatch: the frame size or the poses that the dataset has are none that the network can take.
+        RunMismatch: the network does not support the dataset's frame size or poses.
     """
     from torch import cuda
 
@@ -95,36 +95,36 @@ def training_batches(
         most = loader.context[1]
         loader.close()
         if training.context_min > most:
-            raise RunMismatch(f"{shards}: context_min is {training.context_min}; possible for this set: 1 to {most}")
+            raise RunMismatch(f"{shards}: context_min is {training.context_min}, expected 1 to {most} for this set")
         loader = opened((training.context_min, most))
     if loader.frame_size % 4:
         raise RunMismatch(
-            f"{shards}: frames of {loader.frame_size} pixels; the network takes multiples of 4: give --frame-size"
+            f"{shards}: frames of {loader.frame_size} pixels, expected a multiple of 4; pass --frame-size"
         )
-    pose = _settled_pose(loader, shards, config)
-    settled = replace(
+    pose = _pose_numbers(loader, shards, config)
+    resolved = replace(
         config,
         model=replace(config.model, frame_size=loader.frame_size, pose_numbers=pose),
         training=replace(training, context_min=loader.context[0], context_max=loader.context[1]),
     )
-    return loader, settled
+    return loader, resolved
 
 
 def fixed_batches(
     shards: str | Path, config: Config, *, split: Split, context: int, batch_size: int, seed: int
 ) -> SceneLoader:
-    """One pass over a split in its own order: one query and `context` views a scene, the same every time.
+    """Return one pass over a split in its order, with one query and `context` views per scene, fixed by the seed.
 
     Args:
         shards: a dataset, or an indexed folder of TFRecords.
-        config: with the frame size settled.
+        config: configuration with the frame size set.
         split: train or test.
         context: context views of every sample.
-        batch_size: scenes in a batch; the last may have fewer.
+        batch_size: scenes per batch; the last may have fewer.
         seed: of the choice of query and context.
 
     Raises:
-        RunMismatch: the poses of the dataset are none that the network can take.
+        RunMismatch: the network does not support the dataset's poses.
     """
     from gqn_data.loader import SceneLoader
 
@@ -138,43 +138,43 @@ def fixed_batches(
         seed=seed,
         frame_size=config.model.frame_size,
         tail="exact",
-        remote="range",  # every scene once, and few of its views: a copy of the whole shard would serve nobody
+        remote="range",  # each scene once and few of its views: caching whole shards would not pay
         cache=config.training.cache or None,
         cache_gb=config.training.cache_gb or None,
     )
     if len(loader.pose_fields) != config.model.pose:
-        raise _other_poses(loader, shards, config)
+        raise _pose_mismatch(loader, shards, config)
     return loader
 
 
 def check_order(batches: SceneLoader, shards: str | Path, order: str) -> None:
-    """Returns where the numbers of a dataset's poses mean what they meant in a run.
+    """Raise unless the dataset's poses have the run's numbers in the run's order; close the batches then.
 
     Args:
         batches: of the dataset.
         shards: the dataset.
-        order: of the run's poses, as `checkpoints.pose_order` tells it.
+        order: `pose_order` of the run.
 
     Raises:
-        RunMismatch: they mean something else.
+        RunMismatch: the numbers or their order differ.
     """
     found = pose_order(batches.pose_fields)
     if found != order:
         batches.close()
-        raise RunMismatch(f"{shards}: its poses are {found}, those of the run {order}; give a dataset of such cameras")
+        raise RunMismatch(
+            f"{shards}: poses are {found}, expected {order}; pass --shards with a dataset of such cameras"
+        )
 
 
-def _settled_pose(loader: SceneLoader, shards: str | Path, config: Config) -> int:
-    """`pose_numbers`, as the dataset has it; left open for DeepMind's cameras, as in runs that knew no other."""
+def _pose_numbers(loader: SceneLoader, shards: str | Path, config: Config) -> int:
+    """Return `pose_numbers` for the dataset; 0 for DeepMind's cameras, as in runs of the first version."""
     found, given = len(loader.pose_fields), config.model.pose_numbers
     if given not in (0, found):
-        raise _other_poses(loader, shards, config)
+        raise _pose_mismatch(loader, shards, config)
     return given if found == POSE_NUMBERS else found
 
 
-def _other_poses(loader: SceneLoader, shards: str | Path, config: Config) -> RunMismatch:
+def _pose_mismatch(loader: SceneLoader, shards: str | Path, config: Config) -> RunMismatch:
     loader.close()
     fields = ", ".join(loader.pose_fields)
-    return RunMismatch(
-        f"{shards}: poses of {len(loader.pose_fields)} numbers ({fields}); the network takes {config.model.pose}"
-    )
+    return RunMismatch(f"{shards}: poses of {len(loader.pose_fields)} numbers ({fields}), expected {config.model.pose}")

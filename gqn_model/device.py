@@ -1,4 +1,4 @@
-"""Which device a training or a prediction runs on, and how it computes there."""
+"""Device of a training or a prediction."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from gqn_data.errors import OptionError
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of that name; `auto` is cuda where there is one, else cpu.
+    """Return the device with that name; `auto` is cuda if available, otherwise cpu.
 
     Args:
         name: auto, cpu, cuda, cuda:1 ...
-        local_rank: of this process on its machine; `auto` and `cuda` take the GPU of that number.
+        local_rank: of this process on its machine; `auto` and `cuda` take the GPU with that number.
 
     Raises:
-        OptionError: there is no such device here.
+        OptionError: the device is not available.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto" and not count:
@@ -32,11 +32,11 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def describe(device: torch.device, threads: int) -> str:
-    """The device as people know it.
+    """Return a description of the device for people.
 
     Args:
-        device: which.
-        threads: of torch on the CPU; 0: as torch has chosen.
+        device: the device.
+        threads: torch threads on the CPU; 0 for torch's default.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -221,9 +221,9 @@ def test_a_run_is_not_given_cameras_of_another_kind(tmp_path):
     for name in (NINE, FIVE):
         index_raw_folder(open_raw_folder(tmp_path / name, SCENE_SETS[name]))
     run = start_run(str(tmp_path / NINE), resolve("tiny", (), SMALL), out=tmp_path / "run")
-    with pytest.raises(RunMismatch, match=r"poses of 7 numbers .*the network takes 9"):
+    with pytest.raises(RunMismatch, match=r"poses of 7 numbers .*expected 9"):
         evaluate(run, str(tmp_path / FIVE))
-    with pytest.raises(RunMismatch, match=r"poses of 9 numbers .*the network takes 7"):
+    with pytest.raises(RunMismatch, match=r"poses of 9 numbers .*expected 7"):
         training_batches(str(tmp_path / NINE), resolve("tiny", (), {**SMALL, "pose_numbers": 7}))
     # As many numbers, and others: told by what the manifest says.
     manifest = json.loads((tmp_path / NINE / "manifest.json").read_text())

@@ -1,6 +1,6 @@
-"""Which checkpoint of a run is the best: the figures that decide, and the note in the run's folder that tells.
+"""The best checkpoint of a run: the metrics that decide, and `best.json` in the run's folder, which carries a checksum.
 
-The note is `best.json`, with a checksum of its own. Imports neither torch nor `checkpoints`.
+Does not import torch.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ BEST_FILE = "best.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How good a network is, from the cheapest figures that tell.
+    """Quality of a network.
 
     Attributes:
-        prior_psnr: mean PSNR in dB of the prior's mean on the probe scenes; None where none was measured.
-        excess: loss above the Gaussian floor in nats, of the training steps before.
-        sigma: deviation of a pixel at which the excess was taken.
+        prior_psnr: mean PSNR in dB of the prior's mean on the probe scenes; None if not measured.
+        excess: loss above the Gaussian floor in nats, over the preceding training steps.
+        sigma: pixel standard deviation of that loss.
     """
 
     prior_psnr: float | None
@@ -32,10 +32,10 @@ class Score:
     sigma: float
 
     def beats(self, other: Score) -> bool:
-        """Whether this network is the better one.
+        """Return whether this network is better.
 
-        Predictions of unseen scenes decide. Where nobody measured any the excess does, between equal sigmas: an
-        error costs `error^2 / 2 sigma^2`, so that a network that has not learned yet has a small one at sigma 2.
+        Predictions of unseen scenes decide. If neither was measured the excess decides, between equal sigmas: an error
+        costs `error^2 / 2 sigma^2`, so an untrained network has a small excess at sigma 2.
         """
         if self.prior_psnr is not None and other.prior_psnr is not None:
             return self.prior_psnr > other.prior_psnr
@@ -45,40 +45,40 @@ class Score:
 
     @property
     def finite(self) -> bool:
-        """Whether every figure is a number."""
+        """Whether every metric is finite."""
         return all(math.isfinite(value) for value in (self.prior_psnr or 0.0, self.excess, self.sigma))
 
     def to_json(self) -> dict[str, float | None]:
-        """The figures as JSON."""
+        """Return the metrics as JSON."""
         return dataclasses.asdict(self)
 
     @staticmethod
     def from_json(value: Any) -> Score:
-        """The figures that `to_json` gave.
+        """Return the metrics from the value of `to_json`.
 
         Raises:
-            ValueError: these are others.
+            ValueError: the value has other fields or types.
         """
         names = [field.name for field in dataclasses.fields(Score)]
         if not isinstance(value, dict) or list(value) != names:
-            raise ValueError(f"expected the figures {', '.join(names)}, found {str(value)[:80]}")
+            raise ValueError(f"metrics are {str(value)[:80]}, expected {', '.join(names)}")
         if not all(isinstance(value[name], float) or (name == "prior_psnr" and value[name] is None) for name in names):
-            raise ValueError("its figures are no numbers")
+            raise ValueError(f"metrics are {str(value)[:80]}, expected numbers")
         return Score(**value)
 
 
 class Best(NamedTuple):
-    """The best checkpoint: its step and its figures."""
+    """Step and quality of the best checkpoint."""
 
     step: int
     score: Score
 
 
 def read_best(run: Path) -> Best | None:
-    """The best checkpoint of a run as noted; None where nothing is.
+    """Read `best.json`; return None if it is missing.
 
     Raises:
-        CheckpointError: the note is not the one that was written.
+        CheckpointError: the file is damaged.
     """
     path = run / BEST_FILE
     try:
@@ -90,13 +90,13 @@ def read_best(run: Path) -> Best | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise CheckpointError(f"{path}: cannot be believed ({error}); give the number of a step") from error
+        raise CheckpointError(f"{path}: damaged ({error}); pass --step with a number") from error
 
 
 def write_best(run: Path, best: Best) -> None:
-    """Notes which checkpoint is the best.
+    """Write `best.json`.
 
     Raises:
-        NoSpace: the disk is full; the note before stays.
+        NoSpace: the disk is full; the previous file stays.
     """
     strict_json.write_note(run / BEST_FILE, {"step": best.step, **best.score.to_json()})

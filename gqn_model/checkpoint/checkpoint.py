@@ -1,8 +1,8 @@
-"""Checkpoints: everything that a training needs to go on, written whole and checked when read.
+"""Checkpoints: the complete state of a training, written atomically and checked when read.
 
-A run's folder holds `config.json` and `checkpoints/00001000.pt` with `00001000.pt.sha256` beside it, in the form that
-`sha256sum -c` reads. The sum is written last: a checkpoint without one is none. Tensors and plain values only, read
-with `weights_only=True`: a checkpoint from a stranger runs no code. Which one is the best is in `best`.
+A run's folder holds `config.json` and `checkpoints/00001000.pt` with `00001000.pt.sha256` next to it, in the format of
+`sha256sum -c`. The checksum is written last: a checkpoint without one is incomplete. Checkpoints hold tensors and plain
+values only and load with `weights_only=True`, so that a file from a stranger runs no code.
 """
 
 from __future__ import annotations
@@ -48,36 +48,35 @@ __all__ = [
     "write_config",
 ]
 
-# Changes when an older program could no longer read what is written, or would read it wrongly. In format 1 noise came
-# from random generators whose states were kept; it is read, and the noise of a run that goes on is then another.
+# Raised when an older program could not read new files, or would misread them. In format 1 noise came from generators
+# whose states were saved; it can be read, and a resumed run then draws other noise.
 FORMAT = 2
 _READ = (1, FORMAT)
 
 CONFIG_FILE = "config.json"
 
-# Of which checkpoint: of a step, of the best one, or (None) of the newest.
+# A checkpoint: a step, the best, or (None) the newest.
 Step = int | Literal["best"] | None
 
-# The order of the numbers of a pose of DeepMind's cameras; peers differ (cos before sin), and weights do not fit
-# another order.
+# Order of the numbers of a pose of DeepMind's cameras. Other implementations put cos before sin; weights fit one order.
 POSE_ORDER = "x y z sin_yaw cos_yaw sin_pitch cos_pitch"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The state of a training after `step` steps.
+    """State of a training after `step` steps.
 
     Attributes:
-        step: steps done; the schedules of sigma and learning rate are functions of it.
+        step: steps done; the schedules are functions of it.
         config: the run's configuration.
         model: the network's parameters by name.
-        optimizer: the optimiser's state, as torch gives it.
-        loader: the position in the stream of batches.
+        optimizer: the optimiser's state dict.
+        loader: position in the stream of batches.
         fingerprint: the dataset's.
         scene_set: its name.
-        pose_order: the numbers of its poses, as `pose_order` tells them.
-        score: how good the network is; None where nothing was measured.
-        format: that of the file that it was read from.
+        pose_order: its pose numbers, from `pose_order`.
+        score: quality of the network; None if not measured.
+        format: format of the file that it was read from.
     """
 
     step: int
@@ -93,36 +92,36 @@ class Checkpoint:
 
 
 def pose_order(fields: tuple[str, ...]) -> str:
-    """The numbers of a pose and their order, as a checkpoint tells them."""
+    """Return the names of a pose's numbers in order, as one string."""
     return " ".join(field.replace(" ", "_") for field in fields)
 
 
 def write_config(run: Path, config: Config) -> None:
-    """Writes the resolved configuration into the run's folder."""
+    """Write the resolved configuration into the run's folder."""
     atomic.write_json(run / CONFIG_FILE, config.to_json())
 
 
 def read_config(run: Path) -> Config:
-    """The configuration of a run.
+    """Read the configuration of a run.
 
     Raises:
-        CheckpointError: the folder is no run.
-        OptionError: the file is there and cannot be understood.
+        CheckpointError: the folder is not a run.
+        OptionError: the file has other contents.
     """
     path = run / CONFIG_FILE
     try:
         return Config.from_json(strict_json.read_json(path), path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{run}: no {CONFIG_FILE} there; expected the folder of a `gqn train`") from error
+        raise CheckpointError(f"{run}: {CONFIG_FILE} is missing, expected the folder of a `gqn train`") from error
     except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); restore it, or train anew") from error
+        raise CheckpointError(f"{path}: not JSON ({error}); restore it, or train again") from error
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Writes a checkpoint and removes all but the newest `keep` and the best; gives its path.
+    """Write a checkpoint, remove all but the newest `keep` and the best, and return its path.
 
     Raises:
-        NoSpace: the disk is full; the checkpoints there stay.
+        NoSpace: the disk is full; earlier checkpoints stay.
     """
     path = checkpoint_path(run, checkpoint.step)
     value = {
@@ -141,64 +140,64 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     with atomic.writing(path) as file:
         torch.save(value, file)
     write_sum(path)
-    # Before others are removed, and not before this one is whole.
+    # After this checkpoint is complete and before others are removed.
     best = update_best(run, checkpoint)
     remove_checkpoints(run, [step for step in checkpoint_steps(run)[:-keep] if best is None or step != best.step])
-    atomic.remove_temporaries(run / FOLDER)  # of a run that was killed on its way to a step that never came again
+    atomic.remove_temporaries(run / FOLDER)  # left by a killed run at a step that was not reached again
     return path
 
 
 def update_best(run: Path, checkpoint: Checkpoint) -> Best | None:
-    """The best checkpoint of a run, which is noted as such where it is this one.
+    """Record the checkpoint in `best.json` if it is the best, and return the best checkpoint.
 
-    A run that goes on calls it with where it goes on from: it may have been killed before that one was noted.
+    A resumed run calls it with the checkpoint it resumes from: the run may have been killed before recording it.
 
     Args:
         run: the run's folder.
-        checkpoint: one of its whole ones.
+        checkpoint: a complete checkpoint of the run.
 
     Raises:
         NoSpace: the disk is full.
     """
     try:
-        noted = best = read_best(run)
+        recorded = best = read_best(run)
         lost = best is not None and best.step not in checkpoint_steps(run)
     except CheckpointError:
-        noted, lost = None, True
+        recorded, lost = None, True
     if lost:
-        best = _best_of(run)
+        best = _find_best(run)
     score = checkpoint.score
     better = best is None or best.step == checkpoint.step or (score is not None and score.beats(best.score))
     if score is not None and score.finite and better:
         best = Best(checkpoint.step, score)
-    if best is not None and best != noted:
+    if best is not None and best != recorded:
         write_best(run, best)
     return best
 
 
 def rewind(run: Path, step: int) -> None:
-    """Removes what a run has of later steps than `step`, which is then its newest checkpoint."""
+    """Remove the checkpoints after `step`, which becomes the newest."""
     remove_checkpoints(run, [later for later in checkpoint_steps(run) if later > step])
-    best = _noted(run)
+    best = _recorded_best(run)
     if best is None or best.step > step:
         (run / BEST_FILE).unlink(missing_ok=True)
-        best = _best_of(run)
+        best = _find_best(run)
         if best is not None:
             write_best(run, best)
 
 
 def load_checkpoint(run: Path, step: Step = None) -> Checkpoint:
-    """A checkpoint of a run; its tensors on the CPU.
+    """Load a checkpoint of a run, its tensors on the CPU.
 
     Raises:
-        CheckpointError: the folder is no run, it has no such checkpoint, or the bytes are not those written, or not
-            the network that the run's configuration describes.
+        CheckpointError: the folder is not a run, the checkpoint is missing or damaged, or it holds another network
+            than the run's configuration describes.
     """
     config = read_config(run)
     steps = checkpoint_steps(run)
     if not steps:
-        raise CheckpointError(f"{run}: no whole checkpoint in {FOLDER}/; train it first (`gqn train`)")
-    step = _chosen(run, step, steps)
+        raise CheckpointError(f"{run}: {FOLDER}/ is empty, expected a checkpoint; train the run first with `gqn train`")
+    step = _resolve_step(run, step, steps)
     path = checkpoint_path(run, step)
     raw = path.read_bytes()
     check_sum(run, step, raw)
@@ -207,16 +206,19 @@ def load_checkpoint(run: Path, step: Step = None) -> Checkpoint:
         value = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except Exception as error:
         reason = "".join(filter(str.isprintable, str(error).split("\n", 1)[0]))
-        raise CheckpointError(f"{path}: cannot be read as weights and plain values ({reason})") from error
+        raise CheckpointError(f"{path}: not weights and plain values ({reason}); restore it") from error
     if not isinstance(value, dict) or value.get("format") not in _READ:
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
         raise CheckpointError(f"{path}: format {str(found)[:40]}, expected {FORMAT}; use the version that wrote it")
     for name, kind in _KINDS.items():
         if not isinstance(value.get(name), kind):
-            raise CheckpointError(f"{path}: {name} is no {kind.__name__}; use the version that wrote it")
+            raise CheckpointError(
+                f"{path}: {name} is {type(value.get(name)).__name__}, expected {kind.__name__}; "
+                "use the version that wrote it"
+            )
     if value["step"] != step:
-        raise CheckpointError(f"{path}: holds step {value['step']}; give it back the name that it had")
-    # A run that has settled their number has seen other cameras than DeepMind's, in an order of their own.
+        raise CheckpointError(f"{path}: holds step {value['step']}, expected {step}; restore its original name")
+    # A run with `pose_numbers` set has other cameras than DeepMind's, with another order.
     if not config.model.pose_numbers and value["pose_order"] != POSE_ORDER:
         raise CheckpointError(f"{path}: poses are {value['pose_order']!r}, expected {POSE_ORDER!r}")
     try:
@@ -226,8 +228,8 @@ def load_checkpoint(run: Path, step: Step = None) -> Checkpoint:
         raise CheckpointError(f"{path}: {error}; use the version that wrote it") from error
     if saved.model != config.model:
         raise CheckpointError(
-            f"{path}: of another model than {run / CONFIG_FILE}: {saved.model} against {config.model}; "
-            "put the config.json back that belongs to it"
+            f"{path}: model {saved.model}, expected {config.model} as in {run / CONFIG_FILE}; "
+            "restore the config.json that belongs to it"
         )
     shapes = network_shapes(saved.model, len(value["model"]), path)
     check_weights({name: shape_of(tensor) for name, tensor in value["model"].items()}, shapes, path)
@@ -246,7 +248,7 @@ def load_checkpoint(run: Path, step: Step = None) -> Checkpoint:
     )
 
 
-# What a checkpoint holds, and of which type; `score` may be absent.
+# Required fields of a checkpoint and their types.
 _KINDS: dict[str, type] = {
     "step": int,
     "config": dict,
@@ -259,29 +261,31 @@ _KINDS: dict[str, type] = {
 }
 
 
-def _chosen(run: Path, step: Step, steps: list[int]) -> int:
-    there = f"there are {', '.join(map(str, steps))}"
+def _resolve_step(run: Path, step: Step, steps: list[int]) -> int:
+    possible = f"possible: {', '.join(map(str, steps))}"
     if step == "best":
         best = read_best(run)
         if best is None:
-            raise CheckpointError(f"{run}: no {BEST_FILE} says which checkpoint is the best; give a step: {there}")
+            raise CheckpointError(
+                f"{run}: {BEST_FILE} is missing, which names the best checkpoint; pass --step with a number, {possible}"
+            )
         step = best.step
     step = steps[-1] if step is None else step
     if step not in steps:
-        raise CheckpointError(f"{run}: no checkpoint of step {step}; {there}")
+        raise CheckpointError(f"{run}: checkpoint of step {step} is missing; {possible}")
     return step
 
 
-def _noted(run: Path) -> Best | None:
-    """The note, or None where it is absent or damaged."""
+def _recorded_best(run: Path) -> Best | None:
+    """Return the recorded best checkpoint, or None if `best.json` is missing or damaged."""
     try:
         return read_best(run)
     except CheckpointError:
         return None
 
 
-def _best_of(run: Path) -> Best | None:
-    """The best of the checkpoints that are there, by what they say themselves; the long way, for want of a note."""
+def _find_best(run: Path) -> Best | None:
+    """Return the best checkpoint by reading the score of each; for a missing or damaged `best.json`."""
     best: Best | None = None
     for step in checkpoint_steps(run):
         try:

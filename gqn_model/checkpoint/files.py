@@ -1,7 +1,4 @@
-"""The files of checkpoints: their names, their checksums, and which of them are whole. What is in them: `checkpoints`.
-
-Imports no torch.
-"""
+"""Checkpoint files: names, checksums, completeness and removal. Does not import torch."""
 
 from __future__ import annotations
 
@@ -19,24 +16,24 @@ _MOST_IN_A_SUM = 4096
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
-    """Where the checkpoint of that step lies."""
+    """Return the path of a checkpoint."""
     return run / FOLDER / f"{step:08d}.pt"
 
 
 def sum_path(path: Path) -> Path:
-    """Where the checksum of a checkpoint lies."""
+    """Return the path of a checkpoint's checksum."""
     return path.with_name(path.name + ".sha256")
 
 
 def checkpoint_steps(run: Path) -> list[int]:
-    """The steps of which the run has whole checkpoints, ascending."""
+    """Return the steps of the run's complete checkpoints, ascending."""
     found = [path.with_suffix("") for path in (run / FOLDER).glob("*.pt.sha256")]
     named = [(int(path.stem), path) for path in found if path.stem.isdecimal()]
     return sorted(step for step, path in named if path == checkpoint_path(run, step) and path.is_file())
 
 
 def write_sum(path: Path) -> None:
-    """Writes the checksum of a checkpoint, in the form that `sha256sum -c` reads; the checkpoint is then one.
+    """Write the checksum of a checkpoint in the format of `sha256sum -c`; it makes the checkpoint complete.
 
     Raises:
         NoSpace: the disk is full.
@@ -46,48 +43,51 @@ def write_sum(path: Path) -> None:
 
 
 def check_sum(run: Path, step: int, raw: bytes) -> None:
-    """Returns where `raw` is what was written as the checkpoint of that step.
+    """Raise unless `raw` matches the checksum of the checkpoint of that step.
 
     Raises:
-        CheckpointError: it is not; the message names the last one before it that is whole.
+        CheckpointError: the bytes differ; the message names the last intact checkpoint before it.
     """
     path = checkpoint_path(run, step)
     expected, found = _sum_of(path), hashlib.sha256(raw).hexdigest()
     if expected == found:
         return
     earlier = [other for other in checkpoint_steps(run) if other < step]
-    remedy = "no earlier one is whole: train anew"
+    remedy = "no earlier checkpoint is intact: train again"
     for other in reversed(earlier):
         before = checkpoint_path(run, other)
         if _sum_of(before) == atomic.sha256_of(before):
-            remedy = f"{before.name} is whole: give --step {other}, or remove both files to go on from step {other}"
+            remedy = (
+                f"{before.name} is intact: pass --step {other}, "
+                f"or remove both damaged files to resume from step {other}"
+            )
             break
     raise CheckpointError(f"{path}: damaged: sha256 {found[:12]}, expected {expected[:12]}; {remedy}")
 
 
 def remove_checkpoints(run: Path, steps: Iterable[int]) -> None:
-    """Removes checkpoints, and what a run that was killed at this left of one."""
+    """Remove checkpoints, and checksums that a killed removal left."""
     for step in steps:
-        checkpoint_path(run, step).unlink(missing_ok=True)  # first: what a kill leaves is small, and no checkpoint
+        checkpoint_path(run, step).unlink(missing_ok=True)  # before its checksum: a kill leaves only a small file
     for path in (run / FOLDER).glob("*.pt.sha256"):
         if not path.with_suffix("").exists():
             path.unlink(missing_ok=True)
 
 
 def refuse_packed(raw: bytes) -> None:
-    """Raises ValueError where parts of the archive are packed: torch packs nothing, and a bomb would be unpacked."""
+    """Raise ValueError if members of the archive are compressed: torch never compresses, a decompression bomb does."""
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         parts = archive.infolist()
     held = sum(part.file_size for part in parts)
     if held > len(raw):
-        raise ValueError(f"its parts take {held} bytes, the file has {len(raw)}")
+        raise ValueError(f"its members take {held} bytes, expected at most the {len(raw)} of the file")
     packed = [part.filename for part in parts if part.compress_type != zipfile.ZIP_STORED]
     if packed:
-        raise ValueError(f"{packed[0][:80]} in it is packed")
+        raise ValueError(f"its member {packed[0][:80]} is compressed, expected stored")
 
 
 def _sum_of(path: Path) -> str:
-    """The SHA-256 that is noted of a checkpoint; `nothing` where what is noted is none."""
+    """Return the recorded SHA-256 of a checkpoint, or `nothing` if the file does not hold one."""
     try:
         words = atomic.read_bounded(sum_path(path), _MOST_IN_A_SUM).decode("ascii").split()
     except ValueError:

@@ -1,8 +1,8 @@
-"""Weights without the rest of a training: the network of a run as one safetensors file, and back.
+"""Weights of a run as one safetensors file, without optimiser state.
 
-The file holds the tensors and, in the metadata of its header, one table as JSON: configuration, scene set, order of
-the pose's numbers, step, fingerprint, and a checksum of all that and of the tensors. A file from a stranger is
-checked, header first, before a network is made of it.
+The metadata in the file's header is one JSON table: configuration, scene set, order of the pose's numbers, step,
+fingerprint, and a checksum of all of it and of the tensors. A file from a stranger is checked, header first, before a
+network is built.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gqn_model.config import Config, ModelConfig
 FORMAT = 1
 ENDING = ".safetensors"
 
-# All in one entry: the order of several is another in every file that safetensors writes.
+# One entry: safetensors writes several in random order, and the bytes must be reproducible.
 _KEY = "gqn"
 _MOST_FACTS = 1 << 16
 _TYPES = {"F32": "float32"}
@@ -33,13 +33,13 @@ _TYPES = {"F32": "float32"}
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """The weights of a network, and what is to be known for using them.
+    """Weights of a network, with what is needed to use them.
 
     Attributes:
         config: the network's.
-        step: training steps that they had.
-        scene_set: on which.
-        pose_order: the numbers of its poses, as `checkpoints.pose_order` tells them.
+        step: training steps.
+        scene_set: scene set of the training.
+        pose_order: its pose numbers, from `checkpoint.pose_order`.
         fingerprint: the dataset's.
         tensors: the parameters by name, float32, on the CPU.
     """
@@ -53,20 +53,20 @@ class Weights:
 
 
 def export_weights(run: Path, output: Path, step: Step = None) -> Path:
-    """Writes the weights of a run as a safetensors file and gives its path; the same run gives the same bytes.
+    """Write the weights of a run as a safetensors file and return its path; the bytes are reproducible.
 
     Args:
         run: the run's folder.
         output: the file.
-        step: of which checkpoint, or the best; None: of the newest.
+        step: checkpoint to export: a step, `best`, or None for the newest.
 
     Raises:
-        OptionError: the file's ending is another.
-        CheckpointError: the folder is no run, or the checkpoint is absent or damaged.
+        OptionError: the file name does not end in .safetensors.
+        CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
         NoSpace: the disk is full.
     """
     if output.suffix != ENDING:
-        raise OptionError(f"{output}: possible endings: {ENDING}")
+        raise OptionError(f"{output}: ends in {output.suffix or 'nothing'}, expected {ENDING}")
     checkpoint = load_checkpoint(run, step)
     tensors = {name: value.contiguous() for name, value in checkpoint.model.items()}
     facts = {
@@ -75,7 +75,7 @@ def export_weights(run: Path, output: Path, step: Step = None) -> Path:
         "scene_set": checkpoint.scene_set,
         "pose_order": checkpoint.pose_order,
         "fingerprint": checkpoint.fingerprint,
-        # The folder of a cache is the user's own affair.
+        # The cache folder is private to the user.
         "config": checkpoint.config.replaced({"cache": ""}).to_json(),
     }
     table = atomic.json_bytes({**facts, "sha256": _checksum(facts, tensors)}).decode()
@@ -85,19 +85,19 @@ def export_weights(run: Path, output: Path, step: Step = None) -> Path:
 
 
 def read_weights(path: Path) -> Weights:
-    """The weights that `export_weights` wrote.
+    """Read the weights that `export_weights` wrote.
 
     Raises:
-        CheckpointError: the file is absent, something else, or not what was written.
+        CheckpointError: the file is missing, of another kind, or damaged.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; `gqn export RUN -o {path.name}` writes one")
+        raise CheckpointError(f"{path}: file not found; write it with `gqn export RUN -o {path.name}`")
     try:
         with safe_open(path, framework="pt") as file:
             facts = _facts((file.metadata() or {}).get(_KEY))
             model = facts["config"]["model"]
             config = Config().replaced(model).model
-            found = {name: _shape(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118  it is no mapping
+            found = {name: _shape(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118  not a mapping
             check_weights(found, network_shapes(config, len(found), path), path)
             tensors = {name: file.get_tensor(name) for name in found}
     except CheckpointError:
@@ -105,10 +105,10 @@ def read_weights(path: Path) -> Weights:
     except Exception as error:
         reason = "".join(filter(str.isprintable, str(error).split("\n", 1)[0]))[:200]
         kind = "safetensors" if isinstance(error, SafetensorError) else "weights of `gqn export`"
-        raise CheckpointError(f"{path}: cannot be read as {kind} ({reason}); export it again") from error
+        raise CheckpointError(f"{path}: not {kind} ({reason}); export it again") from error
     expected = facts.pop("sha256")
     if _checksum(facts, tensors) != expected:
-        raise CheckpointError(f"{path}: damaged: not the weights whose checksum it tells; export or copy it again")
+        raise CheckpointError(f"{path}: damaged, the checksum does not match; export or copy it again")
     if not config.pose_numbers and facts["pose_order"] != POSE_ORDER:
         raise CheckpointError(f"{path}: poses are {facts['pose_order']!r}, expected {POSE_ORDER!r}")
     return Weights(
@@ -134,15 +134,15 @@ _KINDS = {
 
 def _facts(text: str | None) -> dict[str, Any]:
     if text is None:
-        raise ValueError(f"no entry {_KEY!r} in its metadata")
+        raise ValueError(f"metadata without the entry {_KEY!r}")
     if len(text) > _MOST_FACTS:
-        raise ValueError(f"metadata of {len(text)} characters, expected {_MOST_FACTS} at most")
+        raise ValueError(f"metadata of {len(text)} characters, expected at most {_MOST_FACTS}")
     facts = strict_json.parse_json(text.encode())
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ValueError(f"format {str(facts)[:80]}, expected {FORMAT}")
     for name, kind in _KINDS.items():
         if not isinstance(facts.get(name), kind):
-            raise ValueError(f"its {name} is no {kind.__name__}")
+            raise ValueError(f"its {name} is {type(facts.get(name)).__name__}, expected {kind.__name__}")
     return facts
 
 

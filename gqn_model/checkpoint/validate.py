@@ -1,4 +1,4 @@
-"""Whether tensors from a file are the weights of a network: names, shapes, type. Nothing is computed with them here."""
+"""Validation of tensors from a file as the weights of a network: names, shapes and dtypes, before any computation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMED = 3
 
 
 class Shape(NamedTuple):
-    """What is known of a tensor before it is read: its type, as torch names it, and its size."""
+    """Dtype, as torch names it, and size of a tensor."""
 
     dtype: str
     size: tuple[int, ...]
@@ -27,40 +27,42 @@ class Shape(NamedTuple):
 
 
 def shape_of(value: Any) -> Shape:
-    """The shape of a tensor; of anything that is no plain tensor with numbers in it, one that fits nowhere."""
+    """Return the shape of a dense CPU tensor; for anything else a shape that matches no parameter."""
     plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
     if not plain or value.is_quantized:
-        return Shape(type(value).__name__ + ", no plain tensor,", ())
+        return Shape(type(value).__name__ + ", not a dense tensor,", ())
     return Shape(str(value.dtype).removeprefix("torch."), tuple(value.shape))
 
 
 def network_shapes(config: ModelConfig, most: int, where: object) -> dict[str, Shape]:
-    """The names and shapes of a network's parameters, in order; no memory is taken for them.
+    """Return the names and shapes of a network's parameters, in order, without allocating them.
 
     Args:
-        config: with the frame size settled.
-        most: tensors that there are; a configuration that asks for more cores than that is told, and not built.
-        where: the file, for the message.
+        config: configuration with the frame size set.
+        most: number of tensors in the file; a configuration with more cores is refused without building it.
+        where: the file, for error messages.
 
     Raises:
-        CheckpointError: no such network can be built.
+        CheckpointError: the configuration does not describe a network.
     """
     if not config.shared_cores and config.core_steps > most:
-        raise CheckpointError(f"{where}: {config.core_steps} cores, and {most} tensors for them; {_REMEDY}")
+        raise CheckpointError(f"{where}: {most} tensors, expected those of {config.core_steps} cores; {_REMEDY}")
     try:
         with torch.device("meta"):
             model = GQN(config)
     except (OptionError, RuntimeError, ValueError, OverflowError, TypeError) as error:
         reason = str(error).split("\n", 1)[0][:200]
-        raise CheckpointError(f"{where}: no network can be built by its configuration ({reason})") from error
+        raise CheckpointError(
+            f"{where}: its configuration does not describe a network ({reason}); {_REMEDY}"
+        ) from error
     return {name: Shape(str(p.dtype).removeprefix("torch."), tuple(p.shape)) for name, p in model.named_parameters()}
 
 
 def check_weights(found: Mapping[Any, Shape], expected: Mapping[str, Shape], where: object) -> None:
-    """Returns where names and shapes are those that a network has.
+    """Raise unless names and shapes are those of the network.
 
     Raises:
-        CheckpointError: they are others; the message says which.
+        CheckpointError: some differ; the message lists the first.
     """
     wrong = [
         f"{name} ({found[name]}, expected {shape})"
@@ -77,16 +79,16 @@ def check_weights(found: Mapping[Any, Shape], expected: Mapping[str, Shape], whe
 
 
 def check_optimizer(value: Mapping[str, Any], expected: Mapping[str, Shape], where: object) -> None:
-    """Returns where an optimiser's state is one for a network of such parameters.
+    """Raise unless an optimiser's state belongs to a network with such parameters.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: it does not.
     """
     shapes = list(expected.values())
     try:
         numbers = [number for group in value["param_groups"] for number in group["params"]]
         if numbers != list(range(len(shapes))) or not set(value["state"]) <= set(numbers):
-            raise ValueError(f"it is of {len(numbers)} parameters, expected {len(shapes)}")
+            raise ValueError(f"{len(numbers)} parameters, expected {len(shapes)}")
         for number, held in value["state"].items():
             for name, tensor in held.items():
                 found = shape_of(tensor)
@@ -103,5 +105,5 @@ def _count(what: str, names: Iterable[str]) -> str:
 
 
 def _printable(name: object) -> str:
-    """A name from a file, as it may be shown in a message of one line."""
+    """Return a name from a file, safe to show in a message of one line."""
     return "".join(filter(str.isprintable, str(name)))[:80]

@@ -1,11 +1,10 @@
-"""The recurrent cores of GQN, and the canvas they paint on. No sampling and no loss: those are in `model`.
+"""The recurrent cores of GQN and the canvas.
 
-Here is what makes the network fast; every sum is the paper's, in another order. What each rewrite brings, and where
-it does not pay and so is not made, is in docs/decisions.md. How joined maps are convolved is in `convolutions`.
+The rewrites that make the network fast are here; every sum is the paper's, in another order. docs/decisions.md says
+what each rewrite gains and where it does not pay.
 
-Shapes: B samples, L steps, C cores (L of them, or 1 that all steps share), D channels of a state, U channels of
-the canvas, S channels of the input that stays the same from step to step, k the side of a kernel, h = w = H/4 the
-side of the maps.
+Shapes: B samples, L generation steps, C cores (L, or 1 if shared), D state channels, U canvas channels, S channels of
+the static input, k kernel size, h = w = H/4 map size.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from gqn_model.model.init import draw_gates
 
 
 class State(NamedTuple):
-    """The state of a ConvLSTM; both (B, D, h, w)."""
+    """State of a ConvLSTM; both (B, D, h, w)."""
 
     hidden: Tensor
     cell: Tensor
@@ -33,15 +32,15 @@ class State(NamedTuple):
 class ConvLSTM(nn.Module):
     """C convolutional LSTMs whose gates read [state, moving input, static input].
 
-    A convolution of joined inputs is the sum of the convolutions of its parts. The part that reads the static input
-    is computed once; with a shared core that is L times less work.
+    The convolution of concatenated inputs is the sum of the convolutions of its parts. The part that reads the static
+    input is computed once; with a shared core that is L times less work.
 
     Args:
-        moving: channels of the input that changes from step to step, the state not counted.
+        moving: channels of the input that changes between steps, without the state.
         static: S.
         hidden: D.
-        pose: where in the static input the pose begins, and its numbers.
-        kernel: side of the kernels, odd.
+        pose: channel of the static input at which the pose begins, and its numbers.
+        kernel: kernel size, odd.
         cores: C.
         side: h.
     """
@@ -58,14 +57,14 @@ class ConvLSTM(nn.Module):
         draw_gates([self.static.weight, *self.moving], self.static.bias, channels=hidden + moving + static, pose=pose)
 
     def prepare(self, static: Tensor, frame: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The share of the static input in the gates of each core: C tensors (B, 4D, h, w).
+        """Return the static input's share of the gates of each core: C tensors (B, 4D, h, w).
 
         Args:
-            static: pose and r, (B, _, h, w), or (B, _, 1, 1) where they are the same at every place.
-            frame: the part of the static input before that, (B, _, h, w); None: there is none.
+            static: pose and r, (B, _, h, w), or (B, _, 1, 1) if constant over the map.
+            frame: static input in front of them, (B, _, h, w), or None.
         """
         weight, bias = self.static.weight, self.static.bias
-        assert bias is not None  # noqa: S101  made with one
+        assert bias is not None  # noqa: S101  created with a bias
         if static.shape[2] != self.side:
             of_frame, of_static = torch.split(weight, [weight.shape[1] - static.shape[1], static.shape[1]], 1)
             gates = convolve_constant(static[:, :, 0, 0], of_static, self.side) + bias[:, None, None]
@@ -76,19 +75,19 @@ class ConvLSTM(nn.Module):
         return convolve_each(parts, weight.chunk(self.cores), bias.chunk(self.cores))
 
     def forward(self, weight: Tensor, state: State | None, moving: list[Tensor], prepared: Tensor) -> State:
-        """The state after one step.
+        """Return the state after one step.
 
         Args:
             weight: of the core, (4D, D + _, k, k), which reads [state, moving input].
-            state: the state before; None stands for zeros, which then cost nothing.
-            moving: the parts of the changing input, each (B, _, h, w), in order; leading parts that are all zero
-                may be left out where `state` is None, and so may all.
-            prepared: what `prepare` gave for this core.
+            state: previous state; None stands for zeros and skips their convolution.
+            moving: parts of the moving input, each (B, _, h, w), in order; if `state` is None, leading parts that are
+                zero may be omitted.
+            prepared: output of `prepare` for this core.
         """
         parts = moving if state is None else [state.hidden, *moving]
         gates = prepared
         if parts:
-            # Zeros at the head of the input are left out together with the weights that would read them.
+            # Leading zeros are omitted together with the weights that would read them.
             unread = weight.shape[1] - sum(part.shape[1] for part in parts)
             gates = prepared + convolve(parts, weight[:, unread:] if unread else weight)
         forget, enter, leave, new = gates.chunk(4, 1)
@@ -99,13 +98,13 @@ class ConvLSTM(nn.Module):
 
 
 class Canvas(nn.Module):
-    """The canvas u (B, U, H, W), to which every step adds, which the inference core reads, and which is observed.
+    """The canvas u (B, U, H, W): steps add to it, the inference core reads it, the frame is observed from it.
 
-    It is never built. What is added is linear in a state, and so is what is read and observed of that: two linear
-    maps composed into one, at a place of the map each. Kept are the states: with a shared core their sum (B, D, h, w),
-    with separate cores, whose maps differ, all of them (B, l D, h, w) after l steps. A shared core reads that sum by
-    weights into which the maps are composed once; with separate cores that would be l times as much to convolve, and
-    what is read is made first. Weights keep the shapes of the layers that the paper names.
+    The canvas is never built. Adding, reading and observing are linear, so two of these maps compose into one 1x1
+    convolution of the states. A shared core keeps the sum of the states, (B, D, h, w); separate cores, whose maps
+    differ, keep all l states so far, (B, l D, h, w). A shared core reads the sum through weights composed once per
+    pass. With separate cores composing would multiply the 5x5 convolutions by l, so the canvas is read first. Weights
+    keep the shapes of the paper's layers.
 
     Args:
         hidden: D.
@@ -118,8 +117,8 @@ class Canvas(nn.Module):
         super().__init__()
         self.shared = shared
         ups = [nn.ConvTranspose2d(hidden, canvas, 4, 4, bias=False) for _ in range(cores)]
-        # With separate cores the first reads an empty canvas: a weight for that would never learn, and would be the
-        # one parameter without a gradient, for which DDP would have to search.
+        # With separate cores the first one reads an empty canvas. A weight for that would never get a gradient, for
+        # which DDP would have to search.
         first = 0 if shared else 1
         downs = [nn.Conv2d(canvas, canvas, 4, 4) for _ in range(cores)]
         self.up = nn.ParameterList(up.weight for up in ups)  # (D, U, 4, 4)
@@ -128,7 +127,7 @@ class Canvas(nn.Module):
         self.observe_head = nn.Conv2d(canvas, 3, 1)
 
     def maps(self) -> list[Tensor]:
-        """From the states to what the inference core reads of the canvas, (U, _) each; computed once a pass.
+        """Return the maps from states to what the inference core reads of the canvas, (U, _) each; once per pass.
 
         The first is for the canvas after one step; a shared core has one for all steps.
         """
@@ -137,17 +136,17 @@ class Canvas(nn.Module):
         return [down @ torch.cat(ups[: at + 1]).T for at, down in enumerate(downs)]
 
     def through(self, weights: Sequence[Tensor], maps: list[Tensor], side: int) -> tuple[list[Tensor], Tensor]:
-        """The inference core's weights for what `read` gives, and what reading an empty canvas adds to its gates.
+        """Return the inference core's weights for the output of `read`, and the gates' share of an empty canvas.
 
-        Of a shared core that is added at every step, with separate ones to the first alone.
+        A shared core adds that share at every step, separate cores only at the first.
 
         Args:
-            weights: of the inference core, (4D, _ + U, k, k) each, which read the canvas last.
+            weights: of the inference core, (4D, _ + U, k, k) each, whose last U input channels are the canvas.
             maps: from `maps`.
             side: h.
 
         Returns:
-            As many weights, and a constant (1, 4D, h, w).
+            The same number of weights, and a constant (1, 4D, h, w).
         """
         bias = self.down_bias[0]
         constant = convolve_constant(bias[None], weights[0][:, -len(bias) :], side)
@@ -161,26 +160,26 @@ class Canvas(nn.Module):
         return [narrowed(composed)], constant
 
     def add(self, canvas: Tensor | None, hidden: Tensor) -> Tensor:
-        """The canvas after a step added its state `hidden` (B, D, h, w); None stands for an empty one."""
+        """Return the canvas after adding the state `hidden` (B, D, h, w); None stands for an empty canvas."""
         if canvas is None:
             return hidden
         return canvas + hidden if self.shared else torch.cat([canvas, hidden], 1)
 
     def read(self, maps: list[Tensor], step: int, canvas: Tensor) -> Tensor:
-        """What the inference core of a step is given of a canvas, by the weights of `through`: (B, U or D, h, w)."""
+        """Return what a step's inference core reads with the weights of `through`, (B, U or D, h, w)."""
         return (
             canvas if self.shared else functional.conv2d(canvas, maps[step - 1][:, :, None, None], self.down_bias[step])
         )
 
     def observe(self, canvas: Tensor) -> Tensor:
-        """The mean of the frame that the canvas shows, (B, 3, H, W), in float32 or wider whatever autocast says."""
-        # torch's device `meta` has no autocast.
+        """Return the mean of the frame, (B, 3, H, W), in float32 or wider even under autocast."""
+        # The device `meta` does not support autocast.
         exact = contextlib.nullcontext() if canvas.is_meta else torch.autocast(canvas.device.type, enabled=False)
         with exact:
             head = self.observe_head.weight[:, :, 0, 0]  # (3, U)
             maps = [torch.einsum("duyx,ou->oyxd", up, head).flatten(0, 2) for up in self.up]  # (3 * 16, D)
             bias = self.observe_head.bias
-            assert bias is not None  # noqa: S101  made with one
+            assert bias is not None  # noqa: S101  created with a bias
             cells = functional.conv2d(wide(canvas), torch.cat(maps, 1)[:, :, None, None])
             frame: Tensor = functional.pixel_shuffle(cells, 4) + bias[:, None, None]
             return frame

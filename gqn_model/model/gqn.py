@@ -1,12 +1,10 @@
-"""The generative query network: representation, the steps, and the evidence lower bound (ELBO).
+"""The generative query network: encoder, generation steps and evidence lower bound (ELBO).
 
-Follows Eslami et al., Science 360, 2018, supplement, sections 2 to 4. The sums are rearranged where the result is
-the same to the last digits (see `network`); a plain version, written as the paper draws it, is the oracle in
-`tests/model/naive.py`. No training here, no files but in `GQN.from_run` and `GQN.from_safetensors`.
+Follows Eslami et al., Science 360, 2018, supplement, sections 2 to 4. Sums are reordered where the result is equal up
+to rounding (see `cores`); `tests/support/naive.py` holds the plain version of the paper, the oracle of the tests.
 
-Shapes: B samples, K slots for context views, L steps, D channels of a state, Z channels of a latent, R channels of
-the representation, P numbers of a pose (7 of DeepMind's cameras), H = W the side of a frame, h = w = H/4 the side of
-the maps.
+Shapes: B samples, K context slots, L generation steps, D state channels, Z latent channels, R channels of the
+representation, P numbers per pose (7 for DeepMind's cameras), H = W frame size, h = w = H/4 map size.
 """
 
 from __future__ import annotations
@@ -25,17 +23,17 @@ from gqn_model.model.distributions import Gaussian, kl_divergence, log_likelihoo
 from gqn_model.model.encoders import ENCODERS
 from gqn_model.model.inputs import Context, Inputs
 
-# hidden * kernel^2 from which on a CPU is faster with its weights in torch's own order: with the 3200 of `paper` it is,
-# with the 576 of `medium` it is not (docs/decisions.md).
+# Value of hidden * kernel^2 from which contiguous weights are faster on a CPU: true for 3200 (`paper`), false for 576
+# (`medium`). See docs/decisions.md.
 LARGE_WEIGHTS = 1500
 
 
 class Elbo(NamedTuple):
-    """The parts of the ELBO of a batch, in nats, float32 or wider.
+    """Terms of the ELBO of a batch in nats, float32 or wider.
 
     Attributes:
         log_likelihood: (B,), of the target given one posterior sample.
-        kl: (B, L), posterior from prior, at each step.
+        kl: (B, L), KL(posterior, prior) of each generation step.
         mean: (B, 3, H, W), the frame predicted from the posterior sample.
     """
 
@@ -45,24 +43,24 @@ class Elbo(NamedTuple):
 
     @property
     def value(self) -> Tensor:
-        """The ELBO of each sample, (B,)."""
+        """ELBO of each sample, (B,)."""
         return self.log_likelihood - self.kl.sum(1)
 
 
 class GQN(nn.Module):
-    """The network.
+    """Generative query network.
 
     Args:
-        config: its configuration, with the frame size settled.
+        config: configuration with the frame size set.
 
     Raises:
-        OptionError: the frame size is still open.
+        OptionError: the frame size is 0.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         if not config.frame_size:
-            raise OptionError("frame_size is 0; possible here: multiples of 4 from 8, since no dataset tells it")
+            raise OptionError("frame_size is 0, expected a multiple of 4 from 8: a network without a dataset needs it")
         self.config = config
         self.shared = config.shared_cores
         cores = 1 if self.shared else config.core_steps
@@ -80,22 +78,22 @@ class GQN(nn.Module):
         self.posterior_head = nn.Conv2d(hidden, 2 * latent, kernel, padding=kernel // 2)
 
         if config.core_steps == 1:
-            # Nothing is read of a state before the only step: what would read it never learns, and is not to be
-            # waited for where gradients of several ranks are joined.
+            # These weights read the state before the only step, which is zero. They never get a gradient, for which
+            # DDP would wait.
             for weight in (self.prior_head.weight, *self.canvas.down):
                 weight.requires_grad_(requires_grad=False)
 
     @classmethod
     def with_weights(cls, config: ModelConfig, tensors: dict[str, Tensor]) -> Self:
-        """The network of a configuration with given weights, on the CPU, ready to predict."""
+        """Return a network with the given weights on the CPU, in evaluation mode."""
         model = cls(config)
         model.load_state_dict(tensors)
         return model.eval()
 
     def to_memory_format(self, device: torch.device) -> Self:
-        """This network on a device, its weights in the order that its convolutions run fastest in there.
+        """Move the network to a device, in the memory format in which its convolutions run fastest; return it.
 
-        Channels last, but for large weights on a CPU, whose gradients would be reordered at every step.
+        Channels last, except for large weights on a CPU: their gradients would be reordered at every step.
         """
         large = self.config.hidden * self.config.kernel**2 >= LARGE_WEIGHTS
         last = device.type != "cpu" or not large
@@ -104,32 +102,31 @@ class GQN(nn.Module):
         return self
 
     def compile_parts(self) -> None:
-        """Has torch compile what learning spends its time in: a step of each core, and the representation.
+        """Compile only the cores and the encoder: seconds, not minutes.
 
-        A core is compiled once for all steps: seconds, where the whole network with its steps in a row takes minutes.
-        What only predicts runs as it is.
+        A core is compiled once for all generation steps. Without gradients the modules run eagerly.
         """
-        # What was compiled of other networks counts against the most forms of one function that torch keeps.
+        # Functions compiled for other networks count towards torch's limit of variants per function.
         torch.compiler.reset()
         for part in (self.representation, self.generation, self.inference):
             part.compile(fullgraph=True, dynamic=False)
 
     def represent(self, context: Context) -> Tensor:
-        """The representation of scenes: the sum of r over the views of each, (B, R, h, w) or (B, R, 1, 1)."""
+        """Return the scene representation, the sum of r over context views: (B, R, h, w) or (B, R, 1, 1)."""
         batch, slots = context.mask.shape
-        # Not r alone: a number that is none in an empty slot would come back with the gradient, as 0 times NaN.
+        # Mask the inputs as well as r: a NaN in an empty slot would enter the gradient as 0 * NaN.
         frames = torch.where(context.mask[:, :, None, None, None], context.frames, 0.0)
         poses = torch.where(context.mask[:, :, None], context.poses, 0.0)
-        r = _as_learned(self.representation)(frames.flatten(0, 1), poses.flatten(0, 1))
+        r = _compiled_if_training(self.representation)(frames.flatten(0, 1), poses.flatten(0, 1))
         r = r.view(batch, slots, *r.shape[1:])
         return torch.where(context.mask[:, :, None, None, None], r, 0.0).sum(1)
 
     def forward(self, inputs: Inputs, sigma: float | Tensor, noise: Tensor | None = None) -> Elbo:
-        """The ELBO with one posterior sample.
+        """Return the ELBO with one posterior sample.
 
         Args:
             inputs: a batch.
-            sigma: deviation of a pixel, in units of a frame in [0, 1].
+            sigma: pixel standard deviation, for frames in [0, 1].
             noise: standard normal (L, B, Z, h, w); None draws it.
         """
         static = self.encode(inputs.context, inputs.query)
@@ -147,7 +144,7 @@ class GQN(nn.Module):
         generators, posteriors = [], []
         for step in range(self.config.core_steps):
             core = 0 if self.shared else step
-            seen: list[Tensor] = []  # before the first step all is zero
+            seen: list[Tensor] = []  # state and canvas are zero before the first step
             if generator is not None and canvas is not None:
                 seen = [generator.hidden, self.canvas.read(maps, step, canvas)]
             inferrer = self.inference(weights_e[core], inferrer, seen, prepared_e[core])
@@ -156,9 +153,9 @@ class GQN(nn.Module):
             generator = self.generation(weights_g[core], generator, [z], prepared_g[core])
             canvas = self.canvas.add(canvas, generator.hidden)
             generators.append(generator.hidden)
-        assert canvas is not None  # noqa: S101  there is at least one step
+        assert canvas is not None  # noqa: S101  core_steps is at least 1
         mean = self.canvas.observe(canvas)
-        # No step of this pass reads a prior; so those of all steps are one convolution, and their divergences one sum.
+        # No step of this pass reads a prior, so the priors of all steps are one convolution and the KL one call.
         priors = [self._prior(None, len(static))]
         if len(generators) > 1:
             priors.append(self._prior(torch.cat(generators[:-1]), len(static)))
@@ -166,17 +163,17 @@ class GQN(nn.Module):
         return Elbo(log_likelihood(inputs.target, mean, sigma), kl.view(-1, len(static)).T, mean)
 
     def predict(self, context: Context, query: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The mean of the frame at a query pose, from the prior: (B, 3, H, W).
+        """Return the mean of the frame at a query pose from the prior, (B, 3, H, W).
 
         Args:
             context: the observed views.
-            query: (B, 7).
-            noise: standard normal (L, B, Z, h, w); None draws it, zeros take the mean of the prior at each step.
+            query: (B, P).
+            noise: standard normal (L, B, Z, h, w); None draws it, zeros take the prior's mean at each step.
         """
         return self.generate(self.encode(context, query), noise)
 
     def generate(self, static: Tensor, noise: Tensor | None = None) -> Tensor:
-        """`predict` from what `read` gave, so that many samples share one reading of the context."""
+        """Return `predict` from the output of `encode`, so that many samples share one encoding of the context."""
         prepared = self.generation.prepare(static)
         noise = self.noise(static) if noise is None else noise
         state: State | None = None
@@ -185,19 +182,19 @@ class GQN(nn.Module):
             core = 0 if self.shared else step
             prior = Gaussian.of(self._prior(None if state is None else state.hidden, len(static)))
             z = prior.draw(noise[step])
-            state = _as_learned(self.generation)(self.generation.moving[core], state, [z], prepared[core])
+            state = _compiled_if_training(self.generation)(self.generation.moving[core], state, [z], prepared[core])
             canvas = self.canvas.add(canvas, state.hidden)
-        assert canvas is not None  # noqa: S101  there is at least one step
+        assert canvas is not None  # noqa: S101  core_steps is at least 1
         return self.canvas.observe(canvas)
 
     @torch.no_grad()
     def sample(self, context: Context, query: Tensor, count: int, seed: int) -> Tensor:
-        """Predictions from the prior, (count, B, 3, H, W); torch's own generator is left as it is.
+        """Return predictions from the prior, (count, B, 3, H, W), without touching torch's global generator.
 
         Args:
             context: the observed views.
-            query: (B, 7).
-            count: how many for each sample of the batch.
+            query: (B, P).
+            count: predictions per sample of the batch.
             seed: of the noise.
         """
         generator = torch.Generator(query.device).manual_seed(seed)
@@ -205,25 +202,25 @@ class GQN(nn.Module):
         return torch.stack([self.generate(static, self.noise(static, generator)) for _ in range(count)])
 
     def encode(self, context: Context, query: Tensor) -> Tensor:
-        """What every step reads alike, query pose and representation: (B, P + R, h, w), or (B, P + R, 1, 1)."""
+        """Return the input shared by all steps, query pose and representation: (B, P + R, h, w) or (B, P + R, 1, 1)."""
         r = self.represent(context)
         return torch.cat([query[:, :, None, None].expand(-1, -1, *r.shape[2:]), r], 1)
 
     def noise(self, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Standard normal noise for one sample of every latent, (L, B, Z, h, w); B and type of `like`."""
+        """Return standard normal noise for one sample of every latent, (L, B, Z, h, w); B and dtype of `like`."""
         shape = (self.config.core_steps, len(like), self.config.latent, self.side, self.side)
         return torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
 
     def _prior(self, hidden: Tensor | None, batch: int) -> Tensor:
-        """What the head makes of a state, of any number of samples; None: of the state before the first step."""
+        """Return the prior head's output for a state; None stands for the zero state before the first step."""
         if hidden is not None:
             both: Tensor = self.prior_head(hidden)
             return both
-        assert self.prior_head.bias is not None  # noqa: S101  made with one
+        assert self.prior_head.bias is not None  # noqa: S101  created with a bias
         # The convolution of zeros is the bias.
         return self.prior_head.bias[None, :, None, None].expand(batch, -1, self.side, self.side)
 
 
-def _as_learned(part: nn.Module) -> Callable[..., Any]:
-    """A part as it was compiled where gradients are asked for, and as it is where not, at no cost of compiling."""
+def _compiled_if_training(part: nn.Module) -> Callable[..., Any]:
+    """Return the compiled module when training, its eager forward otherwise."""
     return part if torch.is_grad_enabled() else part.forward

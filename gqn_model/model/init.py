@@ -1,10 +1,10 @@
-"""How parameters are drawn at the start, where torch's own way is not the one taken.
+"""Initial values of parameters, where they differ from torch's defaults.
 
-Torch draws a convolution with a third of the variance that keeps a signal's size, and sets no part of a joined input
-apart. Through the tower's layers r then hardly depends on the frame, and the few numbers of a pose are lost among a
-hundred channels; what GQN must find, products of poses and what is seen, starts too small to be followed. So:
-variances that keep the size of a signal (He et al., 2015, before a ReLU; LeCun et al., 1998, else), and the weights
-that read a pose drawn as if they read nothing else.
+Torch initialises a convolution with a third of the variance that preserves a signal's scale, and treats all input
+channels alike. Through the tower's layers r then hardly depends on the frame, and the few numbers of a pose vanish
+among a hundred channels: the products of poses and appearance that GQN must find start too small to learn from.
+So variances preserve the scale (He et al., 2015, before a ReLU; LeCun et al., 1998, otherwise), and the weights that
+read a pose are drawn as if they read nothing else.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 
 def draw_before_relu(layer: nn.Conv2d, *, pose: int = 0) -> None:
-    """Draws the parameters of a convolution that a ReLU follows.
+    """Initialise a convolution followed by a ReLU.
 
     Args:
         layer: the convolution.
-        pose: how many of the last channels of its input are a pose.
+        pose: number of its last input channels that are a pose.
     """
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     if layer.bias is not None:
@@ -29,13 +29,13 @@ def draw_before_relu(layer: nn.Conv2d, *, pose: int = 0) -> None:
 
 
 def draw_gates(weights: list[Tensor], bias: Tensor | None, *, channels: int, pose: tuple[int, int]) -> None:
-    """Draws the parts of the gate convolutions of a ConvLSTM; the first of them reads the static input.
+    """Initialise the gate convolutions of a ConvLSTM; the first weight reads the static input.
 
     Args:
-        weights: of the parts, each (rows, channels of the part, k, k).
+        weights: each (rows, its input channels, k, k).
         bias: of the gates.
-        channels: of all parts joined.
-        pose: where in the static input the pose begins, and its numbers.
+        channels: input channels of all weights together.
+        pose: channel of the static input at which the pose begins, and its numbers.
     """
     for weight in weights:
         _draw(weight, channels)
@@ -46,5 +46,5 @@ def draw_gates(weights: list[Tensor], bias: Tensor | None, *, channels: int, pos
 
 
 def _draw(weight: Tensor, channels: int, gain: float = 1.0) -> None:
-    """Normal, of a variance that keeps the size of a signal of that many channels, times `gain`."""
+    """Fill with normal values whose variance preserves the scale of a signal of `channels` channels, times `gain`."""
     nn.init.normal_(weight.detach(), std=math.sqrt(gain / (channels * weight.shape[2] * weight.shape[3])))

@@ -1,4 +1,4 @@
-"""What the network reads: a batch of the loader, brought to the device as floats.
+"""Inputs of the network: a batch of the loader on the device, as floats.
 
 Frames travel as uint8 and become floats in [0, 1] on the device: a quarter of the bytes to copy.
 """
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class Context(NamedTuple):
-    """The observed views of a batch: B samples, K slots for views, of which each sample fills its own M.
+    """Observed views of a batch: B samples, K slots; each sample fills M of them.
 
     Attributes:
         frames: (B, K, 3, H, W) in [0, 1].
-        poses: (B, K, P); P is 7 of DeepMind's cameras.
-        mask: bool (B, K), True where a slot holds a view.
+        poses: (B, K, P); P is 7 for DeepMind's cameras.
+        mask: bool (B, K), True for slots that hold a view.
     """
 
     frames: Tensor
@@ -33,8 +33,8 @@ class Inputs(NamedTuple):
 
     Attributes:
         context: the observed views.
-        query: (B, P), the pose asked about.
-        target: (B, 3, H, W) in [0, 1], the true frame there.
+        query: (B, P), the query pose.
+        target: (B, 3, H, W) in [0, 1], the true frame at the query.
     """
 
     context: Context
@@ -43,7 +43,7 @@ class Inputs(NamedTuple):
 
 
 def to_device(batch: Batch, device: torch.device, dtype: torch.dtype = torch.float32) -> Inputs:
-    """The inputs of the network made from a batch of the loader."""
+    """Return the network's inputs from a batch of the loader."""
 
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
@@ -54,5 +54,5 @@ def to_device(batch: Batch, device: torch.device, dtype: torch.dtype = torch.flo
 
 
 def pixels(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Frames uint8 (..., H, W, 3) as floats in [0, 1] (..., 3, H, W)."""
+    """Convert uint8 frames (..., H, W, 3) to floats in [0, 1] (..., 3, H, W)."""
     return frames.movedim(-1, -3).to(dtype) / 255

@@ -17,7 +17,7 @@ from gqn_model.model.inputs import Context, Inputs
 T = TypeVar("T")
 
 # Eager calls on the capture stream before the capture: libraries initialise, compilers compile and optimisers create
-# their state, none of which a graph may contain (torch's documentation of CUDA graphs asks for such a warm-up).
+# their state, and a graph must not contain any of that (torch's documentation asks for such a warm-up).
 WARM_UP = 3
 
 

@@ -1,4 +1,4 @@
-"""Ranks of a training: one process, or those that `torchrun` started on one or several machines.
+"""Ranks of a training: one process, or the processes that `torchrun` started on one or several machines.
 
 Each rank takes its slice of every batch, so that all ranks together compute what one process would. Rank 0 writes the
 run's folder, evaluates and logs; the other ranks need neither the folder nor a shared disk. Methods that wait for a GPU
@@ -162,7 +162,7 @@ def process_group(ranks: Ranks) -> Iterator[None]:
 
 @contextlib.contextmanager
 def connection_errors_as_rank_lost(ranks: Ranks) -> Iterator[None]:
-    """Convert torch's connection errors inside the block to RankLost; a lost rank shows wherever gradients sync."""
+    """Convert torch's connection errors inside the block to RankLost; a lost rank shows when gradients sync."""
     try:
         yield
     except RuntimeError as error:

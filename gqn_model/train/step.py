@@ -118,7 +118,7 @@ class TrainStep:
             self._ranks.broadcast_(parameter.data)
         if not self._ranks.broadcast(checkpoint is not None and bool(checkpoint.optimizer["state"])):
             return
-        # Frozen weights, as in a network of one generation step, have no optimiser state.
+        # Frozen weights, as in a network of one generation step, are not in the optimiser's state.
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if checkpoint is not None:
             self.optimizer.load_state_dict(checkpoint.optimizer)
@@ -172,7 +172,7 @@ class TrainStep:
             group["lr"] = rate
 
     def _optimise(self, inputs: Inputs, sigma: Tensor, noise: Tensor) -> tuple[list[MicroBatch], Tensor | None]:
-        """Run forward, backward and the optimiser: the same kernels whatever the values, so that it can be captured."""
+        """Run forward, backward and the optimiser: the same kernels for all values, so that it can be captured."""
         training = self.config.training
         own, count = len(inputs.query), training.accumulate
         done = []

@@ -22,7 +22,7 @@ PARTS = ("gqn_data", "gqn_model", "cli.py", "examples", "README.md", "ARCHITECTU
 RETIRED = {
     r"tells?|told|telling": "say, report, show, distinguish",
     r"that which|those that|those which|those who|that of": "the one that, the ones that; name the thing",
-    r"(?:is|are|was|were|has|have|had|be|knows?|finds?) (?:no|none|nothing|nobody)": "is not, does not, cannot",
+    r"(?:is|are|was|were|has|have|had|be|knows?|finds?) (?-i:no|none|nothing|nobody)": "is not, does not, cannot",
     r"where (?:not|none|nothing|nobody|it is not|there is none|there are none)": "if not, otherwise",
     r"returns where|returns if|returns unless": "Raise if, Raise unless",
     r"anew|again and again": "again, from the start",
@@ -46,7 +46,7 @@ VERBS = frozenset(
     begin benchmark bind block break broadcast build bundle cache calculate call cancel capture cast catch centre
     change check choose claim clamp classify clean clear click clip clone close collate collect combine commit
     compare compile complete compose compress compute concatenate configure confirm connect consume continue
-    convert convolve copy count cover create crop cut cycle decide decode decorate defer define delete deliver
+    convert convolve copy count cover create crop cut cycle decide declare decode decorate defer define delete deliver
     derive describe detach detect determine disable discard discover dispatch display divide do double download
     draw drop dump embed emit empty enable encode end enforce ensure enter enumerate erase estimate evaluate evict
     exchange execute exit expand expect explain export expose extend extract fail fetch fill filter find finish
@@ -67,7 +67,7 @@ VERBS = frozenset(
     shuffle shut sign signal simplify skip sleep slice smooth solve sort spawn specify split spread stack start
     state stop store stream strip sub-sample submit subscribe subtract suggest sum summarise summarize supply
     support suppress swap switch sync synchronise synchronize take tear test throw tie time toggle touch trace
-    track train transform translate transpose traverse treat trigger trim truncate try tune turn unlink unpack
+    track train transform translate transpose traverse treat trigger trim truncate try tune turn unfold unlink unpack
     unpin unregister unwrap update upload upsample use validate verify view visit wait walk warm warn watch weigh
     widen withdraw wrap write yield zip
     """.split()  # noqa: SIM905  a column of 350 lines is no easier to read

@@ -68,7 +68,7 @@ def test_a_run_in_which_nothing_was_measured_has_no_best(run: Path) -> None:
     _save(run, {1: None, 2: None, 3: None})
     assert checkpoint_steps(run) == [2, 3]
     assert not (run / BEST_FILE).exists()
-    with pytest.raises(CheckpointError, match=r"which checkpoint is the best; give a step: there are 2, 3"):
+    with pytest.raises(CheckpointError, match=r"best\.json.*--step.*2, 3"):
         load_checkpoint(run, "best")
 
 
@@ -121,7 +121,7 @@ def test_a_figure_that_is_no_number_makes_no_best(run: Path, bad: float) -> None
 def test_a_note_that_cannot_be_believed_is_made_anew_from_the_checkpoints(run: Path, damage: bytes) -> None:
     _save(run, {1: 18.0, 2: 17.0, 3: 16.0})
     (run / BEST_FILE).write_bytes(damage)
-    with pytest.raises(CheckpointError, match=r"best\.json: cannot be believed .* give the number of a step"):
+    with pytest.raises(CheckpointError, match=r"best\.json: damaged .*--step"):
         load_checkpoint(run, "best")
     _save(run, {4: 15.0})
     assert load_checkpoint(run, "best").step == 1
@@ -132,14 +132,14 @@ def test_a_note_of_another_step_by_hand_is_not_believed(run: Path) -> None:
     _save(run, {1: 18.0, 2: 17.0})
     note = (run / BEST_FILE).read_text()
     (run / BEST_FILE).write_text(note.replace('"step": 1', '"step": 2'))
-    with pytest.raises(CheckpointError, match="cannot be believed"):
+    with pytest.raises(CheckpointError, match="damaged"):
         load_checkpoint(run, "best")
 
 
 def test_a_best_that_was_removed_by_hand_is_told_and_replaced(run: Path) -> None:
     _save(run, {1: 18.0, 2: 17.0, 3: 16.0})
     checkpoint_path(run, 1).unlink()
-    with pytest.raises(CheckpointError, match="no checkpoint of step 1; there are 2, 3"):
+    with pytest.raises(CheckpointError, match=r"step 1 .*2, 3"):
         load_checkpoint(run, "best")
     _save(run, {4: 15.0}, keep=3)
     assert load_checkpoint(run, "best").step == 2
@@ -224,7 +224,7 @@ def test_a_checkpoint_without_optimizer_or_step_is_none(run: Path) -> None:
     for name in ("step", "optimizer", "loader", "model", "config", "fingerprint"):
         torch.save({key: value for key, value in whole.items() if key != name}, path)
         overwrite(run, 3, path.read_bytes())
-        with pytest.raises(CheckpointError, match=f"{name} is no"):
+        with pytest.raises(CheckpointError, match=f"{name} is NoneType, expected"):
             load_checkpoint(run)
 
 
@@ -281,7 +281,7 @@ def test_a_run_goes_back_to_a_step_and_ends_as_before(
     run = tmp_path / "run"
     shutil.copytree(runs, run)
     checkpoint_path(run, 9).write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match=r"00000006\.pt is whole: give --step 6"):
+    with pytest.raises(CheckpointError, match=r"00000006\.pt .*--step 6"):
         resume_run(run, {})
     resume_run(run, {"steps": 7}, step=6)
     assert checkpoint_steps(run) == [0, 3, 6, 7]
@@ -306,7 +306,7 @@ def test_a_run_of_the_version_before_goes_on_with_a_warning(
 
 
 def test_a_step_that_is_not_there_names_those_that_are(runs: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint of step 5; there are 0, 3, 6, 9"):
+    with pytest.raises(CheckpointError, match=r"step 5 .*0, 3, 6, 9"):
         resume_run(runs, {}, step=5)
 
 

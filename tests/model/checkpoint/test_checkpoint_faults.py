@@ -53,7 +53,7 @@ def test_a_checkpoint_cut_at_any_length_is_refused_and_the_last_good_one_named(r
     lengths = [0, 1, len(raw) - 1, *(chance.randrange(len(raw)) for _ in range(faults.tries(20)))]
     for length in lengths:
         path.write_bytes(raw[:length])
-        with pytest.raises(CheckpointError, match=r"00000004\.pt: damaged.*00000002\.pt is whole.*go on from step 2$"):
+        with pytest.raises(CheckpointError, match=r"00000004\.pt: damaged.*00000002\.pt .*from step 2$"):
             load_checkpoint(run)
     assert load_checkpoint(run, 2).step == 2
     faults.record(
@@ -111,17 +111,17 @@ def test_the_last_good_one_is_named_where_several_are_damaged(tmp_path: Path) ->
     run = made_run(tmp_path / "run", steps=(2, 4, 6))
     for step in (4, 6):
         checkpoint_path(run, step).write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match=r"00000002\.pt is whole"):
+    with pytest.raises(CheckpointError, match=r"00000002\.pt is intact"):
         load_checkpoint(run)
     checkpoint_path(run, 2).write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match="no earlier one is whole: train anew"):
+    with pytest.raises(CheckpointError, match="no earlier checkpoint is intact"):
         load_checkpoint(run)
 
 
 @pytest.mark.parametrize("noted", [b"", b"\xff\xfe", b"0" * 64, b"x" * 100_000])
 def test_a_checksum_that_was_tampered_with_is_told(run: Path, noted: bytes) -> None:
     _sum(run, 4).write_bytes(noted)
-    with pytest.raises(CheckpointError, match=r"00000004\.pt: damaged: .*00000002\.pt is whole"):
+    with pytest.raises(CheckpointError, match=r"00000004\.pt: damaged: .*00000002\.pt is intact"):
         load_checkpoint(run)
 
 
@@ -132,7 +132,7 @@ def test_a_checkpoint_without_its_checksum_is_none(run: Path) -> None:
 
 def test_a_checkpoint_of_another_model_is_refused(run: Path) -> None:
     write_config(run, smallest(hidden=3))
-    with pytest.raises(CheckpointError, match=r"of another model than .*config\.json"):
+    with pytest.raises(CheckpointError, match=r"model ModelConfig.*expected ModelConfig.*config\.json"):
         load_checkpoint(run)
 
 
@@ -179,9 +179,9 @@ def _sparse(value: dict[str, Any]) -> None:
         (_more, r"1 unexpected: another\.weight"),
         (_misshapen, r"look\.bias \(float32 4, expected float32 3\)"),
         (_whole_numbers, r"look\.bias \(int32 3, expected float32 3\)"),
-        (_no_tensor, r"look\.bias \(list, no plain tensor"),
-        (_nowhere, r"look\.bias \(Tensor, no plain tensor"),
-        (_sparse, r"look\.bias \(Tensor, no plain tensor"),
+        (_no_tensor, r"look\.bias \(list, not a dense tensor"),
+        (_nowhere, r"look\.bias \(Tensor, not a dense tensor"),
+        (_sparse, r"look\.bias \(Tensor, not a dense tensor"),
     ],
 )
 def test_tensors_of_another_network_are_told_by_name(
@@ -233,12 +233,12 @@ def test_a_network_larger_than_any_memory_is_refused_and_not_built(run: Path, si
     config = json.loads((run / "config.json").read_text())
     config["model"] |= {"hidden": size, "core_steps": 10**9, "shared_cores": False}
     (run / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="1000000000 cores, and"):
+    with pytest.raises(CheckpointError, match=r"expected those of 10+ cores"):
         load_checkpoint(run)
     config["model"] |= {"shared_cores": True}
     (run / "config.json").write_text(json.dumps(config))
     _rewritten(run, lambda value: value["config"]["model"].update(shared_cores=True))
-    with pytest.raises(CheckpointError, match=r"not the weights of this network|no network can be built"):
+    with pytest.raises(CheckpointError, match=r"not the weights of this network|does not describe a network"):
         load_checkpoint(run)
 
 
@@ -289,9 +289,9 @@ def _one_part_told_many_times(raw: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("bomb", "words"),
     [
-        (_packed, r"its parts take \d+ bytes"),
-        (_packed_a_little, "is packed"),
-        (_one_part_told_many_times, r"its parts take \d+ bytes"),
+        (_packed, r"its members take \d+ bytes"),
+        (_packed_a_little, "is compressed"),
+        (_one_part_told_many_times, r"its members take \d+ bytes"),
         (lambda _: b"PK\x05\x06" + bytes(18), ""),
         (lambda raw: raw[: len(raw) // 2] + bytes(22), ""),
     ],
@@ -300,7 +300,7 @@ def test_an_archive_that_would_unpack_without_end_is_refused(
     run: Path, bomb: Callable[[bytes], bytes], words: str
 ) -> None:
     overwrite(run, 4, bomb(checkpoint_path(run, 4).read_bytes()))
-    with pytest.raises(CheckpointError, match=rf"cannot be read as weights and plain values \(.*{words}"):
+    with pytest.raises(CheckpointError, match=rf"not weights and plain values \(.*{words}"):
         load_checkpoint(run)
 
 
@@ -325,7 +325,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(run: Path, tmp_path: Path, 
         "popen": (subprocess.Popen, ["touch", str(trace)]),
     }[how]
     _rewritten(run, lambda value: value | {where: {"x": Harm(*call)}})
-    with pytest.raises(CheckpointError, match="cannot be read as weights and plain values"):
+    with pytest.raises(CheckpointError, match="not weights and plain values"):
         load_checkpoint(run)
     assert not trace.exists()
 

@@ -84,7 +84,7 @@ def test_the_best_is_exported_where_it_is_asked_for(run: Path, tmp_path: Path) -
 
 
 def test_another_ending_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"weights\.pt: possible endings: \.safetensors"):
+    with pytest.raises(OptionError, match=r"weights\.pt: .*\.safetensors"):
         export_weights(tmp_path / "no run", tmp_path / "weights.pt")
 
 
@@ -198,15 +198,15 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], None], str]]
     "a name": (_renamed, r"1 missing: look\.bias; 1 unexpected: module\.look\.bias"),
     "a shape": (_misshapen, r"look\.bias \(float32 5, expected float32 3\)"),
     "a type": (_half, r"look\.bias \(F16 3, expected float32 3\)"),
-    "numbers": (_other_numbers, "damaged: not the weights whose checksum it tells"),
-    "the step": (_other_step, "damaged: not the weights whose checksum it tells"),
+    "numbers": (_other_numbers, "damaged"),
+    "the step": (_other_step, "damaged"),
     "the configuration": (_other_config, "not the weights of this network"),
-    "a configuration without end": (_huge, "1000000000 cores, and"),
+    "a configuration without end": (_huge, "expected those of 10+ cores"),
     "a setting": (_unknown_setting, "did you mean 'hidden'"),
-    "no configuration": (_no_config, "its config is no dict"),
-    "no model": (_no_table_of_the_model, "cannot be read as weights"),
+    "no configuration": (_no_config, "its config is list, expected dict"),
+    "no model": (_no_table_of_the_model, "not weights"),
     "the format": (_later_format, "expected 1"),
-    "too long a table": (_long, "expected 65536 at most"),
+    "too long a table": (_long, "at most 65536"),
 }
 
 
@@ -223,12 +223,12 @@ def test_a_file_that_somebody_changed_is_refused(what: str, path: Path) -> None:
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"gqn": ""}, {"gqn": "[]"}, {"gqn": '{"format": NaN}'}])
 def test_a_file_of_somebody_elses_is_refused(metadata: dict[str, str] | None, path: Path) -> None:
     save_file(load_file(path), path, metadata)
-    with pytest.raises(CheckpointError, match="cannot be read as weights of `gqn export`"):
+    with pytest.raises(CheckpointError, match="not weights of `gqn export`"):
         read_weights(path)
 
 
 def test_a_file_that_is_not_there_is_told_with_the_command(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no such file; `gqn export RUN -o weights\.safetensors` writes one"):
+    with pytest.raises(CheckpointError, match=r"gqn export RUN -o weights\.safetensors"):
         load_safetensors(tmp_path / "weights.safetensors")
 
 

@@ -89,7 +89,7 @@ def test_a_gpu_s_way_of_convolving_equals_the_naive_model_too(
     representation: str, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    monkeypatch.setattr(convolutions, "apart", lambda tensor: calls.append(tensor.shape) or True)
+    monkeypatch.setattr(convolutions, "convolves_narrow_separately", lambda tensor: calls.append(tensor.shape) or True)
     # r of more channels than a narrow part has, so that there are parts of both kinds
     config = small(representation=representation, shared_cores=shared, representation_channels=32, hidden=32)
     assert config.model.hidden >= convolutions.NARROW
@@ -119,7 +119,7 @@ def test_parts_convolved_apart_add_up_to_the_convolution_of_all(
     expected = torch.nn.functional.conv2d(torch.cat(parts, 1), weight, bias, padding=half)
     for way in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(convolutions, "apart", lambda _, way=way: way)
+            patch.setattr(convolutions, "convolves_narrow_separately", lambda _, way=way: way)
             found = convolutions.convolve(parts, weight, bias)
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
         over = draw(*expected.shape).detach()
@@ -300,7 +300,7 @@ def test_the_pyramid_reads_every_pixel_where_the_map_is_odd() -> None:
 
 
 def test_a_network_of_no_size_says_what_is_possible() -> None:
-    with pytest.raises(OptionError, match="multiples of 4"):
+    with pytest.raises(OptionError, match="frame_size is 0"):
         GQN(ModelConfig())
 
 
