@@ -229,7 +229,7 @@ def test_a_run_is_not_given_cameras_of_another_kind(tmp_path):
     manifest = json.loads((tmp_path / NINE / "manifest.json").read_text())
     manifest["cameras"]["fields"][0] = manifest["cameras"]["pose"][0] = "depth"
     (tmp_path / NINE / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(RunMismatch, match=r"its poses are depth number_2 .* those of the run number_1 number_2"):
+    with pytest.raises(RunMismatch, match=r"poses are depth number_2 .*expected number_1 number_2"):
         evaluate(run, str(tmp_path / NINE))
 
 
