@@ -81,7 +81,7 @@ def many_shards(folder: Path, shards: int) -> None:
     wide = replace(
         row, scenes=shards * shard.scenes, scenes_per_shard=shard.scenes, shards=tuple(rows), sources=(source,)
     )
-    data = replace(manifest, splits={"train": wide}).encoded()
+    data = replace(manifest, splits={"train": wide}).to_bytes()
     (folder / "manifest.json").write_bytes(data)
 
 

@@ -1,10 +1,10 @@
-"""A dataset opened for reading: scenes by number, for any container, without torch.
+"""Random access to the scenes of a dataset, for any container and without torch.
+
+Example::
 
     scenes = gqn_data.open("data/zarr/rooms_ring_camera")
-    scenes[7].frames     # decoded now: uint8 (views, height, width, 3)
+    scenes[7].frames     # decoded on access: uint8 (views, height, width, 3)
     scenes.cameras       # float32 (scenes, views, 5)
-
-Imports `formats`, `manifest`, `scene`, `stores`.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from gqn_data.sources.npy_mirror import is_mirror
 
 
 class Dataset(Sequence[Scene]):
-    """The scenes of one split, in source order. Made by `open_dataset`.
+    """Sequence of the scenes of one split, in source order. Use `open_dataset` to create one.
 
     Args:
-        folder: of the dataset.
-        manifest: its manifest.
-        split: which split.
-        index_folder: where indexes lie, if not in `folder`.
+        folder: folder of the dataset.
+        manifest: manifest of the dataset.
+        split: `train` or `test`.
+        index_folder: folder of the indexes; None for `folder`.
 
     Raises:
-        ManifestError: the manifest names a container of another version.
+        ManifestError: the container is unknown to this version.
     """
 
     def __init__(self, folder: AnyPath, manifest: Manifest, split: Split, index_folder: AnyPath | None = None) -> None:
         if manifest.format not in FORMATS:
             raise ManifestError(
-                f"{folder / MANIFEST_FILE}: format {manifest.format[:100]!r}, expected {', '.join(FORMATS)}: written "
-                "by another version, or damaged; copy or convert the dataset again"
+                f"{folder / MANIFEST_FILE}: format is {manifest.format[:100]!r}, expected one of {', '.join(FORMATS)}. "
+                "Copy or convert the dataset again"
             )
         self.folder = folder
         self.manifest = manifest
@@ -64,14 +64,14 @@ class Dataset(Sequence[Scene]):
         return self._scenes
 
     def __getitem__(self, scene: int) -> Scene:  # type: ignore[override]  # slices would read many scenes at once
-        """One scene; its views are decoded when asked for.
+        """Return one scene, whose views are decoded on access. Negative indices count from the end.
 
         Raises:
-            IndexError: there is no scene of that number.
-            TypeError: not a number; a slice would read many scenes at once.
+            IndexError: the index is out of range.
+            TypeError: `scene` is a slice, which would read many scenes at once.
         """
         if isinstance(scene, slice):
-            raise TypeError("scenes are read one by one: [scenes[i] for i in range(start, stop)]")
+            raise TypeError("found a slice, expected an integer. Use [scenes[i] for i in range(start, stop)]")
         shard, within = self.locate(scene)
         return self.shard(shard).scene(within)
 
@@ -86,15 +86,15 @@ class Dataset(Sequence[Scene]):
         )
 
     def locate(self, scene: int) -> tuple[int, int]:
-        """The number of the shard that holds a scene, and the scene's number in it.
+        """Return (shard, index in the shard) of a scene. Negative indices count from the end.
 
         Raises:
-            IndexError: there is no scene of that number.
+            IndexError: the index is out of range.
         """
+        if not -self._scenes <= scene < self._scenes:
+            raise IndexError(f"scene {scene} is out of range for {self.split} of {self._scenes} scenes")
         if scene < 0:
             scene += self._scenes
-        if not 0 <= scene < self._scenes:
-            raise IndexError(f"scene {scene} of {self._scenes}")
         if self._per_shard:
             return divmod(scene, self._per_shard)
         shard = bisect.bisect_right(self._first, scene) - 1
@@ -102,25 +102,25 @@ class Dataset(Sequence[Scene]):
 
     @property
     def shards(self) -> tuple[ShardRow, ...]:
-        """The rows of the split's shards, in source order."""
+        """Manifest rows of the shards, in source order."""
         return self._shards
 
     @property
     def is_by_view(self) -> bool:
-        """Whether a view can be read without the others of its scene."""
+        """Whether a view can be read without the other views of its scene."""
         return self.manifest.frames.encoding not in FORMATS[self.manifest.format].views_together
 
     def read_through(self, opener: Opener) -> None:
-        """From now on opens files through `opener`, such as one that keeps local copies."""
+        """Open files through `opener` from now on, for example through a cache of local copies."""
         self._opener = opener
         self._open.clear()
 
     def shard(self, number: int) -> OpenShard:
-        """A shard of the split, opened."""
+        """Return a shard of the split, opened."""
         shard = self._open.get(number)
         if shard is None:
             row = self._shards[number]
-            place = ShardLocation(
+            location = ShardLocation(
                 folder=self.folder,
                 split=self.split,
                 number=number,
@@ -133,70 +133,76 @@ class Dataset(Sequence[Scene]):
                 opener=self._opener,
             )
             kind = FORMATS[self.manifest.format]
-            found, expected = tuple(file.name for file in row.files), kind.names(place)
+            found, expected = tuple(file.name for file in row.files), kind.names(location)
             if found != expected and expected:
                 raise ManifestError(
                     f"{self.folder}: shard {number} of {self.split} has the files {', '.join(found)}, "
-                    f"expected {', '.join(expected)}; copy or convert the dataset again"
+                    f"expected {', '.join(expected)}. Copy or convert the dataset again"
                 )
-            shard = self._open.setdefault(number, kind.open_shard(place, row))  # one for all threads
+            shard = self._open.setdefault(number, kind.open_shard(location, row))  # shared by threads
         return shard
 
     def keep_open(self, shards: Collection[int]) -> None:
-        """Lets go of the files of all other shards, where they may be local copies of remote ones.
+        """Close the files of all other shards, if files are opened through an opener.
 
-        One that the cache has removed takes room on the disk for as long as anybody has it open.
+        A local copy that the cache has removed occupies the disk until it is closed.
         """
         if self._opener is not None:
             for number in [*self._open]:
                 if number not in shards:
-                    self._open.pop(number, None)  # threads may share this dataset; who reads from one still holds it
+                    self._open.pop(number, None)  # a thread that is reading from it keeps it open
 
     def cameras_of(self, scene: int) -> NDArray[np.float32]:
-        """The raw cameras of one scene: (views, camera numbers)."""
+        """Return the raw cameras of one scene: float32 (views, camera fields)."""
         shard, within = self.locate(scene)
         return self.shard(shard).cameras(within)
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Fills the first rows of `out`, uint8 (rows, height, width, 3), with the frames of those views of a scene.
+        """Decode the frames of some views of a scene into the first rows of `out`.
 
-        Returns all raw cameras of the scene: float32 (views, camera numbers).
+        Args:
+            scene: index of the scene.
+            views: indices of the views, in the order of the rows.
+            out: uint8 (rows, height, width, 3).
+
+        Returns:
+            The raw cameras of all views of the scene: float32 (views, camera fields).
         """
         shard, within = self.locate(scene)
         return self.shard(shard).decode_into(within, views, out)
 
     @cached_property
     def cameras(self) -> NDArray[np.float32]:
-        """The raw cameras of all scenes: float32 (scenes, views, camera numbers); read once, kept in memory."""
+        """Raw cameras of all scenes: float32 (scenes, views, camera fields). Read once and kept in memory."""
         parts = [self.shard(number).all_cameras() for number in range(len(self._shards))]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     @property
     def fingerprint(self) -> str:
-        """Tells scenes apart, not containers: equal for all containers of the same scenes in the same order."""
+        """Hash of the scenes and their order. Containers of the same scenes have the same fingerprint."""
         return self.manifest.fingerprint(self.split)
 
 
 def open_dataset(path: str | os.PathLike[str] | StorePath, split: Split | None = None) -> Dataset:
-    """The scenes of one split of a dataset, or of a raw folder that was indexed.
+    """Open one split of a dataset, or of an indexed raw folder.
 
     Args:
-        path: the folder or URL that holds `manifest.json`; or `train` or `test` below it.
-        split: `train` or `test`; None for the one that the path names, else for `train` if it is there.
+        path: folder or URL that contains `manifest.json`, or `train` or `test` below it.
+        split: `train` or `test`; None for the split that `path` names, else `train` if it exists.
 
     Raises:
-        OptionError: the path names one split and `split` the other.
-        SourceMissing: no such folder, or no dataset in it.
-        ManifestError: the manifest cannot be used, or has no such split.
-        UnknownName: a split of another name.
+        OptionError: `path` names one split and `split` the other.
+        SourceMissing: the folder does not exist, or is not a dataset.
+        ManifestError: the manifest is invalid, or does not have the split.
+        UnknownName: `split` is neither `train` nor `test`.
     """
     folder = parse_path(path)
     if split is not None and split not in SPLITS:
         raise UnknownName("split", split, SPLITS)
     if not (folder / MANIFEST_FILE).exists() and folder.name in SPLITS and (folder.parent / MANIFEST_FILE).exists():
         named: Split = "train" if folder.name == "train" else "test"
-        if split not in (None, named):  # to train on the split that the user did not point at would go unnoticed
-            raise OptionError(f"{folder}: the path names the split {named}, {split} is asked for; give {folder.parent}")
+        if split not in (None, named):  # training on the wrong split would go unnoticed
+            raise OptionError(f"{folder}: the path names the split {named}, expected {split}. Pass {folder.parent}")
         split, folder = named, folder.parent
     if not (folder / MANIFEST_FILE).exists():
         raise SourceMissing(f"{folder}: {_why_no_dataset(folder)}")
@@ -204,7 +210,7 @@ def open_dataset(path: str | os.PathLike[str] | StorePath, split: Split | None =
     if split is None:
         split = "train" if "train" in manifest.splits else next(iter(manifest.splits))
     if split not in manifest.splits:
-        raise ManifestError(f"{folder}: has no split {split!r}, only {', '.join(manifest.splits)}")
+        raise ManifestError(f"{folder}: split {split!r} is missing, expected {' or '.join(manifest.splits)}")
     return Dataset(folder, manifest, split)
 
 
@@ -213,14 +219,14 @@ open = open_dataset  # noqa: A001  `gqn_data.open`
 
 def _why_no_dataset(folder: AnyPath) -> str:
     if isinstance(folder, StorePath):
-        return f"no {MANIFEST_FILE} there, so no dataset: give the URL of the folder that holds it"
+        return f"{MANIFEST_FILE} is missing. Pass the URL of the folder that contains it"
     if not folder.exists():
         return "no such folder"
     if any(folder.glob("*/*.tfrecord")) or any(folder.glob("*.tfrecord")):
-        return f"TFRecords without an index; make one with: gqn-data index {folder}"
+        return f"found TFRecords without an index. Run: gqn-data index {folder}"
     if is_mirror(folder):
-        return f"arrays of the numpy mirror; convert them first: gqn-data convert {folder}"
+        return f"found arrays of the numpy mirror, expected a dataset. Run: gqn-data convert {folder}"
     below = sorted(path.parent for path in folder.glob(f"*/*/{MANIFEST_FILE}"))
     if below:
-        return f"no dataset but a data root; did you mean {below[0]}?"
-    return f"no {MANIFEST_FILE}, so no dataset: a conversion that did not end, perhaps; run it again"
+        return f"found a data root, expected a dataset. Did you mean {below[0]}?"
+    return f"{MANIFEST_FILE} is missing. If a conversion was interrupted, rerun it"

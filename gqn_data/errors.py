@@ -1,8 +1,7 @@
-"""The errors of the project: one root, one leaf a kind of fault.
+"""Exceptions of the project: one root class, one leaf class per kind of fault.
 
-Every message says what is wrong, where (file, record, offset), what was found against what was expected,
-and what to do. The commands turn any `GQNError` into one line and exit status 1.
-Imports nothing of the project.
+A message is one line: where (file, record, offset), what was found, what was expected, and what to do.
+The commands print any `GQNError` as that line and exit with status 1.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class GQNError(Exception):
-    """The root of all errors that this project raises on purpose."""
+    """Base class of all errors that this project raises."""
 
 
 class UnknownName(GQNError):
-    """A name that is not in its table; the message offers the nearest valid one."""
+    """A name that is not in its table. The message suggests the nearest valid name."""
 
     def __init__(self, kind: str, name: str, valid: Iterable[str]) -> None:
         self.arguments = (kind, name, tuple(sorted(valid)))
@@ -29,26 +28,27 @@ class UnknownName(GQNError):
         super().__init__(f"unknown {kind} {name!r}; {hint}")
 
     def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, tuple[str, ...]]]:
-        # Exceptions cross process borders by pickling their arguments, not their message.
+        # By default an exception is unpickled from its message; `__init__` takes other arguments.
         return type(self), self.arguments
 
 
 class UnknownSceneSet(UnknownName):
-    """A scene set that is neither in the catalogue nor an alias."""
+    """A name that is neither a scene set of the catalogue nor an alias of one."""
 
 
 class SourceMissing(GQNError):
-    """A folder or file to read from is absent, or holds nothing that we can read."""
+    """An input folder or file that is missing, or contains nothing readable."""
 
 
 class CorruptRecord(GQNError):
-    """A TFRecord that cannot be trusted: its framing, its checksum or what it holds is wrong.
+    """A TFRecord with wrong framing, a wrong checksum or wrong content.
 
     Attributes:
-        file: the source file.
-        record: the number of the record in the file, from 0.
-        offset: the byte in the file where the fault was seen.
-        reason: what is wrong, found against expected.
+        file: source file.
+        record: index of the record in the file, from 0.
+        offset: byte offset of the fault in the file.
+        reason: what was found and what was expected.
+        remedy: what the user can do.
     """
 
     def __init__(
@@ -62,75 +62,71 @@ class CorruptRecord(GQNError):
         super().__init__(f"{file}: record {record} at byte {offset}: {reason}; {remedy}")
 
     def __reduce__(self) -> tuple[type[CorruptRecord], tuple[str, int, int, str, str]]:
-        # Exceptions cross process borders by pickling their arguments, not their message.
+        # By default an exception is unpickled from its message; `__init__` takes other arguments.
         return type(self), (self.file, self.record, self.offset, self.reason, self.remedy)
 
 
 class CorruptFraming(CorruptRecord):
-    """A record whose length cannot be trusted, so that the rest of the file cannot be read either."""
+    """A record with an invalid length, so that the rest of the file cannot be read either."""
 
 
 class CorruptFrame(GQNError):
-    """Bytes that should be a JPEG frame of a known size, and are not."""
-
-
-class IndexFileError(GQNError):
-    """An index that is absent, of another version, or does not fit the file that it describes."""
+    """Bytes that are not a JPEG frame of the expected size."""
 
 
 class ArrayFileError(GQNError):
-    """An array file of somebody else's that is damaged, or not what its name and its set say."""
+    """A third-party array file that is damaged, or does not match its name and scene set."""
 
 
 class ManifestError(GQNError):
-    """A manifest that is absent, of another schema version, or says what cannot be."""
+    """A manifest that is missing, invalid, or of another schema version."""
 
 
 class ShardChecksumError(GQNError):
-    """A shard whose bytes are not those that were written."""
+    """A shard file that is missing, or differs from what was written."""
 
 
 class OriginError(GQNError):
-    """Scenes of two origins would be mixed in one folder."""
+    """An origin that is invalid, or differs from the origin of the scenes in the same folder."""
 
 
 class DestinationError(GQNError):
-    """What is to be written cannot be written there: in use, already holding something else."""
+    """An output folder that another run is writing to, or that contains something else."""
 
 
 class NoSpace(GQNError):
-    """The disk has not the room for what would be written."""
+    """A disk without enough free space for the output."""
 
 
 class StoreError(GQNError):
-    """An object store that cannot be asked, or does not do what it was asked for."""
+    """A request to an object store that failed."""
 
 
 class FetchError(GQNError):
-    """A remote file that could not be fetched."""
+    """A remote file that could not be downloaded."""
 
 
 class RemoteMissing(FetchError):
-    """A remote file that is not there."""
+    """A remote file that does not exist."""
 
 
 class RemoteRefused(FetchError):
-    """A server's answer that asking again will not change: no permission, no valid certificate, no size."""
+    """A request that fails on every retry: missing permission, invalid certificate, or an answer without a size."""
 
 
 class RemoteDamaged(FetchError):
-    """A remote file whose bytes were wrong each time that they were fetched."""
+    """A remote file whose bytes were wrong on every attempt."""
 
 
 class RemoteChanged(FetchError):
-    """A remote file that is no longer the one that was asked about; what came of it so far is of no use."""
+    """A remote file that was replaced during the download; the bytes received so far are useless."""
 
 
 class RemoteFault(FetchError):
-    """A fault that may pass: a connection cut, a server too busy. Asking again may help.
+    """A temporary fault, such as a lost connection or an overloaded server. A retry may succeed.
 
     Attributes:
-        after: seconds that the server asks to be left alone for, where it says.
+        after: seconds to wait before the retry, as the server asked; None if it did not say.
     """
 
     def __init__(self, message: str, after: float | None = None) -> None:
@@ -142,44 +138,44 @@ class RemoteFault(FetchError):
 
 
 class FetchStopped(FetchError):
-    """A fetch that was told to stop; what has come is kept for the next run."""
+    """A download that was asked to stop; the bytes received are kept for the next run."""
 
 
 class StoreRefused(StoreError):
-    """An object store that does not let this user in."""
+    """An object store that denied access."""
 
 
 class StoreChanged(StoreError):
-    """An object that is not of the version that was asked for any more."""
+    """An object that was replaced by another version while it was read."""
 
 
 class WorkerLost(GQNError):
-    """A worker process that ended without telling why."""
+    """A worker process that died without reporting an error."""
 
 
 class ClusterError(GQNError):
-    """A cluster that cannot be used: not reached, of another version, or blind to the data."""
+    """A cluster that is unreachable, runs another version, or cannot see the data."""
 
 
 class OptionError(GQNError):
-    """A value that no run could use; found against possible."""
+    """An invalid option or argument. The message gives the possible values."""
 
 
 class CheckpointError(GQNError):
-    """A run or a checkpoint that is absent, damaged, or belongs to something else."""
+    """A run or checkpoint that is missing, damaged, or belongs to another model or dataset."""
 
 
 class LossNotFinite(GQNError):
-    """A training whose loss is no longer a number."""
+    """A training run whose loss is NaN or infinite."""
 
 
 class RunMismatch(GQNError):
-    """A dataset that does not fit the run."""
+    """A dataset that does not match the run."""
 
 
 class RankLost(GQNError):
-    """Another process of a training is gone, or cannot be reached."""
+    """Another rank of a distributed run that died, or cannot be reached."""
 
 
 class TrainingStopped(GQNError):
-    """A training that was asked to end, and saved what it had."""
+    """A training run that was asked to stop, and saved its state."""

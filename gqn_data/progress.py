@@ -1,7 +1,4 @@
-"""Progress for people: a bar on stderr where that is a terminal, silence elsewhere.
-
-Imports nothing of the project.
-"""
+"""Progress bars on stderr."""
 
 from __future__ import annotations
 
@@ -12,7 +9,14 @@ from tqdm import tqdm
 
 
 def bar(total: int | None, unit: str, label: str, **options: Any) -> Any:
-    """A tqdm bar over `total` units with rate and time left; shown on a terminal only."""
+    """Return a tqdm progress bar with rate and remaining time. It is shown only if stderr is a terminal.
+
+    Args:
+        total: number of units; None if unknown.
+        unit: name of one unit.
+        label: text before the bar.
+        options: further options of `tqdm`.
+    """
     return tqdm(
         total=total,
         unit=unit,

@@ -1,4 +1,4 @@
-"""The version of the tool, as manifests and checkpoints note it."""
+"""Version of the tool, as recorded in manifests and checkpoints."""
 
 VERSION = "0.2.0"
 TOOL = f"gqn-toolkit {VERSION}"

@@ -492,7 +492,7 @@ def test_pictures_that_cannot_be_are_one_line(options, raw, root, tmp_path):
 def test_view_of_a_folder_without_an_index_says_how_to_make_one(raw):
     result = run("view", raw, "-o", "x.png")
     assert result.exit_code == 1
-    assert f"make one with: gqn-data index {raw}" in the_error(result)
+    assert f"gqn-data index {raw}" in the_error(result)
 
 
 # Help and documentation.

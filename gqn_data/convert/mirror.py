@@ -273,7 +273,7 @@ def array_fault(array: MirrorArray, *, deep: bool) -> str | None:
             scenes, *shape = array.header.shape
             rows = Rows(file, array.header.start, NUMBERS, tuple(shape), scenes)
             for first in range(0, scenes, _ROWS_AT_ONCE):
-                bad = ~np.isfinite(rows.some(first, min(_ROWS_AT_ONCE, scenes - first)))
+                bad = ~np.isfinite(rows.slice(first, min(_ROWS_AT_ONCE, scenes - first)))
                 if bad.any():
                     scene, view, _ = (int(at) for at in np.argwhere(bad)[0])
                     return f"{array.path}: scene {first + scene}: the camera of view {view} is not finite"

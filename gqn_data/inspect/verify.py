@@ -25,7 +25,7 @@ from gqn_data.executors.pool import map_in_order, pool, usable_cores
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.io.ranged import RangedFile
-from gqn_data.io.strict_json import MOST_BYTES
+from gqn_data.io.strict_json import MAX_BYTES
 from gqn_data.progress import bar
 from gqn_data.schema.catalog import SceneSet, Split
 from gqn_data.schema.layout import SceneLayout
@@ -245,7 +245,7 @@ def _check(task: _Task) -> _Found:
 def _check_manifest(task: _ManifestTask) -> _Found:
     sums = task.folder / CHECKSUM_FILE
     try:
-        text = atomic.read_bounded(sums, MOST_BYTES)
+        text = atomic.read_bounded(sums, MAX_BYTES)
     except FileNotFoundError:
         return _Found(faults=(f"{sums}: absent; convert, index or copy it again",))
     except ValueError as error:

@@ -1,1 +1,4 @@
-"""Files and object stores: paths, atomic writes, ranged reads, leases, strict JSON, daemon threads, pictures."""
+"""Local files and object stores.
+
+Paths and URLs, atomic writes, ranged reads, leases, strict JSON, daemon threads, and pictures as files.
+"""

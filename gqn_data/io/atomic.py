@@ -1,7 +1,7 @@
-"""Files: written whole or not at all, named without surprise, checksummed.
+"""Atomic writes, checksums, locks and disk space, for local files and object stores.
 
-Everything that the project writes goes through here: to a temporary name, flushed to the disk, then renamed; or,
-in an object store, as one object that appears when it is whole. Imports `errors`, `stores`.
+Everything that the project writes goes through this module. A local file is written under a temporary name, flushed
+to disk, then renamed. An object appears in its store once it is complete.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gqn_data.io.paths import AnyPath, StorePath, parse_path
 
 try:
     import fcntl
-except ImportError:  # Windows has no fcntl; two runs at once are then not noticed
+except ImportError:  # Windows lacks fcntl: two concurrent runs are not detected there
     fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY = ".partial"
@@ -36,36 +36,41 @@ _BLOCK = 1 << 20
 
 
 def data_root(given: str | os.PathLike[str] | StorePath | None = None) -> AnyPath:
-    """The data root: the one given, else `$GQN_DATA`, else `./data`; a path or a URL."""
+    """Return the data root, a path or a URL: `given`, else `$GQN_DATA`, else `./data`."""
     return parse_path(given or os.environ.get("GQN_DATA") or "data")
 
 
 def on_disk(where: AnyPath, what: str) -> Path:
-    """The place as a path on a disk.
+    """Return `where` if it is a local path.
+
+    Args:
+        where: path or URL.
+        what: what needs a local disk, for the message, such as "source files are downloaded".
 
     Raises:
-        OptionError: it is a URL; `what` says what needs a disk.
+        OptionError: `where` is a URL.
     """
     if isinstance(where, StorePath):
-        raise OptionError(f"{where}: {what} to a disk; give a path")
+        raise OptionError(f"{where}: found a URL, expected a local path: {what} on a local disk")
     return where
 
 
 @contextlib.contextmanager
 def writing(path: AnyPath) -> Iterator[IO[bytes]]:
-    """A binary file that appears under its name when the block ends, whole and on the disk; else not at all.
+    """Open a binary file that is published under its name when the block succeeds.
 
-    What goes to an object store is first written to the disk for temporary files (`$TMPDIR`).
+    If the block fails, the file is discarded and a previous file of that name is kept. A local file is on the disk
+    when the block ends. The bytes of an object are buffered in a temporary file in `$TMPDIR`.
 
     Raises:
         NoSpace: the disk is full.
-        StoreError: the store does not take it.
+        StoreError: the upload failed.
     """
     if isinstance(path, StorePath):
         with (
             report_full_disk(path),
             tempfile.TemporaryFile(buffering=_BLOCK) as file,
-        ):  # nameless: a kill leaves nothing
+        ):  # unnamed, so a killed process leaves nothing behind
             yield file
             file.seek(0)
             path.put(file)
@@ -87,10 +92,11 @@ def writing(path: AnyPath) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def own_temporaries() -> Iterator[None]:
-    """In the block, temporary names are of this attempt alone: another one may write the same file at the same time.
+    """Use temporary names unique to this attempt, so that concurrent attempts may write the same file.
 
-    A cluster runs a task again when it has lost sight of a worker, which may still be at it, on the same shared disk.
-    Both attempts give the same bytes. What a killed one leaves is not overwritten by the next: `remove_temporaries`.
+    A cluster reruns a task after losing contact with a worker, which may still be writing to the same shared disk.
+    Both attempts write the same bytes. A later attempt does not overwrite the temporary files of a killed one;
+    `remove_temporaries` deletes them.
     """
     before = _attempt.set(f".{uuid.uuid4().hex[:16]}")
     try:
@@ -101,7 +107,11 @@ def own_temporaries() -> Iterator[None]:
 
 @contextlib.contextmanager
 def report_full_disk(path: AnyPath) -> Iterator[None]:
-    """Raises NoSpace where the system says that the disk is full; `path` is what is written."""
+    """Raise `NoSpace` if an operation in the block fails because the disk is full.
+
+    Args:
+        path: file being written, for the message.
+    """
     try:
         yield
     except OSError as error:
@@ -109,13 +119,12 @@ def report_full_disk(path: AnyPath) -> Iterator[None]:
             raise
         disk = f"the disk of {tempfile.gettempdir()}" if isinstance(path, StorePath) else "the disk"
         raise NoSpace(
-            f"{path}: {disk} is full; nothing under a final name is half-written. "
-            "Make room and run the same command again"
+            f"{path}: {disk} is full. Finished files are complete; free some space and run the same command again"
         ) from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames in `folder` last through a power cut, where the system allows it."""
+    """Flush renames in `folder` to disk, if the system supports it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -125,24 +134,24 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: AnyPath, value: Any) -> None:
-    """Writes `value` as JSON, atomically, in a form that two runs give alike."""
+    """Write `value` as JSON, atomically. Equal values give identical bytes."""
     with writing(path) as file:
         file.write(json_bytes(value))
 
 
 def json_bytes(value: Any) -> bytes:
-    """`value` as JSON, in a form that two runs give alike."""
+    """Return `value` as indented JSON in UTF-8. Equal values give identical bytes."""
     return json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False).encode() + b"\n"
 
 
 def make_folder(folder: AnyPath) -> None:
-    """Makes a folder and those above it, where they are absent; stores have no folders to make."""
+    """Create a folder and its missing parents. Does nothing in a store."""
     if isinstance(folder, Path):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def remove_folder(folder: AnyPath) -> None:
-    """Removes a folder and all below it; nothing where it is absent."""
+    """Remove a folder and everything below it, if it exists."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
         return
@@ -151,14 +160,14 @@ def remove_folder(folder: AnyPath) -> None:
 
 
 def list_names(folder: AnyPath) -> list[str]:
-    """The names of the files in a folder, in order; none where it is absent."""
+    """Return the sorted names of the files in a folder; an empty list if it does not exist."""
     if isinstance(folder, StorePath):
         return [name for name, _ in folder.files() if "/" not in name]
     return sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
 
 def remove_temporaries(folder: AnyPath) -> None:
-    """Removes what a killed run left under temporary names below `folder`; a store shows nothing half-written."""
+    """Remove the temporary files of killed runs below `folder`. Stores never contain any."""
     if isinstance(folder, StorePath):
         return
     for path in folder.rglob("*" + _TEMPORARY):
@@ -166,28 +175,28 @@ def remove_temporaries(folder: AnyPath) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_bounded(path: AnyPath, most: int) -> bytes:
-    """The bytes of a file that should have no more than so many.
+def read_bounded(path: AnyPath, max_bytes: int) -> bytes:
+    """Return the bytes of a file of at most `max_bytes`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it has more, or is a device, which has no end, or a pipe, which has nobody at its other one.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is larger, or not a regular file: reading a device or a pipe might never end.
     """
     found = path.stat()
     if isinstance(path, Path) and not path.is_file():
-        raise ValueError("no regular file")
-    if found.st_size > most:
-        raise ValueError(f"{found.st_size} bytes, expected {most} at most")
+        raise ValueError("not a regular file")
+    if found.st_size > max_bytes:
+        raise ValueError(f"{found.st_size} bytes, expected {max_bytes} at most")
     if isinstance(path, StorePath):
-        return path.read_range(0, found.st_size)  # no more than it said, whatever it would send
+        return path.read_range(0, found.st_size)  # bounded, even if the object grows meanwhile
     return path.read_bytes()
 
 
 def sha256_of(path: AnyPath) -> str:
-    """The SHA-256 of a file, in hexadecimal; bounded memory.
+    """Return the SHA-256 of a file in hexadecimal, computed in bounded memory.
 
     Raises:
-        ShardChecksumError: a device or a pipe, which may have no end.
+        ShardChecksumError: it is not a regular file: reading a device or a pipe might never end.
     """
     if isinstance(path, StorePath):
         digest = hashlib.sha256()
@@ -195,16 +204,16 @@ def sha256_of(path: AnyPath) -> str:
             digest.update(block)
         return digest.hexdigest()
     if path.exists() and not path.is_file():
-        raise ShardChecksumError(f"{path}: no regular file; convert or copy it again")
+        raise ShardChecksumError(f"{path}: not a regular file. Convert or copy it again")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_free_space(folder: AnyPath, wanted: int) -> None:
-    """Returns where the disk of `folder` has room for `wanted` bytes; a store has.
+    """Raise unless the disk of `folder` has `wanted` free bytes. A store always passes.
 
     Raises:
-        NoSpace: it has less; the message tells both figures.
+        NoSpace: it has less. The message gives both numbers.
     """
     if isinstance(folder, StorePath):
         return
@@ -214,13 +223,13 @@ def check_free_space(folder: AnyPath, wanted: int) -> None:
     free = shutil.disk_usage(existing).free
     if wanted > free:
         raise NoSpace(
-            f"{folder}: {human_bytes(wanted)} would be written and {human_bytes(free)} are free; "
-            "make room, write elsewhere with --out or --root, or fewer scenes with --limit"
+            f"{folder}: {human_bytes(wanted)} would be written and {human_bytes(free)} are free. "
+            "Free some space, write elsewhere with --out or --root, or write fewer scenes with --limit"
         )
 
 
 def human_bytes(count: float) -> str:
-    """A number of bytes as people read it: `1.5 GB` (powers of 1000, as disks are sold)."""
+    """Format a number of bytes in powers of 1000, such as `1.5 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -229,15 +238,18 @@ def human_bytes(count: float) -> str:
 
 
 class ChecksummedFile:
-    """Writes to a file that `writing` opened, and computes its SHA-256 on the way, each in a thread of its own.
+    """Writer that computes the SHA-256 of a file, with separate threads for hashing, writing and flushing.
 
-    Hashing, writing and flushing let go of the interpreter, so they run beside whatever makes the bytes.
+    All three release the GIL, so they overlap with producing the bytes.
 
     Args:
-        file: open for writing.
+        file: file opened by `writing`.
+
+    Attributes:
+        position: number of bytes written so far.
     """
 
-    _BLOCK = 1 << 20  # while it is joined, hashed and written it lies in the cache
+    _BLOCK = 1 << 20  # small enough to stay in the CPU cache while it is joined, hashed and written
     _PENDING = 8
     _FLUSH_EVERY = 32 << 20
 
@@ -262,11 +274,11 @@ class ChecksummedFile:
             thread.shutdown(wait=True, cancel_futures=True)
 
     def write(self, part: bytes | bytearray | memoryview) -> None:
-        """Appends bytes; the caller does not touch their memory again."""
+        """Append bytes. The caller must not modify their memory afterwards."""
         self.write_all((part,), len(part))
 
     def write_all(self, parts: Sequence[bytes | bytearray | memoryview], length: int) -> None:
-        """Appends parts whose lengths add up to `length`; the caller does not touch their memory again."""
+        """Append parts of `length` bytes in total. The caller must not modify their memory afterwards."""
         self._parts += parts
         self.position += length
         self._held += length
@@ -285,14 +297,14 @@ class ChecksummedFile:
     def _put(self, block: bytes | bytearray | memoryview) -> None:
         self._file.write(block)
         self._unflushed += len(block)
-        # Sent to the disk bit by bit, the last flush finds little to wait for.
+        # Flushing regularly keeps the final flush short.
         if self._unflushed >= self._FLUSH_EVERY and (self._flushing is None or self._flushing.done()):
             self._file.flush()
             self._flushing = self._flusher.submit(_sync_data, self._file.fileno())
             self._unflushed = 0
 
     def finish(self) -> str:
-        """Waits for all that was written; the SHA-256 of it in hexadecimal."""
+        """Wait for all writes and return the SHA-256 in hexadecimal."""
         self._hand_over()
         while self._pending:
             self._pending.popleft().result()
@@ -307,17 +319,17 @@ def _sync_data(handle: int) -> None:
 
 @contextlib.contextmanager
 def exclusive_writer(folder: AnyPath, lock_name: str = ".lock") -> Iterator[None]:
-    """Holds `folder` for this process; the system lets go of it even when the process is killed.
+    """Hold an exclusive lock on `folder`, which the system releases even if this process is killed.
 
-    In an object store a lease is held instead (`stores/leases.py`). A file system that has no locks is like one that
-    lets go of them at once: two runs are then not noticed.
+    In an object store a lease takes the place of the lock (`io/lease.py`). On Windows, and on file systems without
+    locks, two concurrent runs are not detected.
 
     Args:
-        folder: made where it is absent.
-        lock_name: of the file in it that is held.
+        folder: folder to lock; created if missing.
+        lock_name: name of the lock file in it.
 
     Raises:
-        DestinationError: another process is writing there.
+        DestinationError: another process holds the lock.
     """
     if isinstance(folder, StorePath):
         with lease(folder / lock_name, str(folder)):
@@ -333,14 +345,14 @@ def exclusive_writer(folder: AnyPath, lock_name: str = ".lock") -> Iterator[None
                 except OSError as error:
                     if error.errno in (errno.EAGAIN, errno.EACCES):
                         raise DestinationError(
-                            f"{folder}: another run is writing there; wait for it, or write elsewhere (--out, --root)"
+                            f"{folder}: another run is writing there. Wait for it, or write elsewhere (--out, --root)"
                         ) from error
             try:
                 same = lock.stat().st_ino == os.fstat(file.fileno()).st_ino
             except FileNotFoundError:
                 same = False
             if not same:
-                continue  # the run before removed its lock between our opening and our locking it
+                continue  # another run removed the file after we opened it and before we locked it
             try:
                 yield
             finally:

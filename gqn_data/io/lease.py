@@ -1,8 +1,7 @@
-"""Leases: the sole writer of a folder in an object store, where there are no locks that the system lets go of.
+"""Leases: exclusive writers in object stores, which lack locks.
 
-A lease is an object that its holder writes anew every few seconds. One that is not renewed belongs to a run that was
-killed, and is taken over: at once where the run was on this machine, else after a minute of watching. No clocks are
-compared. Imports `errors`, `places`.
+A lease is an object that its holder rewrites every 15 seconds. The lease of a killed run is taken over: immediately
+if the run was on this machine, otherwise after 60 seconds without renewal. Clocks of machines are never compared.
 """
 
 from __future__ import annotations
@@ -20,36 +19,36 @@ from typing import Any
 from gqn_data.errors import DestinationError, StoreError
 from gqn_data.io.paths import Stat, StorePath
 
-RENEWED_EVERY = 15.0  # seconds
+RENEW_INTERVAL = 15.0  # seconds
 EXPIRES_AFTER = 60.0  # seconds without renewal
-_POLL = 2.0
+_POLL_INTERVAL = 2.0  # seconds
 
 
 @contextlib.contextmanager
 def lease(lock: StorePath, what: str) -> Iterator[None]:
-    """Holds an object for this process until the block ends.
+    """Hold a lease until the block ends, renewed by a thread.
 
     Args:
-        lock: the object.
-        what: is being written; for the message.
+        lock: object that represents the lease.
+        what: folder being written, for the message.
 
     Raises:
-        DestinationError: another run holds it; or, at the end, it was lost to another one.
-        StoreError: the store cannot be asked, or cannot write on a condition.
+        DestinationError: another run holds the lease, or took it over before the block ended.
+        StoreError: a request failed, or the store does not support conditional writes.
     """
     holder = {**_this_process(), "count": 0}
     held = lock.create(_as_bytes(holder)) or _take_over(lock, holder, what)
-    ended = threading.Event()
+    finished = threading.Event()
     lost: list[str] = []
 
     def renew() -> None:
         nonlocal held
-        while not ended.wait(RENEWED_EVERY):
+        while not finished.wait(RENEW_INTERVAL):
             holder["count"] += 1
             try:
                 renewed = lock.replace(_as_bytes(holder), held)
             except StoreError:
-                continue  # the next one may get through, and the lease lasts for several
+                continue  # the lease outlasts several failed renewals
             if renewed is None:
                 lost.append("another run took it over")
                 return
@@ -60,40 +59,40 @@ def lease(lock: StorePath, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        ended.set()
+        finished.set()
         thread.join()
         if not lost:
             lock.unlink(missing_ok=True)
     if lost:
-        raise DestinationError(f"{what}: {lost[0]} while this one did not answer; run the command again")
+        raise DestinationError(f"{what}: {lost[0]}, because this run did not renew its lease. Run the command again")
 
 
 def _take_over(lock: StorePath, holder: dict[str, Any], what: str) -> Stat:
-    """The lease of a run that is no more.
+    """Take over the lease of a killed run; wait until it expires if the run was on another machine.
 
     Raises:
-        DestinationError: the run that holds it lives.
+        DestinationError: the run that holds it is alive.
     """
     end = time.monotonic() + EXPIRES_AFTER
     seen: Stat | None = None
     while True:
         try:
             stat, other = lock.stat(), _parse(lock)
-        except FileNotFoundError:  # let go of meanwhile
+        except FileNotFoundError:  # released meanwhile
             taken = lock.create(_as_bytes(holder))
         else:
             renewed = seen is not None and stat != seen
-            if renewed or (other["host"] == holder["host"] and _lives(other)):
+            if renewed or (other["host"] == holder["host"] and _is_alive(other)):
                 raise DestinationError(
-                    f"{what}: another run is writing there (process {other['process']} on {other['host']}); "
-                    "wait for it, or write elsewhere with --out"
+                    f"{what}: another run is writing there (process {other['process']} on {other['host']}). "
+                    "Wait for it, or write elsewhere with --out"
                 )
             seen = stat
-            gone = other["host"] == holder["host"] or time.monotonic() > end
-            taken = lock.replace(_as_bytes(holder), stat) if gone else None
+            expired = other["host"] == holder["host"] or time.monotonic() > end
+            taken = lock.replace(_as_bytes(holder), stat) if expired else None
         if taken is not None:
             return taken
-        time.sleep(_POLL)
+        time.sleep(_POLL_INTERVAL)
 
 
 def _this_process() -> dict[str, Any]:
@@ -101,22 +100,22 @@ def _this_process() -> dict[str, Any]:
 
 
 def _started(process: int) -> str | None:
-    """When a process of this machine was started, in the system's own counting; None where there is none."""
+    """Return the start time of a local process in clock ticks since boot; None if it does not exist."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[19]
     except OSError:
         return None
 
 
-def _lives(other: dict[str, Any]) -> bool:
+def _is_alive(other: dict[str, Any]) -> bool:
     if not Path("/proc/self/stat").exists():
-        return True  # no way to tell: watched until it expires
+        return True  # cannot be checked without /proc: the lease has to expire
     started = _started(other["process"])
     return started is not None and started == other["started"]
 
 
 def _parse(lock: StorePath) -> dict[str, Any]:
-    """Who holds a lease; nobody we know where it does not say so."""
+    """Return the holder of a lease; an unknown holder if the object is invalid."""
     unknown = {"host": "?", "process": 0, "started": None}
     try:
         value = json.loads(lock.read_bytes())

@@ -1,8 +1,8 @@
-"""Places: where files lie, on a disk or in an object store, behind one small interface.
+"""Paths in local file systems and object stores, behind one interface.
 
-A `AnyPath` is a `pathlib.Path`, or a `StorePath` that offers the part of its interface that the project uses. Stores
-are reached through `obstore`; their credentials and endpoints come from where each store's users expect them
-(environment variables, files of the vendors' tools). A URL scheme is a line of `SCHEMES`. Imports `errors`, `threads`.
+An `AnyPath` is a `pathlib.Path`, or a `StorePath` with the subset of its methods that the project uses. Stores are
+accessed through `obstore`. Credentials and endpoints come from the usual places of each vendor: environment variables
+and the files of its tools. To support a URL scheme, add an entry to `SCHEMES`.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
     from obstore import GetOptions, PutMode, UpdateVersion
     from obstore.store import ObjectStore
 
-BLOCK = 8 << 20  # bytes of one request when a whole object is read
-_AHEAD = 4  # of them under way at once
+BLOCK = 8 << 20  # bytes per request when a whole object is read
+_AHEAD = 4  # concurrent requests
 _CLIENT = {
     "connect_timeout": timedelta(seconds=10),
-    "read_timeout": timedelta(seconds=60),  # a stalled connection is given up and asked again
-    "timeout": timedelta(hours=6),  # of one whole request; large uploads take their time
+    "read_timeout": timedelta(seconds=60),  # a stalled request is retried
+    "timeout": timedelta(hours=6),  # per request; large uploads are slow
 }
 _RETRY = {"max_retries": 8, "retry_timeout": timedelta(minutes=3)}
 
-# Where a test or another vendor's service says that it speaks plain HTTP.
+# An endpoint with http:// in one of these allows plain HTTP, for tests and other vendors' services.
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
 _AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stat:
-    """What a store tells of an object.
+    """Metadata of an object.
 
     Attributes:
-        st_size: its bytes; named as `os.stat` names it.
-        e_tag: the store's name for this version of it, if it has one.
-        version: its number in stores that count versions.
+        st_size: size in bytes, named as in `os.stat_result`.
+        e_tag: entity tag of this version; None if the store does not use entity tags.
+        version: version identifier in stores with versioning.
     """
 
     st_size: int
@@ -68,7 +68,7 @@ def _plain_store(url: str) -> ObjectStore:
 
 
 def _s3_store(url: str) -> ObjectStore:
-    """S3, with the profile of `~/.aws` where the environment carries no key and boto3 is there to read it."""
+    """Open an S3 store. Profiles in `~/.aws` are used if the environment lacks a key and boto3 is installed."""
     from obstore.store import S3Store
 
     folder = Path("~/.aws").expanduser()
@@ -82,7 +82,7 @@ def _s3_store(url: str) -> ObjectStore:
     return S3Store.from_url(url, **_options(url))
 
 
-# How a store of each URL scheme is opened.
+# Opener per URL scheme.
 SCHEMES: dict[str, Callable[[str], ObjectStore]] = {
     "s3": _s3_store,
     "gs": _plain_store,
@@ -93,26 +93,26 @@ SCHEMES: dict[str, Callable[[str], ObjectStore]] = {
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/*(.*)", re.DOTALL)
 
 
-# The process that asked a store first: the client's threads are not in those that are forked from it afterwards.
-_asked_by: int | None = None
+# Process that opened the first store. The threads of the client do not survive a fork.
+_client_process: int | None = None
 
 
 @lru_cache(maxsize=64)
 def _store(root: str, process: int) -> ObjectStore:
-    global _asked_by  # noqa: PLW0603  it is one client for all stores of a process
-    if _asked_by not in (None, process):
+    global _client_process  # noqa: PLW0603  all stores of a process share one client
+    if _client_process not in (None, process):
         raise StoreError(
-            f"{root}: this process was forked from one that had asked a store, and would wait for ever; "
-            "start processes afresh (multiprocessing's method spawn or forkserver)"
+            f"{root}: this process was forked from one that had opened a store, so requests would hang. "
+            "Use multiprocessing's start method spawn or forkserver"
         )
-    _asked_by = process
+    _client_process = process
     scheme = root.split(":", 1)[0]
     from obstore.exceptions import BaseError
 
     try:
         return SCHEMES[scheme](root)
     except (ValueError, BaseError) as error:
-        raise StoreError(f"{root}: {_first_line(error)}; {_remedy(scheme)}") from error
+        raise StoreError(f"{root}: {_first_line(error)}. {_remedy(scheme)}") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -121,25 +121,27 @@ def _first_line(error: Exception) -> str:
 
 
 _CREDENTIALS = {
-    "s3": "credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE with boto3 installed; "
+    "s3": "Credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE with boto3 installed; "
     "AWS_ENDPOINT_URL for another service, AWS_REGION; AWS_SKIP_SIGNATURE=true for a public bucket",
-    "gs": "credentials: GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default login; "
+    "gs": "Credentials: GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default login; "
     "GOOGLE_SKIP_SIGNATURE=true for a public bucket",
-    "az": "credentials: AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN; "
+    "az": "Credentials: AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN; "
     "AZURE_SKIP_SIGNATURE=true for a public container",
 }
 
 
 def _remedy(scheme: str) -> str:
-    return _CREDENTIALS.get(scheme, "check the address, and that the server answers")
+    return _CREDENTIALS.get(scheme, "Check the URL, and whether the server is up")
 
 
 class StorePath:
-    """A place in an object store: `s3://bucket/folder/file`. Immutable; nothing is asked of the store but by methods.
+    """Path of an object or folder in an object store, such as `s3://bucket/folder/file`. Immutable.
+
+    Creating one does not access the store.
 
     Args:
-        root: scheme and bucket, `s3://bucket`.
-        key: of the object in it, or of a folder; parts joined by slashes, none at either end.
+        root: scheme and bucket, such as `s3://bucket`.
+        key: key of the object or folder, without slashes at either end.
     """
 
     __slots__ = ("_key", "_root")
@@ -148,7 +150,7 @@ class StorePath:
         self._root = root
         self._key = key
 
-    # --- names, as pathlib gives them ---
+    # --- names, as in pathlib ---
 
     def __truediv__(self, name: str | PurePosixPath) -> StorePath:
         more = str(name).strip("/")
@@ -174,37 +176,44 @@ class StorePath:
 
     @property
     def name(self) -> str:
-        """The last part of the key."""
+        """Last part of the key."""
         return self._key.rsplit("/", 1)[-1]
 
     @property
     def parent(self) -> StorePath:
-        """The folder above."""
+        """Parent folder."""
         return StorePath(self._root, self._key.rpartition("/")[0])
 
     @property
     def scheme(self) -> str:
-        """`s3`, `gs`, `az`, `http` or `https`."""
+        """URL scheme: `s3`, `gs`, `az`, `http` or `https`."""
         return self._root.split(":", 1)[0]
 
     @property
     def can_be_listed(self) -> bool:
-        """Whether the store tells what lies in it; a plain web server does not."""
+        """Whether the store can list its objects. A web server cannot."""
         return self.scheme not in ("http", "https")
 
     def resolve(self) -> StorePath:
-        """The place itself: stores know no links."""
+        """Return the path itself: stores do not have links."""
         return self
 
     def absolute(self) -> StorePath:
-        """The place itself."""
+        """Return the path itself."""
         return self
 
-    # --- what is there ---
+    # --- queries ---
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[ObjectStore]:
-        """The store; its errors as ours, but for an absent object, which is a FileNotFoundError as on a disk."""
+    def _translate_errors(self) -> Iterator[ObjectStore]:
+        """Yield the store, and translate its errors.
+
+        Raises:
+            FileNotFoundError: the object does not exist.
+            StoreChanged: the object was replaced.
+            StoreRefused: access was denied.
+            StoreError: the request failed for another reason.
+        """
         from obstore.exceptions import (
             BaseError,
             NotFoundError,
@@ -218,27 +227,30 @@ class StorePath:
         except (FileNotFoundError, NotFoundError) as error:
             raise FileNotFoundError(2, "no such object", str(self)) from error
         except PreconditionError as error:
-            raise StoreChanged(f"{self}: was replaced meanwhile; run the same command again") from error
+            raise StoreChanged(self._replaced()) from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise StoreRefused(f"{self}: {_first_line(error)}; {_remedy(self.scheme)}") from error
+            raise StoreRefused(f"{self}: {_first_line(error)}. {_remedy(self.scheme)}") from error
         except BaseError as error:
-            raise StoreError(f"{self}: {_first_line(error)}; {_remedy(self.scheme)}") from error
+            raise StoreError(f"{self}: {_first_line(error)}. {_remedy(self.scheme)}") from error
+
+    def _replaced(self) -> str:
+        return f"{self}: was replaced while it was read. Run the same command again"
 
     def stat(self) -> Stat:
-        """Size and version of the object.
+        """Return size and version of the object.
 
         Raises:
-            FileNotFoundError: there is none.
-            StoreError: the store cannot be asked.
+            FileNotFoundError: the object does not exist.
+            StoreError: the request failed.
         """
         import obstore
 
-        with self._told() as store:
+        with self._translate_errors() as store:
             meta = obstore.head(store, self._key)
         return Stat(st_size=meta["size"], e_tag=meta["e_tag"], version=meta["version"])
 
     def is_file(self) -> bool:
-        """Whether there is an object of that key."""
+        """Return whether an object of this key exists."""
         if not self._key:
             return False
         try:
@@ -250,21 +262,21 @@ class StorePath:
     exists = is_file
 
     def is_dir(self) -> bool:
-        """Whether anything lies below the key; true for a server that cannot be listed."""
+        """Return whether any object lies below the key; True if the store cannot be listed."""
         return not self.can_be_listed or next(iter(self.files()), None) is not None
 
     def files(self) -> Iterator[tuple[str, int]]:
-        """Names (from here, with slashes) and sizes of all objects below, in order of their names.
+        """Yield (name, bytes) of all objects below this folder, sorted. Names are relative, with slashes.
 
         Raises:
-            StoreError: the store cannot be asked, or a server that cannot be listed.
+            StoreError: the request failed, or the store cannot be listed.
         """
         import obstore
 
         if not self.can_be_listed:
-            raise StoreError(f"{self}: a web server does not tell what lies on it; name a dataset's folder")
+            raise StoreError(f"{self}: a web server cannot be listed. Pass the URL of a dataset's folder")
         prefix = f"{self._key}/" if self._key else ""
-        with self._told() as store:
+        with self._translate_errors() as store:
             found = [
                 (meta["path"].removeprefix(prefix), meta["size"])
                 for page in obstore.list(store, prefix=self._key or None)
@@ -276,91 +288,95 @@ class StorePath:
     # --- reading ---
 
     def read_bytes(self) -> bytes:
-        """The whole object; for small ones."""
+        """Return the bytes of the object, fetched by one request."""
         import obstore
 
-        with self._told() as store:
+        with self._translate_errors() as store:
             return bytes(obstore.get(store, self._key).bytes())
 
     def read_range(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` on; fewer where the object ends before."""
+        """Return `length` bytes from `offset`, or fewer at the end of the object."""
         import obstore
 
         if not length:
             return b""
-        with self._told() as store:
+        with self._translate_errors() as store:
             return bytes(obstore.get_range(store, self._key, start=offset, length=length))
 
     def read_ranges(self, extents: list[tuple[int, int]], gap: int = 1 << 20) -> list[bytes]:
-        """The bytes of several extents (offset, length), fetched at once; those up to `gap` apart by one request."""
+        """Return the bytes of several extents (offset, length), fetched concurrently.
+
+        Extents at most `gap` bytes apart are fetched by one request.
+        """
         import obstore
 
-        with self._told() as store:
+        with self._translate_errors() as store:
             starts, lengths = [offset for offset, _ in extents], [length for _, length in extents]
             parts = obstore.get_ranges(store, self._key, starts=starts, lengths=lengths, coalesce=gap)
             return [bytes(part) for part in parts]
 
     def blocks(self, start: int = 0, e_tag: str | None = None) -> Generator[bytes]:
-        """All bytes from `start` on, in blocks, some of them fetched ahead; of one version of the object.
+        """Yield all bytes from `start` in blocks of one version of the object, prefetching up to 4 blocks.
 
         Args:
-            start: the first byte.
-            e_tag: of the version wanted; None for the present one.
+            start: offset of the first byte.
+            e_tag: entity tag of the version to read; None for the current one.
 
         Raises:
-            FileNotFoundError: there is no such object.
-            StoreError: the store cannot be asked, or the object was replaced meanwhile.
+            FileNotFoundError: the object does not exist.
+            StoreChanged: the object was replaced.
+            StoreError: the request failed.
         """
         import obstore
 
-        with self._told() as store:
+        with self._translate_errors() as store:
             stat = self.stat()
             options: GetOptions = {}
             tag = e_tag or stat.e_tag
             if tag is not None and not tag.startswith("W/"):
                 options["if_match"] = tag
             elif e_tag is not None and e_tag != stat.e_tag:
-                raise StoreChanged(f"{self}: was replaced meanwhile; run the same command again")
+                raise StoreChanged(self._replaced())
 
             def fetch(first: int) -> bytes:
                 last = min(first + BLOCK, stat.st_size)
                 data = bytes(obstore.get(store, self._key, options={**options, "range": (first, last)}).bytes())
                 if len(data) != last - first:
-                    raise StoreError(f"{self}: gave {len(data)} bytes from {first} on, expected {last - first}")
+                    raise StoreError(f"{self}: {len(data)} bytes at offset {first}, expected {last - first}")
                 return data
 
             with DaemonThreadPool(_AHEAD) as threads:
-                under_way: deque[Future[bytes]] = deque()
+                pending: deque[Future[bytes]] = deque()
                 for first in range(start, stat.st_size, BLOCK):
-                    under_way.append(threads.submit(fetch, first))
-                    if len(under_way) >= _AHEAD:
-                        yield under_way.popleft().result()
-                while under_way:
-                    yield under_way.popleft().result()
+                    pending.append(threads.submit(fetch, first))
+                    if len(pending) >= _AHEAD:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
 
     def open_reader(self) -> io.BufferedReader:
-        """The object as a binary file, read from its beginning to its end."""
+        """Open the object as a binary file for sequential reading."""
         return io.BufferedReader(_Blocks(self.blocks()), 1 << 20)
 
     # --- writing ---
 
     def put(self, source: IO[bytes] | bytes) -> None:
-        """Writes the object from an open file's or these bytes, whole or not at all.
+        """Upload the object from bytes or an open file. An object appears only when it is complete.
 
         Raises:
-            StoreError: the store does not take it.
+            StoreError: the upload failed.
         """
         import obstore
 
-        with self._told() as store:
+        with self._translate_errors() as store:
             obstore.put(store, self._key, source, chunk_size=BLOCK)
 
     def create(self, data: bytes) -> Stat | None:
-        """Writes the object if there is none of that key; None where there is one."""
+        """Upload the object if it does not exist; otherwise return None."""
         return self._put_if("create", data)
 
     def replace(self, data: bytes, version: Stat) -> Stat | None:
-        """Writes the object if it still is of that version; None where it is not."""
+        """Upload the object if its current version is `version`; otherwise return None."""
         mode: UpdateVersion = {}
         if version.e_tag is not None:
             mode["e_tag"] = version.e_tag
@@ -372,7 +388,7 @@ class StorePath:
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
 
-        with self._told() as store:
+        with self._translate_errors() as store:
             try:
                 written = obstore.put(store, self._key, data, mode=mode)
             except (AlreadyExistsError, PreconditionError, NotFoundError, FileNotFoundError):
@@ -380,11 +396,11 @@ class StorePath:
         return Stat(st_size=len(data), e_tag=written["e_tag"], version=written["version"])
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Removes the object."""
+        """Delete the object."""
         import obstore
 
         try:
-            with self._told() as store:
+            with self._translate_errors() as store:
                 obstore.delete(store, self._key)
         except FileNotFoundError:
             if not missing_ok:
@@ -392,7 +408,7 @@ class StorePath:
 
 
 class _Blocks(io.RawIOBase):
-    """Blocks as a raw file."""
+    """Raw file over an iterator of blocks. Seeks forward only."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._left = blocks
@@ -409,9 +425,9 @@ class _Blocks(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves on; what is behind is gone."""
+        """Skip forward to `offset`."""
         if whence != os.SEEK_SET or offset < self._at:
-            raise io.UnsupportedOperation("an object in a store is read from its beginning to its end")
+            raise io.UnsupportedOperation("an object in a store can only be read sequentially")
         while self._at < offset and self._fill():
             self._take(min(offset - self._at, len(self._block)))
         return self._at
@@ -448,10 +464,10 @@ AnyPath = Path | StorePath
 
 
 def parse_path(text: str | os.PathLike[str] | StorePath) -> AnyPath:
-    """The place that a text names: a URL of a scheme that we know, else a path on a disk.
+    """Parse a URL with a scheme of `SCHEMES`, or else a local path.
 
     Raises:
-        SourceMissing: a URL of another scheme, or without a bucket.
+        SourceMissing: the URL has an unknown scheme, lacks a bucket, or contains `..`.
     """
     if isinstance(text, StorePath):
         return text
@@ -462,10 +478,10 @@ def parse_path(text: str | os.PathLike[str] | StorePath) -> AnyPath:
     if scheme == "file":
         return Path("/" + key)
     if scheme not in SCHEMES:
-        raise SourceMissing(f"{text}: unknown kind of address {scheme!r}; known: a path, {', '.join(SCHEMES)}")
+        raise SourceMissing(f"{text}: scheme is {scheme!r}, expected a path or one of {', '.join(SCHEMES)}")
     if not bucket:
-        raise SourceMissing(f"{text}: names no bucket or host; expected {scheme}://NAME/folder")
+        raise SourceMissing(f"{text}: bucket or host is missing, expected {scheme}://NAME/folder")
     parts = [part for part in key.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise SourceMissing(f"{text}: '..' has no meaning in a store; give the folder itself")
+        raise SourceMissing(f"{text}: found '..', expected the key of a folder in the store")
     return StorePath(f"{scheme}://{bucket}", "/".join(parts))

@@ -1,7 +1,4 @@
-"""Plots as files: whether one can be written, what to do where matplotlib is absent, and writing it whole.
-
-Imports `sheet`, `storage`; matplotlib for a plot.
-"""
+"""Pictures and matplotlib figures as PNG or JPEG files, written atomically."""
 
 from __future__ import annotations
 
@@ -20,54 +17,54 @@ if TYPE_CHECKING:
 
 
 def picture_kind(path: Path) -> str:
-    """PNG or JPEG, by the ending of a file's name.
+    """Return `PNG` or `JPEG`, inferred from the file extension.
 
     Raises:
-        OptionError: another ending.
+        OptionError: the extension is unknown.
     """
     kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
     kind = kinds.get(path.suffix.lower())
     if kind is None:
-        ending = path.suffix or "a file of no ending"
-        raise OptionError(f"{path}: cannot write {ending}; possible: {', '.join(kinds)}")
+        ending = path.suffix or "a file without an extension"
+        raise OptionError(f"{path}: cannot write {ending}, expected one of {', '.join(kinds)}")
     return kind
 
 
 def write_picture(picture: NDArray[np.uint8], path: Path) -> None:
-    """Writes a picture as PNG or JPEG, by the ending of its name.
+    """Write a picture, uint8 (height, width, 3), as PNG or JPEG.
 
     Raises:
-        OptionError: another ending.
+        OptionError: the file extension is unknown.
     """
     kind = picture_kind(path)
     with atomic.writing(path) as file:
         Image.fromarray(picture).save(file, kind)
 
 
-def check_plot(path: Path, instead: str) -> None:
-    """Returns where a plot can be written, before minutes are spent on what it shows.
+def check_plot(path: Path, alternative: str) -> None:
+    """Raise if a plot cannot be written, before minutes are spent on its data.
 
     Args:
-        path: of the picture.
-        instead: where the figures are to be had without one.
+        path: output file.
+        alternative: where the user finds the numbers without a plot, for the message.
 
     Raises:
-        OptionError: matplotlib is not installed, or a name of another ending.
+        OptionError: matplotlib is not installed, or the file extension is unknown.
     """
     picture_kind(path)
     try:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:
         raise OptionError(
-            f"a plot needs matplotlib, which is not installed: pip install 'gqn-toolkit[plot]'; {instead}"
+            f"a plot needs matplotlib, which is not installed. Run: pip install 'gqn-toolkit[plot]'; {alternative}"
         ) from error
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG or JPEG, by the ending of its name, whole or not at all.
+    """Write a matplotlib figure as PNG or JPEG, atomically.
 
     Raises:
-        OptionError: another ending.
+        OptionError: the file extension is unknown.
     """
     with atomic.writing(path) as file:
         figure.savefig(file, format=picture_kind(path).lower())

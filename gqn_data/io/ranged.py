@@ -1,9 +1,9 @@
-"""Ranged reads: any number of files, a bounded number of them open.
+"""Ranged reads from any number of files, with a bounded number of open file descriptors.
 
-A read names its offset and its length, so the same plan serves local files and object stores. Local files are read
-with `pread`: no shared position, so threads and forked workers may read at once; no mapping, so memory stays flat
-and a file that was cut short is an error here and not a signal. Pixels alone are mapped, which cost too much to copy
-twice. Imports `errors`, `places`.
+A read has an offset and a length, so the same plan works for local files and object stores. Local files are read
+with `pread`. It does not share a position, so threads and forked workers may read concurrently. It does not map the
+file, so memory stays flat, and a truncated file raises an error instead of a signal. Only pixels are memory-mapped,
+because copying them twice is too slow.
 """
 
 from __future__ import annotations
@@ -25,41 +25,45 @@ from numpy.typing import NDArray
 from gqn_data.errors import ShardChecksumError
 from gqn_data.io.paths import AnyPath, StorePath
 
-_MOST_OPEN = 256  # of the 1024 that systems commonly allow a process
-_GAP = 32 << 10  # bytes that come along between two extents of an object cost about what another request does
+_MAX_OPEN_FILES = 256  # a process may commonly open 1024
+_GAP = 32 << 10  # fetching this many unused bytes between two extents costs about as much as another request
 
-# Windows would else translate line ends; a child process has its own files; a pipe would be waited for.
+# O_BINARY prevents newline translation on Windows, O_CLOEXEC inheritance by child processes, O_NONBLOCK waiting for
+# the writer of a pipe.
 _OPEN = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class OpenFile(Protocol):
-    """A file that is open."""
+    """Open file for ranged reads."""
 
     size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes from `offset` on."""
+        """Return up to `length` bytes from `offset`."""
 
     def read_into(self, offset: int, out: NDArray[np.uint8]) -> int:
-        """Fills the beginning of `out`; returns how many bytes."""
+        """Read bytes from `offset` into `out`, and return their number."""
 
     def read_many(self, extents: Sequence[tuple[int, int]]) -> list[bytes]:
-        """The bytes of each extent (offset, length), or fewer."""
+        """Return the bytes of each extent (offset, length), or fewer at the end of the file."""
 
 
 class _Handle:
-    """An open file on a disk; closed when nobody uses it any more."""
+    """Open local file. It is closed when the last reference is deleted."""
 
     def __init__(self, path: Path) -> None:
         self.number = os.open(path, _OPEN)
         found = os.fstat(self.number)
         if not stat.S_ISREG(found.st_mode):
-            raise ShardChecksumError(f"{path}: no regular file; convert or copy the dataset again")
+            raise ShardChecksumError(f"{path}: not a regular file. Convert or copy the dataset again")
         self.size = found.st_size
         self._mapped: NDArray[np.uint8] | None = None
 
     def mapped(self) -> NDArray[np.uint8] | None:
-        """All bytes; None where the file was cut short since it was opened: touching what is gone would kill us."""
+        """Return all bytes, memory-mapped; None if the file was truncated after it was opened.
+
+        Reading a truncated part of a mapping would kill the process.
+        """
         if os.fstat(self.number).st_size < self.size:
             return None
         if self._mapped is None:
@@ -82,7 +86,7 @@ class _Handle:
 
 
 class _Object:
-    """An object in a store."""
+    """Object in a store."""
 
     def __init__(self, path: StorePath) -> None:
         self._path = path
@@ -97,28 +101,28 @@ class _Object:
         return len(data)
 
     def read_many(self, extents: Sequence[tuple[int, int]]) -> list[bytes]:
-        wanted = [extent for extent in extents if extent[1]]  # a store cannot be asked for no bytes
+        wanted = [extent for extent in extents if extent[1]]  # stores reject empty ranges
         parts = iter(self._path.read_ranges(wanted, gap=_GAP) if wanted else ())
         return [next(parts) if length else b"" for _, length in extents]
 
 
 def open_file(path: AnyPath) -> OpenFile:
-    """A file, opened for ranged reads.
+    """Open a file for ranged reads.
 
     Raises:
-        FileNotFoundError: there is none.
-        ShardChecksumError: no regular file.
+        FileNotFoundError: the file does not exist.
+        ShardChecksumError: it is not a regular file.
     """
     return _Handle(path) if isinstance(path, Path) else _Object(path)
 
 
-# The files that are open, the one opened first at the head. Weak: those of a dataset that is gone are closed.
+# Open files, oldest first. Weak references, so that the files of a deleted dataset are closed.
 _open_files: deque[weakref.ref[RangedFile]] = deque()
 _lock = threading.Lock()
 
 
 def _after_fork() -> None:
-    global _lock  # noqa: PLW0603  a lock held by another thread at the fork would stay held for ever
+    global _lock  # noqa: PLW0603  another thread may have held the lock at the fork, and would never release it
     _lock = threading.Lock()
 
 
@@ -127,39 +131,39 @@ if hasattr(os, "register_at_fork"):
 
 
 class RangedFile:
-    """A file to read ranges of, on a disk or in an object store.
+    """File for ranged reads, local or in an object store. It is opened by the first read.
 
     Args:
-        path: the file.
-        size: the bytes it must have (from the manifest); None to take what it has.
+        path: file to read.
+        size: expected size in bytes, from the manifest; None for any size.
 
     Raises:
-        ShardChecksumError: on the first read, where the file is absent or has another size.
+        ShardChecksumError: the file is missing or has another size. Raised by the first read.
     """
 
     def __init__(self, path: AnyPath, size: int | None = None) -> None:
         self.path = path
         self._expected = size
         self._handle: OpenFile | None = None
-        self._closed = 0  # how often it was closed because it is another file now
+        self._closed = 0  # times that `_close` was called
 
     def __reduce__(self) -> tuple[type[RangedFile], tuple[AnyPath, int | None]]:
         return type(self), (self.path, self._expected)
 
     @property
     def is_remote(self) -> bool:
-        """Whether every read is a request to a store, so that several are better made at once."""
+        """Whether each read is a request to a store, so that reads should be batched."""
         return not isinstance(self.path, Path)
 
     def reopened(self) -> bool:
-        """Whether the file was a local copy that had been damaged, and is a new one now."""
+        """Return whether a damaged local copy was replaced by a new one. Overridden by cached files."""
         return False
 
     def _opened(self) -> OpenFile:
         return open_file(self.path)
 
     def _close(self) -> None:
-        """Has the file opened anew, by threads that are opening it just now as well."""
+        """Make the next read reopen the file, also in threads that are opening it now."""
         with _lock:
             self._closed += 1
             self._handle = None
@@ -167,42 +171,42 @@ class RangedFile:
     def _open(self) -> OpenFile:
         closed = self._closed
         try:
-            handle = self._opened()  # without the lock: a remote file may have to be fetched first
+            handle = self._opened()  # outside the lock: it may have to download the file
         except FileNotFoundError as error:
             raise ShardChecksumError(
-                f"{self.path}: listed in the manifest and absent; convert or copy the dataset again"
+                f"{self.path}: listed in the manifest and absent. Convert or copy the dataset again"
             ) from error
         if self._expected is not None and handle.size != self._expected:
             raise ShardChecksumError(
-                f"{self.path}: {handle.size} bytes, the manifest says {self._expected}; convert, index or copy it again"
+                f"{self.path}: {handle.size} bytes, the manifest says {self._expected}. Convert, index or copy it again"
             )
         with _lock:
-            if self._handle is None and self._closed == closed:  # not opened by another thread meanwhile
+            if self._handle is None and self._closed == closed:  # another thread neither opened nor closed it
                 self._handle = handle
                 if isinstance(handle, _Handle):
                     _open_files.append(weakref.ref(self))
-                while len(_open_files) > _MOST_OPEN:
+                while len(_open_files) > _MAX_OPEN_FILES:
                     oldest = _open_files.popleft()()
                     if oldest is not None:
-                        oldest._handle = None  # whoever reads from it now still holds it
+                        oldest._handle = None  # a thread that is reading from it keeps it open
         return handle
 
     @property
     def size(self) -> int:
-        """The size in bytes."""
+        """Size in bytes."""
         return (self._handle or self._open()).size
 
     def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` on.
+        """Return `length` bytes from `offset`.
 
         Raises:
-            ShardChecksumError: the file does not hold that range.
+            ShardChecksumError: the file ends before.
         """
         handle = self._handle or self._open()
         if offset + length > handle.size:
             raise self._outside(offset, length, handle.size)
         data = handle.read(offset, length)
-        while len(data) < length:  # the system may give less than asked for, 2 GiB at the most
+        while len(data) < length:  # a system call may return less than requested, and at most 2 GiB
             more = handle.read(offset + len(data), length - len(data))
             if not more:
                 raise self._outside(offset, length, offset + len(data))
@@ -210,10 +214,10 @@ class RangedFile:
         return data
 
     def read_many(self, extents: Sequence[tuple[int, int]]) -> list[bytes]:
-        """The bytes of each extent (offset, length); of a file in a store, all asked for at once.
+        """Return the bytes of each extent (offset, length). Extents in a store are fetched concurrently.
 
         Raises:
-            ShardChecksumError: the file does not hold one of them.
+            ShardChecksumError: the file ends before.
         """
         handle = self._handle or self._open()
         for offset, length in extents:
@@ -226,10 +230,10 @@ class RangedFile:
         return parts
 
     def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
-        """Fills the contiguous array `out` with the bytes from `offset` on.
+        """Fill the contiguous array `out` with the bytes from `offset`.
 
         Raises:
-            ShardChecksumError: the file does not hold that range.
+            ShardChecksumError: the file ends before.
         """
         handle = self._handle or self._open()
         length = out.nbytes
@@ -240,13 +244,13 @@ class RangedFile:
             out.reshape(-1)[done:] = np.frombuffer(self.read(offset + done, length - done), np.uint8)
 
     def mapped(self, offset: int, length: int) -> NDArray[np.uint8]:
-        """`length` bytes from `offset` on of a file on a disk, where they lie: uint8 (length,), read-only.
+        """Return `length` bytes from `offset` of a local file, memory-mapped: uint8 (length,), read-only.
 
         Raises:
-            ShardChecksumError: the file does not hold that range, or no longer.
+            ShardChecksumError: the file ends before, or was truncated after it was opened.
         """
         handle = self._handle or self._open()
-        assert isinstance(handle, _Handle)  # noqa: S101  a file in a store cannot be mapped
+        assert isinstance(handle, _Handle)  # noqa: S101  objects in a store cannot be mapped
         data = handle.mapped() if offset + length <= handle.size else None
         if data is None:
             raise self._outside(offset, length, os.fstat(handle.number).st_size)
@@ -254,19 +258,19 @@ class RangedFile:
 
     def _outside(self, offset: int, length: int, size: int) -> ShardChecksumError:
         return ShardChecksumError(
-            f"{self.path}: {length} bytes at {offset} were asked for, the file has {size}; "
-            "it is cut short or its index is not its own: run gqn-data verify on the dataset"
+            f"{self.path}: {length} bytes at {offset} were asked for, the file has {size}. "
+            "It is cut short, or its index belongs to another file. Run gqn-data verify on the dataset"
         )
 
 
 class Rows:
-    """A table of equal rows in a file, read row by row.
+    """Array in a file, read by rows.
 
     Args:
-        file: where they are.
-        start: the byte at which the first row begins.
-        dtype: of one element of a row.
-        shape: of one row.
+        file: file that contains the rows.
+        start: offset of the first row in bytes.
+        dtype: type of the elements.
+        shape: shape of one row.
         count: number of rows.
     """
 
@@ -279,33 +283,39 @@ class Rows:
         self.row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
 
     def __getitem__(self, row: int) -> NDArray[Any]:
-        """One row, read-only."""
+        """Return one row, read-only."""
         return np.frombuffer(self.bytes_of(row), self.dtype).reshape(self.shape)
 
     def bytes_of(self, row: int) -> bytes:
-        """One row, as it is stored."""
+        """Return the bytes of one row."""
         return self.file.read(self.start + row * self.row_bytes, self.row_bytes)
 
     def mapped(self) -> NDArray[Any]:
-        """All rows of a file on a disk, where they lie: (count, *shape), read-only."""
+        """Return all rows of a local file, memory-mapped: (count, *shape), read-only."""
         data = self.file.mapped(self.start, self.count * self.row_bytes)
         return data.view(self.dtype).reshape(self.count, *self.shape)
 
-    def some(self, first: int, count: int) -> NDArray[Any]:
-        """Rows from `first` on: (count, *shape), read-only."""
+    def slice(self, first: int, count: int) -> NDArray[Any]:
+        """Return `count` rows from `first`: (count, *shape), read-only."""
         data = self.file.read(self.start + first * self.row_bytes, count * self.row_bytes)
         return np.frombuffer(data, self.dtype).reshape(count, *self.shape)
 
     def all(self) -> NDArray[Any]:
-        """All rows: (count, *shape), read-only."""
-        return self.some(0, self.count)
+        """Return all rows: (count, *shape), read-only."""
+        return self.slice(0, self.count)
 
 
 def npy_rows(file: RangedFile, dtype: np.dtype[Any], shape: tuple[int, ...], count: int) -> Rows:
-    """The rows of a `.npy` file, whose header must say what is expected of it.
+    """Return the rows of a `.npy` file after checking its header.
+
+    Args:
+        file: the `.npy` file.
+        dtype: expected type.
+        shape: expected shape of one row.
+        count: expected number of rows.
 
     Raises:
-        ShardChecksumError: the header says something else, or the file has another size.
+        ShardChecksumError: the header has another type or shape, or the file another size.
     """
     head = file.read(0, min(file.size, 10))
     length = int.from_bytes(head[8:10], "little")
@@ -313,19 +323,19 @@ def npy_rows(file: RangedFile, dtype: np.dtype[Any], shape: tuple[int, ...], cou
     found = file.read(0, min(file.size, 10 + length))
     if found != expected:
         raise ShardChecksumError(
-            f"{file.path}: its header is not that of {dtype} ({count}, {', '.join(map(str, shape))}); "
-            "it was not written by this version for this dataset: convert or index again"
+            f"{file.path}: unexpected header, expected {dtype} ({count}, {', '.join(map(str, shape))}). "
+            "Convert or index the dataset again"
         )
     rows = Rows(file, len(expected), dtype, shape, count)
     if file.size != len(expected) + count * rows.row_bytes:
         raise ShardChecksumError(
-            f"{file.path}: {file.size} bytes, expected {len(expected) + count * rows.row_bytes}; convert again"
+            f"{file.path}: {file.size} bytes, expected {len(expected) + count * rows.row_bytes}. Convert it again"
         )
     return rows
 
 
 def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """The header of a `.npy` file (numpy's format 1.0) of that type and shape."""
+    """Return the header of a `.npy` file (format 1.0) of this type and shape."""
     head = io.BytesIO()
     description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(head, description)

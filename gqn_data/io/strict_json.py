@@ -1,7 +1,7 @@
-"""JSON files that programs read: with suspicion, in bounded memory; and notes that carry their own checksum.
+"""Strict JSON parsing in bounded memory, and notes: small JSON files that include their own checksum.
 
-A note is a small table that no manifest lists: where a raw folder's scenes come from, what an indexer saw, which
-shards of a conversion are whole. Imports `storage` and `stores`.
+A note stores what no manifest lists: the origin of a raw folder, the state of an index, the finished shards of a
+conversion.
 """
 
 from __future__ import annotations
@@ -13,53 +13,53 @@ from typing import Any
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath
 
-# Room for the manifest of half a million shards; a parsed one takes some ten times its bytes of memory.
-MOST_BYTES = 256 << 20
-_MOST_IN_A_NOTE = 16 << 20
+# Enough for the manifest of half a million shards. Parsing takes about ten times the bytes in memory.
+MAX_BYTES = 256 << 20
+_MAX_NOTE_BYTES = 16 << 20
 _CHECKSUM = "sha256"
 
 
-def read_json(place: AnyPath, most: int = MOST_BYTES) -> Any:
-    """The value in a JSON file, by the letter of RFC 8259: no NaN, no name twice in a table, UTF-8.
+def read_json(path: AnyPath, max_bytes: int = MAX_BYTES) -> Any:
+    """Read a JSON file in UTF-8, without NaN, Infinity and repeated keys.
 
     Args:
-        place: the file.
-        most: bytes that it may have at most.
+        path: file to read.
+        max_bytes: largest accepted size.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no JSON, or more of it than anybody wrote; the text says what.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not valid JSON, or too large. The message says which.
     """
-    return parse_json(atomic.read_bounded(place, most))
+    return parse_json(atomic.read_bounded(path, max_bytes))
 
 
-def write_note(place: AnyPath, value: dict[str, Any]) -> None:
-    """Writes a table with the checksum of it as its last entry; two runs give the same bytes."""
-    atomic.write_json(place, {**value, _CHECKSUM: _checksum_of(value)})
+def write_note(path: AnyPath, value: dict[str, Any]) -> None:
+    """Write an object with its checksum as the last entry. Equal values give identical bytes."""
+    atomic.write_json(path, {**value, _CHECKSUM: _checksum_of(value)})
 
 
-def read_note(place: AnyPath, *, needs_checksum: bool = True) -> dict[str, Any]:
-    """The table that `write_note` wrote.
+def read_note(path: AnyPath, *, needs_checksum: bool = True) -> dict[str, Any]:
+    """Read an object that `write_note` wrote, and verify its checksum.
 
     Args:
-        place: the file.
-        needs_checksum: false where people, or older versions, may have written it: one that is there is checked.
+        path: file to read.
+        needs_checksum: False to accept files without a checksum, written by hand or by older versions.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no table, or not the one that was written; the text says what.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not an object, or was changed. The message says which.
     """
-    data = atomic.read_bounded(place, _MOST_IN_A_NOTE)
+    data = atomic.read_bounded(path, _MAX_NOTE_BYTES)
     value = parse_json(data)
     if not isinstance(value, dict):
-        raise ValueError(f"expected a table, found {type(value).__name__}")
+        raise ValueError(f"found {type(value).__name__}, expected a JSON object")
     expected = value.pop(_CHECKSUM, None)
     if expected is None and not needs_checksum:
         return value
     found = _checksum_of(value)
-    # The bytes as well: a flipped bit may leave the meaning as it was, 1e-05 as 1E-05.
+    # The bytes are compared too: a flipped bit may keep the value, as in 1e-05 and 1E-05.
     if expected != found or data != atomic.json_bytes({**value, _CHECKSUM: found}):
-        raise ValueError(f"its checksum is {found}, it says {expected!r} itself")
+        raise ValueError(f"checksum is {found}, expected {expected!r}")
     return value
 
 
@@ -68,15 +68,15 @@ def _checksum_of(value: dict[str, Any]) -> str:
 
 
 def parse_json(data: bytes) -> Any:
-    """The value of JSON text, as `read_json`.
+    """Parse JSON with the rules of `read_json`.
 
     Raises:
-        ValueError: it is no JSON; the text says what.
+        ValueError: it is not valid JSON.
     """
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_table, parse_constant=_no_number)
+        value = json.loads(data.decode(), object_pairs_hook=_table, parse_constant=_refuse_constant)
         if b"\\u" in data:
-            atomic.json_bytes(value)  # half a surrogate pair is read, and cannot be written or named to the system
+            atomic.json_bytes(value)  # raises on a lone surrogate, which can be parsed but not encoded
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     return value
@@ -85,9 +85,9 @@ def parse_json(data: bytes) -> Any:
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise ValueError(f"one name twice in a table of {len(pairs)} entries")
+        raise ValueError(f"repeated key in an object of {len(pairs)} entries")
     return table
 
 
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"found {text}, expected a finite number")

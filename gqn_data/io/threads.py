@@ -1,7 +1,6 @@
-"""Threads that wait for servers, and that nobody waits for: a process ends though one of them hangs.
+"""Daemon thread pool: a hung request never blocks the exit of the process.
 
-`concurrent.futures` joins its threads when the process ends, which takes as long as a stalled server likes.
-Imports nothing of the project.
+`concurrent.futures` joins its threads at exit, so a stalled server would keep the process alive.
 """
 
 from __future__ import annotations
@@ -16,17 +15,20 @@ from typing import ParamSpec, Self, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_PATIENCE = 2.0  # seconds that threads which were told to stop get to see it
+_JOIN_TIMEOUT = 2.0  # seconds for running tasks to notice `stop` after a failure
 
 
 class DaemonThreadPool:
-    """So many threads; a context manager that waits for all tasks, or, where the block fails, drops those not begun.
+    """Pool of daemon threads, used as a context manager.
+
+    On success, leaving the block waits for all tasks. If the block fails, pending tasks are cancelled and running
+    ones get 2 seconds to end.
 
     Args:
-        count: of threads.
+        count: number of threads.
 
     Attributes:
-        stop: set where the block fails; tasks that take long look at it.
+        stop: event that is set if the block fails; long tasks should poll it.
     """
 
     def __init__(self, count: int) -> None:
@@ -44,12 +46,12 @@ class DaemonThreadPool:
             self.stop.set()
         for _thread in self._threads:
             self._tasks.put(None)
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + _JOIN_TIMEOUT
         for thread in self._threads:
             thread.join(None if kind is None else max(0.0, end - time.monotonic()))
 
     def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Hands a task over; tasks begin in the order in which they come."""
+        """Schedule a call. Tasks start in the order of submission."""
         future: Future[R] = Future()
 
         def task() -> None:
@@ -58,7 +60,7 @@ class DaemonThreadPool:
                 return
             try:
                 result = function(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001  it is raised where the result is asked for
+            except BaseException as error:  # noqa: BLE001  `Future.result` raises it
                 future.set_exception(error)
             else:
                 future.set_result(result)

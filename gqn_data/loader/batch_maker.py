@@ -201,7 +201,7 @@ class BatchMaker:
                 source.arrays[0][within].take(wanted, axis=0, out=decoded, mode="clip")
                 cameras[slot, : source.views] = source.arrays[1][within]
             if decoded is not here:
-                here[:] = jpeg.resized(decoded, size, self._resize)
+                here[:] = jpeg.resize(decoded, size, self._resize)
 
 
 class _Source:

@@ -167,7 +167,7 @@ class SceneLoader:
         epochs: end after so many; None to go on for ever.
         epoch_scenes: scenes in an epoch of several datasets; None for as many as they have.
         frame_size: resize frames to so many pixels; None to leave them as they are.
-        resize: by `area`, or `bilinear`, see `gqn_data.schema.jpeg.resized`.
+        resize: by `area`, or `bilinear`, see `gqn_data.schema.jpeg.resize`.
         poses: `sin_first`, as in DeepMind's reader; `cos_first`, as in many PyTorch trainers; `raw`, the cameras.
         rank: which slice of every batch this process takes.
         ranks: number of slices; divides `batch_size`.

@@ -131,7 +131,7 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
 
 
 def _manifest_file(manifest: Manifest) -> dict[str, Any]:
-    text = manifest.encoded()
+    text = manifest.to_bytes()
     return _file(FileRow(name=MANIFEST_FILE, bytes=len(text), sha256=hashlib.sha256(text).hexdigest()))
 
 

@@ -1,1 +1,4 @@
-"""What a scene and a dataset are: the catalogue of scene sets, cameras, layouts, origins, manifests, JPEG headers."""
+"""Data model: scene sets, cameras and poses, scenes, layouts, origins, manifests, and JPEG frames.
+
+Only manifests and origins access files.
+"""

@@ -1,7 +1,7 @@
-"""Cameras and poses: the raw numbers of a view, and those that the network reads. numpy only.
+"""Conversion of cameras, the raw numbers of a view, to poses, the numbers that the network reads.
 
-DeepMind's cameras are five numbers, and their pose is seven. Of cameras of other numbers nothing is known in general,
-so their pose is the numbers as they are; the readers of E-GQN's sets do the same.
+DeepMind's cameras have five numbers, and their poses seven. The meaning of other cameras is unknown, so their pose is
+the camera unchanged, as in the public reader of the E-GQN sets.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ from gqn_data.schema.catalog import CAMERA_FIELDS
 
 PoseOrder = Literal["sin_first", "cos_first", "raw"]
 
-# The order is that of DeepMind's reader (gqn-datasets, data_reader.py); many PyTorch trainers put the cosines first.
+# Order of DeepMind's reader (gqn-datasets, data_reader.py). Many PyTorch trainers put the cosines first.
 POSE_FIELDS = ("x", "y", "z", "sin yaw", "cos yaw", "sin pitch", "cos pitch")
 POSE_NUMBERS = len(POSE_FIELDS)
 _COS_FIRST = ("x", "y", "z", "cos yaw", "sin yaw", "cos pitch", "sin pitch")
 
 
 def pose_fields(camera_fields: tuple[str, ...], order: PoseOrder = "sin_first") -> tuple[str, ...]:
-    """The names of a pose's numbers: DeepMind's seven in either order, or those of the camera itself.
+    """Return the names of the numbers of a pose: seven for DeepMind's cameras, otherwise `camera_fields`.
+
+    Args:
+        camera_fields: names of the numbers of a camera.
+        order: `sin_first` or `cos_first`; `raw` for `camera_fields`.
 
     Raises:
-        OptionError: another order.
+        OptionError: the order is unknown.
     """
     if order not in ("sin_first", "cos_first", "raw"):
         raise OptionError(f"poses is {order!r}, expected sin_first, cos_first or raw")
@@ -38,15 +42,15 @@ def pose_fields(camera_fields: tuple[str, ...], order: PoseOrder = "sin_first") 
 def poses_of(
     cameras: NDArray[np.float32], fields: tuple[str, ...] = CAMERA_FIELDS, order: PoseOrder = "sin_first"
 ) -> NDArray[np.float32]:
-    """The poses: float32 (..., numbers of a pose), in the order of `pose_fields`.
+    """Convert cameras to poses: float32 (..., pose fields), named by `pose_fields`.
 
     Args:
-        cameras: float32 (..., camera numbers); angles in radians.
-        fields: the names of a camera's numbers.
-        order: which comes first of each angle's two numbers; `raw` for the cameras as they are.
+        cameras: float32 (..., camera fields), angles in radians.
+        fields: names of the numbers of a camera.
+        order: whether the sine or the cosine of each angle comes first; `raw` returns `cameras`.
 
     Raises:
-        OptionError: cameras of another number of fields.
+        OptionError: the cameras do not have `len(fields)` numbers.
     """
     if cameras.shape[-1] != len(fields):
         raise OptionError(f"cameras of {cameras.shape[-1]} numbers, expected {len(fields)}: {', '.join(fields)}")

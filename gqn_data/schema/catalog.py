@@ -1,13 +1,13 @@
-"""The catalogue: what is known of each scene set. A scene set is one row of `SCENE_SETS`.
+"""Catalogue of scene sets, one entry of `SCENE_SETS` per set.
 
-Facts only; nothing here touches a disk. Counts are what DeepMind's reader and README announce and are called
-*expected*: every other module counts what it finds. Imports `errors` alone.
+Counts come from DeepMind's reader and README and are called *expected*. All other modules count what they find.
 
-Sources: the public reader (google-deepmind/gqn-datasets, data_reader.py) for files, frame sizes and views;
-the paper (Eslami et al., Science 360, 2018, supplement) for the largest number of context views; the
-bucket's listing, as reported by users, for scenes and bytes. For the three sets of E-GQN (Tobin et al., NeurIPS 2019)
-their public reader (josh-tobin/egqn-datasets) alone: it names files, splits, frame sizes, views and camera numbers,
-and neither scenes nor bytes.
+Sources:
+    google-deepmind/gqn-datasets, data_reader.py: files, frame sizes, views.
+    Eslami et al., Science 360, 2018, supplement: largest number of context views.
+    Listing of the bucket, as reported by users: scenes, bytes.
+    josh-tobin/egqn-datasets: files, splits, frame sizes, views and camera numbers of the three E-GQN sets (Tobin et
+        al., NeurIPS 2019). It states neither scenes nor bytes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from gqn_data.errors import OptionError, UnknownSceneSet
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-# The five raw numbers of a camera, in DeepMind's order; angles in radians, positions in units of the set.
+# The five numbers of a camera in DeepMind's order. Angles are in radians, positions in units of the set.
 CAMERA_FIELDS = ("x", "y", "z", "yaw", "pitch")
 
-# The nine numbers of two E-GQN sets: their reader hands them on as they are, and nobody says what they mean.
+# Cameras of two E-GQN sets: their reader passes these numbers on unchanged, and their meaning is undocumented.
 _NINE_NUMBERS = tuple(f"number_{number}" for number in range(1, 10))
 
-# What the angles among the numbers of a camera are measured in.
+# Unit of the angles in a camera.
 Angles = Literal["radians", "undocumented"]
 
 _GIB = 1 << 30
@@ -35,73 +35,81 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class SplitFacts:
-    """What is expected of one split.
+    """Expected facts of one split.
 
     Attributes:
         files: number of source files in the bucket.
-        runs: pairs (files, scenes per file), in file order; the files sum to `files`. No scenes: nobody says how many.
-        settled: false where the sources disagree about the number of scenes, or do not tell it.
-        first: the number of its first source file.
-        of: the number of files that their names tell, where one numbering runs through both splits; None: `files`.
+        runs: (files, scenes per file) in file order, where the files sum to `files`; empty if the counts are unknown.
+        settled: False if sources disagree about the number of scenes, or do not state it.
+        first: number of the first source file.
+        total: total in the file names, if both splits share one numbering; None for `files`.
     """
 
     files: int
     runs: tuple[tuple[int, int], ...]
     settled: bool = True
     first: int = 1
-    of: int | None = None
+    total: int | None = None
 
     @property
     def scenes(self) -> int:
-        """The expected number of scenes of the split; 0 where nobody says."""
+        """Expected number of scenes; 0 if unknown."""
         return sum(files * scenes for files, scenes in self.runs)
 
     @property
     def numbers(self) -> range:
-        """The numbers of its source files."""
+        """Numbers of the source files."""
         return range(self.first, self.first + self.files)
 
     def scenes_in_file(self, number: int) -> int:
-        """The expected number of scenes in source file `number`; 0 where nobody says."""
-        place = self._checked(number) - self.first
+        """Return the expected number of scenes in source file `number`; 0 if unknown.
+
+        Raises:
+            OptionError: the number is out of range.
+        """
+        index = self._check_number(number) - self.first
         last = 0
         for files, scenes in self.runs:
             last += files
-            if place < last:
+            if index < last:
                 return scenes
         return 0
 
     def file_name(self, number: int) -> str:
-        """DeepMind's name of source file `number`: `0001-of-2160.tfrecord`."""
-        of = self.of or self.files
-        return f"{self._checked(number):0{len(str(of))}d}-of-{of}.tfrecord"
+        """Return the name of source file `number` in DeepMind's scheme, such as `0001-of-2160.tfrecord`.
 
-    def _checked(self, number: int) -> int:
+        Raises:
+            OptionError: the number is out of range.
+        """
+        total = self.total or self.files
+        return f"{self._check_number(number):0{len(str(total))}d}-of-{total}.tfrecord"
+
+    def _check_number(self, number: int) -> int:
         if number not in self.numbers:
             last = self.first + self.files - 1
-            raise OptionError(f"source file {number} is out of range; the split has files {self.first} to {last}")
+            raise OptionError(f"source file {number} is out of range, expected files {self.first} to {last}")
         return number
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneSet:
-    """One row of the catalogue.
+    """Scene set: one entry of the catalogue.
 
     Attributes:
         name: DeepMind's name.
-        aliases: the short names that users type.
+        aliases: short names for the command line.
         frame_size: height and width of a frame in pixels.
-        views: views in a scene.
-        context_views: the largest number of context views in the paper.
-        raw_bytes: size of all source files, in bytes; 0 where nobody says.
+        views: views per scene.
+        context_views: largest number of context views in the paper.
+        raw_bytes: total size of the source files in bytes; 0 if unknown.
         train: facts of the training split.
         test: facts of the test split.
-        camera_fields: the names of the numbers of one camera.
-        angles: what the angles among them are measured in.
-        bucket: the name of the public bucket on Google Cloud Storage that holds the source files.
-        about: what its scenes show, in a clause (after the READMEs beside both readers).
-        split_folders: whether source files lie in `train/` and `test/`, or all in the set's own folder.
-        settled: false where it is not settled whether the bucket still gives the files.
+        camera_fields: names of the numbers of a camera.
+        angles: unit of the angles in a camera.
+        bucket: public bucket on Google Cloud Storage with the source files.
+        about: what the scenes show, after the READMEs of both readers.
+        split_folders: whether source files lie in `train/` and `test/`; otherwise all lie in the folder of the set.
+        settled: False if it is uncertain that the bucket still serves the files.
     """
 
     name: str
@@ -121,16 +129,16 @@ class SceneSet:
 
     @property
     def bucket_url(self) -> str:
-        """Where the bucket answers over HTTPS; a file of the set lies at `<bucket_url>/<set>/<source_name>`."""
+        """HTTPS URL of the bucket. The URL of a source file is `<bucket_url>/<set>/<source_name>`."""
         return f"https://storage.googleapis.com/{self.bucket}"
 
     def source_name(self, split: Split, number: int) -> str:
-        """Where source file `number` of a split lies in the set's folder: `train/0001-of-2160.tfrecord`."""
+        """Return the path of a source file in the folder of the set, such as `train/0001-of-2160.tfrecord`."""
         name = self.split(split).file_name(number)
         return f"{split}/{name}" if self.split_folders else name
 
     def split(self, name: Split) -> SplitFacts:
-        """The facts of the split of that name."""
+        """Return the facts of a split."""
         return self.train if name == "train" else self.test
 
 
@@ -138,10 +146,11 @@ def _even(files: int, scenes: int, *, settled: bool = True) -> SplitFacts:
     return SplitFacts(files=files, runs=((files, scenes),), settled=settled)
 
 
-def _egqn(name: str, alias: str, about: str, *, train: range, test: range, of: int, nine_numbers: bool) -> SceneSet:
-    """A set of E-GQN: one folder of files, split by their numbers."""
+def _egqn(name: str, alias: str, about: str, *, train: range, test: range, total: int, nine_numbers: bool) -> SceneSet:
+    """Return a set of E-GQN: both splits lie in one folder, under one numbering."""
     splits = [
-        SplitFacts(files=len(numbers), runs=(), settled=False, first=numbers.start, of=of) for numbers in (train, test)
+        SplitFacts(files=len(numbers), runs=(), settled=False, first=numbers.start, total=total)
+        for numbers in (train, test)
     ]
     return SceneSet(
         name=name,
@@ -161,7 +170,7 @@ def _egqn(name: str, alias: str, about: str, *, train: range, test: range, of: i
     )
 
 
-# The first 500 training files of both Shepard-Metzler sets hold 20 scenes each; they are whole.
+# The first 500 training files of both Shepard-Metzler sets have 20 scenes each. They are complete.
 _SHEPARD_METZLER_TRAIN = SplitFacts(files=900, runs=((500, 20), (400, 2000)))
 
 SCENE_SETS: dict[str, SceneSet] = {
@@ -209,7 +218,7 @@ SCENE_SETS: dict[str, SceneSet] = {
             context_views=5,
             raw_bytes=599 * _GIB,
             train=_even(2034, 5000),
-            test=_even(226, 5000, settled=False),  # 0.63 M and 1.13 M are both reported
+            test=_even(226, 5000, settled=False),  # reports differ: 0.63 M and 1.13 M scenes
         ),
         SceneSet(
             name="rooms_ring_camera",
@@ -241,7 +250,7 @@ SCENE_SETS: dict[str, SceneSet] = {
             views=15,
             context_views=14,
             raw_bytes=24 * _GIB,
-            # 806.4 k is reported as well for this one
+            # reports differ: 810 k and 806.4 k scenes
             train=SplitFacts(files=900, runs=_SHEPARD_METZLER_TRAIN.runs, settled=False),
             test=_even(100, 2000),
         ),
@@ -251,7 +260,7 @@ SCENE_SETS: dict[str, SceneSet] = {
             "a robot's hand with a lettered cube in it; fingers, light and textures vary",
             train=range(1, 2001),
             test=range(2001, 2501),
-            of=2500,
+            total=2500,
             nine_numbers=True,
         ),
         _egqn(
@@ -260,16 +269,16 @@ SCENE_SETS: dict[str, SceneSet] = {
             "a humanoid with all its joints at random; light and textures vary",
             train=range(1, 2001),
             test=range(2001, 2501),
-            of=2500,
+            total=2500,
             nine_numbers=True,
         ),
         _egqn(
             "rooms-random-objects",
             "rro",
             "one to four objects of ShapeNet dropped into a room; light and textures vary",
-            train=range(2, 1601),  # their reader leaves out file 1
+            train=range(2, 1601),  # the public reader skips file 1
             test=range(1601, 1944),
-            of=1943,
+            total=1943,
             nine_numbers=False,
         ),
     )
@@ -288,10 +297,10 @@ _SOURCE_NAME = re.compile(r"(\d+)-of-(\d+)\.tfrecord")
 
 
 def find_scene_set(name: str) -> SceneSet:
-    """The row of that name or alias; hyphens count as underscores, case does not count.
+    """Return the scene set of a name or alias, ignoring case and treating hyphens as underscores.
 
     Raises:
-        UnknownSceneSet: no row has that name; the message offers the nearest one.
+        UnknownSceneSet: the name is unknown. The message suggests the nearest one.
     """
     row = _BY_ANY_NAME.get(_plain(name))
     if row is None:
@@ -300,23 +309,23 @@ def find_scene_set(name: str) -> SceneSet:
 
 
 def is_set_name(name: str) -> bool:
-    """Whether a dataset may bear the name: of the catalogue, or any plain one (`my_scenes`)."""
+    """Return whether a dataset may have this name: one of the catalogue, or another plain name such as `my_scenes`."""
     return _OWN_NAME.fullmatch(name) is not None
 
 
 def is_in_catalogue(name: str) -> bool:
-    """Whether the catalogue knows the name, or a spelling of it."""
+    """Return whether `find_scene_set` accepts the name."""
     return _plain(name) in _BY_ANY_NAME
 
 
 def source_file_number(name: str) -> int | None:
-    """The number (from 1) of a source file by its exact name, or None for any other file.
+    """Return the number, from 1, of a source file given its name; None for any other file.
 
-    `.DS_Store`, `._0001-of-2160.tfrecord`, half-downloaded and temporary files are no source files.
+    Other files are `.DS_Store`, `._0001-of-2160.tfrecord`, partial downloads and temporary files.
     """
     match = _SOURCE_NAME.fullmatch(name)
     if match is None:
         return None
-    number, of = match.groups()
-    right_width = len(number) == len(of)
-    return int(number) if right_width and 1 <= int(number) <= int(of) else None
+    number, total = match.groups()
+    same_width = len(number) == len(total)
+    return int(number) if same_width and 1 <= int(number) <= int(total) else None

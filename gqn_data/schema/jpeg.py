@@ -1,6 +1,7 @@
-"""JPEG frames: their size read from the header, decoding, encoding.
+"""JPEG frames: parsing headers, decoding, encoding and resizing. Only this module uses the JPEG library.
 
-The one place that knows the JPEG library. Imports `errors` alone.
+The messages of `header_of` and `FrameChecker` end up in manifests, as reasons of skipped records, and so in the
+fingerprint of a dataset. Do not change them.
 """
 
 from __future__ import annotations
@@ -19,28 +20,27 @@ if TYPE_CHECKING:
 
 Resize = Literal["area", "bilinear"]
 
-# Bytes behind a cache line at which memory for frames begins: where rows of pixels begin at a multiple of 32,
-# libjpeg-turbo writes them past the caches and has to wait for the memory. Decoding then takes a fifth more
-# (docs/loader-results.md).
+# Offset in bytes from a cache line at which memory for frames starts. If rows of pixels are aligned to 32 bytes,
+# libjpeg-turbo uses stores that bypass the caches, and decoding takes a fifth longer (docs/loader-results.md).
 FRAMES_BEGIN = 16
 
 DECODER = f"simplejpeg {simplejpeg.__version__}"
 
-# ITU-T T.81, table B.1: markers that start a frame; C4, C8 and CC are tables and extensions.
+# Start-of-frame markers of ITU-T T.81, table B.1. C4, C8 and CC are tables and extensions.
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_IMAGE = b"\xff\xd8"
 _END_OF_IMAGE = b"\xff\xd9"
 
-MOST_PIXELS = 1 << 26  # of a frame: a header of some bytes may claim 65535x65535, twelve gigabytes of pixels
+MAX_PIXELS = 1 << 26  # per frame; a tiny file may claim 65535x65535 pixels, which are 12 GB
 
 
 def header_of(jpeg: bytes | bytearray | memoryview) -> tuple[int, int, int]:
-    """The height and width in pixels, and the length in bytes of the header through the frame segment.
+    """Return the height and width in pixels, and the length in bytes of the header through the frame segment.
 
-    Walks the segments of ITU-T T.81 annex B up to the start of frame; nothing is decoded.
+    Walk the segments of ITU-T T.81, annex B, up to the start of frame. Nothing is decoded.
 
     Raises:
-        CorruptFrame: the bytes are no JPEG of three colour components.
+        CorruptFrame: the bytes are not a JPEG of three colour components.
     """
     if bytes(jpeg[:2]) != _START_OF_IMAGE:
         raise CorruptFrame(f"not a JPEG: begins with {bytes(jpeg[:4]).hex()}, expected ffd8")
@@ -49,7 +49,7 @@ def header_of(jpeg: bytes | bytearray | memoryview) -> tuple[int, int, int]:
         if jpeg[at] != 0xFF:
             raise CorruptFrame(f"not a JPEG: a marker was expected at byte {at}")
         marker = jpeg[at + 1]
-        if marker == 0xFF:  # any number of fill bytes may stand before a marker
+        if marker == 0xFF:  # any number of fill bytes may precede a marker
             at += 1
             continue
         length = jpeg[at + 2] << 8 | jpeg[at + 3]
@@ -60,7 +60,7 @@ def header_of(jpeg: bytes | bytearray | memoryview) -> tuple[int, int, int]:
             components = jpeg[at + 9]
             if components != 3:
                 raise CorruptFrame(f"a JPEG of {components} colour components, expected 3")
-            if length != 8 + 3 * components:  # B.2.2; a header that ends before its size would stand for any size
+            if length != 8 + 3 * components:  # B.2.2; `FrameChecker` must never remember a header without a size
                 raise CorruptFrame(f"a JPEG with a frame segment of {length} bytes, expected {8 + 3 * components}")
             if at + 2 + length > end:
                 break
@@ -72,17 +72,17 @@ def header_of(jpeg: bytes | bytearray | memoryview) -> tuple[int, int, int]:
 
 
 class FrameChecker:
-    """Tells whether JPEG bytes are a whole frame of one size, at the cost of one comparison.
+    """Checks that JPEG bytes are a complete frame of one size, usually by one comparison.
 
-    The frames of a set are written by one encoder, so their headers through the frame segment are equal to the
-    byte. A header that was walked once and found good is remembered; the next frame needs only begin alike.
+    The frames of a set come from one encoder, so their headers through the frame segment are identical. A valid
+    header is remembered, and later frames only need to start with it.
 
     Args:
         height: expected height in pixels.
         width: expected width in pixels.
 
     Attributes:
-        good: the headers that are remembered.
+        good: valid headers, most recent first.
     """
 
     _REMEMBERED = 16
@@ -93,10 +93,10 @@ class FrameChecker:
         self.good: tuple[bytes, ...] = ()
 
     def check(self, data: bytes, start: int, stop: int) -> None:
-        """Returns where `data[start:stop]` is a good frame.
+        """Raise unless `data[start:stop]` is a valid frame.
 
         Raises:
-            CorruptFrame: not a JPEG, cut short, or of another size.
+            CorruptFrame: it is not a JPEG, truncated, or of another size.
         """
         if not data.startswith(self.good, start, stop):
             height, width, length = header_of(memoryview(data)[start:stop])
@@ -108,25 +108,25 @@ class FrameChecker:
 
 
 def decode(jpeg: bytes | bytearray | memoryview) -> NDArray[np.uint8]:
-    """The pixels of one frame of unknown size: uint8 (height, width, 3), RGB.
+    """Decode one frame of unknown size: uint8 (height, width, 3), RGB.
 
     Raises:
-        CorruptFrame: the bytes cannot be decoded, or claim more pixels than any frame has.
+        CorruptFrame: the bytes cannot be decoded, or claim more than `MAX_PIXELS`.
     """
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
-        if height * width > MOST_PIXELS:
-            raise CorruptFrame(f"a frame of {width}x{height} pixels, expected {MOST_PIXELS} pixels at most")
+        if height * width > MAX_PIXELS:
+            raise CorruptFrame(f"a frame of {width}x{height} pixels, expected {MAX_PIXELS} pixels at most")
         return np.asarray(simplejpeg.decode_jpeg(jpeg, "RGB"))
     except ValueError as error:
         raise CorruptFrame(f"the JPEG cannot be decoded: {error}") from error
 
 
 def decode_into(jpeg: bytes | bytearray | memoryview, out: NDArray[np.uint8]) -> None:
-    """Decodes one frame straight into `out`: uint8 (height, width, 3), contiguous.
+    """Decode one frame into `out`: uint8 (height, width, 3), contiguous.
 
     Raises:
-        CorruptFrame: the bytes cannot be decoded, or the frame has not the size of `out`.
+        CorruptFrame: the bytes cannot be decoded, or the size differs from `out`.
     """
     try:
         decoded = simplejpeg.decode_jpeg(jpeg, "RGB", buffer=out)
@@ -137,10 +137,10 @@ def decode_into(jpeg: bytes | bytearray | memoryview, out: NDArray[np.uint8]) ->
 
 
 def decode_all_into(jpegs: Iterable[bytes | memoryview], out: NDArray[np.uint8]) -> None:
-    """Decodes frames into the first rows of `out`: uint8 (rows, height, width, 3), contiguous.
+    """Decode frames into the first rows of `out`: uint8 (rows, height, width, 3), contiguous.
 
     Raises:
-        CorruptFrame: one cannot be decoded, or has not the size of the rows.
+        CorruptFrame: a frame cannot be decoded, or its size differs from the rows.
     """
     decode, shape = simplejpeg.decode_jpeg, out.shape[1:]
     try:
@@ -153,7 +153,7 @@ def decode_all_into(jpegs: Iterable[bytes | memoryview], out: NDArray[np.uint8])
 
 
 def encode(frame: NDArray[np.uint8], quality: int) -> bytes:
-    """The JPEG bytes of one frame: baseline, 4:2:0, as DeepMind's are.
+    """Encode one frame as a baseline JPEG with 4:2:0 subsampling, like DeepMind's frames.
 
     Args:
         frame: uint8 (height, width, 3), RGB.
@@ -163,18 +163,21 @@ def encode(frame: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def resize_area(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Frames of another size, each new pixel the mean of the area that it covers: uint8 (..., size, size, 3).
+    """Resize frames to a smaller size by area averaging: uint8 (..., size, size, 3).
 
     Args:
         frames: uint8 (..., height, width, 3), RGB.
         size: new height and width in pixels, at most the old ones.
 
     Raises:
-        OptionError: the new size is larger than the old one, or none.
+        OptionError: `size` is less than 1, or larger than the old size.
     """
     height, width = frames.shape[-3:-1]
     if not 1 <= size <= min(height, width):
-        raise OptionError(f"frames of {width}x{height} cannot be resized to {size}x{size} by area: expected less")
+        largest = min(height, width)
+        raise OptionError(
+            f"frames of {width}x{height} cannot be resized to {size}x{size} by area, expected 1 to {largest}"
+        )
     if size == height == width:
         return frames
     if height == width and height % size == 0 and (factor := height // size) <= 16:
@@ -189,7 +192,7 @@ def resize_area(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def _area_weights(old: int, new: int) -> NDArray[np.float32]:
-    """(new, old): the share of each new pixel that each old one covers; rows sum to one."""
+    """Return (new, old): the fraction of each new pixel covered by each old one. Rows sum to one."""
     edges = np.arange(new + 1) * (old / new)
     pixels = np.arange(old)
     low = np.maximum(edges[:-1, None], pixels)
@@ -197,42 +200,41 @@ def _area_weights(old: int, new: int) -> NDArray[np.float32]:
     return np.asarray(np.clip(high - low, 0, None) * (new / old), np.float32)
 
 
-def resized(frames: NDArray[np.uint8], size: int, how: Resize = "area") -> NDArray[np.uint8]:
-    """Frames of another size: uint8 (..., size, size, 3); as they are where they have it.
+def resize(frames: NDArray[np.uint8], size: int, method: Resize = "area") -> NDArray[np.uint8]:
+    """Resize frames: uint8 (..., size, size, 3). Frames of this size are returned unchanged.
 
     Args:
         frames: uint8 (..., height, width, 3), RGB.
         size: new height and width in pixels.
-        how: `area`, each new pixel the mean of the area that it covers, for smaller sizes; or `bilinear`, as
-            `resize_bilinear`.
+        method: `area` for `resize_area`, which only downscales, or `bilinear` for `resize_bilinear`.
 
     Raises:
-        OptionError: a size that this way cannot give, or another way.
+        OptionError: the method is unknown, or does not support the size.
     """
-    if how == "area":
+    if method == "area":
         return resize_area(frames, size)
-    if how == "bilinear":
+    if method == "bilinear":
         return resize_bilinear(frames, size)
-    raise OptionError(f"resize is {how!r}, expected area or bilinear")
+    raise OptionError(f"resize is {method!r}, expected area or bilinear")
 
 
 def resize_bilinear(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Frames of another size, each new pixel interpolated between the four old ones around its centre.
+    """Resize frames by bilinear interpolation: uint8 (..., size, size, 3).
 
-    Centres of pixels lie at half numbers, the border is repeated, and nothing is smoothed: what torch's `interpolate`
-    (`mode="bilinear", align_corners=False, antialias=False`) and OpenCV's `INTER_LINEAR` do. Going to less than half
-    the size skips pixels; `area` does not.
+    Pixel centres lie at half-integers, borders are repeated, and there is neither smoothing nor antialiasing. It
+    matches torch's `interpolate` (`mode="bilinear", align_corners=False, antialias=False`) and OpenCV's
+    `INTER_LINEAR`. Downscaling by more than 2 skips pixels, unlike `resize_area`.
 
     Args:
         frames: uint8 (..., height, width, 3), RGB.
-        size: new height and width in pixels, smaller or larger.
+        size: new height and width in pixels.
 
     Raises:
-        OptionError: no size.
+        OptionError: `size` is less than 1.
     """
     height, width = frames.shape[-3:-1]
     if size < 1:
-        raise OptionError(f"frames cannot be resized to {size}x{size}: expected 1 pixel or more")
+        raise OptionError(f"frames cannot be resized to {size}x{size}, expected 1 pixel or more")
     if size == height == width:
         return frames
     rows, columns = _bilinear_weights(height, size), _bilinear_weights(width, size)
@@ -241,6 +243,6 @@ def resize_bilinear(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def _bilinear_weights(old: int, new: int) -> NDArray[np.float32]:
-    """(new, old): the weight of each old pixel in each new one; rows sum to one."""
+    """Return (new, old): the weight of each old pixel in each new one. Rows sum to one."""
     centres = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
     return np.asarray(np.clip(1 - np.abs(centres[:, None] - np.arange(old)), 0, None), np.float32)

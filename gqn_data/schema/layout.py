@@ -1,7 +1,6 @@
-"""What a scene of a dataset looks like: its views, frame size and camera numbers.
+"""Layout of the scenes of a dataset: views, frame size and camera fields.
 
-The catalogue says what is expected of a set; rendered and imported scenes say it themselves.
-Imports `errors`, `images`, `origin`, `scene_sets`.
+Rendered scenes have the layout in their `source.json`, all others the layout in the catalogue.
 """
 
 from __future__ import annotations
@@ -10,24 +9,24 @@ from dataclasses import dataclass, field
 
 from gqn_data.errors import OriginError
 from gqn_data.schema.catalog import CAMERA_FIELDS, SceneSet
-from gqn_data.schema.jpeg import MOST_PIXELS
+from gqn_data.schema.jpeg import MAX_PIXELS
 from gqn_data.schema.origin import Origin
 
-# Far beyond any set; what a file claims beyond them is no scene, and no room is made for it.
-_MOST = 1 << 16  # views, and pixels a side
-_MOST_SCENE_BYTES = 4 << 30  # decoded
+# Far above any set. They bound the memory allocated on the word of a file.
+_MAX_COUNT = 1 << 16  # views, and pixels per side
+_MAX_SCENE_BYTES = 4 << 30  # decoded
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneLayout:
-    """The shape of every scene of a dataset.
+    """Shape of every scene of a dataset.
 
     Attributes:
-        views: views in a scene.
-        height: of a frame, in pixels.
-        width: of a frame, in pixels.
-        camera_fields: the names of a camera's numbers, in order.
-        because: who says so; for messages.
+        views: views per scene.
+        height: height of a frame in pixels.
+        width: width of a frame in pixels.
+        camera_fields: names of the numbers of a camera, in order.
+        because: source of these values, for messages.
     """
 
     views: int
@@ -38,7 +37,7 @@ class SceneLayout:
 
     @property
     def cameras_shape(self) -> tuple[int, int]:
-        """(views, camera numbers)."""
+        """(views, camera fields)."""
         return self.views, len(self.camera_fields)
 
     @property
@@ -48,36 +47,36 @@ class SceneLayout:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one decoded frame."""
+        """Size of one decoded frame in bytes."""
         return self.height * self.width * 3
 
     @property
     def remedy(self) -> str:
-        """What to do where a frame does not fit."""
-        return f"fetch the file again, or name the right set with --set ({self.because})"
+        """What the user can do if a frame does not match."""
+        return f"fetch the file again, or pass the right set with --set ({self.because})"
 
 
 def layout_fault(views: object, height: object, width: object) -> str | None:
-    """Why no scene has so many views of that size, found against possible; None where one may."""
+    """Return why a layout is invalid: what was found and what is possible. None if it is valid."""
     numbers = []
     for name, value in (("views", views), ("height", height), ("width", width)):
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
-            return f"{name} is {repr(value)[:100]}, expected 1 to {_MOST}"
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_COUNT:
+            return f"{name} is {repr(value)[:100]}, expected 1 to {_MAX_COUNT}"
         numbers.append(value)
     count, high, wide = numbers
-    if high * wide > MOST_PIXELS or count * high * wide * 3 > _MOST_SCENE_BYTES:
+    if high * wide > MAX_PIXELS or count * high * wide * 3 > _MAX_SCENE_BYTES:
         return (
-            f"scenes of {count} views of {wide}x{high} pixels, expected {MOST_PIXELS} pixels a frame "
-            f"and {_MOST_SCENE_BYTES >> 30} GiB a scene at most"
+            f"scenes of {count} views of {wide}x{high} pixels, expected at most {MAX_PIXELS} pixels per frame "
+            f"and {_MAX_SCENE_BYTES >> 30} GiB per scene"
         )
     return None
 
 
 def layout_of(scene_set: SceneSet, origin: Origin) -> SceneLayout:
-    """The layout of a raw folder: the catalogue's, or what the renderer noted in `source.json`.
+    """Return the layout of a raw folder: from `source.json` if the scenes are rendered, else from the catalogue.
 
     Raises:
-        OriginError: `source.json` tells a size or a number of views that cannot be.
+        OriginError: `source.json` contains an invalid frame size or number of views.
     """
     size, views = scene_set.frame_size, scene_set.views
     because = f"{scene_set.name} has {views} views of {size}x{size}"
@@ -86,6 +85,6 @@ def layout_of(scene_set: SceneSet, origin: Origin) -> SceneLayout:
         views = origin.details.get("views", views)
         fault = layout_fault(views, size, size)
         if fault is not None:
-            raise OriginError(f"source.json: {fault}; write it anew")
+            raise OriginError(f"source.json: {fault}. Correct the file, or render the scenes again")
         because = f"source.json says {views} views of {size}x{size}"
     return SceneLayout(views=views, height=size, width=size, camera_fields=scene_set.camera_fields, because=because)

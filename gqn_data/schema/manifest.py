@@ -1,8 +1,7 @@
-"""The manifest: what makes shards a dataset. Written last; nothing is a dataset without one.
+"""Manifest of a dataset. It is written last, and a folder without one is not a dataset.
 
-Paths in it are relative and stay inside the dataset; nothing in it depends on time, host or number of workers.
-What a file says is checked before it is believed. Imports `errors`, `json_files`, `layout`, `origin`, `scene_sets`,
-`storage`.
+Paths in a manifest are relative and stay inside the dataset. Nothing in it depends on time, host or number of workers.
+All values are validated when a manifest is read.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ CHECKSUM_FILE = "SHA256SUMS"
 CARD_FILE = "README.md"
 CROISSANT_FILE = "croissant.json"
 
-# What describes a converted dataset; source files that are only indexed have none.
+# Descriptions of a converted dataset. Indexed source files do not have any.
 DESCRIPTION_FILES = (CARD_FILE, CROISSANT_FILE)
 
-_MOST_SAID = 300  # of what a file says, in a message
+_MAX_QUOTED = 300  # characters of a value in a message
 
-# How frames lie in a container: the JPEG bytes of the source, or pixels.
+# Encoding of frames in a container: the JPEG bytes of the source, or pixels.
 Encoding = Literal["jpeg", "raw"]
 
 
@@ -43,9 +42,9 @@ class FileRow:
     """One file of a dataset.
 
     Attributes:
-        name: its path from the dataset's folder, with forward slashes.
-        bytes: its size.
-        sha256: in hexadecimal; None for source files, whose records carry checksums of their own.
+        name: path relative to the folder of the dataset, with forward slashes.
+        bytes: size in bytes.
+        sha256: SHA-256 in hexadecimal; None for source files, whose records have their own checksums.
     """
 
     name: str
@@ -55,7 +54,12 @@ class FileRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRow:
-    """One shard: its scenes, and the files that hold them, in the order that its format fixes."""
+    """One shard.
+
+    Attributes:
+        scenes: number of scenes.
+        files: files of the shard, in the order that the format defines.
+    """
 
     scenes: int
     files: tuple[FileRow, ...]
@@ -63,7 +67,13 @@ class ShardRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SkippedRecord:
-    """A record that was left out, and why."""
+    """A corrupt record that was skipped.
+
+    Attributes:
+        record: index of the record in its file, from 0.
+        offset: byte offset of the fault in the file.
+        reason: what was found and what was expected.
+    """
 
     record: int
     offset: int
@@ -72,7 +82,15 @@ class SkippedRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRow:
-    """One source file: scenes found in it beside the scenes expected."""
+    """One source file.
+
+    Attributes:
+        name: path relative to the raw folder.
+        bytes: size in bytes.
+        scenes: number of scenes found.
+        expected_scenes: number of scenes in the catalogue; 0 if unknown.
+        skipped: corrupt records that were skipped.
+    """
 
     name: str
     bytes: int
@@ -86,13 +104,13 @@ class SplitRow:
     """One split of a dataset.
 
     Attributes:
-        scenes: scenes in all shards.
-        scenes_per_shard: of every shard but the last; 0 where shards differ (source files in place).
-        expected_scenes: what the catalogue announces for the whole set; 0 where nobody says.
-        expected_files: source files of the whole set; 0 where there are none.
-        shards: in order; scene s of the split is the s-th scene of all shards.
-        sources: the source files in order.
-        files: other files of the split, such as a container's metadata.
+        scenes: number of scenes in all shards.
+        scenes_per_shard: scenes of every shard except the last; 0 if shards differ (source files in place).
+        expected_scenes: number of scenes of the full split in the catalogue; 0 if unknown.
+        expected_files: number of source files of the full split; 0 if unknown.
+        shards: shards in order. Scene s of the split is the s-th scene of all shards.
+        sources: source files in order.
+        files: other files of the split, such as the metadata of a container.
     """
 
     scenes: int
@@ -106,7 +124,16 @@ class SplitRow:
 
 @dataclass(frozen=True, kw_only=True)
 class FramesRow:
-    """How frames are kept."""
+    """Storage of the frames.
+
+    Attributes:
+        encoding: `jpeg` or `raw`.
+        views: views per scene.
+        height: height of a frame in pixels.
+        width: width of a frame in pixels.
+        decoder: decoder and its version, if the pixels were decoded.
+        jpeg_quality: quality, if the frames were encoded by this project.
+    """
 
     encoding: Encoding
     views: int
@@ -118,7 +145,14 @@ class FramesRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CamerasRow:
-    """How cameras are kept: float32, the raw numbers; positions in units of the set."""
+    """Storage of the cameras: the raw numbers, with positions in units of the scene set.
+
+    Attributes:
+        fields: names of the numbers of a camera.
+        dtype: `float32`.
+        angles: unit of the angles.
+        pose: names of the numbers of a pose.
+    """
 
     fields: tuple[str, ...]
     dtype: str = "float32"
@@ -127,13 +161,25 @@ class CamerasRow:
 
     @staticmethod
     def of(fields: tuple[str, ...], angles: Angles) -> CamerasRow:
-        """The row of cameras of those numbers."""
+        """Create the row for cameras of these fields."""
         return CamerasRow(fields=fields, angles=angles, pose=pose_fields(fields))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All that is said of a dataset."""
+    """Description of a dataset, stored as `manifest.json`.
+
+    Attributes:
+        scene_set: name of the scene set.
+        format: name of the container.
+        frames: storage of the frames.
+        cameras: storage of the cameras.
+        origin: origin of the scenes.
+        splits: splits by name.
+        limit: `--limit` of the conversion; None for all scenes.
+        tool: name and version of the tool that wrote the dataset.
+        schema: version of the manifest schema.
+    """
 
     scene_set: str
     format: str
@@ -147,12 +193,12 @@ class Manifest:
 
     @property
     def in_place(self) -> bool:
-        """Whether the shards are source files, read where somebody else wrote them."""
+        """Whether the shards are source files, read in place."""
         return self.format == "tfrecord" and not any(split.scenes_per_shard for split in self.splits.values())
 
     @property
     def layout(self) -> SceneLayout:
-        """What every scene looks like."""
+        """Layout of every scene."""
         frames = self.frames
         return SceneLayout(
             views=frames.views,
@@ -163,7 +209,7 @@ class Manifest:
         )
 
     def fingerprint(self, split: Split) -> str:
-        """Tells scenes apart, not containers: equal for all containers of the same scenes in the same order."""
+        """Return a hash of the scenes and their order. Containers of the same scenes have the same fingerprint."""
         row = self.splits[split]
         identity = {
             "scene_set": self.scene_set,
@@ -177,7 +223,7 @@ class Manifest:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def all_files(self) -> list[FileRow]:
-        """Every file of the dataset but the manifest and the checksums, in order."""
+        """Return the files of all shards and splits, in order, without descriptions, checksums and manifest."""
         return [
             row
             for split in self.splits.values()
@@ -185,41 +231,41 @@ class Manifest:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as JSON; `schema` first."""
+        """Convert the manifest to JSON values, `schema` first."""
         value = dataclasses.asdict(self)
         value["origin"] = self.origin.to_json()
         return {"schema": value.pop("schema"), "tool": value.pop("tool"), **value}
 
-    def encoded(self) -> bytes:
-        """The bytes of `manifest.json`."""
+    def to_bytes(self) -> bytes:
+        """Return the bytes of `manifest.json`."""
         return atomic.json_bytes(self.to_json())
 
-    def checksums(self, beside: Mapping[str, str]) -> str:
-        """The text of `SHA256SUMS`: a line for each file, as `sha256sum -c` reads it.
+    def checksums(self, extra: Mapping[str, str]) -> str:
+        """Return the text of `SHA256SUMS`, one line per file in the format of `sha256sum -c`.
 
         Args:
-            beside: the checksums, by name, of the files that no manifest can list, itself last.
+            extra: checksums by name of the files that the manifest does not list, with the manifest last.
         """
         rows = [(row.sha256, row.name) for row in self.all_files() if row.sha256 is not None]
-        rows += [(checksum, name) for name, checksum in beside.items()]
+        rows += [(checksum, name) for name, checksum in extra.items()]
         return "".join(f"{checksum}  {name}\n" for checksum, name in rows)
 
     def write(self, folder: AnyPath, descriptions: Mapping[str, bytes] | None = None) -> None:
-        """Writes the descriptions, `SHA256SUMS`, then `manifest.json`: from here on the folder is a dataset.
+        """Write the descriptions, `SHA256SUMS`, then `manifest.json`, which makes the folder a dataset.
 
         Args:
-            folder: of the dataset.
-            descriptions: the files that describe it, by name (`publishing.descriptions`); none for source files
-                that are only indexed.
+            folder: folder of the dataset.
+            descriptions: bytes of the files that describe the dataset, by name (`publish.descriptions`); None for
+                indexed source files.
 
         Raises:
-            OptionError: there are so many shards that nobody would read the manifest again.
+            OptionError: the manifest would exceed the size that `read_manifest` accepts.
         """
-        text = self.encoded()
-        if len(text) > strict_json.MOST_BYTES:
+        text = self.to_bytes()
+        if len(text) > strict_json.MAX_BYTES:
             raise OptionError(
-                f"{folder}: its manifest would have {len(text)} bytes, expected {strict_json.MOST_BYTES} at most; "
-                "write larger shards with --shard-mb"
+                f"{folder}: a manifest of {len(text)} bytes, expected {strict_json.MAX_BYTES} at most. "
+                "Write larger shards with --shard-mb"
             )
         written = dict(descriptions or {})
         for name, data in written.items():
@@ -234,71 +280,73 @@ class Manifest:
 
 
 def read_manifest(folder: AnyPath) -> Manifest:
-    """The manifest of a dataset's folder, checked.
+    """Read and validate the manifest of a dataset.
 
     Raises:
-        ManifestError: absent, not JSON, of another schema, or saying what cannot be.
+        ManifestError: the manifest is missing, invalid, or of another schema version.
     """
     path = folder / MANIFEST_FILE
     try:
-        data = atomic.read_bounded(path, strict_json.MOST_BYTES)
+        data = atomic.read_bounded(path, strict_json.MAX_BYTES)
         value = strict_json.parse_json(data)
     except FileNotFoundError as error:
         raise ManifestError(
-            f"{folder}: no {MANIFEST_FILE}, so no dataset: a conversion that did not end, perhaps; run it again"
+            f"{folder}: {MANIFEST_FILE} is missing. If a conversion was interrupted, rerun it"
         ) from error
     except ValueError as error:
-        raise ManifestError(f"{path}: not JSON ({error}); copy or convert the dataset again") from error
+        raise ManifestError(f"{path}: not JSON ({error}). Copy or convert the dataset again") from error
     if isinstance(folder, StorePath):
-        _check_arrival(folder, data)
+        _check_transfer(folder, data)
     if not isinstance(value, dict):
-        raise ManifestError(f"{path}: expected a table, found {type(value).__name__}")
-    schema = value.get("schema")
-    if not _count(schema) or schema != SCHEMA:
-        tool = str(value.get("tool", "?"))[:_MOST_SAID]
         raise ManifestError(
-            f"{path}: schema {str(schema)[:_MOST_SAID]}, expected {SCHEMA}: written by another version ({tool}); "
-            "install that version, or convert again"
+            f"{path}: found {type(value).__name__}, expected a JSON object. Copy or convert the dataset again"
+        )
+    schema = value.get("schema")
+    if not _is_count(schema) or schema != SCHEMA:
+        tool = str(value.get("tool", "?"))[:_MAX_QUOTED]
+        raise ManifestError(
+            f"{path}: schema {str(schema)[:_MAX_QUOTED]}, expected {SCHEMA}. "
+            f"Install {tool}, which wrote it, or convert the dataset again"
         )
     try:
         manifest = _parse(value, path)
     except OriginError as error:
-        raise ManifestError(f"{error}; copy or convert the dataset again") from error
+        raise ManifestError(f"{error}. Copy or convert the dataset again") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestError(
-            f"{path}: not a manifest ({type(error).__name__}: {error}); copy or convert the dataset again"
+            f"{path}: not a manifest ({type(error).__name__}: {error}). Copy or convert the dataset again"
         ) from error
     _check(manifest, path)
     return manifest
 
 
-def _check_arrival(folder: StorePath, data: bytes) -> None:
-    """Raises where a manifest that came over a network is not the one that `SHA256SUMS` beside it lists."""
+def _check_transfer(folder: StorePath, data: bytes) -> None:
+    """Raise unless the checksum of a manifest from a store is the one in `SHA256SUMS`, if that file exists."""
     try:
-        sums = atomic.read_bounded(folder / CHECKSUM_FILE, strict_json.MOST_BYTES)
+        sums = atomic.read_bounded(folder / CHECKSUM_FILE, strict_json.MAX_BYTES)
     except FileNotFoundError:
-        return  # not copied along
+        return  # it was not copied with the dataset
     except ValueError as error:
-        raise ManifestError(f"{folder / CHECKSUM_FILE}: {error}; copy or convert the dataset again") from error
+        raise ManifestError(f"{folder / CHECKSUM_FILE}: {error}. Copy or convert the dataset again") from error
     found = hashlib.sha256(data).hexdigest()
     if not sums.endswith(f"{found}  {MANIFEST_FILE}\n".encode()):
         raise ManifestError(
-            f"{folder / MANIFEST_FILE}: SHA-256 is {found}, {CHECKSUM_FILE} beside it says otherwise: it came damaged, "
-            "or is being replaced; run the same command again, or gqn-data verify on a copy"
+            f"{folder / MANIFEST_FILE}: SHA-256 is {found}, {CHECKSUM_FILE} lists another: it is damaged, or being "
+            "replaced. Run the same command again, or gqn-data verify on a copy"
         )
 
 
 def file_fault(folder: AnyPath, row: FileRow) -> str | None:
-    """What is wrong with a file of a dataset: absent, of another size or checksum; None where it is as written."""
+    """Return what is wrong with a file of a dataset: missing, another size, another checksum. None if it is intact."""
     path = folder / row.name
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        return f"{path}: listed in the manifest and absent; convert or copy it again"
+        return f"{path}: listed in the manifest and absent. Convert or copy it again"
     if size != row.bytes:
-        return f"{path}: {size} bytes, the manifest says {row.bytes}; convert or copy it again"
+        return f"{path}: {size} bytes, the manifest says {row.bytes}. Convert or copy it again"
     if row.sha256 is not None and (found := atomic.sha256_of(path)) != row.sha256:
-        return f"{path}: SHA-256 is {found}, the manifest says {row.sha256}; convert or copy it again"
+        return f"{path}: SHA-256 is {found}, the manifest says {row.sha256}. Convert or copy it again"
     return None
 
 
@@ -321,19 +369,21 @@ def _parse(value: dict[str, Any], path: AnyPath) -> Manifest:
 
 
 def parse_shard(value: dict[str, Any]) -> ShardRow:
-    """The shard row that `dataclasses.asdict` gave.
+    """Parse a shard row from the result of `dataclasses.asdict`.
 
     Raises:
-        KeyError, TypeError: it is none.
+        KeyError: a key is missing.
+        TypeError: a value is of the wrong type, or a key is unknown.
     """
     return ShardRow(scenes=value["scenes"], files=tuple(FileRow(**row) for row in value["files"]))
 
 
 def parse_source(value: dict[str, Any]) -> SourceRow:
-    """The source row that `dataclasses.asdict` gave.
+    """Parse a source row from the result of `dataclasses.asdict`.
 
     Raises:
-        KeyError, TypeError: it is none.
+        KeyError: a key is missing.
+        TypeError: a value is of the wrong type, or a key is unknown.
     """
     skipped = tuple(SkippedRecord(**row) for row in value["skipped"])
     return SourceRow(**{**value, "skipped": skipped})
@@ -352,61 +402,78 @@ def _parse_split(value: dict[str, Any]) -> SplitRow:
 
 
 def _check(manifest: Manifest, path: AnyPath) -> None:
-    """Raises where the manifest says what cannot be: no count, name or path of a file is taken on trust."""
+    """Raise if a count, name, path or other value in the manifest is invalid."""
 
-    def need(good: bool, found: str) -> None:
-        if not good:
-            raise ManifestError(f"{path}: {found[:_MOST_SAID]}; copy or convert the dataset again")
+    def require(valid: bool, found: str) -> None:
+        if not valid:
+            raise ManifestError(f"{path}: {found[:_MAX_QUOTED]}. Copy or convert the dataset again")
 
     frames, cameras = manifest.frames, manifest.cameras
-    named = _text(manifest.scene_set) and is_set_name(manifest.scene_set)
-    need(named, f"scene set {manifest.scene_set!r} is no name (a to z, digits, _ and -, 64 at most)")
-    need(_text(manifest.format) and _text(manifest.tool), f"format {manifest.format!r} of tool {manifest.tool!r}")
-    need(manifest.limit is None or _count(manifest.limit), f"the limit is {manifest.limit!r}")
-    need(frames.encoding in get_args(Encoding), f"frames are {frames.encoding!r}, expected jpeg or raw")
+    named = _is_text(manifest.scene_set) and is_set_name(manifest.scene_set)
+    require(named, f"scene set is {manifest.scene_set!r}, expected at most 64 of a to z, digits, _ and -")
+    text = _is_text(manifest.format) and _is_text(manifest.tool)
+    require(text, f"format is {manifest.format!r} and tool {manifest.tool!r}, expected text")
+    require(
+        manifest.limit is None or _is_count(manifest.limit), f"limit is {manifest.limit!r}, expected a count or null"
+    )
+    require(frames.encoding in get_args(Encoding), f"encoding of frames is {frames.encoding!r}, expected jpeg or raw")
     fault = layout_fault(frames.views, frames.height, frames.width)
-    need(fault is None, str(fault))
-    need(frames.decoder is None or _text(frames.decoder), f"the decoder is {frames.decoder!r}")
+    require(fault is None, str(fault))
+    require(frames.decoder is None or _is_text(frames.decoder), f"decoder is {frames.decoder!r}, expected text or null")
     quality = frames.jpeg_quality
-    need(quality is None or (_count(quality) and 1 <= quality <= 100), f"the JPEG quality is {quality!r}")
-    need(0 < len(cameras.fields) <= 64 and all(map(_text, cameras.fields)), f"camera fields are {cameras.fields!r}")
-    need(cameras.dtype == "float32", f"cameras are {cameras.dtype!r}, expected float32")
-    need(cameras.angles in get_args(Angles), f"angles are in {cameras.angles!r}, expected radians")
-    need(all(map(_text, cameras.pose)), f"the pose is {cameras.pose!r}")
-    need(bool(manifest.splits), "no splits")
+    require(
+        quality is None or (_is_count(quality) and 1 <= quality <= 100),
+        f"JPEG quality is {quality!r}, expected 1 to 100",
+    )
+    fields = 0 < len(cameras.fields) <= 64 and all(map(_is_text, cameras.fields))
+    require(fields, f"camera fields are {cameras.fields!r}, expected 1 to 64 names")
+    require(cameras.dtype == "float32", f"dtype of cameras is {cameras.dtype!r}, expected float32")
+    angles = get_args(Angles)
+    require(cameras.angles in angles, f"angles are in {cameras.angles!r}, expected {' or '.join(angles)}")
+    require(all(map(_is_text, cameras.pose)), f"pose fields are {cameras.pose!r}, expected names")
+    require(bool(manifest.splits), "found no splits, expected train or test")
     for name, split in manifest.splits.items():
-        need(name in SPLITS, f"split {name!r} is neither train nor test")
-        need(_count(split.scenes) and _count(split.scenes_per_shard), f"scenes of {name} are {split.scenes!r}")
+        require(name in SPLITS, f"split is {name!r}, expected {' or '.join(SPLITS)}")
+        scenes = split.scenes, split.scenes_per_shard
+        require(all(map(_is_count, scenes)), f"scenes and scenes per shard of {name} are {scenes!r}, expected counts")
         expected = split.expected_scenes, split.expected_files
-        need(all(map(_count, expected)), f"expected scenes and files of {name} are {expected!r}")
-        need(bool(split.shards), f"{name} has no shards")
+        require(all(map(_is_count, expected)), f"expected scenes and files of {name} are {expected!r}, expected counts")
+        require(bool(split.shards), f"{name} has 0 shards, expected 1 or more")
         for shard in split.shards:
-            need(_count(shard.scenes) and shard.scenes > 0, f"a shard of {shard.scenes!r} scenes")
-            need(bool(shard.files), "a shard without files")
+            require(
+                _is_count(shard.scenes) and shard.scenes > 0, f"a shard of {shard.scenes!r} scenes, expected 1 or more"
+            )
+            require(bool(shard.files), "a shard of 0 files, expected 1 or more")
         total = sum(shard.scenes for shard in split.shards)
-        need(total == split.scenes, f"{name} has {split.scenes} scenes, its shards {total}")
+        require(total == split.scenes, f"shards of {name} have {total} scenes, expected {split.scenes}")
         if split.scenes_per_shard:
             sizes = {shard.scenes for shard in split.shards[:-1]}
-            need(sizes <= {split.scenes_per_shard}, f"shards of {name} hold {sizes} scenes")
-            need(split.shards[-1].scenes <= split.scenes_per_shard, f"the last shard of {name} is too large")
+            per_shard = split.scenes_per_shard
+            require(sizes <= {per_shard}, f"shards of {name} have {sizes} scenes, expected {per_shard}")
+            last = split.shards[-1].scenes
+            require(last <= per_shard, f"the last shard of {name} has {last} scenes, expected {per_shard} at most")
         for source in split.sources:
-            need(_inside(source.name), f"source file {source.name!r} lies outside its folder")
+            require(_is_inside(source.name), f"source file is {source.name!r}, expected a path inside its folder")
             counts = (source.bytes, source.scenes, source.expected_scenes)
-            need(all(map(_count, counts)), f"source file {source.name!r} has bytes, scenes, expected {counts!r}")
+            require(
+                all(map(_is_count, counts)),
+                f"bytes, scenes and expected scenes of source file {source.name!r} are {counts!r}, expected counts",
+            )
             for skipped in source.skipped:
-                known = _count(skipped.record) and _count(skipped.offset) and _text(skipped.reason)
-                need(known, f"source file {source.name!r} has {skipped!r}")
+                valid = _is_count(skipped.record) and _is_count(skipped.offset) and _is_text(skipped.reason)
+                require(valid, f"source file {source.name!r} has {skipped!r}, expected two counts and a reason")
     for row in manifest.all_files():
-        need(_inside(row.name), f"file {row.name!r} lies outside the dataset")
-        need(_count(row.bytes), f"file {row.name!r} of {row.bytes!r} bytes")
-        need(row.sha256 is None or _is_sha256(row.sha256), f"file {row.name!r} has checksum {row.sha256!r}")
+        require(_is_inside(row.name), f"file is {row.name!r}, expected a path inside the dataset")
+        require(_is_count(row.bytes), f"file {row.name!r} of {row.bytes!r} bytes, expected a count")
+        sha256 = row.sha256 is None or _is_sha256(row.sha256)
+        require(sha256, f"checksum of file {row.name!r} is {row.sha256!r}, expected a SHA-256 or null")
 
 
-def _inside(name: object) -> bool:
-    """Whether a name is a plain path below the dataset's folder."""
+def _is_inside(name: object) -> bool:
+    """Return whether a name is a normalised path below the folder of the dataset."""
     if not (isinstance(name, str) and name.isprintable() and "\\" not in name):
         return False
-    # No disk takes longer ones, and some stores none of more than 1,024 bytes in all.
+    # File systems limit a part to 255 bytes, and stores a key to 1,024 bytes.
     if len(name.encode()) > 1000 or any(len(part.encode()) > 255 for part in name.split("/")):
         return False
     pure = PurePosixPath(name)
@@ -417,9 +484,9 @@ def _is_sha256(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
-def _text(value: object) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _count(value: object) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63

@@ -1,7 +1,6 @@
-"""Where scenes come from: `source.json`, carried by every raw folder and by every manifest.
+"""Origin of scenes, stored in the `source.json` of a raw folder and in every manifest.
 
-Two origins are never mixed in one folder, so nobody mistakes rendered scenes for DeepMind's.
-Imports `errors` and `json_files`.
+Two origins are never mixed in one folder, so rendered scenes are not mistaken for DeepMind's.
 """
 
 from __future__ import annotations
@@ -21,45 +20,49 @@ SOURCE_FILE = "source.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where the scenes of a folder come from.
+    """Origin of the scenes of a folder.
 
     Attributes:
         kind: `deepmind` (their bucket), `rendered` (by this project), or `imported` (anything else).
-        details: what tells two origins of one kind apart: the bucket's address, or seed, renderer's version
-            and parameters. JSON values only.
+        details: what distinguishes origins of one kind, as JSON values: the bucket, or the seed, parameters and
+            version of the renderer.
     """
 
     kind: Kind
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The origin as JSON."""
+        """Convert the origin to JSON values."""
         return asdict(self)
 
     @staticmethod
     def from_json(value: Any, where: object) -> Origin:
-        """The origin that `to_json` wrote.
+        """Parse the result of `to_json`.
+
+        Args:
+            value: JSON value.
+            where: file that contains it, for messages.
 
         Raises:
-            OriginError: it says something that this version does not know.
+            OriginError: the value is invalid, or unknown to this version.
         """
         known = get_args(Kind)
         if not isinstance(value, dict) or value.get("kind") not in known:
-            raise OriginError(f"{where}: expected a kind of origin, one of {', '.join(known)}; found {value!r}")
+            raise OriginError(f"{where}: origin is {repr(value)[:100]}, expected a kind of {', '.join(known)}")
         details = value.get("details", {})
         if not isinstance(details, dict):
-            raise OriginError(f"{where}: the details of an origin are {type(details).__name__}, expected a table")
+            raise OriginError(f"{where}: origin details are {type(details).__name__}, expected a JSON object")
         unknown = sorted(set(value) - {"kind", "details"})
         if unknown:
-            raise OriginError(f"{where}: {', '.join(unknown)[:100]!r} is no part of an origin; expected kind, details")
+            raise OriginError(f"{where}: origin has the keys {', '.join(unknown)[:100]!r}, expected kind and details")
         return Origin(kind=value["kind"], details=details)
 
 
 def read_origin(folder: AnyPath) -> Origin:
-    """The origin of a raw folder; `imported` where it does not say.
+    """Read the origin of a raw folder; `imported` if it does not have a `source.json`.
 
     Raises:
-        OriginError: `source.json` is there and cannot be understood.
+        OriginError: `source.json` is invalid.
     """
     path = folder / SOURCE_FILE
     if not path.exists():
@@ -68,34 +71,34 @@ def read_origin(folder: AnyPath) -> Origin:
         value = strict_json.read_note(path, needs_checksum=False)
     except ValueError as error:
         raise OriginError(
-            f"{path}: damaged, or changed by hand ({error}); write it anew, without its sha256 if you changed it"
+            f"{path}: {error}. The file is damaged or was edited; if you edited it, delete its sha256 entry"
         ) from error
     return Origin.from_json(value, path)
 
 
 def claim(folder: Path, origin: Origin) -> None:
-    """Marks a raw folder as holding scenes of `origin`, before the first of them is written.
+    """Record the origin of a raw folder, before its first scene is written.
 
     Raises:
-        OriginError: the folder holds scenes of another origin, or scenes that do not say theirs.
+        OriginError: the folder contains scenes of another or an unknown origin.
     """
     path = folder / SOURCE_FILE
     if path.exists():
         found = read_origin(folder)
         if found != origin:
             raise OriginError(
-                f"{folder}: holds scenes of another origin ({_short(found)}; these are {_short(origin)}); "
-                "two origins are not mixed: write to another data root, or remove that folder"
+                f"{folder}: contains scenes of another origin: {_short(found)}, expected {_short(origin)}; "
+                "two origins are not mixed. Write to another data root, or remove that folder"
             )
         return
     if any(folder.glob("*/*.tfrecord")) or any(folder.glob("*.tfrecord")):
         raise OriginError(
-            f"{folder}: holds TFRecords of unknown origin (no {SOURCE_FILE}); scenes that are {_short(origin)} "
-            "are not mixed with them: write to another data root"
+            f"{folder}: contains TFRecords of unknown origin ({SOURCE_FILE} is missing), expected {_short(origin)}; "
+            "two origins are not mixed. Write to another data root"
         )
     strict_json.write_note(path, origin.to_json())
 
 
 def _short(origin: Origin) -> str:
     details = ", ".join(f"{key} {value}" for key, value in origin.details.items())
-    return f"{origin.kind}: {details}" if details else origin.kind
+    return f"{origin.kind} ({details})" if details else origin.kind

@@ -1,7 +1,4 @@
-"""A scene as the project passes it around: its frames, encoded or decoded, and its cameras.
-
-numpy only. Decoding happens in `images`, and not before somebody asks for pixels.
-"""
+"""Scene: frames, encoded or decoded, and their cameras. Frames are decoded on access."""
 
 from __future__ import annotations
 
@@ -14,19 +11,19 @@ from numpy.typing import NDArray
 
 from gqn_data.schema import jpeg
 
-# JPEG bytes of one frame: a slice of a mapped file where possible, so no copy is made of it.
+# JPEG bytes of one frame. A memoryview of a mapped file avoids a copy.
 Encoded = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One scene; its views are decoded when asked for.
+    """One scene, whose views are decoded on access. Either `encoded` or `pixels` is given.
 
     Attributes:
-        cameras: float32 (views, camera numbers), the raw numbers as DeepMind wrote them.
-        encoded: the JPEG bytes of each view, or None where the source holds pixels.
-        pixels: uint8 (views, height, width, 3), or None where the source holds JPEG bytes.
-        size: height and width that every frame must have; None where nothing is known of them.
+        cameras: float32 (views, camera fields), the raw numbers of the source.
+        encoded: JPEG bytes of each view; None if the source contains pixels.
+        pixels: uint8 (views, height, width, 3); None if the source contains JPEG bytes.
+        size: required height and width of every frame; None if unknown.
     """
 
     cameras: NDArray[np.float32]
@@ -35,14 +32,14 @@ class Scene:
     size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
-        """The number of views."""
+        """Return the number of views."""
         return len(self.cameras)
 
     def frame(self, view: int) -> NDArray[np.uint8]:
-        """The frame of one view: uint8 (height, width, 3).
+        """Return the frame of one view: uint8 (height, width, 3).
 
         Raises:
-            CorruptFrame: it cannot be decoded, or has another size than it must have.
+            CorruptFrame: the frame cannot be decoded, or its size is not `size`.
         """
         if self.pixels is not None:
             frame: NDArray[np.uint8] = self.pixels[view]
@@ -50,13 +47,13 @@ class Scene:
         assert self.encoded is not None  # noqa: S101  a scene has one or the other
         if self.size is None:
             return jpeg.decode(self.encoded[view])
-        decoded = np.empty((*self.size, 3), np.uint8)  # no more than this, whatever the JPEG's header claims
+        decoded = np.empty((*self.size, 3), np.uint8)  # bounds the memory, even if the JPEG claims more pixels
         jpeg.decode_into(self.encoded[view], decoded)
         return decoded
 
     @cached_property
     def frames(self) -> NDArray[np.uint8]:
-        """All frames, decoded once: uint8 (views, height, width, 3)."""
+        """All frames, decoded once and kept: uint8 (views, height, width, 3)."""
         if self.pixels is not None:
             return self.pixels
         return np.stack([self.frame(view) for view in range(len(self))])

@@ -1,4 +1,4 @@
-"""A dataset opened for reading: scenes by number and cameras of all, for any container, without torch."""
+"""Datasets opened for reading: scenes by index and all cameras, for any container, without torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import gqn_data
 from gqn_data.dataset import Dataset
 from gqn_data.errors import ManifestError, OptionError, ShardChecksumError, SourceMissing, UnknownName
 
-TRAIN = 21  # scenes that `write_raw` makes: three source files of 6, 4 and 11
+TRAIN = 21  # scenes of `write_raw`: three source files of 6, 4 and 11
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def _first_frames(dataset: Dataset) -> list[NDArray[np.uint8]]:
     return [scene.frame(0) for scene in dataset]
 
 
-def test_three_lines_of_a_notebook_show_every_scene(raw: Raw, folder: Path) -> None:
+def test_every_scene_can_be_read_by_index(raw: Raw, folder: Path) -> None:
     scenes = gqn_data.open(folder)
     assert len(scenes) == TRAIN
     for number in range(TRAIN):
@@ -64,11 +64,11 @@ def test_three_lines_of_a_notebook_show_every_scene(raw: Raw, folder: Path) -> N
             np.testing.assert_array_equal(scene.frames[view], expected)
 
 
-def test_a_path_may_be_text(folder: Path) -> None:
+def test_a_path_may_be_a_string(folder: Path) -> None:
     assert len(gqn_data.open(str(folder))) == TRAIN
 
 
-def test_the_cameras_of_all_shards_are_one_array_in_order(raw: Raw, folder: Path) -> None:
+def test_cameras_of_all_shards_are_concatenated_in_order(raw: Raw, folder: Path) -> None:
     scenes = gqn_data.open(folder)
     assert len(scenes.manifest.splits["train"].shards) > 1
     assert scenes.cameras.shape == (TRAIN, VIEWS, 5)
@@ -78,41 +78,41 @@ def test_the_cameras_of_all_shards_are_one_array_in_order(raw: Raw, folder: Path
         np.testing.assert_array_equal(scenes.cameras_of(number), raw.train.cameras[number])
 
 
-def test_cameras_of_one_shard_are_that_array_too(raw: Raw, folder: Path) -> None:
+def test_cameras_of_one_shard_are_returned(raw: Raw, folder: Path) -> None:
     scenes = gqn_data.open(folder, "test")
     assert len(scenes.manifest.splits["test"].shards) == 1
     np.testing.assert_array_equal(scenes.cameras, np.stack(raw.test.cameras))
 
 
-def test_scenes_are_counted_from_the_end_by_negative_numbers(raw: Raw, folder: Path) -> None:
+def test_negative_indices_count_from_the_end(raw: Raw, folder: Path) -> None:
     scenes = gqn_data.open(folder)
     for number in (-1, -TRAIN, -7):
         np.testing.assert_array_equal(scenes[number].frame(1), raw.train.frame(TRAIN + number, 1))
 
 
 @pytest.mark.parametrize("number", [TRAIN, TRAIN + 100, -TRAIN - 1, 2**40])
-def test_a_scene_that_is_not_there_is_an_index_error(zarr: Path, number: int) -> None:
+def test_an_index_out_of_range_raises_index_error(zarr: Path, number: int) -> None:
     scenes = gqn_data.open(zarr)
-    with pytest.raises(IndexError, match=f"of {TRAIN}"):
+    with pytest.raises(IndexError, match=f"{number} .* of {TRAIN} scenes"):
         scenes[number]
     with pytest.raises(IndexError):
         scenes.cameras_of(number)
 
 
-def test_numbers_of_numpy_are_numbers_too(raw: Raw, folder: Path) -> None:
+def test_numpy_integers_are_valid_indices(raw: Raw, folder: Path) -> None:
     scenes = gqn_data.open(folder)
     for number in np.array([3, -2, 20]):
         np.testing.assert_array_equal(scenes[number].cameras, raw.train.cameras[number])
 
 
-def test_iterating_gives_every_scene_once_in_order(raw: Raw, folder: Path) -> None:
+def test_iteration_yields_every_scene_once_in_order(raw: Raw, folder: Path) -> None:
     cameras = [scene.cameras for scene in gqn_data.open(folder)]
     np.testing.assert_array_equal(cameras, raw.train.cameras)
     backwards = [scene.cameras for scene in reversed(gqn_data.open(folder))]
     np.testing.assert_array_equal(backwards, raw.train.cameras[::-1])
 
 
-def test_views_are_decoded_in_the_order_that_is_asked_for(raw: Raw, folder: Path) -> None:
+def test_views_are_decoded_in_the_requested_order(raw: Raw, folder: Path) -> None:
     scenes = gqn_data.open(folder)
     for number, views in ((0, [4, 0, 2]), (9, [1]), (20, [3, 4, 0, 1, 2]), (-1, [])):
         out = np.full((len(views), SIZE, SIZE, 3), 7, np.uint8)
@@ -122,14 +122,14 @@ def test_views_are_decoded_in_the_order_that_is_asked_for(raw: Raw, folder: Path
             np.testing.assert_array_equal(frame, raw.train.frame(number % TRAIN, view))
 
 
-def test_jpeg_bytes_are_those_of_the_source(raw: Raw, made: tuple[Raw, dict[str, Path]]) -> None:
+def test_jpeg_bytes_equal_the_source(raw: Raw, made: tuple[Raw, dict[str, Path]]) -> None:
     for container in ("tfrecord", "zarr", "webdataset"):
         for number, scene in enumerate(gqn_data.open(made[1][container])):
             assert scene.encoded is not None
             assert [bytes(frame) for frame in scene.encoded] == raw.train.jpegs[number]
 
 
-def test_a_split_is_named_by_argument_or_by_path(raw: Raw, folder: Path) -> None:
+def test_a_split_is_chosen_by_argument_or_path(raw: Raw, folder: Path) -> None:
     assert gqn_data.open(folder).split == "train"
     for opened in (
         gqn_data.open(folder, "test"),
@@ -143,44 +143,44 @@ def test_a_split_is_named_by_argument_or_by_path(raw: Raw, folder: Path) -> None
 
 
 @pytest.mark.parametrize(("named", "asked"), [("train", "test"), ("test", "train")])
-def test_a_path_and_an_argument_of_two_splits_are_refused(zarr: Path, named: str, asked: str) -> None:
-    with pytest.raises(OptionError, match=f"names the split {named}, {asked} is asked for"):
+def test_contradictory_splits_are_refused(zarr: Path, named: str, asked: str) -> None:
+    with pytest.raises(OptionError, match=f"the split {named}, expected {asked}"):
         gqn_data.open(zarr / named, asked)  # type: ignore[arg-type]
 
 
-def test_the_one_split_that_is_there_is_opened(tmp_path: Path) -> None:
+def test_the_only_split_is_the_default(tmp_path: Path) -> None:
     made = write_raw(tmp_path / SET, train=(), test=(2,))
     opened = gqn_data.open(index(made.folder))
     assert opened.split == "test"
     assert len(opened) == 2
-    with pytest.raises(ManifestError, match="no split 'train', only test"):
+    with pytest.raises(ManifestError, match="'train' is missing, expected test"):
         gqn_data.open(made.folder, "train")
 
 
-def test_an_unknown_split_is_refused_with_the_nearest(zarr: Path) -> None:
+def test_an_unknown_split_suggests_the_nearest(zarr: Path) -> None:
     with pytest.raises(UnknownName, match="did you mean 'train'"):
         gqn_data.open(zarr, "trian")  # type: ignore[arg-type]
 
 
-def test_what_is_no_dataset_is_told_apart(tmp_path: Path, made: tuple[Raw, dict[str, Path]]) -> None:
+def test_other_folders_are_refused_with_a_remedy(tmp_path: Path, made: tuple[Raw, dict[str, Path]]) -> None:
     with pytest.raises(SourceMissing, match="no such folder"):
         gqn_data.open(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceMissing, match=r"no manifest\.json, so no dataset"):
+    with pytest.raises(SourceMissing, match=r"empty: manifest\.json is missing"):
         gqn_data.open(tmp_path / "empty")
     unindexed = write_raw(tmp_path / "raw" / SET, train=(1,), test=(1,)).folder
-    with pytest.raises(SourceMissing, match=f"without an index; make one with: gqn-data index {unindexed}"):
+    with pytest.raises(SourceMissing, match=f"without an index.*gqn-data index {unindexed}"):
         gqn_data.open(unindexed)
     dataset = made[1]["numpy"]
-    with pytest.raises(SourceMissing, match=f"no dataset but a data root; did you mean {dataset}"):
+    with pytest.raises(SourceMissing, match=f"data root.*Did you mean {dataset}"):
         gqn_data.open(dataset.parent.parent)
 
 
-def test_the_repr_tells_what_it_is(zarr: Path) -> None:
+def test_the_repr_describes_the_dataset(zarr: Path) -> None:
     assert repr(gqn_data.open(zarr)) == f"<{SET} train: 21 scenes of 5 views, 16x16, zarr, rendered>"
 
 
-def test_a_dataset_survives_pickling_with_its_files_open(raw: Raw, folder: Path) -> None:
+def test_a_dataset_with_open_files_can_be_pickled(raw: Raw, folder: Path) -> None:
     scenes = gqn_data.open(folder)
     _first_frames(scenes)
     copy = pickle.loads(pickle.dumps(scenes))
@@ -200,7 +200,7 @@ def test_a_dataset_is_read_in_a_spawned_process(raw: Raw, folder: Path) -> None:
     np.testing.assert_array_equal(frames, [raw.train.frame(number, 0) for number in range(TRAIN)])
 
 
-def test_a_notebook_needs_no_torch(folder: Path) -> None:
+def test_reading_scenes_does_not_import_torch(folder: Path) -> None:
     script = (
         "import sys, gqn_data; scenes = gqn_data.open(sys.argv[1]); scenes[0].frames; scenes.cameras; "
         "sys.exit('torch' in sys.modules)"
@@ -211,7 +211,7 @@ def test_a_notebook_needs_no_torch(folder: Path) -> None:
 # Files
 
 
-def test_more_shards_than_files_may_be_open_are_read(tmp_path: Path) -> None:
+def test_datasets_with_more_shards_than_open_files_are_read(tmp_path: Path) -> None:
     made = write_raw(tmp_path / "raw" / SET, train=(150, 150), test=(), size=8, views=2)
     folder = convert_to("numpy", made.folder, tmp_path, shard_bytes=1)
     scenes = gqn_data.open(folder)
@@ -227,7 +227,7 @@ def test_more_shards_than_files_may_be_open_are_read(tmp_path: Path) -> None:
         assert 0 < len(held) <= 256  # of 600 files
 
 
-def test_a_shard_cut_short_is_reported_with_both_sizes(folder: Path, tmp_path: Path) -> None:
+def test_a_truncated_shard_is_reported_with_both_sizes(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / SET
     shutil.copytree(folder, copy)
     shards = gqn_data.open(copy).manifest.splits["train"].shards
@@ -240,12 +240,12 @@ def test_a_shard_cut_short_is_reported_with_both_sizes(folder: Path, tmp_path: P
                 scenes[-1].frames  # noqa: B018
             assert str(copy / file.name) in str(caught.value)
             assert f"{size} bytes, the manifest says {len(whole)}" in str(caught.value)
-            assert scenes[0].frame(0).shape == (SIZE, SIZE, 3)  # the other shards are as good as before
+            assert scenes[0].frame(0).shape == (SIZE, SIZE, 3)  # the other shards are still readable
         (copy / file.name).write_bytes(whole)
     assert gqn_data.open(copy)[-1].frame(0).shape == (SIZE, SIZE, 3)
 
 
-def test_a_shard_cut_short_while_it_is_open_is_an_error_and_no_signal(folder: Path, tmp_path: Path) -> None:
+def test_truncating_an_open_shard_raises_instead_of_crashing(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / SET
     shutil.copytree(folder, copy)
     scenes = gqn_data.open(copy)
@@ -261,12 +261,12 @@ def test_a_shard_cut_short_while_it_is_open_is_an_error_and_no_signal(folder: Pa
     np.testing.assert_array_equal(scenes[-1].frames, known)
 
 
-def test_a_file_that_is_gone_is_reported_with_its_name(folder: Path, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_its_name(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / SET
     shutil.copytree(folder, copy)
     for file in gqn_data.open(copy).manifest.splits["train"].shards[0].files:
         (copy / file.name).rename(tmp_path / "aside")
-        with pytest.raises(ShardChecksumError, match=f"{file.name}: listed in the manifest and absent"):
+        with pytest.raises(ShardChecksumError, match=f"{file.name}: .* absent"):
             gqn_data.open(copy)[0].frames  # noqa: B018
         (tmp_path / "aside").rename(copy / file.name)
 
@@ -277,20 +277,20 @@ def test_an_index_of_other_scenes_is_refused_by_its_header(tmp_path: Path) -> No
     data = path.read_bytes()
     path.write_bytes(data.replace(b"(2,)", b"(3,)"))
     assert path.stat().st_size == len(data)
-    with pytest.raises(ShardChecksumError, match="its header is not that of"):
+    with pytest.raises(ShardChecksumError, match=r"index\.npy: unexpected header, expected .*\(2, "):
         gqn_data.open(folder)[0]
 
 
-def test_a_source_file_that_changed_since_it_was_indexed_is_refused(tmp_path: Path) -> None:
+def test_a_source_file_changed_after_indexing_is_refused(tmp_path: Path) -> None:
     folder = index(write_raw(tmp_path / SET, train=(3,), test=()).folder)
     source = next((folder / "train").glob("*.tfrecord"))
     source.write_bytes(source.read_bytes() + b"more")
-    with pytest.raises(ShardChecksumError, match=r"the manifest says \d+; convert, index or copy it again"):
+    with pytest.raises(ShardChecksumError, match=r"the manifest says \d+.*index"):
         gqn_data.open(folder)[0]
 
 
 @pytest.mark.parametrize("container", CONTAINERS[1:])
-def test_a_dataset_that_was_overwritten_shows_the_new_scenes_when_reopened(container: str, tmp_path: Path) -> None:
+def test_an_overwritten_dataset_shows_the_new_scenes_when_reopened(container: str, tmp_path: Path) -> None:
     first = write_raw(tmp_path / "first" / SET, train=(5,), test=(), seed=1)
     second = write_raw(tmp_path / "second" / SET, train=(5,), test=(), seed=2)
     folder = convert_to(container, first.folder, tmp_path)

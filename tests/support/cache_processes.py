@@ -1,4 +1,4 @@
-"""What tests of the cache run in processes of their own: python -m cache_processes FOLDER FILES LIMIT SECONDS SEED."""
+"""Program run by tests of the cache: python -m cache_processes FOLDER FILES LIMIT SECONDS SEED."""
 
 import random
 import sys
@@ -12,7 +12,7 @@ from gqn_data.schema.manifest import FileRow
 
 
 def fill(folder, files, limit, seconds, seed):
-    """Has every file once, in an order of its own; prints how many had the right bytes when it opened them."""
+    """Get every file once, in an order drawn from `seed`, and print how many had the right bytes."""
     cache = ShardCache(Path(folder), limit)
     rows = []
     for line in Path(files, "rows").read_text().splitlines():
@@ -27,7 +27,7 @@ def fill(folder, files, limit, seconds, seed):
                 right += sha256_of(cache.get(place, row)) == row.sha256
                 break
             except FileNotFoundError:
-                continue  # removed by another process since
+                continue  # another process has removed it
     print(right, flush=True)
 
 

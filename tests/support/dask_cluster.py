@@ -1,4 +1,4 @@
-"""A real Dask cluster on this machine: a scheduler and workers, each a process of its own, that tests may kill."""
+"""A real Dask cluster on this machine: a scheduler and workers in separate processes, which tests may kill."""
 
 import json
 import os
@@ -12,20 +12,24 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(**more):
-    """What every process of a test's cluster needs: the project, the tests' tasks, and quick answers about nobody."""
+    """Return the environment of the processes: import paths of project and tasks, and a short connection timeout."""
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "support")))
     return {**os.environ, "PYTHONPATH": paths, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s", **more}
 
 
 def command(*arguments):
-    """A command of `gqn-data`, as a user types it."""
+    """Return the command line of a `gqn-data` command."""
     return [sys.executable, "-c", "from gqn_data.cli import main; main(prog_name='gqn-data')", *map(str, arguments)]
 
 
 class DaskProcesses:
-    """A scheduler and its workers; ended with the block.
+    """Scheduler and workers, killed when the block ends.
 
-    `folder` is for their logs, `variables` are added to the environment of all of them.
+    Args:
+        folder: folder for logs.
+        workers: number of workers.
+        threads: threads per worker.
+        variables: additional environment variables of all processes.
     """
 
     def __init__(self, folder, workers=2, threads=1, **variables):
@@ -35,7 +39,7 @@ class DaskProcesses:
         self._threads = threads
         self._logs = []
         self.file = self.folder / "scheduler.json"
-        # Where the tests themselves are killed, nobody ends these: they end by themselves.
+        # The idle timeout ends the processes if the tests are killed.
         self.scheduler = self._start("scheduler", "--port", "0", "--scheduler-file", self.file, "--idle-timeout", "600")
         wait_until(self._address)
         self.address = self._address()
@@ -65,15 +69,15 @@ class DaskProcesses:
         return subprocess.Popen(line, env=self._environment, stdout=log, stderr=log, cwd=self.folder)
 
     def add(self, count):
-        """Starts workers; each is one process, without a nanny that would start it again."""
+        """Start workers, without nannies that would restart them."""
         before = len(self._logs)
         for _ in range(count):
-            alone = ("--no-nanny", "--death-timeout", "60")
-            self.workers.append(self._start("worker", self.address, "--nthreads", self._threads, *alone))
+            options = ("--no-nanny", "--death-timeout", "60")
+            self.workers.append(self._start("worker", self.address, "--nthreads", self._threads, *options))
         logs = [self.folder / f"worker-{number}.log" for number in range(before, before + count)]
         wait_until(lambda: all(b"Registered to:" in log.read_bytes() for log in logs))
 
     def kill(self, number):
-        """Kills a worker, by a signal that it cannot see."""
+        """Kill a worker with SIGKILL."""
         self.workers[number].kill()
         self.workers.pop(number).wait()

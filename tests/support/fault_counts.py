@@ -1,7 +1,7 @@
-"""How tests of faults say how often they tried, and how often what must hold held.
+"""Recording of fault tests: how often a fault was tried, and how often the guarantee held.
 
-`make faults` runs every test that asks for the fixture `faults` (see conftest.py) and makes the table of
-docs/reliability.md of what they record. Any test folder may use it.
+`make faults` runs every test that uses the fixture `faults` (see conftest.py), and writes the table in
+docs/reliability.md from their records.
 """
 
 import json
@@ -15,31 +15,38 @@ REPORT = "GQN_FAULT_REPORT"
 
 @dataclass(frozen=True)
 class FaultCounts:
-    """What the fixture `faults` gives to a test; `node` is the test's name as pytest has it."""
+    """Value of the fixture `faults`.
+
+    Attributes:
+        node: node id of the test in pytest.
+    """
 
     node: str
 
     def tries(self, quick, full=20):
-        """How often to try: `quick` in `make test`, `full` in `make faults` (GQN_FAULT_TRIES: "full", or a number)."""
+        """Return the number of tries: `quick` in `make test`, `full` in `make faults`.
+
+        The variable GQN_FAULT_TRIES overrides it: "full" or a number.
+        """
         wanted = os.environ.get(TRIES, "")
         if wanted == "full":
             return full
         return int(wanted) if wanted else quick
 
     def record(self, fault, *, holds, tries, survived):
-        """Notes a row of the table, and fails the test where something did not survive.
+        """Record a row of the table, and fail the test unless the guarantee held in every try.
 
         Args:
-            fault: "kind: what", such as "killed: convert, local"; rows of one name are added up.
-            holds: what must hold, in a user's words.
-            tries: how often it was tried.
-            survived: how often it held.
+            fault: "kind: what", such as "killed: convert, local". Rows of one name are summed.
+            holds: guarantee, in a user's words.
+            tries: number of tries.
+            survived: number of tries in which the guarantee held.
         """
         path = os.environ.get(REPORT)
         if path:
             row = {"fault": fault, "holds": holds, "tries": tries, "survived": survived, "test": self.node}
             line = json.dumps(row, ensure_ascii=False) + "\n"
-            # One write to a file opened for appending: the workers of pytest-xdist do not mix their lines.
+            # A single write in append mode keeps the lines of the workers of pytest-xdist apart.
             handle = os.open(Path(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 os.write(handle, line.encode())

@@ -1,12 +1,12 @@
-"""A web server of a folder, with ranges, that misbehaves when told to.
+"""HTTP server for a folder, with ranges and injected faults.
 
     with FaultServer(folder) as server:
-        server.next(Fault(cut=100))                     # the next answer with a file's bytes ends after 100 of them
-        server.next(Fault(status=503), path="a/b")      # the next request for that file, HEAD or GET
+        server.next(Fault(cut=100))                     # the next response with file bytes ends after 100 of them
+        server.next(Fault(status=503), path="a/b")      # the next request for this file, HEAD or GET
         server.always(Fault(status=404), path="a/c")
         ... server.url ... server.asked ...
 
-It serves tests alone: whole files are read into memory. Nothing of the project is imported, nothing of it served.
+For tests only: it reads complete files into memory, and does not import the project.
 """
 
 import base64
@@ -30,22 +30,22 @@ import crc32c
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with one answer; what is left at its default is right.
+    """Fault of one response. Fields at their defaults leave the response correct.
 
     Attributes:
-        status: this status instead of the file.
-        headers: more headers, or others; None takes one away.
-        cut: the connection ends after so many bytes of the body, in order.
-        reset: the same, by a reset: what is on its way may be lost.
-        stall: after so many bytes of the body nothing comes any more.
-        flip: the byte at this place of the file is another one.
-        more: bytes that follow the file's; without a Content-Length, for no client would look at them.
-        fewer: so many bytes are missing at the end, and the headers say so, too.
-        ignore_range: all of the file comes, whatever was asked for.
-        shift: the part that comes begins so many bytes off, and its Content-Range says so.
-        unsized: no Content-Length: the end of the connection is the end of the body.
-        content: this instead of the file's bytes, with the entity tag and all that belong to it.
-        only_get: HEAD is answered well, whatever is wrong.
+        status: status sent instead of the file.
+        headers: headers to add or replace; None removes a header.
+        cut: number of bytes of the body after which the connection is closed cleanly.
+        reset: number of bytes of the body after which the connection is reset; bytes in flight may be lost.
+        stall: number of bytes of the body after which the server stops sending.
+        flip: offset of a byte in the file to change.
+        more: bytes sent after the file, without a Content-Length, since a client would stop there.
+        fewer: number of bytes missing at the end, as the headers state.
+        ignore_range: whether to send the complete file for a range request.
+        shift: offset of the start of a range from the requested one, as its Content-Range states.
+        unsized: whether to omit Content-Length, so that the connection ends the body.
+        content: bytes served instead of the file, with matching entity tag and headers.
+        only_get: whether HEAD is answered correctly.
     """
 
     status: int | None = None
@@ -64,12 +64,12 @@ class Fault:
 
     @property
     def concerns_head(self):
-        """Whether HEAD shows it, which has no body."""
+        """Whether a response to HEAD, which lacks a body, shows the fault."""
         return not self.only_get and (self.status is not None or bool(self.headers) or self.content is not None)
 
 
 class Asked(NamedTuple):
-    """A request that came, and what it was answered."""
+    """Request received, and the status of its response."""
 
     method: str
     path: str
@@ -79,20 +79,20 @@ class Asked(NamedTuple):
 
     @property
     def start(self):
-        """Where the range asked for begins; 0 without a range."""
+        """First byte of the requested range; 0 without a range."""
         match = re.fullmatch(r"bytes=(\d+)-\d*", self.headers.get("Range", ""))
         return int(match[1]) if match else 0
 
 
 class FaultServer:
-    """Serves a folder on 127.0.0.1.
+    """Server of a folder on 127.0.0.1.
 
     Args:
-        folder: what is served.
-        tags: how files are told apart: `strong` or `weak` entity tags, `modified` (Last-Modified alone), `none`.
-        checksums: whether `x-goog-hash` is told.
-        heads: whether HEAD is known.
-        pace: (bytes, seconds): so many bytes at once, then a pause.
+        folder: folder to serve.
+        tags: how versions are identified: `strong` or `weak` entity tags, `modified` (only Last-Modified), or `none`.
+        checksums: whether to send `x-goog-hash`.
+        heads: whether HEAD is supported.
+        pace: (bytes, seconds): block size, and pause after each block.
     """
 
     def __init__(self, folder, *, tags="strong", checksums=False, heads=True, pace=None):
@@ -124,36 +124,40 @@ class FaultServer:
         self._server.server_close()
 
     def next(self, *faults, path=None):
-        """The next answers (of that path, or of any) have these faults, one each, in order; None is a good answer.
+        """Queue faults for the next responses, one per response; None is a correct response.
 
-        Faults of a body wait for the next GET: HEAD is answered well until then.
+        Faults of a body wait for the next GET. Until then HEAD is answered correctly.
+
+        Args:
+            faults: faults in order.
+            path: file they apply to; None for any file.
         """
         with self._lock:
             self._next += [(path, fault) for fault in faults]
 
     def always(self, fault, *, path=None):
-        """Every answer (of that path, or of any) has this fault; None ends it."""
+        """Set the fault of every response for a path, or for all paths; None removes it."""
         with self._lock:
             self._always[path] = fault
 
     def forget(self):
-        """All faults that are to come, and all requests that came."""
+        """Remove all faults and all recorded requests."""
         with self._lock:
             self._next.clear()
             self._always.clear()
             self.asked.clear()
 
     def gets(self, path=None):
-        """The requests for bytes that came, of one path or of all."""
+        """Return the GET requests received, for one path or all."""
         return [asked for asked in self.asked if asked.method == "GET" and path in (None, asked.path)]
 
     def fault_of(self, method, path):
         with self._lock:
-            for place, (wanted, fault) in enumerate(self._next):
+            for index, (wanted, fault) in enumerate(self._next):
                 if wanted in (None, path):
                     if method == "HEAD" and not (fault is not None and fault.concerns_head):
-                        return Fault()  # it waits for the request that shows it
-                    del self._next[place]
+                        return Fault()  # the fault waits for a request that shows it
+                    del self._next[index]
                     return fault or Fault()
             always = self._always.get(path) or self._always.get(None)
         return always if always is not None and (method == "GET" or always.concerns_head) else Fault()
@@ -164,7 +168,7 @@ class FaultServer:
 
 
 def goog_hash(data):
-    """The header in which Google's storage tells the checksums of an object."""
+    """Return the `x-goog-hash` header, in which Google's storage sends the checksums of an object."""
     crc = base64.b64encode(crc32c.crc32c(data).to_bytes(4, "big")).decode()
     return f"crc32c={crc},md5={base64.b64encode(hashlib.md5(data).digest()).decode()}"
 
@@ -174,14 +178,14 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def shutdown_request(self, request):
-        """A connection that is to be reset is closed without the goodbye of a good end."""
+        """Close a connection that must be reset without a clean shutdown."""
         if struct.unpack("ii", request.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0]:
             self.close_request(request)
         else:
             super().shutdown_request(request)
 
     def handle_error(self, request, client_address):
-        """A client that went away is what many tests are about; anything else is told."""
+        """Report errors other than lost connections, which many tests cause."""
         import sys
 
         if not isinstance(sys.exc_info()[1], ConnectionError):
@@ -204,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self):
         owner = self.server.owner
-        path = unquote(urlsplit(self.path).path).lstrip("/")  # a proxy gets whole URLs
+        path = unquote(urlsplit(self.path).path).lstrip("/")  # a proxy receives complete URLs
         fault = owner.fault_of(self.command, path)
         status, headers, body = self._good(path, fault)
         if self.command == "HEAD" and not owner.heads:
@@ -231,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(body + fault.more, fault)
 
     def _good(self, path, fault):
-        """The answer that a server without fault would give, of the file that the fault makes of it."""
+        """Return the response for the file, after applying the faults of its content and range."""
         owner = self.server.owner
         data = fault.content
         if data is None:
@@ -240,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
             except OSError:
                 return 404, {}, b"not there"
         digest = hashlib.sha256(data).hexdigest()[:16]
-        stamp = int(digest, 16) % 1_500_000_000  # a date that changes as the bytes do
+        stamp = int(digest, 16) % 1_500_000_000  # a date that depends on the bytes
         headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
         if owner.tags == "strong":
             headers["ETag"] = f'"{digest}"'
@@ -271,8 +275,8 @@ class _Handler(BaseHTTPRequestHandler):
         return status, headers, body
 
     def _send(self, body, fault):
-        places = [place for place in (fault.cut, fault.reset, fault.stall) if place is not None]
-        body = body[: min(places)] if places else body
+        ends = [end for end in (fault.cut, fault.reset, fault.stall) if end is not None]
+        body = body[: min(ends)] if ends else body
         block, pause = self.server.owner.pace or (max(1, len(body)), 0)
         for at in range(0, len(body), block):
             self.wfile.write(body[at : at + block])
@@ -283,7 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._wait_for_the_client_to_leave()
         if fault.reset is not None:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if places:
+        if ends:
             self.close_connection = True
             if fault.reset is None:
                 with contextlib.suppress(OSError):

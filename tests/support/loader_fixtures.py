@@ -1,4 +1,4 @@
-"""Small scene sets in every container, made through the real code, and what is known of them without it."""
+"""Small datasets in every container, written by the project, and their content as ground truth."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ CONTAINERS = ("tfrecord", "zarr", "zarr-raw", "numpy", "webdataset")
 
 
 class Truth(NamedTuple):
-    """What was written of one split, by scene: JPEG bytes of each view, and cameras (views, 5)."""
+    """Content of one split, by scene: JPEG bytes of each view, and cameras (views, 5)."""
 
     jpegs: list[list[bytes]]
     cameras: list[NDArray[np.float32]]
 
     def frame(self, scene: int, view: int) -> NDArray[np.uint8]:
-        """The decoded frame, by the JPEG library alone."""
+        """Decode a frame with only the JPEG library."""
         return np.asarray(simplejpeg.decode_jpeg(self.jpegs[scene][view], "RGB"))
 
 
 class Raw(NamedTuple):
-    """A raw folder and what is in it."""
+    """Raw folder and its content."""
 
     folder: Path
     train: Truth
@@ -55,7 +55,10 @@ def write_raw(
     views: int = VIEWS,
     seed: int = 0,
 ) -> Raw:
-    """Writes source files of so many scenes each, of coarse random frames, marked as rendered."""
+    """Write a raw folder of coarse random frames, marked as rendered.
+
+    `train` and `test` are the numbers of scenes per source file.
+    """
     rng = np.random.default_rng(seed)
     facts = find_scene_set(SET)
     truths = {}
@@ -80,7 +83,7 @@ def write_raw(
 
 
 def index(folder: Path, name: str = SET) -> Path:
-    """Makes a raw folder trainable in place."""
+    """Index a raw folder, and return it."""
     index_raw_folder(open_raw_folder(folder, find_scene_set(name)))
     return folder
 
@@ -88,7 +91,7 @@ def index(folder: Path, name: str = SET) -> Path:
 def convert_to(
     container: str, folder: Path, root: Path, *, name: str = SET, shard_bytes: int = 30_000, overwrite: bool = False
 ) -> Path:
-    """Converts into a container of `CONTAINERS`; the dataset's folder."""
+    """Convert to a container of `CONTAINERS`, and return the folder of the dataset."""
     format_name, _, raw = container.partition("-")
     options = Options(
         formats=(format_name,),
@@ -101,7 +104,7 @@ def convert_to(
 
 
 def make_all(raw_folder: Path, root: Path, *, name: str = SET, shard_bytes: int = 30_000) -> dict[str, Path]:
-    """The same scenes in all containers: container to the dataset's folder."""
+    """Convert to all containers, and return the folder of the dataset by container."""
     index(raw_folder, name)
     made = {"tfrecord": raw_folder}
     for container in CONTAINERS[1:]:

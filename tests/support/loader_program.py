@@ -1,8 +1,8 @@
-"""A program that iterates two loaders at once, for tests of how such programs end.
+"""Program that iterates two loaders concurrently, for tests of how such programs end.
 
-Arguments: path, `fork` or `spawn`, workers of each loader, and how it goes on after the first batches:
-`loop` for ever; `wait` in the body of the loop; `exit` while both iterations are held; `error` in the body of the loop;
-`break` and to the end. Prints "begun" and the numbers of the workers first.
+Arguments: path, `fork` or `spawn`, workers per loader, and what happens after the first batches: `loop` iterates
+forever, `wait` sleeps in the loop, `exit` exits during both iterations, `error` raises in the loop, `break` leaves the
+loop. Prints "begun" and the process ids of the workers first.
 """
 
 import multiprocessing

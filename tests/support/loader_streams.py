@@ -1,4 +1,4 @@
-"""What tests of the loader do with batches: keep them as bytes, name their views, hold them against the truth."""
+"""Operations on batches for tests of the loader: snapshots, views per slot, comparison with the truth."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Row = tuple[int, int, tuple[int, ...]]
 
 
 def snapshot(batch: Batch) -> Snapshot:
-    """All of a batch as bytes: kept without keeping its memory, and compared to the last bit."""
+    """Return the batch as bytes, for bitwise comparison and without keeping its memory."""
     return tuple(f"{part.dtype} {tuple(part.shape)} ".encode() + part.numpy().tobytes() for part in batch)
 
 
 def stream(paths: Any, count: int | None = None, **options: Any) -> list[Snapshot]:
-    """The first `count` batches, or all of `epochs`."""
+    """Return the first `count` batches of a new loader, or all of `epochs`."""
     return taken(SceneLoader(paths, **{"batch_size": 4, "seed": 7, "context": (1, 3), **options}), count)
 
 
 def taken(loader: SceneLoader, count: int | None = None) -> list[Snapshot]:
-    """The next `count` batches of a loader, or all that are left; its workers are gone then."""
+    """Return the next `count` batches of a loader, or all remaining ones, and close the loader."""
     try:
         return [snapshot(batch) for batch in islice(loader, count)]
     finally:
@@ -37,28 +37,28 @@ def taken(loader: SceneLoader, count: int | None = None) -> list[Snapshot]:
 
 
 def rows_of(batch: Batch) -> list[Row]:
-    """The dataset, scene and views of each slot."""
+    """Return the dataset, scene and views of each slot."""
     return [*zip(batch.datasets.tolist(), batch.scenes.tolist(), map(tuple, batch.views.tolist()))]
 
 
 def joined(shares: Sequence[Batch]) -> Batch:
-    """One batch of the shares of all ranks."""
+    """Concatenate the shares of all ranks to one batch."""
     return Batch(*(torch.cat(parts) for parts in zip(*shares)))
 
 
 def pose(camera: NDArray[np.float32]) -> list[float]:
-    """x, y, z, sin yaw, cos yaw, sin pitch, cos pitch, by Python's own functions."""
+    """Compute x, y, z, sin yaw, cos yaw, sin pitch, cos pitch with Python's functions."""
     x, y, z, yaw, pitch = camera.tolist()
     return [x, y, z, math.sin(yaw), math.cos(yaw), math.sin(pitch), math.cos(pitch)]
 
 
 def hold_against(batch: Batch, truths: Sequence[Truth]) -> int:
-    """Asserts that frames and poses are those of the views that the batch names; how many there were."""
+    """Assert that frames and poses match the views of the batch, and return the number of views."""
     seen = 0
     for slot, (dataset, scene, views) in enumerate(rows_of(batch)):
         assert (dataset < 0) == (scene < 0)
-        for place, view in enumerate(views):
-            frame, numbers = batch.frames[slot, place].numpy(), batch.poses[slot, place].numpy()
+        for position, view in enumerate(views):
+            frame, numbers = batch.frames[slot, position].numpy(), batch.poses[slot, position].numpy()
             if view < 0:
                 assert not frame.any()
                 assert not numbers.any()

@@ -1,4 +1,4 @@
-"""Runs whose checkpoints are made by hand, in a moment, and not by training."""
+"""Runs with checkpoints created directly instead of by training, which takes milliseconds."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from gqn_model.checkpoint.best import Score
 from gqn_model.checkpoint.checkpoint import POSE_ORDER, Checkpoint, checkpoint_path, save_checkpoint, write_config
 from gqn_model.config import Config
 
-# As small as a network can be: a checkpoint of some tens of kilobytes, so that many of its bytes can be tried.
+# The smallest possible network. Its checkpoint has tens of kilobytes, so tests can try many of its bytes.
 SMALLEST = {"hidden": 2, "canvas": 2, "core_steps": 2, "latent": 1, "kernel": 1, "shared_cores": True,
             "representation": "pyramid", "representation_channels": 8}  # fmt: skip
 
 
 def smallest(**changes: object) -> Config:
-    """A configuration of the smallest network."""
+    """Return a configuration of the smallest network."""
     return small(**(SMALLEST | changes))
 
 
 def made(step: int, config: Config | None = None, score: Score | None = None) -> Checkpoint:
-    """A checkpoint of that step, its weights and its optimiser's moments drawn by the step."""
+    """Create a checkpoint of a step, which also seeds its weights and the moments of its optimiser."""
     config = config or smallest()
     model = small_model(config, seed=step)
     optimizer = torch.optim.Adam(model.parameters())
@@ -44,7 +44,7 @@ def made(step: int, config: Config | None = None, score: Score | None = None) ->
 
 
 def made_run(run: Path, steps: tuple[int, ...] = (2, 4), config: Config | None = None) -> Path:
-    """A run with checkpoints of those steps."""
+    """Create a run with checkpoints of these steps."""
     run.mkdir(parents=True, exist_ok=True)
     write_config(run, config or smallest())
     for step in steps:
@@ -53,19 +53,19 @@ def made_run(run: Path, steps: tuple[int, ...] = (2, 4), config: Config | None =
 
 
 def overwrite(run: Path, step: int, raw: bytes) -> None:
-    """Puts other bytes in the place of a checkpoint, with their right checksum: somebody meant it."""
+    """Overwrite a checkpoint with other bytes and a matching checksum, as an attacker would."""
     path = checkpoint_path(run, step)
     path.write_bytes(raw)
     path.with_name(path.name + ".sha256").write_text(f"{hashlib.sha256(raw).hexdigest()}  {path.name}\n")
 
 
 def prior(psnr: float) -> Score:
-    """The figures of a network whose prior predicts so well."""
+    """Return the score of a network with this PSNR of the prior."""
     return Score(prior_psnr=psnr, excess=1.0, sigma=0.7)
 
 
 def same(one: Checkpoint, other: Checkpoint) -> bool:
-    """Whether two checkpoints hold the same, to the bit."""
+    """Return whether two checkpoints are bitwise equal."""
     moments = [
         torch.equal(value, other.optimizer["state"][number][name])
         for number, held in one.optimizer["state"].items()

@@ -1,4 +1,4 @@
-"""Remote files for tests of the cache, kept in a folder: any process may fetch them, and every fetch is counted."""
+"""Remote files for tests of the cache, kept in a folder. Any process may fetch them, and fetches are counted."""
 
 import hashlib
 import time
@@ -10,13 +10,13 @@ from gqn_data.schema.manifest import FileRow
 
 
 class MadePlace:
-    """What the cache asks of a place in a store.
+    """Fake of `StorePath` with the methods that the cache uses.
 
     Args:
-        path: the file that holds its bytes.
-        wrong: the first so many fetches give other bytes.
-        seconds: that a block takes to come.
-        block: bytes of one.
+        path: file that contains the bytes.
+        wrong: number of first fetches that return wrong bytes.
+        seconds: delay per block.
+        block: size of a block in bytes.
     """
 
     def __init__(self, path, *, wrong=0, seconds=0.0, block=1000):
@@ -81,7 +81,7 @@ class ChangingPlace(MadePlace):
 
 
 def made_file(folder, name, size, *, kind=MadePlace, checksum=True, **options):
-    """A remote file of that many bytes, and its row of a manifest."""
+    """Create a remote file of `size` bytes, and return it with its manifest row."""
     data = (hashlib.sha256(name.encode()).digest() * (size // 32 + 1))[:size]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(data)

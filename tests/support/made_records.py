@@ -1,4 +1,4 @@
-"""Records and pictures for loggers to be given."""
+"""Records and pictures for tests of loggers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CONFIG = resolve("tiny", (), {"logger": "none", "project": "bars"}).to_json()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class More(Record):
-    """A record as it may be some day: with figures that no logger has heard of."""
+    """Record with metrics that loggers do not know, as later versions may add."""
 
     novelty: float | None = None
     memory: float | None = None
 
 
 def record(step: int, **changes: Any) -> More:
-    """Figures that tell which step and field they are of."""
+    """Return a record whose values depend on step and field."""
     figures: dict[str, Any] = {
         "step": step,
         "steps": 6000,
@@ -46,7 +46,7 @@ def record(step: int, **changes: Any) -> More:
 
 
 def plain(step: int) -> Record:
-    """The figures that a record has today: what crosses to another process is a `Record`."""
+    """Return a `Record` without the additional metrics, as sent to another process."""
     return Record(**{one.name: getattr(record(step), one.name) for one in dataclasses.fields(Record)})
 
 

@@ -1,6 +1,6 @@
-"""Small scenes made by code, written as DeepMind writes them, through the `tfrecord` package and Pillow.
+"""Small synthetic scenes in DeepMind's format, written by the `tfrecord` package and Pillow.
 
-Nothing of the project writes here: what the tests read was made by somebody else's code.
+No code of the project writes them, so they are an independent oracle.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ class MadeScene(NamedTuple):
 
 
 def pattern(scene, view, size=SIZE):
-    """Pixels that tell scene, view, rows, columns and channels apart."""
+    """Return pixels that differ between scenes, views, rows, columns and channels."""
     row, column = np.mgrid[0:size, 0:size] * (255 // (2 * size))
     pixels = np.stack([row + 7 * scene, column + 40 * view, row // 2 + column + 13 * scene + 29 * view], axis=-1)
     return (pixels % 256).astype(np.uint8)
@@ -39,7 +39,7 @@ def jpeg(pixels, **options):
 
 @cache
 def made_scene(number, views=VIEWS, size=SIZE):
-    """The scene of that number: no two have a frame or a camera in common."""
+    """Return the scene of a number. All scenes have different frames and cameras."""
     frames = tuple(jpeg(pattern(number, view, size)) for view in range(views))
     cameras = (np.arange(views * 5, dtype=np.float32).reshape(views, 5) / 7 + 100 * number).astype(np.float32)
     cameras.setflags(write=False)
@@ -51,14 +51,14 @@ def scenes_from(first, count, views=VIEWS, size=SIZE):
 
 
 def example_bytes(frames, cameras):
-    """A serialized `Example`, by the `Example` class of `tfrecord`."""
+    """Serialize an `Example` with the `tfrecord` package."""
     return TFRecordWriter.serialize_tf_example(
         {"frames": (list(frames), "byte"), "cameras": (np.asarray(cameras).ravel().tolist(), "float")}
     )
 
 
 def framed(payloads):
-    """A TFRecord file as bytes, framed by `tfrecord`'s checksum."""
+    """Return the bytes of a TFRecord file, with checksums by the `tfrecord` package."""
     parts = []
     for payload in payloads:
         length = len(payload).to_bytes(8, "little")
@@ -67,7 +67,7 @@ def framed(payloads):
 
 
 def write_source_file(path, scenes):
-    """A TFRecord, written by `tfrecord`'s own writer."""
+    """Write a source file with the writer of the `tfrecord` package."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = TFRecordWriter(str(path))
     for scene in scenes:
@@ -86,9 +86,18 @@ def source_name(split, number):
 
 
 def make_raw_folder(folder, *, train=(4, 3), test=(2,), numbers=None, views=VIEWS, size=SIZE, origin=True):
-    """A raw folder of Shepard-Metzler scenes; scene s of train is made_scene(s), of test made_scene(1000 + s).
+    """Write a raw folder of Shepard-Metzler scenes.
 
-    `train` and `test` give the scenes of each source file, `numbers` the numbers of the training files.
+    Scene s of train is `made_scene(s)`, and scene s of test is `made_scene(1000 + s)`.
+
+    Args:
+        folder: folder to create.
+        train: number of scenes per training file.
+        test: number of scenes per test file.
+        numbers: numbers of the training files; None for 1, 2, ...
+        views: views per scene.
+        size: height and width of a frame.
+        origin: whether to write `source.json`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,15 +105,15 @@ def make_raw_folder(folder, *, train=(4, 3), test=(2,), numbers=None, views=VIEW
         (folder / "source.json").write_text(json.dumps(rendered(views, size)))
     for split, counts, first in (("train", train, 0), ("test", test, 1000)):
         at = first
-        for place, count in enumerate(counts):
-            number = numbers[place] if numbers and split == "train" else place + 1
+        for index, count in enumerate(counts):
+            number = numbers[index] if numbers and split == "train" else index + 1
             write_source_file(folder / split / source_name(split, number), scenes_from(at, count, views, size))
             at += count
     return folder
 
 
 def tree(folder):
-    """Every file below a folder with its bytes; those that vanish meanwhile are left out."""
+    """Return the bytes of every file below a folder, by relative path. Files that vanish meanwhile are skipped."""
     found = {}
     for path in sorted(Path(folder).rglob("*")):
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):
@@ -113,12 +122,12 @@ def tree(folder):
 
 
 def parse(payload):
-    """What protobuf's own parser makes of a payload."""
+    """Parse a payload with protobuf."""
     return example_pb2.Example.FromString(payload)
 
 
 def serialize_bad_camera(scene, view):
-    """The scene as an `Example`, one number of one camera not a number."""
+    """Serialize a scene as an `Example`, with NaN in the camera of one view."""
     cameras = scene.cameras.copy()
     cameras[view, 3] = np.nan
     return example_bytes(scene.frames, cameras)

@@ -1,4 +1,4 @@
-"""What children in tests of the ring do; importable by name, for some are started afresh."""
+"""Tasks of child processes in tests of shared memory. Spawned processes import them by name."""
 
 
 def fill(ring, number, value, size):

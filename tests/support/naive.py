@@ -1,7 +1,7 @@
-"""The network as the paper draws it: canvas of full size, joined inputs, no part computed ahead. An oracle.
+"""The network as drawn in the paper: full-size canvas, concatenated inputs, nothing precomputed. An oracle.
 
-Written apart from `gqn_model`: it reads the parameters of a network by name and nothing else of it.
-`plain_parameters` joins them to those of a plain network, once; the rest reads those.
+It is independent of `gqn_model`, and reads only the parameters of a network, by name. `plain_parameters` converts them
+to the parameters of the plain network, which all other functions read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _conv(p: dict[str, Tensor], name: str, x: Tensor, stride: int = 1) -> Tensor
 
 
 def _view(p: dict[str, Tensor], c: ModelConfig, frame: Tensor, pose: Tensor) -> Tensor:
-    """The representation of one view: frame (1, 3, H, W), pose (P,)."""
+    """Compute the representation of one view: frame (1, 3, H, W), pose (P,)."""
     n = "representation."
     if c.representation == "pyramid":
         x = torch.cat([frame, pose[None, :, None, None].expand(1, -1, *frame.shape[2:])], 1)
@@ -44,7 +44,7 @@ def _view(p: dict[str, Tensor], c: ModelConfig, frame: Tensor, pose: Tensor) -> 
 
 
 def _scene(p: dict[str, Tensor], c: ModelConfig, frames: Tensor, poses: Tensor, mask: Tensor) -> Tensor:
-    """The sum over the views of each sample, one view at a time."""
+    """Sum the representations of each sample, one view at a time."""
     rows = []
     for b in range(len(mask)):
         total: Tensor | None = None
@@ -57,7 +57,7 @@ def _scene(p: dict[str, Tensor], c: ModelConfig, frames: Tensor, poses: Tensor, 
 
 
 def plain_parameters(p: dict[str, Tensor], c: ModelConfig) -> dict[str, Tensor]:
-    """The parameters as the plain network holds them: for each core one weight of its gates, over [h, x, static]."""
+    """Return the parameters of the plain network: per core one weight of the gates, over [h, x, static]."""
     plain = {name: value for name, value in p.items() if ".moving." not in name and ".static." not in name}
     for name in ("generation", "inference"):
         for core in range(1 if c.shared_cores else c.core_steps):
@@ -100,7 +100,7 @@ def _run(
             x = _conv(p, "look", target, 4)
             if c.shared_cores or core:
                 down = p[f"canvas.down.{core - (not c.shared_cores)}"]
-            else:  # reads an empty canvas, whatever its weights
+            else:  # the canvas is still empty, so its weights do not matter
                 down = torch.zeros(c.canvas, c.canvas, 4, 4, dtype=r.dtype, device=r.device)
             u_low = F.conv2d(u, down, p[f"canvas.down_bias.{core}"], 4)
             h_e, c_e = _lstm(p, c, f"inference.{core}", torch.cat([h_g, u_low], 1), torch.cat([x, v, r], 1), h_e, c_e)
@@ -127,7 +127,7 @@ def naive_elbo(
     noise: Tensor,
     represent: Callable[[Any], Tensor] | None = None,
 ) -> Tensor:
-    """The ELBO of each sample, (B,); `represent` stands in for the plain representation where steps alone count."""
+    """Compute the ELBO of each sample, (B,). `represent` may replace the plain representation."""
     mean, kls = _run(p, c, context, query, noise, target, represent)
     likelihood = -((target - mean) ** 2) / (2 * sigma**2) - math.log(sigma) - math.log(2 * math.pi) / 2
     return likelihood.sum((1, 2, 3)) - torch.stack(kls).sum(0)
@@ -136,5 +136,5 @@ def naive_elbo(
 def naive_prediction(
     p: dict[str, Tensor], c: ModelConfig, context: tuple[Tensor, Tensor, Tensor], query: Tensor, noise: Tensor
 ) -> Tensor:
-    """The prediction from the prior, (B, 3, H, W)."""
+    """Compute the prediction from the prior, (B, 3, H, W)."""
     return _run(p, c, context, query, noise, None)[0]

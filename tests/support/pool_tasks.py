@@ -1,4 +1,4 @@
-"""What workers do in tests of them; importable by name, for they are started afresh."""
+"""Tasks of worker processes in tests of the pool. Spawned workers import them by name."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Processes that tests start, and those that these start."""
+"""Child processes of tests, and their children."""
 
 import contextlib
 import gc
@@ -6,14 +6,14 @@ import multiprocessing
 import time
 from pathlib import Path
 
-# Children that run when a test begins: of other tests in this process, of fixtures.
+# Children alive at the start of a test: those of other tests in this process, and of fixtures.
 _others = set()
 
 
 @contextlib.contextmanager
 def no_child_is_left():
-    """Fails where a child of ours outlives the block."""
-    gc.collect()  # what an earlier test has left in a cycle ends now, and not in the middle of this one
+    """Fail if a child process outlives the block."""
+    gc.collect()  # garbage of earlier tests must not be collected during this one
     _others.clear()
     _others.update(multiprocessing.active_children())
     yield
@@ -22,12 +22,12 @@ def no_child_is_left():
 
 
 def own_children():
-    """The children that the block has started, and that still run."""
+    """Return the running children that the block has started."""
     return set(multiprocessing.active_children()) - _others
 
 
 def living(group):
-    """The numbers of the processes of a process group that run; zombies wait to be buried and do not."""
+    """Return the ids of the running processes of a process group, without zombies."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -40,7 +40,7 @@ def living(group):
 
 
 def workers_of(group):
-    """Those of them that are worker processes, started and perhaps still importing."""
+    """Return the ids of the spawned worker processes of a process group, including ones that are still importing."""
     found = []
     for number in living(group):
         try:
@@ -52,7 +52,7 @@ def workers_of(group):
 
 
 def named_memory(process):
-    """What a process has mapped or open of shared memory that has a name, and so could outlive it."""
+    """Return the named shared memory that a process has mapped or open, and that could outlive it."""
     folder = Path(f"/proc/{process}")
     found = [line for line in (folder / "maps").read_text().splitlines() if "/dev/shm/" in line]
     for number in (folder / "fd").iterdir():
@@ -64,7 +64,7 @@ def named_memory(process):
 
 
 def wait_until(condition, seconds=120):
-    """Waits for something that must come; only a hang takes so long that this fails."""
+    """Wait for a condition. The timeout is long enough that only a hang exceeds it."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

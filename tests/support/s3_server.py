@@ -1,6 +1,6 @@
-"""A real S3 server on this machine, by moto, in a process of its own: killed tests and forked workers leave it alone.
+"""S3 server on this machine, by moto, in a separate process that killed tests and forked workers do not affect.
 
-As a program it serves until its standard input ends, and prints its address first.
+As a program it prints its address, and serves until its standard input is closed.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ BUCKET = "scenes"
 
 @contextlib.contextmanager
 def s3_server():
-    """The address of a server that ends with the block."""
+    """Start a server, yield its address, and stop it."""
     process = subprocess.Popen(
         [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -30,7 +30,7 @@ def s3_server():
 
 
 def environment(address):
-    """The variables by which S3's users name a server and their keys."""
+    """Return the environment variables that select a server and its keys."""
     return {
         "AWS_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": "anybody",
@@ -40,7 +40,7 @@ def environment(address):
 
 
 def new_bucket(address):
-    """The URL of an empty bucket."""
+    """Create a bucket and return its URL."""
     name = f"{BUCKET}-{uuid.uuid4().hex[:12]}"
     requests.put(f"{address}/{name}", timeout=60).raise_for_status()
     return f"s3://{name}"

@@ -1,6 +1,6 @@
-"""Disks that fill up: a small one that is really mounted, or, where that is not allowed, files that count.
+"""Small disks that fill up: a mounted tmpfs, or a simulation if mounting is not permitted.
 
-Both can be given more room. `SmallDisk.folder` is where they are written to.
+Both can be resized. Tests write to their `folder`.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ PAGE = 4096
 
 
 class MountedDisk:
-    """A file system in memory, of as many bytes as it is given."""
+    """Mounted tmpfs of a given size."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -37,7 +37,7 @@ class MountedDisk:
 
 
 class CountedDisk:
-    """A folder whose files are opened by a function that counts what is written, and ends as a full disk does."""
+    """Folder whose binary files raise ENOSPC once the folder exceeds a size, by replacing `io.open`."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -51,7 +51,7 @@ class CountedDisk:
 
     def used(self):
         return sum(
-            os.stat(os.path.join(above, name)).st_size  # noqa: PTH116, PTH118  Path.open is what is replaced here
+            os.stat(os.path.join(above, name)).st_size  # noqa: PTH116, PTH118  `Path.open` is replaced here
             for above, _, names in os.walk(self.folder)
             for name in names
         )
@@ -83,7 +83,7 @@ class _Counted(io.FileIO):
 
 @contextlib.contextmanager
 def small_disk(folder):
-    """A disk of the better kind that this machine allows."""
+    """Create a small disk, mounted if this machine permits it."""
     try:
         disk = MountedDisk(folder)
     except (OSError, subprocess.SubprocessError):

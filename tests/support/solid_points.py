@@ -1,4 +1,4 @@
-"""Points on the surfaces of solids, by what kind and sizes mean: an oracle for the tests of rendered scenes."""
+"""Points on the surfaces of solids, from their kind and sizes: an oracle for the tests of rendering."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ from gqn_data.render import shapes
 
 
 def points_of(solid):
-    """Points (n, 3) on the surface of a solid, in world coordinates, its corners among them."""
+    """Return points (n, 3) on the surface of a solid, including its corners, in world coordinates."""
     turns = np.linspace(0, 2 * math.pi, 24, endpoint=False)
     circle = np.stack([np.cos(turns), np.sin(turns), 0 * turns], axis=1)
     up = np.array((0, 0, 1.0))

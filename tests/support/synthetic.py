@@ -1,4 +1,4 @@
-"""Small scenes and a source of batches that need no dataset: for tests of the trainer."""
+"""Small scenes and a source of batches without a dataset, for tests of the trainer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gqn_model.model.inputs import Inputs, to_device
 
 
 def scenes_of(count: int, views: int, size: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames uint8 (count, views, size, size, 3) of a bar that the camera's yaw moves, and poses (.., 7)."""
+    """Return frames, uint8 (count, views, size, size, 3), of a bar shifted by the yaw, and poses (count, views, 7)."""
     generator = torch.Generator().manual_seed(seed)
     yaw = torch.rand(count, views, generator=generator) * 2 * math.pi
     colours = torch.randint(40, 256, (count, 2, 3), generator=generator)
@@ -30,7 +30,7 @@ def scenes_of(count: int, views: int, size: int, seed: int = 0) -> tuple[torch.T
 
 
 def batch_of(frames: torch.Tensor, poses: torch.Tensor, slots: int, seed: int) -> Batch:
-    """A batch of one question a scene, with 1 to `slots` context views each."""
+    """Return a batch of one query per scene, with 1 to `slots` context views."""
     generator = torch.Generator().manual_seed(seed)
     count, views = poses.shape[:2]
     order = torch.rand(count, views, generator=generator).argsort(1)[:, : slots + 1]
@@ -48,7 +48,7 @@ def batch_of(frames: torch.Tensor, poses: torch.Tensor, slots: int, seed: int) -
 
 
 class Source:
-    """An endless stream of batches, each a function of its place."""
+    """Endless stream of batches, each a function of its position."""
 
     fingerprint = "synthetic"
     pose_fields = POSE_FIELDS
@@ -75,7 +75,7 @@ class Source:
         self.place = int(state["place"])
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 SMALL = {
@@ -96,24 +96,24 @@ SMALL = {
 
 
 def small(**changes: object) -> Config:
-    """A configuration small enough for tests."""
+    """Return a configuration small enough for tests."""
     return resolve("tiny", (), SMALL | changes)
 
 
 def small_inputs(config: Config, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Inputs:
-    """A batch of 3 samples with 3 slots for context views."""
+    """Return a batch of 3 samples with 3 slots for context views."""
     frames, poses = scenes_of(3, 5, config.model.frame_size, seed)
     return to_device(batch_of(frames, poses, 3, seed), torch.device("cpu"), dtype)
 
 
 def small_model(config: Config, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> GQN:
-    """A new network."""
+    """Return a new network."""
     torch.manual_seed(seed)
     return GQN(config.model).to(dtype)
 
 
 class Lines:
-    """A logger that keeps its records."""
+    """Logger that keeps its records."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -122,7 +122,7 @@ class Lines:
         self.records.append(record)
 
     def picture(self, step: int, image: object) -> None:
-        """Pictures are not kept."""
+        """Discard the picture."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""

@@ -1,8 +1,8 @@
-"""A process of `torchrun`: gathers over all ranks what each batch of the loader holds, and prints a hash of it.
+"""Program for `torchrun` that gathers the batches of a loader over all ranks, and prints their hash.
 
-Arguments: a JSON object: `path`, `options` of the loader; `batches`, how many to take, null for all; `load` and
-`save`, files of a state. Rank 0 prints a JSON object: `ranks`, `hash` of (dataset, scene, views) of all slots in
-global order, and the `scenes` of each batch.
+Argument: a JSON object with the `path` and `options` of the loader, the number of `batches` (null for all), and the
+state files `load` and `save`. Rank 0 prints a JSON object with `ranks`, the `hash` of (dataset, scene, views) of all
+slots in global order, and the `scenes` of each batch.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ def main():
     loader = SceneLoader(job["path"], rank=rank, ranks=ranks, **job["options"])
     if job.get("load"):
         loader.load_state_dict(json.loads(Path(job["load"]).read_text()))
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     scenes = []
     for batch in islice(loader, job.get("batches")):
         own = [*zip(batch.datasets.tolist(), batch.scenes.tolist(), batch.views.tolist())]
         parts = [None] * ranks
         dist.all_gather_object(parts, own)
         whole = [row for part in parts for row in part]
-        told.update(json.dumps(whole).encode())
+        digest.update(json.dumps(whole).encode())
         scenes.append([scene for _, scene, _ in whole])
     loader.close()
     states = [None] * ranks
@@ -40,7 +40,7 @@ def main():
             raise SystemExit(f"states differ: {states}")
         if job.get("save"):
             Path(job["save"]).write_text(json.dumps(states[0]))
-        print(json.dumps({"ranks": ranks, "hash": told.hexdigest(), "scenes": scenes}), flush=True)
+        print(json.dumps({"ranks": ranks, "hash": digest.hexdigest(), "scenes": scenes}), flush=True)
     dist.destroy_process_group()
 
 

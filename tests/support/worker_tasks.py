@@ -1,4 +1,4 @@
-"""Tasks for worker processes, which import the module that a task comes from: this one imports little."""
+"""Tasks for worker processes. Workers import this module, so it imports little."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def die_at_three(number):
 
 
 def break_off():
-    """Fails as a result of Dask's does whose connection is cut while it is fetched."""
+    """Raise the error of a Dask result whose connection is lost while it is fetched."""
     from distributed.comm import CommClosedError
 
     raise CommClosedError("in <TCP (closed) ConnectionPool.gather>")

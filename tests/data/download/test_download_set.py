@@ -386,9 +386,9 @@ def test_a_store_that_forbids_what_it_has_not_has_no_origin(server, get):
 
 BAD_ORIGINS = {
     "no json": (b"{", "Expecting"),
-    "a list": (b"[1]", "expected a table"),
-    "another kind": (b'{"kind": "stolen", "details": {}}', "expected a kind of origin"),
-    "more than there is": (b'{"kind": "deepmind", "details": {}, "x": 1}', "no part of an origin"),
+    "a list": (b"[1]", "found list"),
+    "another kind": (b'{"kind": "stolen", "details": {}}', "'stolen'.*expected .*deepmind"),
+    "more than there is": (b'{"kind": "deepmind", "details": {}, "x": 1}', "'x', expected kind and details"),
     "nested without end": (b"[" * 50_000, "nested too deeply"),
     "large": (b'{"kind": "deepmind"}' + b" " * 100_000, "65536 at most"),
     "a wrong checksum": (b'{"kind": "deepmind", "details": {}, "sha256": "00"}', "checksum"),
@@ -571,7 +571,7 @@ def test_numbers_that_cannot_be_are_refused(get):
     for options in ({"workers": 0}, {"limit": 0}):
         with pytest.raises(OptionError):
             get(**options)
-    with pytest.raises(OptionError, match="to a disk"):
+    with pytest.raises(OptionError, match=r"s3://bucket/: .*a local path"):
         download(SMALL, module.atomic.data_root("s3://bucket"))
 
 

@@ -1,4 +1,4 @@
-"""Leases: one writer a folder of a store; what a killed run left is taken over."""
+"""Leases: one writer per folder of a store, and takeover after a killed run."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def hold(lock, **holder):
     lock.put(json.dumps({"host": "elsewhere", "process": 1, "started": "1", "count": 0, **holder}).encode())
 
 
-def test_a_lease_is_let_go_of_at_the_end(s3):
+def test_a_lease_is_released_when_the_block_ends(s3):
     folder = parse_path(s3) / "work"
     with atomic.exclusive_writer(folder):
         assert (folder / ".lock").exists()
@@ -57,7 +57,7 @@ def test_the_lease_of_a_killed_run_is_taken_over(s3):
 
 def test_the_lease_of_another_machine_is_taken_over_when_it_expires(s3, monkeypatch):
     monkeypatch.setattr(lease, "EXPIRES_AFTER", 0.3)
-    monkeypatch.setattr(lease, "_POLL", 0.05)
+    monkeypatch.setattr(lease, "_POLL_INTERVAL", 0.05)
     folder = parse_path(s3) / "work"
     hold(folder / ".lock")
     with atomic.exclusive_writer(folder):
@@ -75,7 +75,7 @@ def test_a_lease_that_another_machine_renews_is_respected(s3, monkeypatch):
 
 
 def test_a_lease_is_renewed_while_it_is_held(s3, monkeypatch):
-    monkeypatch.setattr(lease, "RENEWED_EVERY", 0.02)
+    monkeypatch.setattr(lease, "RENEW_INTERVAL", 0.02)
     folder = parse_path(s3) / "work"
     with atomic.exclusive_writer(folder):
         end = time.monotonic() + 60
@@ -83,25 +83,25 @@ def test_a_lease_is_renewed_while_it_is_held(s3, monkeypatch):
             assert time.monotonic() < end, "never renewed"
 
 
-def test_a_lost_lease_is_told_and_not_taken_from_the_other_run(s3, monkeypatch):
-    monkeypatch.setattr(lease, "RENEWED_EVERY", 0.02)
+def test_a_lost_lease_is_reported_and_left_to_the_other_run(s3, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_INTERVAL", 0.02)
     folder = parse_path(s3) / "work"
 
     def be_overtaken():
         others = set(threading.enumerate())
         with atomic.exclusive_writer(folder):
             hold(folder / ".lock")
-            wait_until(lambda: set(threading.enumerate()) <= others)  # who renewed it has noticed
+            wait_until(lambda: set(threading.enumerate()) <= others)  # the renewing thread has noticed and ended
 
-    with pytest.raises(DestinationError, match="took it over"):
+    with pytest.raises(DestinationError, match=str(folder)):
         be_overtaken()
     assert json.loads((folder / ".lock").read_bytes())["host"] == "elsewhere"
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"\xff", b'{"process": "1"}'])
-def test_a_lease_that_is_none_expires_like_any(s3, monkeypatch, text):
+def test_an_invalid_lease_expires(s3, monkeypatch, text):
     monkeypatch.setattr(lease, "EXPIRES_AFTER", 0.2)
-    monkeypatch.setattr(lease, "_POLL", 0.05)
+    monkeypatch.setattr(lease, "_POLL_INTERVAL", 0.05)
     (parse_path(s3) / "work/.lock").put(text)
     with atomic.exclusive_writer(parse_path(s3) / "work"):
         pass

@@ -1,4 +1,4 @@
-"""Datasets in an object store: written, read, checked, indexed and converted as those on a disk."""
+"""Datasets in an object store are written, read, verified, indexed and converted like local ones."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ ROW = SCENE_SETS[SET]
 
 
 def objects(folder):
-    """Every object below a place with its bytes."""
+    """Return the bytes of every object below a folder, by name."""
     return {name: (folder / name).read_bytes() for name, _ in folder.files()}
 
 
@@ -54,7 +54,7 @@ def test_worker_processes_write_to_a_store(shared_raw, s3, tmp_path):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_dataset_in_a_store_is_read_like_one_on_a_disk(name, shared_raw, s3, tmp_path):
+def test_a_dataset_in_a_store_is_read_like_a_local_one(name, shared_raw, s3, tmp_path):
     convert(shared_raw, ROW, tmp_path, options(formats=(name,)))
     convert(shared_raw, ROW, parse_path(s3), options(formats=(name,)))
     for split in ("train", "test"):
@@ -83,7 +83,7 @@ def test_a_damaged_object_is_found(name, shared_raw, s3):
     assert "absent" in verify(folder, ROW, workers=1).faults[0]
 
 
-def test_a_dataset_in_a_store_converts_to_any_place(shared_raw, s3, tmp_path):
+def test_a_dataset_in_a_store_converts_to_disk_and_store(shared_raw, s3, tmp_path):
     convert(shared_raw, ROW, parse_path(s3) / "first", options(formats=("zarr",)))
     convert(parse_path(s3) / "first/zarr" / SET, ROW, tmp_path, options(formats=("webdataset",)))
     convert(parse_path(s3) / "first/zarr" / SET, ROW, parse_path(s3) / "second", options(formats=("numpy",)))
@@ -93,11 +93,11 @@ def test_a_dataset_in_a_store_converts_to_any_place(shared_raw, s3, tmp_path):
         assert all(np.array_equal(one.frames, other.frames) for one, other in zip(here, there, strict=True))
 
 
-def test_source_files_in_a_store_are_indexed_there(shared_raw, s3, tmp_path):
+def test_source_files_in_a_store_are_indexed_in_place(shared_raw, s3, tmp_path):
     raw = upload(shared_raw, parse_path(s3) / "raw" / SET)
     with pytest.raises(SourceMissing, match="gqn-data index"):
         describe(raw, ROW)
-    with pytest.raises(SourceMissing, match=r"no manifest\.json"):
+    with pytest.raises(SourceMissing, match=r"manifest\.json is missing"):
         gqn_data.open(str(raw))
     assert not verify(raw, ROW, deep=True, workers=1).faults
     manifest = index_raw_folder(open_raw_folder(raw, ROW))
@@ -111,7 +111,7 @@ def test_source_files_in_a_store_are_indexed_there(shared_raw, s3, tmp_path):
     assert index_raw_folder(open_raw_folder(raw, ROW)) == here
 
 
-def test_an_interrupted_conversion_to_a_store_goes_on(shared_raw, s3, tmp_path, monkeypatch):
+def test_an_interrupted_conversion_to_a_store_resumes(shared_raw, s3, tmp_path, monkeypatch):
     from gqn_data.convert import run as conversion
 
     write, made = conversion.write_shard, []
@@ -134,7 +134,7 @@ def test_an_interrupted_conversion_to_a_store_goes_on(shared_raw, s3, tmp_path, 
     assert objects(parse_path(s3)) == tree(tmp_path)
 
 
-def test_a_whole_dataset_in_a_store_is_left_as_it_is(shared_raw, s3):
+def test_a_complete_dataset_in_a_store_is_kept(shared_raw, s3):
     convert(shared_raw, ROW, parse_path(s3), options())
     assert [result.written for result in convert(shared_raw, ROW, parse_path(s3), options())] == [0, 0, 0]
     with pytest.raises(DestinationError, match="overwrite"):

@@ -1,4 +1,4 @@
-"""Threads that wait for servers: what they were given is done, or dropped, and nobody waits for one that hangs."""
+"""Daemon thread pool: tasks are completed or cancelled, and a hung one never blocks."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from gqn_data.io.threads import DaemonThreadPool
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_every_task_is_done_and_begun_in_order(count):
+def test_all_tasks_run_and_start_in_order(count):
     begun = []
 
     def task(number):
@@ -24,7 +24,7 @@ def test_every_task_is_done_and_begun_in_order(count):
         assert begun == list(range(20))
 
 
-def test_what_goes_wrong_is_raised_where_the_result_is_asked_for():
+def test_an_error_is_raised_by_the_result_of_its_task():
     with DaemonThreadPool(1) as threads:
         bad, good = threads.submit(int, "x"), threads.submit(int, "7")
         with pytest.raises(ValueError, match="'x'"):
@@ -33,7 +33,7 @@ def test_what_goes_wrong_is_raised_where_the_result_is_asked_for():
 
 
 def interrupted(count, task, tasks, ready=lambda: None):
-    """A block that hands tasks over and is interrupted; the threads, and what the tasks became."""
+    """Submit tasks in a block, interrupt it, and return the pool and the futures."""
     futures = []
     try:
         with DaemonThreadPool(count) as threads:
@@ -44,7 +44,7 @@ def interrupted(count, task, tasks, ready=lambda: None):
         return threads, futures
 
 
-def test_a_block_that_fails_drops_what_has_not_begun_and_tells_what_has():
+def test_a_failed_block_cancels_pending_tasks_and_stops_running_ones():
     started, seen = threading.Event(), []
 
     def task(stop):
@@ -57,10 +57,10 @@ def test_a_block_that_fails_drops_what_has_not_begun_and_tells_what_has():
     assert second.cancelled()
 
 
-def test_nobody_waits_for_a_thread_that_hangs(monkeypatch):
-    monkeypatch.setattr(module, "_PATIENCE", 0.05)
-    let_go, begun = threading.Event(), time.monotonic()
-    threads, _ = interrupted(3, lambda _: let_go.wait(100), 3)
-    assert time.monotonic() - begun < 50
+def test_a_hung_thread_does_not_block_the_exit(monkeypatch):
+    monkeypatch.setattr(module, "_JOIN_TIMEOUT", 0.05)
+    release, start = threading.Event(), time.monotonic()
+    threads, _ = interrupted(3, lambda _: release.wait(100), 3)
+    assert time.monotonic() - start < 50
     assert all(thread.daemon for thread in threads._threads)
-    let_go.set()
+    release.set()

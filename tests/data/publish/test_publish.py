@@ -134,7 +134,7 @@ def test_every_container_of_every_origin_is_valid_croissant(name, encoding, kind
     assert [warning.partition("] ")[2] for warning in warnings] == ([] if kind == "deepmind" else [NO_DATE])
     files = {file.id: (file.sha256, file.content_size) for file in dataset.metadata.file_objects}
     listed = {row.name: (row.sha256, f"{row.bytes} B") for row in manifest.all_files() if row.sha256}
-    text = manifest.encoded()
+    text = manifest.to_bytes()
     listed["manifest.json"] = (hashlib.sha256(text).hexdigest(), f"{len(text)} B")
     assert files == listed
     assert all(file.content_url == file.id for file in dataset.metadata.file_objects)

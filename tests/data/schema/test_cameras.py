@@ -1,4 +1,4 @@
-"""Poses of cameras, against Python's own sine and cosine."""
+"""Poses of cameras, compared with Python's sine and cosine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_pose_is_x_y_z_sin_yaw_cos_yaw_sin_pitch_cos_pitch(cameras: list[tuple
 
 
 @pytest.mark.parametrize("shape", [(5,), (0, 5), (2, 3, 5), (2, 0, 5)])
-def test_cameras_of_any_leading_shape_are_taken(shape: tuple[int, ...]) -> None:
+def test_cameras_may_have_any_leading_shape(shape: tuple[int, ...]) -> None:
     cameras = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     poses = poses_of(cameras)
     assert poses.shape == (*shape[:-1], 7)
@@ -37,7 +37,7 @@ def test_cameras_of_any_leading_shape_are_taken(shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(poses.reshape(-1, 7), flat)
 
 
-def test_cameras_are_left_as_they_were() -> None:
+def test_cameras_are_not_modified() -> None:
     cameras = np.arange(10, dtype=np.float32).reshape(2, 5)
     cameras.flags.writeable = False
     poses_of(cameras)
@@ -51,7 +51,7 @@ def test_cameras_of_another_width_are_refused(width: int) -> None:
 
 
 @pytest.mark.parametrize("fields", [("a",), ("x", "y", "z", "pitch", "yaw"), tuple("abcdefghi")])
-def test_of_other_cameras_the_pose_is_the_numbers_as_they_are(fields: tuple[str, ...]) -> None:
+def test_the_pose_of_other_cameras_is_the_camera(fields: tuple[str, ...]) -> None:
     cameras = np.random.default_rng(1).normal(size=(2, 3, len(fields))).astype(np.float32)
     assert pose_fields(fields) == fields
     np.testing.assert_array_equal(poses_of(cameras, fields), cameras)
@@ -61,7 +61,7 @@ def test_of_other_cameras_the_pose_is_the_numbers_as_they_are(fields: tuple[str,
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(*[NUMBERS] * 5), min_size=1, max_size=8))
-def test_the_cosines_come_first_or_the_cameras_are_left_where_that_is_asked_for(
+def test_poses_may_have_cosines_first_or_be_raw(
     cameras: list[tuple[float, ...]],
 ) -> None:
     given_cameras = np.array(cameras, np.float32)
@@ -74,13 +74,13 @@ def test_the_cosines_come_first_or_the_cameras_are_left_where_that_is_asked_for(
 
 
 @pytest.mark.parametrize("order", ["sin_first", "cos_first", "raw"])
-def test_cameras_of_other_numbers_have_no_order(order: PoseOrder) -> None:
+def test_the_order_does_not_affect_other_cameras(order: PoseOrder) -> None:
     fields = tuple("abcdefghi")
     cameras = np.random.default_rng(1).normal(size=(2, 9)).astype(np.float32)
     assert pose_fields(fields, order) == fields
     np.testing.assert_array_equal(poses_of(cameras, fields, order), cameras)
 
 
-def test_an_order_that_is_none_is_refused() -> None:
+def test_an_unknown_order_is_refused() -> None:
     with pytest.raises(OptionError, match="poses is 'tan_first', expected sin_first, cos_first or raw"):
         pose_fields(CAMERA_FIELDS, "tan_first")  # type: ignore[arg-type]

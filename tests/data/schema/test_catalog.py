@@ -1,4 +1,4 @@
-"""The catalogue against what is known of the seven sets, and source files by their exact names."""
+"""The catalogue against the known facts of the sets, and names of source files."""
 
 from itertools import chain
 
@@ -32,8 +32,8 @@ EGQN_FACTS = {
 }
 
 
-def test_the_catalogue_says_what_is_known():
-    assert list(SCENE_SETS) == [*FACTS, *EGQN_FACTS]  # DeepMind's come first
+def test_the_catalogue_agrees_with_the_known_facts():
+    assert list(SCENE_SETS) == [*FACTS, *EGQN_FACTS]  # DeepMind's sets come first
     for name, (files, frame, views, scenes, size) in FACTS.items():
         row = SCENE_SETS[name]
         assert row.name == name
@@ -46,7 +46,7 @@ def test_the_catalogue_says_what_is_known():
 
 
 @pytest.mark.parametrize("name", EGQN_FACTS)
-def test_the_sets_of_egqn_are_as_their_reader_reads_them(name):
+def test_the_egqn_sets_agree_with_their_reader(name):
     row = SCENE_SETS[name]
     train, test, of, numbers = EGQN_FACTS[name]
     assert (row.frame_size, row.views, row.context_views, len(row.camera_fields)) == (128, 4, 3, numbers)
@@ -55,7 +55,7 @@ def test_the_sets_of_egqn_are_as_their_reader_reads_them(name):
         assert [facts.numbers[0], facts.numbers[-1]] == [first, last]
         assert facts.files == last - first + 1
         assert row.source_name(split, last) == f"{last:04}-of-{of}.tfrecord"  # all in one folder
-        assert facts.scenes_in_file(first) == 0  # nobody says how many
+        assert facts.scenes_in_file(first) == 0  # unknown
         for outside in (first - 1, last + 1):
             with pytest.raises(OptionError, match=f"files {first} to {last}"):
                 facts.file_name(outside)
@@ -64,7 +64,7 @@ def test_the_sets_of_egqn_are_as_their_reader_reads_them(name):
     assert row.angles == ("radians" if numbers == 5 else "undocumented")
 
 
-def test_what_is_not_settled_says_so():
+def test_unsettled_facts_are_marked():
     assert {name for name, row in SCENE_SETS.items() if not row.settled} == set(EGQN_FACTS)
     unsettled = {
         (name, split) for name in FACTS for split in ("train", "test") if not SCENE_SETS[name].split(split).settled
@@ -74,7 +74,7 @@ def test_what_is_not_settled_says_so():
 
 @pytest.mark.parametrize("row", SCENE_SETS.values(), ids=SCENE_SETS)
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_the_files_of_a_split_hold_its_scenes_between_them(row, split):
+def test_the_scenes_of_all_files_sum_to_the_split(row, split):
     facts = row.split(split)
     assert sum(facts.scenes_in_file(number) for number in facts.numbers) == facts.scenes
     for outside in (facts.first - 1, -1, facts.first + facts.files):
@@ -85,7 +85,7 @@ def test_the_files_of_a_split_hold_its_scenes_between_them(row, split):
 
 
 @pytest.mark.parametrize("name", ["shepard_metzler_5_parts", "shepard_metzler_7_parts"])
-def test_the_first_500_training_files_of_shepard_metzler_are_small(name):
+def test_the_first_500_shepard_metzler_training_files_are_small(name):
     train = SCENE_SETS[name].train
     assert [train.scenes_in_file(number) for number in (1, 500, 501, 900)] == [20, 20, 2000, 2000]
     assert SCENE_SETS[name].test.scenes_in_file(1) == 2000
@@ -125,13 +125,13 @@ def test_every_name_and_alias_finds_one_set():
         ("JACOO", "jaco"),
     ],
 )
-def test_an_unknown_set_is_answered_with_the_nearest_name(typed, nearest):
+def test_an_unknown_set_suggests_the_nearest_name(typed, nearest):
     with pytest.raises(UnknownSceneSet, match=f"did you mean '{nearest}"):
         find_scene_set(typed)
 
 
 @pytest.mark.parametrize("name", [*SCENE_SETS, "mine", "my_scenes", "7-rooms", "a" * 64])
-def test_plain_names_are_names_of_sets(name):
+def test_plain_names_are_valid_set_names(name):
     assert is_set_name(name)
     assert is_in_catalogue(name) == (name in SCENE_SETS)
 
@@ -139,12 +139,12 @@ def test_plain_names_are_names_of_sets(name):
 @pytest.mark.parametrize(
     "name", ["", "a" * 65, "Mine", "my scenes", "../mine", "a/b", "-mine", ".mine", "mine\n", "mïne"]
 )
-def test_other_names_are_none(name):
+def test_other_names_are_invalid_set_names(name):
     assert not is_set_name(name)
 
 
 @given(st.text())
-def test_any_other_name_is_an_unknown_set_and_nothing_else(name):
+def test_any_text_is_a_set_or_raises_unknown_scene_set(name):
     try:
         row = find_scene_set(name)
     except UnknownSceneSet as error:
@@ -179,11 +179,11 @@ NO_SOURCE_FILES = [
 
 
 @pytest.mark.parametrize("name", NO_SOURCE_FILES)
-def test_files_of_other_names_are_no_source_files(name):
+def test_files_of_other_names_are_not_source_files(name):
     assert source_file_number(name) is None
 
 
-def test_foreign_files_in_a_raw_folder_are_left_alone(raw, scene_set):
+def test_foreign_files_in_a_raw_folder_are_ignored(raw, scene_set):
     names = [name.replace("2160", "900").replace("0001", "001") for name in NO_SOURCE_FILES]
     for name in names:
         (raw / "train" / name).write_bytes(b"foreign")
@@ -196,7 +196,7 @@ def test_foreign_files_in_a_raw_folder_are_left_alone(raw, scene_set):
     assert tree(raw) == before
 
 
-def test_files_come_in_source_order_with_gaps_and_their_expected_counts(tmp_path, scene_set):
+def test_source_files_are_ordered_and_may_have_gaps(tmp_path, scene_set):
     folder = make_raw_folder(tmp_path / SET, train=(1, 1, 1), numbers=(2, 10, 501))
     files = open_raw_folder(folder, scene_set).files["train"]
     assert [file.name[6:9] for file in files] == ["002", "010", "501"]
@@ -204,33 +204,33 @@ def test_files_come_in_source_order_with_gaps_and_their_expected_counts(tmp_path
     assert [file.bytes for file in files] == [file.path.stat().st_size for file in files]
 
 
-def test_a_folder_without_source_files_says_what_was_expected(tmp_path, scene_set):
+def test_a_folder_without_source_files_is_refused(tmp_path, scene_set):
     with pytest.raises(SourceMissing, match="no such folder"):
         open_raw_folder(tmp_path / "nowhere", scene_set)
     with pytest.raises(SourceMissing, match=r"no source files; expected files named like train/001-of-900\.tfrecord"):
         open_raw_folder(tmp_path, scene_set)
 
 
-def test_a_folder_of_another_set_says_so(shared_raw):
+def test_a_folder_of_another_set_is_refused(shared_raw):
     with pytest.raises(SourceMissing, match=r"no source file of mazes .* but 3 other TFRecords.*--set"):
         open_raw_folder(shared_raw, SCENE_SETS["mazes"])
 
 
-def test_one_split_given_as_a_folder_is_answered_with_the_folder_above(shared_raw, scene_set):
+def test_a_split_folder_suggests_its_parent(shared_raw, scene_set):
     with pytest.raises(SourceMissing, match=f"give the folder above it: {shared_raw}$"):
         open_raw_folder(shared_raw / "train", scene_set)
 
 
-def test_a_path_tells_its_set_by_its_name_or_is_told(tmp_path):
+def test_the_set_comes_from_the_folder_name_or_the_option(tmp_path):
     (tmp_path / "sm5").mkdir()
     (tmp_path / "mine").mkdir()
     assert set_of(tmp_path / "sm5", None) is SCENE_SETS["shepard_metzler_5_parts"]
     assert set_of(tmp_path / "mine", "rrc") is SCENE_SETS["rooms_ring_camera"]
-    with pytest.raises(GQNError, match=r"'mine' tells no scene set; name it with --set"):
+    with pytest.raises(GQNError, match=r"'mine'.*--set"):
         set_of(tmp_path / "mine", None)
 
 
-def test_a_name_stands_for_the_raw_folder_below_the_data_root(tmp_path):
+def test_a_set_name_stands_for_its_raw_folder(tmp_path):
     assert locate("sm5", tmp_path, None) == (tmp_path / "raw" / SET, SCENE_SETS[SET])
     with pytest.raises(UnknownSceneSet, match="did you mean 'sm5'"):
         locate("sm55", tmp_path, None)

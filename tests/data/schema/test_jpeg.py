@@ -1,6 +1,4 @@
-"""JPEG headers, whole frames, decoding into a batch, and frames of other sizes; held against Pillow, torch and
-plain loops.
-"""
+"""JPEG headers, checks, decoding and resizing, compared with Pillow, torch and plain loops."""
 
 import io
 
@@ -35,7 +33,7 @@ def picture(height, width, seed=0):
     optimize=st.booleans(),
 )
 @settings(max_examples=60)
-def test_the_header_tells_the_size_that_pillow_tells(height, width, progressive, subsampling, comment, optimize):
+def test_the_size_in_the_header_agrees_with_pillow(height, width, progressive, subsampling, comment, optimize):
     data = encoded(
         picture(height, width),
         progressive=progressive,
@@ -47,15 +45,15 @@ def test_the_header_tells_the_size_that_pillow_tells(height, width, progressive,
     found = jpeg.header_of(data)
     assert found[:2] == (height, width)
     assert found == jpeg.header_of(bytearray(data)) == jpeg.header_of(memoryview(data))
-    # The header ends where the frame segment ends: a table or the scan follows at once.
+    # The header ends with the frame segment, so a table or the scan follows.
     assert data[found[2]] == 0xFF
 
 
-def test_a_wide_frame_of_two_byte_sizes_is_measured():
+def test_a_size_of_two_bytes_is_parsed():
     assert jpeg.header_of(encoded(picture(3, 1000)))[:2] == (3, 1000)
 
 
-def test_fill_bytes_before_a_marker_are_passed_over():
+def test_fill_bytes_before_a_marker_are_skipped():
     assert jpeg.header_of(FRAME[:2] + b"\xff\xff\xff" + FRAME[2:])[:2] == (SIZE, SIZE)
 
 
@@ -86,13 +84,13 @@ def four_colours():
         (four_colours(), "4 colour components, expected 3"),
     ],
 )
-def test_what_is_no_colour_jpeg_is_refused(data, said):
+def test_bytes_other_than_a_colour_jpeg_are_refused(data, said):
     with pytest.raises(CorruptFrame, match=said):
         jpeg.header_of(data)
 
 
 @given(st.binary(max_size=200))
-def test_arbitrary_bytes_after_the_first_marker_are_refused_or_measured(data):
+def test_arbitrary_bytes_are_parsed_or_refused(data):
     try:
         height, width, length = jpeg.header_of(b"\xff\xd8" + data)
     except CorruptFrame:
@@ -102,7 +100,7 @@ def test_arbitrary_bytes_after_the_first_marker_are_refused_or_measured(data):
     assert length > 0
 
 
-def test_a_checker_accepts_whole_frames_of_its_size_wherever_they_lie():
+def test_a_checker_accepts_valid_frames_at_any_offset():
     frames = [
         FRAME,
         encoded(pattern(3, 1)),
@@ -131,7 +129,7 @@ def test_a_checker_accepts_whole_frames_of_its_size_wherever_they_lie():
         (grey(), "1 colour"),
     ],
 )
-def test_a_checker_refuses_frames_that_are_cut_foreign_or_of_another_size(warm, frame, said):
+def test_a_checker_refuses_invalid_frames(warm, frame, said):
     checker = jpeg.FrameChecker(SIZE, SIZE)
     if warm:
         checker.check(FRAME, 0, len(FRAME))
@@ -140,9 +138,9 @@ def test_a_checker_refuses_frames_that_are_cut_foreign_or_of_another_size(warm, 
         checker.check(data, len(FRAME), len(FRAME) + len(frame))
 
 
-def test_a_checker_forgets_nothing_that_matters_among_many_encoders():
+def test_a_checker_works_with_more_headers_than_it_remembers():
     checker = jpeg.FrameChecker(SIZE, SIZE)
-    for quality in range(20, 96, 2):  # more headers than it remembers
+    for quality in range(20, 96, 2):  # more headers than are remembered
         frame = encoded(pattern(0, 0), quality=quality)
         checker.check(frame, 0, len(frame))
         wrong = encoded(pattern(0, 0, 32), quality=quality)
@@ -152,7 +150,7 @@ def test_a_checker_forgets_nothing_that_matters_among_many_encoders():
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 1000))
 @settings(max_examples=40)
-def test_decoding_into_a_batch_gives_the_pixels_of_the_jpeg_library(height, width, seed):
+def test_decoding_into_a_batch_agrees_with_the_jpeg_library(height, width, seed):
     data = encoded(picture(height, width, seed))
     expected = simplejpeg.decode_jpeg(data)
     batch = np.full((3, height, width, 3), 99, np.uint8)
@@ -161,7 +159,7 @@ def test_decoding_into_a_batch_gives_the_pixels_of_the_jpeg_library(height, widt
     assert (batch[[0, 2]] == 99).all()
     assert np.array_equal(jpeg.decode(data), expected)
     pillow = np.asarray(Image.open(io.BytesIO(data)), np.int16)
-    assert abs(pillow - expected).max() <= 4  # another build of the library may round another way
+    assert abs(pillow - expected).max() <= 4  # builds of the library may round differently
 
 
 @pytest.mark.parametrize("shape", [(15, 16, 3), (16, 15, 3), (32, 32, 3), (8, 32, 3)])
@@ -171,7 +169,7 @@ def test_decoding_into_an_array_of_another_size_is_refused(shape):
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", FRAME[:100], FRAME[:-40], FRAME[2:], b"\xff\xd8\xff\xd9"])
-def test_bytes_that_cannot_be_decoded_are_a_corrupt_frame(data):
+def test_undecodable_bytes_raise_corrupt_frame(data):
     out = np.zeros((SIZE, SIZE, 3), np.uint8)
     for decode in (jpeg.decode, lambda data: jpeg.decode_into(data, out)):
         with pytest.raises(CorruptFrame, match=r"cannot be decoded|of shape"):
@@ -180,7 +178,7 @@ def test_bytes_that_cannot_be_decoded_are_a_corrupt_frame(data):
 
 @given(st.lists(st.tuples(st.integers(0, len(FRAME) - 1), st.integers(1, 255)), min_size=1, max_size=5))
 @settings(max_examples=200)
-def test_a_damaged_jpeg_decodes_to_something_or_is_a_corrupt_frame(flips):
+def test_a_damaged_jpeg_decodes_or_raises_corrupt_frame(flips):
     data = bytearray(FRAME)
     for at, mask in flips:
         data[at] ^= mask
@@ -193,7 +191,7 @@ def test_a_damaged_jpeg_decodes_to_something_or_is_a_corrupt_frame(flips):
 
 @given(st.integers(1, 100))
 @settings(max_examples=20)
-def test_what_is_encoded_is_a_baseline_jpeg_near_the_pixels(quality):
+def test_encoding_gives_a_baseline_jpeg_close_to_the_pixels(quality):
     pixels = pattern(0, 0, 32)
     data = jpeg.encode(pixels, quality)
     opened = Image.open(io.BytesIO(data))
@@ -205,7 +203,7 @@ def test_what_is_encoded_is_a_baseline_jpeg_near_the_pixels(quality):
 
 
 def plain_mean(frame, size):
-    """Each new pixel the mean of the area that it covers, with plain loops in double precision."""
+    """Average areas with plain loops in double precision."""
     height, width = frame.shape[:2]
     out = np.zeros((size, size, 3))
     for i in range(size):
@@ -224,7 +222,7 @@ def plain_mean(frame, size):
 
 @given(st.data())
 @settings(max_examples=40)
-def test_smaller_frames_are_means_over_areas(data):
+def test_area_resizing_averages_over_areas(data):
     height, width = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
     frame = data.draw(arrays.arrays(np.uint8, (height, width, 3)))
     size = data.draw(st.integers(1, min(height, width)))
@@ -236,8 +234,8 @@ def test_smaller_frames_are_means_over_areas(data):
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 5), st.integers(0, 1000))
 @settings(max_examples=40)
-def test_whole_factors_agree_with_pillows_box_filter(size, down, across, seed):
-    # For other ratios Pillow's box takes whole pixels, so it is no mean over areas.
+def test_integer_factors_agree_with_pillows_box_filter(size, down, across, seed):
+    # For other ratios Pillow's box filter uses whole pixels, and so does not average areas.
     frame = picture(size * down, size * across, seed)
     box = Image.fromarray(frame).resize((size, size), Image.Resampling.BOX)
     assert abs(jpeg.resize_area(frame, size).astype(np.int16) - np.asarray(box, np.int16)).max() <= 1
@@ -256,19 +254,19 @@ def test_batches_of_frames_are_resized_frame_by_frame(old, new):
     assert abs(found[1, 2] - plain_mean(frames[1, 2], new)).max() <= 0.5 + 1e-2
 
 
-def test_white_stays_white_and_black_black():
+def test_area_resizing_preserves_black_and_white():
     for value in (0, 255):
         for old, new in ((84, 32), (84, 64), (64, 32), (23, 7)):
             assert (jpeg.resize_area(np.full((old, old, 3), value, np.uint8), new) == value).all()
 
 
-def test_frames_of_the_size_asked_for_are_unchanged():
+def test_area_resizing_to_the_same_size_changes_nothing():
     frame = picture(9, 9)
     assert np.array_equal(jpeg.resize_area(frame, 9), frame)
 
 
 @pytest.mark.parametrize("size", [0, -1, 17, 100])
-def test_frames_are_not_made_larger(size):
+def test_area_resizing_refuses_larger_and_invalid_sizes(size):
     with pytest.raises(OptionError, match="cannot be resized"):
         jpeg.resize_area(picture(16, 16), size)
 
@@ -277,7 +275,7 @@ def test_frames_are_not_made_larger(size):
 
 
 def interpolated(frame, size):
-    """The same by torch, in double precision and before rounding."""
+    """Interpolate with torch, in double precision and without rounding."""
     planes = torch.tensor(frame).permute(2, 0, 1)[None].double()
     new = interpolate(planes, size=(size, size), mode="bilinear", align_corners=False, antialias=False)
     return new[0].permute(1, 2, 0).numpy()
@@ -285,7 +283,7 @@ def interpolated(frame, size):
 
 @given(st.data())
 @settings(max_examples=60)
-def test_frames_are_interpolated_to_smaller_and_larger_sizes_as_torch_does(data):
+def test_bilinear_resizing_agrees_with_torch(data):
     height, width = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
     frame = data.draw(arrays.arrays(np.uint8, (height, width, 3)))
     size = data.draw(st.integers(1, 45))
@@ -293,13 +291,13 @@ def test_frames_are_interpolated_to_smaller_and_larger_sizes_as_torch_does(data)
     assert found.shape == (size, size, 3)
     assert found.dtype == np.uint8
     assert abs(found - interpolated(frame, size)).max() <= 0.5 + 1e-3
-    assert np.array_equal(jpeg.resized(frame, size, "bilinear"), found)
+    assert np.array_equal(jpeg.resize(frame, size, "bilinear"), found)
 
 
 @pytest.mark.parametrize(("old", "new"), [(128, 64), (84, 64), (84, 128), (64, 84), (64, 3), (3, 64)])
 def test_batches_of_frames_are_interpolated_frame_by_frame(old, new):
     frames = np.random.default_rng(old).integers(0, 256, (2, 3, old, old, 3), dtype=np.uint8)
-    found = jpeg.resized(frames, new, "bilinear")
+    found = jpeg.resize(frames, new, "bilinear")
     assert found.shape == (2, 3, new, new, 3)
     for batch in range(2):
         for view in range(3):
@@ -308,14 +306,14 @@ def test_batches_of_frames_are_interpolated_frame_by_frame(old, new):
 
 @given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 1000))
 @settings(max_examples=40)
-def test_whole_factors_are_averaged_exactly_as_torch_does(size, factor, seed):
+def test_integer_factors_agree_exactly_with_torch(size, factor, seed):
     frame = picture(size * factor, size * factor, seed)
     planes = torch.tensor(frame).permute(2, 0, 1)[None].double()
     mean = interpolate(planes, size=(size, size), mode="area")[0].permute(1, 2, 0).numpy()
-    assert np.array_equal(jpeg.resized(frame, size, "area"), np.floor(mean + 0.5 + 1e-9))  # halves go up
+    assert np.array_equal(jpeg.resize(frame, size, "area"), np.floor(mean + 0.5 + 1e-9))  # halves go up
 
 
-def test_interpolation_leaves_one_colour_and_the_own_size_alone():
+def test_bilinear_resizing_preserves_one_colour_and_the_same_size():
     for value in (0, 1, 254, 255):
         for old, new in ((84, 32), (84, 100), (5, 64), (64, 1)):
             assert (jpeg.resize_bilinear(np.full((old, old, 3), value, np.uint8), new) == value).all()
@@ -324,11 +322,11 @@ def test_interpolation_leaves_one_colour_and_the_own_size_alone():
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_frames_of_no_size_are_not_interpolated(size):
+def test_bilinear_resizing_refuses_sizes_below_one(size):
     with pytest.raises(OptionError, match="expected 1 pixel or more"):
-        jpeg.resized(picture(4, 4), size, "bilinear")
+        jpeg.resize(picture(4, 4), size, "bilinear")
 
 
-def test_a_way_to_resize_that_is_none_is_refused():
+def test_an_unknown_resize_method_is_refused():
     with pytest.raises(OptionError, match="resize is 'nearest', expected area or bilinear"):
-        jpeg.resized(picture(4, 4), 2, "nearest")
+        jpeg.resize(picture(4, 4), 2, "nearest")

@@ -1,4 +1,4 @@
-"""The manifest: nothing in it is believed unchecked, and a wrong one is a `ManifestError` and nothing else."""
+"""Manifests: every value is validated, and an invalid one raises only `ManifestError`."""
 
 import copy
 import json
@@ -38,15 +38,15 @@ def good(zarr):
     return json.loads((zarr / "manifest.json").read_text())
 
 
-def places(value, path=()):
-    """The path of every value in a JSON document."""
+def paths(value, path=()):
+    """Yield the path of every value in a JSON document."""
     yield path
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from places(inner, (*path, key))
+            yield from paths(inner, (*path, key))
     elif isinstance(value, list):
         for number, inner in enumerate(value):
-            yield from places(inner, (*path, number))
+            yield from paths(inner, (*path, number))
 
 
 def at(document, path):
@@ -74,7 +74,7 @@ def read(folder, document):
     return read_manifest(folder)
 
 
-def test_what_is_written_is_read_back(zarr, good, tmp_path):
+def test_a_manifest_survives_a_round_trip(zarr, good, tmp_path):
     manifest = read_manifest(zarr)
     assert json.loads(json.dumps(manifest.to_json())) == good
     manifest.write(tmp_path, descriptions(manifest))
@@ -111,7 +111,7 @@ COUNTS = st.sampled_from([-1, 0, 1, 2, 3, 7, 10**18, 10**30, 1.0, True, "3", Non
 @given(data=st.data())
 @settings(max_examples=400)
 def test_any_change_is_refused_or_harmless(data, good, zarr, tmp_path):
-    path = data.draw(st.sampled_from(sorted(places(good), key=repr)))
+    path = data.draw(st.sampled_from(sorted(paths(good), key=repr)))
     document = changed(good, path, data.draw(st.one_of(JSON, NAMES, COUNTS)))
     try:
         manifest = read(tmp_path, document)
@@ -131,8 +131,8 @@ def test_any_change_is_refused_or_harmless(data, good, zarr, tmp_path):
 @given(data=st.data())
 @settings(max_examples=60)
 def test_a_missing_key_is_refused(data, good, tmp_path):
-    optional = {"decoder", "jpeg_quality"}  # have defaults; of the origin any detail may be missing
-    keys = [path for path in places(good) if path and isinstance(path[-1], str) and path[-1] not in optional]
+    optional = {"decoder", "jpeg_quality"}  # have defaults; any detail of the origin may be missing
+    keys = [path for path in paths(good) if path and isinstance(path[-1], str) and path[-1] not in optional]
     keys = [path for path in keys if path[0] != "origin" and path not in (("splits", "train"), ("splits", "test"))]
     path = data.draw(st.sampled_from(sorted(keys, key=repr)))
     with pytest.raises(ManifestError):
@@ -176,36 +176,36 @@ WRONG = {
 @pytest.mark.parametrize(
     ("path", "value"), [(path, value) for path, values in WRONG.items() for value in values], ids=repr
 )
-def test_what_cannot_be_is_refused(path, value, good, tmp_path):
+def test_invalid_values_are_refused(path, value, good, tmp_path):
     with pytest.raises(ManifestError, match=re.escape(str(tmp_path))) as caught:
         read(tmp_path, changed(good, path, value))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", "3", '"manifest"', "\xff", "[" * 100_000, "{}", "1" * 5000])
-def test_a_file_that_is_no_manifest_is_refused(text, tmp_path):
+def test_other_files_are_refused(text, tmp_path):
     (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
     with pytest.raises(ManifestError, match=r"manifest\.json"):
         read_manifest(tmp_path)
 
 
-def test_a_manifest_of_another_version_says_which_and_what_to_do(good, tmp_path):
-    with pytest.raises(ManifestError, match=r"schema 7, expected 1: written by another version \(gqn-toolkit"):
+def test_another_schema_version_is_reported(good, tmp_path):
+    with pytest.raises(ManifestError, match=r"schema 7, expected 1.*gqn-toolkit"):
         read(tmp_path, changed(good, ("schema",), 7))
 
 
-def test_no_manifest_is_no_dataset(tmp_path):
-    with pytest.raises(ManifestError, match="no dataset"):
+def test_a_folder_without_a_manifest_is_refused(tmp_path):
+    with pytest.raises(ManifestError, match=f"{tmp_path}: manifest.json"):
         read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize("name", WRITABLE)
 @given(data=st.data())
 @settings(max_examples=60)
-def test_reading_by_a_wrong_manifest_is_an_error_of_ours_and_stays_inside(name, data, folders, tmp_path_factory):
-    # What read_manifest lets pass may still not fit the files; a file beside the dataset must never be read.
+def test_a_wrong_manifest_raises_and_reads_only_the_dataset(name, data, folders, tmp_path_factory):
+    # A valid manifest may still not match the files. Files outside the dataset must never be read.
     good = json.loads((folders[name] / "manifest.json").read_text())
-    path = data.draw(st.sampled_from(sorted((path for path in places(good) if path), key=repr)))
+    path = data.draw(st.sampled_from(sorted((path for path in paths(good) if path), key=repr)))
     document = changed(good, path, data.draw(st.one_of(COUNTS, NAMES, st.integers(0, 20), JSON)))
     folder = tmp_path_factory.mktemp("wrong")
     for entry in folders[name].iterdir():
@@ -226,7 +226,7 @@ def test_reading_by_a_wrong_manifest_is_an_error_of_ours_and_stays_inside(name, 
 
 @pytest.mark.parametrize("change", ["one too few", "one too many", "swapped", "another shard's"])
 @pytest.mark.parametrize("name", [*WRITABLE, "indexed"])
-def test_shards_with_other_files_than_their_container_has_are_refused(name, change, folders, raw):
+def test_shards_with_unexpected_files_are_refused(name, change, folders, raw):
     if name == "indexed":
         index_raw_folder(open_raw_folder(raw, SCENE_SETS[SET]))
     folder = raw if name == "indexed" else folders[name]
@@ -249,12 +249,12 @@ def test_shards_with_other_files_than_their_container_has_are_refused(name, chan
         (folder / "manifest.json").write_text(text)
 
 
-def test_the_fingerprint_tells_sets_of_scenes_apart(tmp_path):
+def test_the_fingerprint_differs_between_sets_of_scenes(tmp_path):
     prints = set()
     for number, (train, origin) in enumerate([((4, 3), True), ((7,), True), ((4, 2), True), ((4, 3), False)]):
         size = {"views": 15, "size": 64} if not origin else {}
         raw = make_raw_folder(tmp_path / str(number) / SET, train=train, origin=origin, **size)
         folder = convert(raw, SCENE_SETS[SET], tmp_path / f"out{number}", Options(workers=1))[0].folder
         prints |= {open_dataset(folder, "train").fingerprint, open_dataset(folder, "test").fingerprint}
-    # The test split of the first three is one and the same.
+    # The first three share one test split.
     assert len(prints) == 4 + 2
