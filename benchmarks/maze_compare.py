@@ -1,8 +1,9 @@
-"""Our mazes beside the real ones: a sheet to look at, how frames look and how walks go, in numbers.
+"""Compare rendered mazes with real ones: a contact sheet, and statistics of frames and walks.
 
     python -m benchmarks.maze_compare ../shared/data/mazes -o /tmp/mazes.png
 
-Keeps nothing of the real records but the sheet it was asked for.
+Writes a sheet with real frames on the left and rendered ones on the right. Prints means, deviations, JPEG bytes and
+edges of the frames, then statistics of moves, turns and distances of the walks.
 """
 
 from __future__ import annotations
@@ -28,58 +29,58 @@ _PERCENTILES = (5, 25, 50, 75, 95)
 
 @dataclass(frozen=True)
 class CameraPath:
-    """A walk and the plan it goes through.
+    """A walk and the floor plan of its maze.
 
     Attributes:
-        places: (views, 3): x, y in cells, yaw.
-        plan: by row and column, BLOCK or open.
+        cameras: (views, 3): x, y in cells, yaw.
+        plan: floor plan by row and column, BLOCK or open.
     """
 
-    places: NDArray[np.float64]
+    cameras: NDArray[np.float64]
     plan: NDArray[np.int64]
 
     @property
     def moves(self) -> NDArray[np.float64]:
-        """Cells between one view and the next, after the turn on the spot."""
-        return np.asarray(np.linalg.norm(np.diff(self.places[SPIN + 2 :, :2], axis=0), axis=1))
+        """Distances in cells between successive views, after the turn on the spot."""
+        return np.asarray(np.linalg.norm(np.diff(self.cameras[SPIN + 2 :, :2], axis=0), axis=1))
 
     @property
     def turns(self) -> NDArray[np.int64]:
-        """Turns between one view and the next, in units of TURN, counter-clockwise, after the turn on the spot."""
-        turned = np.diff(self.places[SPIN + 2 :, 2])
-        return np.round((np.mod(turned + np.pi, 2 * np.pi) - np.pi) / TURN).astype(np.int64)
+        """Turns between successive views in units of TURN, counter-clockwise, after the turn on the spot."""
+        angles = np.diff(self.cameras[SPIN + 2 :, 2])
+        return np.round((np.mod(angles + np.pi, 2 * np.pi) - np.pi) / TURN).astype(np.int64)
 
     @property
-    def room(self) -> NDArray[np.float64]:
-        """How far from the nearest wall each view stands, in cells, measured along the grid."""
+    def wall_distances(self) -> NDArray[np.float64]:
+        """Distance of each view from the nearest wall, in cells, measured along the grid."""
         rows, columns = np.nonzero(self.plan == BLOCK)
-        x, y = self.places[:, 0, None], self.places[:, 1, None]
+        x, y = self.cameras[:, 0, None], self.cameras[:, 1, None]
         aside = np.maximum(np.maximum(columns - x, x - columns - 1), np.maximum(rows - y, y - rows - 1))
         return np.asarray(aside.min(axis=1))
 
     @property
     def cells(self) -> int:
-        """Cells that were walked through."""
-        return len({(int(x), int(y)) for x, y in self.places[:, :2]})
+        """Number of cells visited."""
+        return len({(int(x), int(y)) for x, y in self.cameras[:, :2]})
 
 
 def walk_table(real: Sequence[CameraPath], ours: Sequence[CameraPath]) -> str:
-    """What can be said of walks in numbers, real ones and ours."""
+    """Return statistics of real walks and ours, as text."""
     lines = [f"percentiles {_PERCENTILES}; lengths in cells"]
     for name, walks in (("real", real), ("ours", ours)):
         moves, turns = np.stack([walk.moves for walk in walks]), np.stack([walk.turns for walk in walks])
-        rooms = np.stack([walk.room for walk in walks])
+        distances = np.stack([walk.wall_distances for walk in walks])
         pairs = [np.mean(turns[:, lag:] * turns[:, :-lag]) / np.mean(turns**2) for lag in (1, 2, 4, 8, 16)]
         shares = np.bincount((turns + 2).ravel(), minlength=5) / turns.size
         still = (moves < 0.005).mean(axis=1)
         lines += [
             f"{name}, {len(walks)} walks",
-            f"  moves {_listed(np.percentile(moves, _PERCENTILES))}, most {moves.max():.3f}",
+            f"  moves {_listed(np.percentile(moves, _PERCENTILES))}, maximum {moves.max():.3f}",
             f"  mean move {moves.mean():.3f} (walks: {moves.mean(axis=1).min():.3f} to {moves.mean(axis=1).max():.3f})",
             f"  standing still {still.mean():.3f} (walks: {still.min():.3f} to {still.max():.3f})",
-            f"  turns by -2, -1, 0, 1, 2: {_listed(shares)}; correlation 1, 2, 4, 8, 16 views on: {_listed(pairs)}",
-            f"  distance from a wall {_listed(np.percentile(rooms, _PERCENTILES))}, least {rooms.min():.4f}",
-            f"  cells walked through {_listed(np.percentile([walk.cells for walk in walks], (0, 50, 100)))}",
+            f"  turns by -2, -1, 0, 1, 2: {_listed(shares)}; correlation at lags 1, 2, 4, 8, 16: {_listed(pairs)}",
+            f"  distance from a wall {_listed(np.percentile(distances, _PERCENTILES))}, minimum {distances.min():.4f}",
+            f"  cells visited {_listed(np.percentile([walk.cells for walk in walks], (0, 50, 100)))}",
         ]
     return "\n".join(lines)
 
@@ -89,18 +90,18 @@ def _listed(values: Sequence[float] | NDArray[np.float64]) -> str:
 
 
 def real_walks(mazes: Sequence[RealMaze]) -> list[CameraPath]:
-    """The walks of real mazes, their plans read off the frames."""
+    """Return the walks of real mazes, with floor plans reconstructed from the frames."""
     tangent = float(np.tan(FIELD_OF_VIEW / 2))
-    return [CameraPath(maze.places, carve(maze, tangent, WALL_HEIGHT - EYE_HEIGHT)) for maze in mazes]
+    return [CameraPath(maze.cameras, carve(maze, tangent, WALL_HEIGHT - EYE_HEIGHT)) for maze in mazes]
 
 
 def ours(scenes: int, every: int) -> tuple[list[CameraPath], NDArray[np.uint8]]:
-    """Our first training scenes of seed 0: their walks, and (scenes, views, SIZE, SIZE, 3) of every n-th view."""
+    """Render training scenes of seed 0; return walks, and frames (scenes, views, SIZE, SIZE, 3) of every n-th view."""
     walks, frames = [], []
     for index in range(scenes):
-        maze, places = sample_maze_scene(index, seed=0, split="train", views=_VIEWS)
-        walks.append(CameraPath(places, maze.layout.cells))
-        frames.append(render_maze(maze.layout.cells, maze.wall, maze.floor, places[::every], SIZE, supersample=True))
+        maze, cameras = sample_maze_scene(index, seed=0, split="train", views=_VIEWS)
+        walks.append(CameraPath(cameras, maze.layout.cells))
+        frames.append(render_maze(maze.layout.cells, maze.wall, maze.floor, cameras[::every], SIZE, supersample=True))
     return walks, np.stack(frames)
 
 
@@ -111,11 +112,11 @@ def _grid(frames: NDArray[np.uint8], gap: int = 2) -> NDArray[np.uint8]:
 
 
 def main() -> None:
-    """Writes the sheet and prints the tables."""
+    """Write the sheet and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folder", type=Path, help="the raw folder of real mazes, with train/ and test/")
-    parser.add_argument("-o", "--output", type=Path, default=Path("mazes.png"), help="the sheet to write")
-    parser.add_argument("--scenes", type=int, default=60, help="of ours that the figures are taken over")
+    parser.add_argument("folder", type=Path, help="raw folder of real mazes, with train/ and test/")
+    parser.add_argument("-o", "--output", type=Path, default=Path("mazes.png"), help="sheet to write")
+    parser.add_argument("--scenes", type=int, default=60, help="number of our scenes in the statistics")
     arguments = parser.parse_args()
     mazes = read_mazes(arguments.folder)
     walks, made = ours(arguments.scenes, every=10)

@@ -1,10 +1,13 @@
-"""What the renderer of mazes takes from real records: lens, eye, walls, grid, plans.
+"""Fit the constants of the maze renderer to real records: field of view, eye, walls, grid and floor plans.
 
     python -m benchmarks.maze_fit ../shared/data/mazes
 
-The cameras of the records are exact, so where walls end in the frames pins down the rest. First a search over field
-of view and wall height without any plan: only walls on the lines of the grid are asked for. Then plans are carved,
-and everything is fitted together.
+The cameras in the records are exact, so the edges of walls in the frames determine the rest. A first search over field
+of view and wall height needs no floor plan: it only requires walls to be on grid lines. Then floor plans are
+reconstructed, and all constants are fitted together.
+
+Prints the fitted constants with their deviation between mazes, the residuals in rows, sky colour, JPEG quality, and
+the floor plans.
 """
 
 from __future__ import annotations
@@ -35,21 +38,21 @@ from benchmarks.maze_records import (
 from gqn_data.render.maze_cast import BLOCK, CORRIDOR, ROOM
 from gqn_data.render.maze_layout import SIDE
 
-_FAR = 15.0  # cells; walls beyond are not fitted to
+_FAR = 15.0  # in cells; walls farther away are ignored
 _OUTLIER = 3.0  # rows
 
 
 class Optics(NamedTuple):
-    """What is fitted to the tops of walls.
+    """Parameters that are fitted to the tops of walls.
 
     Attributes:
-        tangent: of half the field of view.
-        rise: of the tops above the eye, in cells, were pixels square.
-        shift: of the picture's middle, in pixels to the left.
-        lift: of the horizon, in pixels downwards.
-        turn: added to the yaw.
-        east: added to x, in cells.
-        north: added to y, in cells.
+        tangent: tangent of half the field of view.
+        rise: height of the tops above the eye, in cells, for square pixels.
+        shift: offset of the picture's centre, in pixels to the left.
+        lift: offset of the horizon, in pixels downwards.
+        turn: offset of the yaw.
+        east: offset of x, in cells.
+        north: offset of y, in cells.
     """
 
     tangent: float
@@ -61,18 +64,18 @@ class Optics(NamedTuple):
     north: float = 0.0
 
 
-_STEPS = Optics(1e-3, 1e-4, 0.02, 0.01, 1e-3, 1e-3, 1e-3)  # for the derivatives
+_STEPS = Optics(1e-3, 1e-4, 0.02, 0.01, 1e-3, 1e-3, 1e-3)  # for finite differences
 
 
 def off_the_grid(mazes: list[RealMaze], tops: list[Rows], tangent: float, rise: float) -> float:
-    """How far from the nearest line of the grid the seen walls would lie, in cells: the mean, each 0.1 at most.
+    """Return the mean distance of visible walls from the nearest grid line, in cells, each clipped to 0.1.
 
-    Infinite where less than a fifth of them would be near enough to tell.
+    The result is infinite if less than a fifth of the columns show a wall near enough to measure.
     """
     right = column_tangents(tangent)
     away, columns = [], 0
     for maze, rows in zip(mazes, tops):
-        x, y, yaw = (maze.places[:, k, None] for k in range(3))
+        x, y, yaw = (maze.cameras[:, k, None] for k in range(3))
         ahead = rise * MIDDLE / (tangent * (MIDDLE - rows))
         east = x + ahead * (np.cos(yaw) + right * np.sin(yaw))
         north = y + ahead * (np.sin(yaw) - right * np.cos(yaw))
@@ -84,7 +87,7 @@ def off_the_grid(mazes: list[RealMaze], tops: list[Rows], tangent: float, rise: 
 
 
 def rough_fit(mazes: list[RealMaze], tops: list[Rows]) -> list[tuple[float, Optics]]:
-    """For many fields of view the height that puts walls best on a grid of raw 0.1, and how far off they are."""
+    """Return, per field of view, the error and the wall height that best puts walls on a grid of raw 0.1."""
     found = []
     for tangent in np.arange(0.36, 1.31, 0.04):
         rises = np.arange(0.2, 1.01, 0.02)
@@ -94,58 +97,63 @@ def rough_fit(mazes: list[RealMaze], tops: list[Rows]) -> list[tuple[float, Opti
     return found
 
 
-def misses(maze: RealMaze, tops: Rows, plan: Plan, optics: Optics) -> Rows:
-    """Rows between where tops of walls are expected and where they are seen."""
-    places = maze.places + np.array((optics.east, optics.north, optics.turn))
-    ahead = depths(plan, places, column_tangents(optics.tangent, optics.shift))
+def residuals(maze: RealMaze, tops: Rows, plan: Plan, optics: Optics) -> Rows:
+    """Return the differences in rows between expected and observed tops of walls."""
+    cameras = maze.cameras + np.array((optics.east, optics.north, optics.turn))
+    ahead = depths(plan, cameras, column_tangents(optics.tangent, optics.shift))
     expected = MIDDLE + optics.lift - MIDDLE * optics.rise / (optics.tangent * ahead)
     return np.where((ahead < _FAR) & (expected > 4), expected - tops, np.nan)
 
 
 def fine_fit(mazes: list[RealMaze], tops: list[Rows], plans: list[Plan], optics: Optics, rounds: int = 10) -> Optics:
-    """All of `Optics` by least squares over the tops of walls, outliers left out."""
+    """Fit all of `Optics` by least squares over the tops of walls, without outliers."""
 
-    def all_misses(at: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = [misses(maze, rows, plan, Optics(*at)) for maze, rows, plan in zip(mazes, tops, plans)]
+    def all_residuals(at: NDArray[np.float64]) -> NDArray[np.float64]:
+        found = [residuals(maze, rows, plan, Optics(*at)) for maze, rows, plan in zip(mazes, tops, plans)]
         return np.concatenate([rows.ravel() for rows in found])
 
     at, steps = np.array(optics), np.array(_STEPS)
     for _ in range(rounds):
-        now = all_misses(at)
+        now = all_residuals(at)
         slopes = np.stack(
-            [(all_misses(at + step) - all_misses(at - step)) / (2 * step.max()) for step in np.diag(steps)], axis=1
+            [(all_residuals(at + step) - all_residuals(at - step)) / (2 * step.max()) for step in np.diag(steps)],
+            axis=1,
         )
-        # A column that passes a corner within a step has no slope.
+        # The derivative of a column that passes a corner within a step is meaningless.
         good = (np.abs(now) < _OUTLIER) & (np.abs(slopes * steps).max(axis=1) < 1)
         at = at + 0.7 * np.linalg.lstsq(slopes[good], -now[good], rcond=None)[0]
     return Optics(*at)
 
 
-def mend(maze: RealMaze, tops: Rows, plan: Plan, optics: Optics) -> Plan:
-    """The plan with cells opened and closed wherever that brings the tops nearer."""
+def refine_plan(maze: RealMaze, tops: Rows, plan: Plan, optics: Optics) -> Plan:
+    """Return the floor plan after opening and closing cells as long as the fit of the tops improves."""
 
-    def score(of: Plan) -> float:
-        return float(np.nansum(np.minimum(np.abs(misses(maze, tops, of, optics)), 5)))
+    def score(candidate: Plan) -> float:
+        return float(np.nansum(np.minimum(np.abs(residuals(maze, tops, candidate, optics)), 5)))
 
-    best, better = score(plan), True
-    while better:
-        better = False
+    best, improved = score(plan), True
+    while improved:
+        improved = False
         for row in range(1, SIDE - 1):
             for column in range(1, SIDE - 1):
                 other = plan.copy()
                 other[row, column] = BLOCK if plan[row, column] else CORRIDOR
                 found = score(other)
                 if found < best - 3:
-                    plan, best, better = other, found, True
+                    plan, best, improved = other, found, True
     return plan
 
 
 def fit_eye(mazes: list[RealMaze], plans: list[Plan], optics: Optics) -> tuple[float, float, float, float]:
-    """From the feet of walls: height of the eye in cells, lift of the horizon, mean miss in rows, spread over mazes."""
+    """Fit the feet of walls.
+
+    Returns:
+        Eye height in cells, lift of the horizon and mean error in rows, and deviation of the eye height between mazes.
+    """
     away, rows, which = [], [], []
     for number, (maze, plan) in enumerate(zip(mazes, plans)):
-        places = maze.places + np.array((optics.east, optics.north, optics.turn))
-        ahead = depths(plan, places, column_tangents(optics.tangent, optics.shift))
+        cameras = maze.cameras + np.array((optics.east, optics.north, optics.turn))
+        ahead = depths(plan, cameras, column_tangents(optics.tangent, optics.shift))
         feet = wall_feet(maze, MIDDLE + MIDDLE * 0.5 / (optics.tangent * ahead))
         seen = np.isfinite(feet) & (ahead < _FAR)
         away.append(MIDDLE / (optics.tangent * ahead[seen]))
@@ -166,10 +174,10 @@ def fit_eye(mazes: list[RealMaze], plans: list[Plan], optics: Optics) -> tuple[f
 
 
 def floor_kinds(maze: RealMaze, plan: Plan, optics: Optics, eye: float) -> Plan:
-    """The plan with ROOM where the floor has another colour than the corridors' orange."""
+    """Return the floor plan with ROOM where the floor is not the corridors' orange."""
     right = column_tangents(optics.tangent, optics.shift)
-    ahead = depths(plan, maze.places, right)
-    x, y, yaw = (maze.places[:, k, None] for k in range(3))
+    ahead = depths(plan, maze.cameras, right)
+    x, y, yaw = (maze.cameras[:, k, None] for k in range(3))
     sums, counts = np.zeros((SIDE, SIDE, 3)), np.zeros((SIDE, SIDE))
     for row in range(int(MIDDLE) + 3, CLEAN_ROWS):
         at = eye * MIDDLE / (optics.tangent * (row + 0.5 - MIDDLE - optics.lift))
@@ -185,16 +193,16 @@ def floor_kinds(maze: RealMaze, plan: Plan, optics: Optics, eye: float) -> Plan:
     return np.where((plan != BLOCK) & other, ROOM, plan)
 
 
-def drawn(plan: Plan) -> list[str]:
-    """The plan as lines of text, north above: `#` blocks, `.` open cells, `R` rooms by their floor."""
+def plan_lines(plan: Plan) -> list[str]:
+    """Return the floor plan as text, north up: `#` blocks, `.` open cells, `R` rooms."""
     return ["".join("#.R"[kind] for kind in row) for row in plan[::-1]]
 
 
 def _quality(jpeg: bytes) -> int:
-    """The quality at which libjpeg's tables are those of a JPEG; 0 if at none."""
+    """Return the libjpeg quality with the quantisation tables of a JPEG; 0 if none matches."""
 
-    def tables(of: bytes) -> list[list[int]]:
-        return [list(table) for table in Image.open(io.BytesIO(of)).quantization.values()]  # type: ignore[attr-defined]
+    def tables(data: bytes) -> list[list[int]]:
+        return [list(table) for table in Image.open(io.BytesIO(data)).quantization.values()]  # type: ignore[attr-defined]
 
     for quality in range(100, 0, -1):
         blank = io.BytesIO()
@@ -205,44 +213,46 @@ def _quality(jpeg: bytes) -> int:
 
 
 def main() -> None:
-    """Prints the fit."""
+    """Run the fit and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folder", type=Path, help="the raw folder of real mazes, with train/ and test/")
+    parser.add_argument("folder", type=Path, help="raw folder of real mazes, with train/ and test/")
     mazes = read_mazes(parser.parse_args().folder)
     tops = [wall_tops(maze) for maze in mazes]
     found = rough_fit(mazes, tops)
     _, rough = min(found)
-    print("degrees, height above the eye, walls off a grid of raw 0.1 (all in cells)")
+    print("field of view (degrees), height of walls above the eye and mean distance of walls from grid lines (cells)")
     for off_grid, at in found[::3]:
         print(f"  {2 * math.degrees(math.atan(at.tangent)):5.1f} {at.rise:.2f} {off_grid:.3f}")
     print(f"best {2 * math.degrees(math.atan(rough.tangent)):.1f} {rough.rise:.2f} {min(found)[0]:.3f}")
     plans = [carve(maze, rough.tangent, rough.rise) for maze in mazes]
     optics = fine_fit(mazes, tops, plans, rough)
-    plans = [mend(maze, rows, plan, optics) for maze, rows, plan in zip(mazes, tops, plans)]
+    plans = [refine_plan(maze, rows, plan, optics) for maze, rows, plan in zip(mazes, tops, plans)]
     optics = fine_fit(mazes, tops, plans, optics)
     each = [fine_fit([maze], [rows], [plan], optics, 4) for maze, rows, plan in zip(mazes, tops, plans)]
     spread = np.std(each, axis=0)
-    off = np.concatenate([misses(*some, optics).ravel() for some in zip(mazes, tops, plans)])
+    off = np.concatenate([residuals(*some, optics).ravel() for some in zip(mazes, tops, plans)])
     off = np.abs(off[np.isfinite(off)])
     angle = 2 * np.degrees(np.arctan([optics.tangent, *(one.tangent for one in each)]))
-    print(f"field of view {angle[0]:.2f} degrees (mazes one by one: deviation {angle[1:].std():.2f})")
+    print(f"field of view {angle[0]:.2f} degrees (fitted per maze: deviation {angle[1:].std():.2f})")
     for name, value, deviation in zip(Optics._fields[1:], optics[1:], spread[1:]):
         print(f"{name} {value:.4f} (deviation {deviation:.4f})")
-    print(f"tops of walls: {off.size} columns, mean miss {off.mean():.2f} rows, median {np.median(off):.2f},")
+    print(f"tops of walls: {off.size} columns, mean error {off.mean():.2f} rows, median {np.median(off):.2f},")
     print(f"  {100 * (off > _OUTLIER).mean():.2f} % off by more than {_OUTLIER:.0f}")
     eye, lift, miss, deviation = fit_eye(mazes, plans, optics)
-    print(f"eye {eye:.4f} cells (deviation {deviation:.4f}), lift {lift:.2f}; feet of walls: mean miss {miss:.2f} rows")
-    print(f"height of walls {eye + optics.rise:.4f} cells, were pixels square")
+    print(
+        f"eye {eye:.4f} cells (deviation {deviation:.4f}), lift {lift:.2f}; feet of walls: mean error {miss:.2f} rows"
+    )
+    print(f"height of walls {eye + optics.rise:.4f} cells, for square pixels")
     sky, counts = np.unique(
         np.concatenate([maze.frames[:, 3:8, 10:60].reshape(-1, 3) for maze in mazes]), axis=0, return_counts=True
     )
     print(f"sky {sky[counts.argmax()].tolist()}")
     qualities = {_quality(maze.jpegs[0]) for maze in mazes}
     print(
-        f"JPEG quality {qualities}, {np.mean([len(jpeg) for maze in mazes for jpeg in maze.jpegs]):.0f} bytes a frame"
+        f"JPEG quality {qualities}, {np.mean([len(jpeg) for maze in mazes for jpeg in maze.jpegs]):.0f} bytes per frame"
     )
     for maze, plan in zip(mazes, plans):
-        print(maze.name, *drawn(floor_kinds(maze, plan, optics, eye)), sep="\n")
+        print(maze.name, *plan_lines(floor_kinds(maze, plan, optics, eye)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The real mazes for the fit and the comparison: frames, exact cameras, and what their rows and columns tell.
+"""Read real mazes for `maze_fit` and `maze_compare`: frames, exact cameras, edges of walls, and floor plans.
 
-Reads DeepMind's records where they lie and keeps nothing of them.
+Records are read in place; nothing of them is stored.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.render.compiled import compiled
-from gqn_data.render.maze_cast import BLOCK, CORRIDOR, meet_wall
+from gqn_data.render.maze_cast import BLOCK, CORRIDOR, hit_wall
 from gqn_data.render.maze_layout import SIDE
-from gqn_data.render.mazes import to_places
+from gqn_data.render.mazes import raw_to_grid
 from gqn_data.schema import jpeg
 from gqn_data.schema.layout import SceneLayout
 from gqn_data.tfrecord.example import SceneScanner
@@ -22,12 +22,12 @@ from gqn_data.tfrecord.framing import read_records
 
 SIZE = 84
 MIDDLE = SIZE / 2
-CLEAN_ROWS = 64  # below is the status line
-_MARKS = 66, 9  # columns from here on hold small marks in the rows above that
+CLEAN_ROWS = 64  # rows above the status line
+_MARKS = 66, 9  # small marks cover the columns from the first number on, in rows above the second
 _SKY = np.array((149, 224, 255))
 
-Rows = NDArray[np.float64]  # (views, SIZE), a row for each column of pixels; NaN where there is none
-Plan = NDArray[np.int64]  # (SIDE, SIDE) by row and column: BLOCK, or open
+Rows = NDArray[np.float64]  # (views, SIZE), one row number per pixel column; NaN if unknown
+Plan = NDArray[np.int64]  # (SIDE, SIDE) by row and column: BLOCK or open
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,20 @@ class RealMaze:
     """One real scene.
 
     Attributes:
-        name: split and number in it.
+        name: split and index in the split.
         frames: uint8 (views, SIZE, SIZE, 3).
-        places: float64 (views, 3): x, y in cells, yaw.
-        jpegs: the frames as they were stored.
+        cameras: float64 (views, 3): x, y in cells, yaw.
+        jpegs: encoded frames.
     """
 
     name: str
     frames: NDArray[np.uint8]
-    places: NDArray[np.float64]
+    cameras: NDArray[np.float64]
     jpegs: tuple[bytes, ...]
 
 
 def read_mazes(folder: Path) -> list[RealMaze]:
-    """The scenes of all files of a raw folder of mazes, train first."""
+    """Return the scenes of all files in a raw folder of mazes, train first."""
     mazes = []
     scanner = SceneScanner(SceneLayout(views=300, height=SIZE, width=SIZE))
     for split in ("train", "test"):
@@ -60,13 +60,13 @@ def read_mazes(folder: Path) -> list[RealMaze]:
             parts = zip(scene.offsets, scene.lengths)
             jpegs = tuple(bytes(record.payload[begin : begin + length]) for begin, length in parts)
             frames = np.stack([jpeg.decode(data) for data in jpegs])
-            places = to_places(scene.cameras.astype(np.float64))
-            mazes.append(RealMaze(f"{split} {number}", frames, places, jpegs))
+            cameras = raw_to_grid(scene.cameras.astype(np.float64))
+            mazes.append(RealMaze(f"{split} {number}", frames, cameras, jpegs))
     return mazes
 
 
 def wall_tops(maze: RealMaze) -> Rows:
-    """Where the sky ends in each column of each frame: the row of the border, by colour."""
+    """Return the row at which the sky ends in each column of each frame, by colour."""
     sky = np.abs(maze.frames.astype(np.int64) - _SKY).max(axis=-1) < 28
     rows = np.argmin(sky, axis=1).astype(np.float64)
     seen = (rows > 4) & (rows < MIDDLE)
@@ -75,10 +75,10 @@ def wall_tops(maze: RealMaze) -> Rows:
 
 
 def wall_feet(maze: RealMaze, expected: Rows, reach: int = 5, least: float = 60.0) -> Rows:
-    """Where each column changes most, at most `reach` rows from where a wall's foot is expected."""
+    """Return the row with the largest change in each column, within `reach` rows of the expected foot of the wall."""
     frames = maze.frames.astype(np.float64)
     steps = np.zeros((len(frames), SIZE + 1, SIZE))
-    # Two rows on each side, so that noise of one does not count.
+    # Two rows on each side suppress the noise of single rows.
     steps[:, 2 : SIZE - 1] = np.abs(frames[:, 2:-1] + frames[:, 3:] - frames[:, 1:-2] - frames[:, :-3]).sum(axis=-1) / 2
     best, rows = np.full(expected.shape, least), np.full(expected.shape, np.nan)
     for offset in range(-reach, reach + 1):
@@ -89,53 +89,53 @@ def wall_feet(maze: RealMaze, expected: Rows, reach: int = 5, least: float = 60.
 
 
 @compiled
-def _fill_depths(plan: Plan, places: NDArray[np.float64], tangents: NDArray[np.float64], depths: Rows) -> None:
-    for view in range(places.shape[0]):
-        x, y, yaw = places[view, 0], places[view, 1], places[view, 2]
+def _fill_depths(plan: Plan, cameras: NDArray[np.float64], tangents: NDArray[np.float64], depths: Rows) -> None:
+    for view in range(cameras.shape[0]):
+        x, y, yaw = cameras[view, 0], cameras[view, 1], cameras[view, 2]
         for column in range(tangents.shape[0]):
             right = tangents[column]
             dx, dy = np.cos(yaw) + right * np.sin(yaw), np.sin(yaw) - right * np.cos(yaw)
-            depths[view, column] = meet_wall(plan, x, y, dx, dy).t
+            depths[view, column] = hit_wall(plan, x, y, dx, dy).t
 
 
-def depths(plan: Plan, places: NDArray[np.float64], tangents: NDArray[np.float64]) -> Rows:
-    """How far ahead of the camera the wall in each column is, in cells.
+def depths(plan: Plan, cameras: NDArray[np.float64], tangents: NDArray[np.float64]) -> Rows:
+    """Return the depth of the wall in each column, in cells.
 
     Args:
-        plan: of the maze.
-        places: (views, 3).
-        tangents: of the angle to the right of each column's middle.
+        plan: floor plan of the maze.
+        cameras: (views, 3): x, y in cells, yaw.
+        tangents: tangents of the angles of the column centres, to the right.
     """
-    found = np.empty((len(places), len(tangents)))
-    _fill_depths(plan, places, tangents, found)
+    found = np.empty((len(cameras), len(tangents)))
+    _fill_depths(plan, cameras, tangents, found)
     return found
 
 
 def column_tangents(tangent: float, shift: float = 0.0) -> NDArray[np.float64]:
-    """The tangents of all columns of pixels, for one of half the field of view and a middle that is off by `shift`."""
+    """Return the tangents of all pixel columns; `shift` is the offset of the picture's centre in pixels."""
     return np.asarray((np.arange(SIZE) + 0.5 + shift - MIDDLE) / MIDDLE * tangent, dtype=np.float64)
 
 
 def carve(maze: RealMaze, tangent: float, rise: float) -> Plan:
-    """A first plan of a maze: open is what enough rays pass.
+    """Return a first floor plan of a maze, in which cells are open if enough rays pass through them.
 
     Args:
-        maze: whose frames and cameras are used.
-        tangent: of half the field of view.
-        rise: of the walls' tops above the eye, in cells.
+        maze: maze with frames and cameras.
+        tangent: tangent of half the field of view.
+        rise: height of the walls' tops above the eye, in cells.
     """
     tops = wall_tops(maze)
-    passed, met = np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE))
+    passed, hit = np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE))
     right = column_tangents(tangent)
     ahead = rise * MIDDLE / (tangent * (MIDDLE - tops))
-    x, y, yaw = (maze.places[:, k, None] for k in range(3))
+    x, y, yaw = (maze.cameras[:, k, None] for k in range(3))
     dx, dy = np.cos(yaw) + right * np.sin(yaw), np.sin(yaw) - right * np.cos(yaw)
     near = ahead < 4.5
     for at in np.arange(0.0, 4.5, 0.1):
         _count(passed, (x + at * dx)[near & (at < ahead - 0.3)], (y + at * dy)[near & (at < ahead - 0.3)])
-    beyond = ahead + 0.2 / np.hypot(dx, dy)
-    _count(met, (x + beyond * dx)[near], (y + beyond * dy)[near])
-    return np.where(passed > np.maximum(30, 2 * met), CORRIDOR, BLOCK).astype(np.int64)
+    behind = ahead + 0.2 / np.hypot(dx, dy)
+    _count(hit, (x + behind * dx)[near], (y + behind * dy)[near])
+    return np.where(passed > np.maximum(30, 2 * hit), CORRIDOR, BLOCK).astype(np.int64)
 
 
 def _count(counts: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> None:

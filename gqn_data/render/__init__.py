@@ -1,7 +1,6 @@
-"""The scene sets that this project renders itself; `RENDERERS` names them.
+"""Renderers for the scene sets, one file per family of sets; `RENDERERS` maps each set to its renderer.
 
-One file a family beside this one. Nothing here imports numba before a frame is wanted: the commands import this
-package to say which sets there are. Imports `errors` and `scene_sets`.
+numba is imported when the first frame is rendered, because commands import this package only to list the sets.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Goes up whenever a pixel or a camera of any set changes for the same seed; `source.json` carries it.
+# Raise it if a pixel or a camera of any set changes for the same seed. `source.json` records it.
 RENDERER_VERSION = 2
 
 
 class RenderedScene(NamedTuple):
-    """One scene as a renderer makes it.
+    """One rendered scene.
 
     Attributes:
         frames: uint8 (views, frame_size, frame_size, 3), RGB.
-        cameras: float32 (views, 5), the raw numbers of DeepMind's layout.
+        cameras: float32 (views, 5), in DeepMind's raw layout.
     """
 
     frames: NDArray[np.uint8]
@@ -32,20 +31,20 @@ class RenderedScene(NamedTuple):
 
 
 class Renderer(Protocol):
-    """Makes scene `index` of a split of one set. It depends on nothing but its arguments."""
+    """Function that renders one scene of one set. The result depends only on the arguments."""
 
     def __call__(
         self, index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool
     ) -> RenderedScene:
-        """The scene.
+        """Render scene `index` of a split.
 
         Args:
-            index: of the scene in its split, from 0.
-            seed: not negative.
-            split: train or test.
+            index: index of the scene in its split, from 0.
+            seed: seed of the scene set, not negative.
+            split: `train` or `test`.
             frame_size: height and width of a frame in pixels.
-            views: views of the scene.
-            supersample: casts 2x2 rays for a pixel instead of one.
+            views: number of views.
+            supersample: cast 2x2 rays per pixel instead of one.
         """
         ...
 
@@ -104,14 +103,14 @@ RENDERERS: dict[str, Renderer] = {
 
 
 def find_renderer(name: str) -> tuple[str, Renderer]:
-    """DeepMind's name of a set, and its renderer.
+    """Return DeepMind's name of a scene set, and its renderer.
 
     Args:
-        name: of the set, or an alias.
+        name: name of the set, or an alias.
 
     Raises:
-        UnknownSceneSet: no set has that name.
-        UnknownName: the set has no renderer.
+        UnknownSceneSet: the name is unknown.
+        UnknownName: this set cannot be rendered.
     """
     scene_set = find_scene_set(name).name
     renderer = RENDERERS.get(scene_set)

@@ -1,8 +1,7 @@
-"""How the ray caster is compiled: numba, no fast maths, and a cache that notices every change of its sources.
+"""Decorators that compile the ray caster with numba, and its on-disk cache.
 
-numba's own cache looks at the file of the cached function alone, so a change in `shapes.py` would leave the old
-machine code of its caller in use. Here only the entry point is cached, and `SOURCES` is part of its key.
-Imports numba alone.
+numba's cache checks only the file of the cached function, so a change in `shapes.py` would leave stale machine code
+in its callers. Here only the entry point is cached, and `SOURCES`, a checksum of all the sources, is part of its key.
 """
 
 from __future__ import annotations
@@ -23,38 +22,41 @@ SOURCES = zlib.crc32(b"".join((Path(__file__).parent / name).read_bytes() for na
 
 
 def compiled(function: Function) -> Function:
-    """The function, compiled when first called, for use inside the entry point (and by tests)."""
-    # No fastmath: it may reorder sums, and the same seed is to give the same bytes.
+    """Compile a function on its first call, for use inside the entry point and in tests."""
+    # No fastmath: it may reorder sums, and the same seed must give the same bytes.
     return cast("Function", njit(nogil=True, error_model="numpy")(function))
 
 
 def compiled_entry(function: Function) -> Function:
-    """The same, kept on the disk for the next process; the function must have `SOURCES` in its closure.
+    """Compile a function like `compiled`, and cache the machine code on disk for later processes.
 
-    Where no folder can be written to, neither beside the sources nor the user's own nor `$NUMBA_CACHE_DIR`, nothing
-    is kept, and every process compiles.
+    `SOURCES` must be in the closure of the function. If neither the folder of the sources, nor the user's cache, nor
+    `$NUMBA_CACHE_DIR` is writable, every process compiles.
     """
     try:
         return cast("Function", njit(nogil=True, error_model="numpy", cache=True)(function))
-    except RuntimeError:  # numba's word for no such folder
+    except RuntimeError:  # numba cannot find a writable folder
         return compiled(function)
 
 
-class _Teller(event.Listener):
-    """Calls a function when compiling begins, once."""
+class _CompileListener(event.Listener):
+    """Listener that runs a callback once, when compilation starts."""
 
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell: Callable[[], None] | None = tell
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback: Callable[[], None] | None = callback
 
     def on_start(self, event: Any) -> None:  # noqa: ARG002  numba's interface
-        if self._tell is not None:
-            self._tell()
-        self._tell = None
+        if self._callback is not None:
+            self._callback()
+        self._callback = None
 
     def on_end(self, event: Any) -> None:
-        """Nothing is said at the end."""
+        """Ignore the end of the compilation."""
 
 
-def telling(tell: Callable[[], None]) -> AbstractContextManager[Any]:
-    """In the block, `tell` is called when numba begins to compile; not where the machine code is on the disk."""
-    return cast("AbstractContextManager[Any]", event.install_listener("numba:compile", _Teller(tell)))
+def on_compile(callback: Callable[[], None]) -> AbstractContextManager[Any]:
+    """Return a context in which `callback` runs once, when numba starts to compile.
+
+    It does not run if the machine code is loaded from disk.
+    """
+    return cast("AbstractContextManager[Any]", event.install_listener("numba:compile", _CompileListener(callback)))

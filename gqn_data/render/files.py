@@ -1,7 +1,6 @@
-"""Source files, rendered: workers make chunks of scenes, this process alone writes, in order, each file whole or not.
+"""Render source files: workers render chunks of scenes, the calling process writes them in order.
 
-So the same request gives the same bytes for any number of workers. Imports the rest of the package, `tfrecords` and
-what lies below it.
+Files are written atomically. The same request gives the same bytes for any number of workers.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from gqn_data.schema import jpeg
 from gqn_data.schema.catalog import Split
 from gqn_data.tfrecord.framing import RecordWriter, serialize_example
 
-# What a worker renders at a time; does not show in the result. Some tenths of a second of work, so that bars move and
-# what waits to be written stays small: scenes of 300 views of 84 pixels come one by one.
-_MOST_SCENES = 25
-_RAYS_IN_A_CHUNK = 1 << 22
+# A chunk is a few tenths of a second of work, so that progress bars move and few records wait in memory. Scenes of 300
+# views of 84 pixels make a chunk each. The chunk size does not affect the result.
+_MAX_SCENES_PER_CHUNK = 25
+_MAX_RAYS_PER_CHUNK = 1 << 22
 _COMPILING = "compiling the ray caster with numba, once: a few seconds"
-_AHEAD = 3  # chunks under way or waiting, for each worker
+_CHUNKS_AHEAD = 3  # per worker, running or waiting
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Chunk:
-    """Scenes [first, last) of a split, rendered by one worker in one go."""
+    """Scenes [first, last) of a split, rendered by one worker as one task."""
 
     parameters: Parameters
     split: Split
@@ -47,27 +46,30 @@ def render_files(
     workers: int | None = None,
     executor: Executor | None = None,
 ) -> Generator[PlannedFile, None, None]:
-    """Renders source files below a folder, one after another; gives each as soon as it is whole.
+    """Render source files below a folder, and yield each one when it is complete.
 
-    The ray caster is compiled before this returns; all else happens while the files are asked for. Workers are ahead
-    of the file that is given, so that those who use it do not hold them up.
+    The ray caster is compiled before this returns; everything else happens during iteration. Workers run ahead of the
+    yielded file, so that a slow consumer does not hold them up.
 
     Args:
-        files: which; none of those given before is written again.
-        folder: the raw folder.
-        parameters: of every scene.
-        workers: processes; None for as many as are worth their start.
-        executor: renders instead of processes of this run's own; is not shut down.
+        files: files to write, in this order.
+        folder: raw folder of the scene set.
+        parameters: parameters of every scene.
+        workers: number of processes; None for as many as save time.
+        executor: executor to use instead of new processes; it is not shut down.
+
+    Yields:
+        PlannedFile: the file that was completed.
 
     Raises:
-        NoSpace: the disk is full; whole files only are left.
+        NoSpace: the disk is full; only complete files remain.
     """
     if files:
         _warm_up(find_renderer(parameters.scene_set)[1])
-    return _rendered(files, folder, parameters, workers, executor)
+    return _render_in_order(files, folder, parameters, workers, executor)
 
 
-def _rendered(
+def _render_in_order(
     files: Sequence[PlannedFile], folder: Path, parameters: Parameters, workers: int | None, executor: Executor | None
 ) -> Generator[PlannedFile, None, None]:
     if not files:
@@ -75,13 +77,13 @@ def _rendered(
     plan = [_chunks(file, parameters) for file in files]
     chunks = [chunk for row in plan for chunk in row]
     scenes = sum(file.scenes for file in files)
-    processes = min(workers or parameters.enough_workers(scenes), len(chunks))
+    processes = min(workers or parameters.useful_workers(scenes), len(chunks))
     label = f"render {parameters.scene_set}"
     with (
         pool(processes, executor) as running,
         progress.bar(scenes * parameters.views, "frame", label, unit_scale=True) as bar,
     ):
-        results = map_in_order(running, _render_records, chunks, _AHEAD * processes)
+        results = map_in_order(running, _render_records, chunks, _CHUNKS_AHEAD * processes)
         for file, row in zip(files, plan):
             with atomic.writing(folder / file.name) as out:
                 writer = RecordWriter(out)
@@ -94,7 +96,7 @@ def _rendered(
 
 
 def _chunks(file: PlannedFile, parameters: Parameters) -> list[_Chunk]:
-    step = max(1, min(_MOST_SCENES, _RAYS_IN_A_CHUNK // parameters.rays))
+    step = max(1, min(_MAX_SCENES_PER_CHUNK, _MAX_RAYS_PER_CHUNK // parameters.rays))
     return [
         _Chunk(parameters=parameters, split=file.split, first=at, last=min(at + step, file.last))
         for at in range(file.first, file.last, step)
@@ -102,15 +104,15 @@ def _chunks(file: PlannedFile, parameters: Parameters) -> list[_Chunk]:
 
 
 def _warm_up(render: Renderer) -> None:
-    """Compiles the ray caster where that is still to be done; the workers then find the machine code on the disk."""
-    from gqn_data.render.compiled import telling
+    """Compile the ray caster if needed, so that the workers load the machine code from disk."""
+    from gqn_data.render.compiled import on_compile
 
-    with telling(lambda: print(_COMPILING, file=sys.stderr, flush=True)):  # noqa: T201
+    with on_compile(lambda: print(_COMPILING, file=sys.stderr, flush=True)):  # noqa: T201
         render(0, seed=0, split="train", frame_size=FRAME_SIZES[0], views=1, supersample=False)
 
 
 def _render_records(chunk: _Chunk) -> list[bytes]:
-    """The serialized records of a chunk; runs in a worker."""
+    """Return the serialized records of a chunk; runs in a worker."""
     parameters = chunk.parameters
     _, render = find_renderer(parameters.scene_set)
     records = []

@@ -1,8 +1,8 @@
-"""The Jaco arm of the set jaco: its joints, where they carry its links, and the solids that stand for the links.
+"""The Jaco arm of the scene set jaco: its joints, its forward kinematics, and the solids of its links.
 
-Lengths in metres, angles in radians, Kinova's joint angles. The whole arm is written down once, standing straight up
-(`HOME`), and every joint turns what comes after it about an axis that is fixed in that pose; no other frames are
-needed. Imports `shapes` alone.
+Lengths are in metres, angles in radians, joint angles are Kinova's. The arm is defined once, standing straight up
+(`HOME`). Each joint rotates all links after it about an axis that is given in that pose, so no further coordinate
+frames are needed.
 """
 
 from __future__ import annotations
@@ -13,53 +13,53 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data.render.shapes import CAPSULE, CONE, CYLINDER, Solid, Vector, turn_to
+from gqn_data.render.shapes import CAPSULE, CONE, CYLINDER, Solid, Vector, rotation_to
 
 Floats = NDArray[np.float64]
 
-JOINTS = 9  # six of the arm, then one for each finger
+JOINTS = 9  # six of the arm, then one per finger
 
 # Kinova, "DH Parameters of Jaco", version 1.0.8 (25 July 2013), as cited in Corke's Robotics Toolbox (mdl_jaco) and
 # in wpi_jaco_wrapper (jaco_kinematics.h): floor to shoulder, upper arm, forearm, two parts of the wrist, wrist to the
-# point between the fingers, and how far the forearm's axis lies beside the upper arm's.
+# point between the fingers, and the offset of the forearm's axis from the upper arm's.
 D1, D2, D3, D4, D5, D6, E2 = 0.2755, 0.41, 0.2073, 0.0743, 0.0743, 0.1687, 0.0098
-# How much each of the two parts of the wrist bends. 55 degrees in the first generation (kinova-ros, jaco_arm.xacro;
+# Bend of each of the two parts of the wrist. 55 degrees in the first generation (kinova-ros, jaco_arm.xacro;
 # wpi_jaco_wrapper: 2 x 11/72 of pi); the second generation has 60.
 BEND = math.radians(55)
-# Where joint 1 meets the shoulder (kinova-ros, jaco_arm.xacro).
+# Height at which joint 1 meets the shoulder (kinova-ros, jaco_arm.xacro).
 TURNTABLE = 0.1535
 
 # Joints 2 and 3: dm_control, third_party/kinova/jaco_arm.xml (47 to 313 and 19 to 341 degrees, Kinova's limits).
-# Fingers: dm_control, third_party/kinova/jaco_hand.xml. The other joints turn without end.
+# Fingers: dm_control, third_party/kinova/jaco_hand.xml. The other joints are unlimited.
 JOINT_RANGES = np.array([(0, 2 * math.pi), (0.82, 5.46), (0.33, 5.95)] + 3 * [(0, 2 * math.pi)] + 3 * [(0.15, 1.35)])
 
-# Straight up, fingers at their zero: joints 2 and 3 stand at 180 degrees there, in Kinova's angles.
+# The arm straight up with fingers at zero; joints 2 and 3 are then at 180 degrees in Kinova's convention.
 HOME = np.array([0, math.pi, math.pi, 0, 0, 0, 0, 0, 0])
 
-# Where the fingers begin, from the last joint: along the hand, aside, and by which bearing; and the bearing of the
-# plane in which each closes (kinova-ros, jaco_arm.xacro). One finger stands against two.
+# Knuckles relative to the last joint: distance along the hand; then per finger the distance from the hand's axis, its
+# bearing, and the bearing of the plane in which the finger closes (kinova-ros, jaco_arm.xacro). One finger opposes two.
 _KNUCKLE_ALONG = 0.1007
 _KNUCKLES = ((0.0398, math.pi, math.pi), (0.0417, -0.544, -0.236), (0.0417, 0.544, 0.240))
-# A finger at zero leans outwards by this angle; its first part is so long (dm_control, jaco_hand.xml).
+# Outward lean of a finger at zero, and length of its first part (dm_control, jaco_hand.xml).
 _FINGER_LEAN, _PROXIMAL = 0.92, 0.044
 _DISTAL, _FINGER_BEND = 0.042, 0.35  # by eye
 
 # Greys and rings: dm_control, third_party/kinova/common.xml (0.1 and 0.7) and jaco_arm.xml (radius, half height).
-# The dark one is a little lighter here: the shells of the real arm are carbon with a gloss, ours have no reflections.
+# The dark grey is slightly lighter here, because the real shells are glossy carbon and ours do not reflect.
 _DARK, _LIGHT, _BASE = (0.13, 0.13, 0.14), (0.70, 0.70, 0.72), (0.34, 0.34, 0.36)
 _LARGE_RING, _SMALL_RING = (0.046, 0.011), (0.037, 0.009)
 
 
 class Part(NamedTuple):
-    """One solid of the arm in the pose `HOME`; all of it is within `radius` of the stretch from start to end.
+    """One solid of the arm in the pose `HOME`; it lies within `radius` of the segment from start to end.
 
     Attributes:
-        link: 0 for the base, else the number of the joint that moves it and all links after it.
-        kind: of `shapes`: CAPSULE, CYLINDER, or CONE with its base at `start`.
-        start: where its axis begins.
-        end: where its axis ends.
-        radius: about the axis; of the base of a cone.
-        colour: red, green, blue in 0 to 1.
+        link: 0 for the base, else the number of the joint that moves this link and all links after it.
+        kind: CAPSULE, CYLINDER, or CONE with its base at `start`, of `shapes`.
+        start: start of the axis.
+        end: end of the axis.
+        radius: radius about the axis; of a cone, the radius of the base.
+        colour: RGB, 0 to 1.
     """
 
     link: int
@@ -71,7 +71,7 @@ class Part(NamedTuple):
 
 
 class _Joint(NamedTuple):
-    """The axis of a joint in the pose `HOME`: a point on it, and the unit vector about which its angle grows."""
+    """Axis of a joint in the pose `HOME`: a point on it, and a unit vector about which its angle grows."""
 
     point: Vector
     axis: Vector
@@ -90,7 +90,7 @@ _BENT: Vector = (0.0, math.sin(BEND), math.cos(BEND))  # along the middle of the
 _SHOULDER: Vector = (0.0, 0.0, D1)
 _ELBOW: Vector = (0.0, 0.0, D1 + D2)
 _WRIST: Vector = (0.0, -E2, D1 + D2 + D3)
-# The parts of the wrist are bent in the middle: two legs of an isosceles triangle over the joints' distance.
+# Each part of the wrist is bent in its middle, as the legs of an isosceles triangle over the distance of its joints.
 _LEG_4, _LEG_5 = D4 / (2 * math.cos(BEND / 2)), D5 / (2 * math.cos(BEND / 2))
 _FIRST_BEND = _along(_WRIST, _UP, _LEG_4)
 _MIDDLE = _along(_FIRST_BEND, _BENT, _LEG_4)
@@ -100,7 +100,7 @@ GRIP = _along(HAND, _UP, D6)
 
 
 def _direction(bearing: float, lean: float) -> Vector:
-    """The unit vector that leans by an angle from straight up towards a bearing."""
+    """Return the unit vector that leans from the vertical towards a bearing by the angle `lean`."""
     return math.cos(bearing) * math.sin(lean), math.sin(bearing) * math.sin(lean), math.cos(lean)
 
 
@@ -111,7 +111,8 @@ def _knuckle(finger: int) -> Vector:
 
 def _finger_joint(finger: int) -> _Joint:
     plane = _KNUCKLES[finger][2]
-    return _Joint(_knuckle(finger), (math.sin(plane), -math.cos(plane), 0.0))  # outwards x up: it closes
+    # The axis is outwards x up, so that a growing angle closes the finger.
+    return _Joint(_knuckle(finger), (math.sin(plane), -math.cos(plane), 0.0))
 
 
 _CHAIN = (
@@ -142,9 +143,10 @@ def _finger_parts(finger: int) -> tuple[Part, Part]:
 
 
 def _parts() -> tuple[Part, ...]:
-    """The arm standing straight up. Radii, but for the rings', and what lies beside the axes are by eye.
+    """Return the parts of the arm standing straight up.
 
-    The upper arm hangs on one side of shoulder and elbow (y > 0), shoulder and forearm lie on the other.
+    Radii (except of the rings) and offsets from the axes were set by eye. The upper arm is on one side of shoulder and
+    elbow (y > 0); shoulder and forearm are on the other.
     """
     side: Vector = (0.0, 1.0, 0.0)
     low = (0.0, 0.0, TURNTABLE)
@@ -185,9 +187,9 @@ _ENDS = np.array([[(*part.start, 1.0), (*part.end, 1.0)] for part in PARTS])
 _LINKS = np.array([part.link for part in PARTS])
 RADII = np.array([part.radius for part in PARTS])
 
-# Links that can run into each other, and do not hang together: the wrist, hand and fingers with all up to the elbow,
-# the forearm with base and shoulder, hand and fingers with the forearm.
-_FAR_APART = (
+# Pairs of links that are not neighbours and can collide: wrist, hand and fingers with all links up to the elbow; the
+# forearm with base and shoulder; hand and fingers with the forearm.
+_CAN_COLLIDE = (
     (_LINKS[:, None] <= 2) & (_LINKS >= 4)
     | (_LINKS[:, None] <= 1) & (_LINKS == 3)
     | (_LINKS[:, None] == 3) & (_LINKS >= 6)
@@ -195,16 +197,16 @@ _FAR_APART = (
 
 
 def link_motions(joints: Floats) -> Floats:
-    """How every link has moved from its place in the pose `HOME`.
+    """Return the motion of every link relative to the pose `HOME`.
 
     Args:
-        joints: (9,), Kinova's angles of the six joints, then those of the fingers.
+        joints: (9,), Kinova's angles of the six joints, then of the three fingers.
 
     Returns:
-        (10, 4, 4): homogeneous matrices, of the base and of what each joint moves.
+        Homogeneous matrices (10, 4, 4): of the base, then of the link that each joint moves.
     """
     angles = np.asarray(joints, dtype=np.float64) - HOME
-    # Rodrigues' formula, for all joints at once.
+    # Rodrigues' formula for all joints at once.
     sines, cosines = np.sin(angles)[:, None, None], np.cos(angles)[:, None, None]
     turns = np.tile(np.eye(4), (JOINTS, 1, 1))
     turns[:, :3, :3] += sines * _CROSS + (1.0 - cosines) * _CROSS_TWICE
@@ -216,39 +218,39 @@ def link_motions(joints: Floats) -> Floats:
     return motions
 
 
-def place_parts(joints: Floats) -> Floats:
-    """Where the axes of all `PARTS` begin and end: (parts, 2, 3)."""
+def part_segments(joints: Floats) -> Floats:
+    """Return the axes of all `PARTS` for these joint angles, as segments (parts, 2, 3)."""
     motions = link_motions(joints)[_LINKS]
     return np.asarray(np.einsum("pkl,pel->pek", motions, _ENDS)[..., :3])
 
 
-def lowest_above_floor(ends: Floats) -> float:
-    """How high the lowest point of a placed arm is above the floor, its base left out."""
+def floor_clearance(ends: Floats) -> float:
+    """Return the height of the arm's lowest point above the floor, without the base; segments as `part_segments`."""
     return float((ends[..., 2].min(axis=1) - RADII)[_LINKS > 0].min())
 
 
 def distance_to_arm(ends: Floats, point: Vector) -> float:
-    """How far a point is from the surface of a placed arm; negative inside."""
+    """Return the signed distance of a point from the surface of the arm; negative inside."""
     start, run = ends[:, 0], ends[:, 1] - ends[:, 0]
     away = np.asarray(point) - start
     along = np.clip((away * run).sum(axis=1) / (run * run).sum(axis=1), 0.0, 1.0)
     return float((np.linalg.norm(away - along[:, None] * run, axis=1) - RADII).min())
 
 
-def runs_into_itself(ends: Floats) -> bool:
-    """Whether links of a placed arm overlap that do not hang together."""
-    one, other = np.nonzero(_FAR_APART)
-    gaps = stretch_distances(ends[one], ends[other]) - RADII[one] - RADII[other]
+def self_collides(ends: Floats) -> bool:
+    """Return whether links that are not neighbours overlap."""
+    one, other = np.nonzero(_CAN_COLLIDE)
+    gaps = segment_distances(ends[one], ends[other]) - RADII[one] - RADII[other]
     return bool((gaps < 0.0).any())
 
 
-def stretch_distances(one: Floats, other: Floats) -> Floats:
-    """The distances (pairs,) between stretches (pairs, 2, 3) and others of the same shape; none has length zero."""
+def segment_distances(one: Floats, other: Floats) -> Floats:
+    """Return the distances (pairs,) between segments (pairs, 2, 3) and segments (pairs, 2, 3), none of length zero."""
     run, other_run = one[:, 1] - one[:, 0], other[:, 1] - other[:, 0]
     away = one[:, 0] - other[:, 0]
     a, e, b = (run * run).sum(axis=1), (other_run * other_run).sum(axis=1), (run * other_run).sum(axis=1)
     c, f = (run * away).sum(axis=1), (other_run * away).sum(axis=1)
-    # The nearest places on the two endless lines, then held to the stretches one after the other.
+    # Nearest points on the two infinite lines, then clamped to one segment after the other.
     across = a * e - b * b
     s = np.clip(np.where(across > 1e-12, (b * f - c * e) / np.maximum(across, 1e-12), 0.0), 0.0, 1.0)
     t = np.clip((b * s + f) / e, 0.0, 1.0)
@@ -257,9 +259,9 @@ def stretch_distances(one: Floats, other: Floats) -> Floats:
 
 
 def arm_solids(joints: Floats, scale: float) -> tuple[Solid, ...]:
-    """The arm as solids of a scene: its base on the origin of the floor, `scale` world units to the metre."""
+    """Return the solids of the arm with its base at the origin, at `scale` world units per metre."""
     solids = []
-    for part, (start, end) in zip(PARTS, place_parts(joints)):
+    for part, (start, end) in zip(PARTS, part_segments(joints)):
         run = (end - start) * scale
         centre = (start + end) * (scale / 2)
         solids.append(
@@ -268,16 +270,16 @@ def arm_solids(joints: Floats, scale: float) -> tuple[Solid, ...]:
                 centre=(float(centre[0]), float(centre[1]), float(centre[2])),
                 sizes=(part.radius * scale, float(np.linalg.norm(run)) / 2),
                 colour=part.colour,
-                turn=turn_to(run),
+                rotation=rotation_to(run),
             )
         )
     return tuple(solids)
 
 
 def sample_joints(random: np.random.Generator) -> Floats:
-    """Joint angles (9,), even over `JOINT_RANGES`, of an arm that is neither in the floor nor in itself."""
+    """Sample joint angles (9,), uniform over `JOINT_RANGES`, that collide neither with the floor nor the arm itself."""
     while True:
         joints = random.uniform(JOINT_RANGES[:, 0], JOINT_RANGES[:, 1])
-        ends = place_parts(joints)
-        if lowest_above_floor(ends) >= 0.0 and not runs_into_itself(ends):
+        ends = part_segments(joints)
+        if floor_clearance(ends) >= 0.0 and not self_collides(ends):
             return joints

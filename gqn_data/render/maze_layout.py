@@ -1,8 +1,8 @@
-"""The plan of a maze: one or two rooms on a grid of 7 by 7 cells, corridors between them, blocks for the rest.
+"""Floor plans of mazes: one or two rooms on a grid of 7 by 7 cells, corridors, and blocks elsewhere.
 
-Rooms begin and end at odd cells (the border is 0 and 8), corridors grow between odd cells, doors join what lies on
-the two sides of a block, and no corridor ends blind: so are the twelve real mazes that were read off their frames
-(docs/rendering.md). Imports numpy and `maze_cast`.
+Rooms start and end at odd cells (the border is 0 and 8), corridors grow between odd cells, doors join the regions on
+the two sides of a block, and corridors never end blind. The twelve real mazes that were reconstructed from frames
+have these properties (docs/rendering.md).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from gqn_data.render.maze_cast import BLOCK, CORRIDOR, ROOM
 
-SIDE = 9  # cells, the border's blocks included
+SIDE = 9  # in cells, with the blocks of the border
 
 Cell = tuple[int, int]  # column, row
 
-# Of 21 rooms of real mazes 13 are 3 by 3, 8 are 3 by 5 or 5 by 3, none is 5 by 5.
+# Of 21 rooms in real mazes, 13 are 3 by 3, 8 are 3 by 5 or 5 by 3, and none is 5 by 5.
 _ROOM_SIZES = ((3, 3), (3, 5), (5, 3))
 _ROOM_SHARES = (0.6, 0.2, 0.2)
-_MOST_ROOMS = 2  # a room in the middle leaves no place for a second: 3 of the 12 real mazes have one
+_MAX_ROOMS = 2  # a room in the middle leaves no space for a second: 3 of the 12 real mazes have one room
 _TRIES = 40
 _LEVEL, _UPRIGHT = (1, 0), (0, 1)
 
@@ -32,26 +32,26 @@ class Room:
     """A rectangle of open cells.
 
     Attributes:
-        corner: its least column and row, both odd.
-        size: columns and rows, both odd.
+        corner: smallest column and row, both odd.
+        size: numbers of columns and rows, both odd.
     """
 
     corner: Cell
     size: tuple[int, int]
 
     def cells(self) -> Iterator[Cell]:
-        """The cells of the room."""
+        """Yield the cells of the room."""
         (left, low), (wide, high) = self.corner, self.size
         return ((column, row) for row in range(low, low + high) for column in range(left, left + wide))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The plan of a maze.
+    """The floor plan of a maze.
 
     Attributes:
-        cells: int64 (SIDE, SIDE), by row and column: BLOCK, CORRIDOR or ROOM; not to be written to.
-        rooms: one or two.
+        cells: read-only int64 (SIDE, SIDE), by row and column: BLOCK, CORRIDOR or ROOM.
+        rooms: one or two rooms.
     """
 
     cells: NDArray[np.int64]
@@ -59,17 +59,18 @@ class Layout:
 
 
 def sample_layout(random: np.random.Generator) -> Layout:
-    """A maze in which every open cell can be reached from every other."""
+    """Sample a maze in which every open cell can be reached from every other."""
     rooms = _place_rooms(random)
     cells = np.full((SIDE, SIDE), BLOCK, dtype=np.int64)
     for room in rooms:
         for column, row in room.cells():
             cells[row, column] = ROOM
     regions = _regions(random, cells, rooms)
-    # Two rooms of the real mazes are joined in two ways or three, one room is alone or has a corridor back to it.
-    more = int(random.integers(1, 3)) if len(rooms) == 2 else int(random.integers(0, 2))
-    _open_doors(random, cells, regions, more)
-    _close_blind_ends(cells)
+    # In the real mazes two rooms are joined in two or three ways; a single room has at most one
+    # corridor, which leads back to it.
+    extra_doors = int(random.integers(1, 3)) if len(rooms) == 2 else int(random.integers(0, 2))
+    _open_doors(random, cells, regions, extra_doors)
+    _fill_dead_ends(cells)
     cells.flags.writeable = False
     return Layout(cells=cells, rooms=rooms)
 
@@ -84,13 +85,13 @@ def _place_rooms(random: np.random.Generator) -> tuple[Room, ...]:
         if taken.isdisjoint(room.cells()):
             rooms.append(room)
             taken.update(room.cells())
-        if len(rooms) == _MOST_ROOMS:
+        if len(rooms) == _MAX_ROOMS:
             break
     return tuple(rooms)
 
 
 def _regions(random: np.random.Generator, cells: NDArray[np.int64], rooms: tuple[Room, ...]) -> dict[Cell, int]:
-    """Fills what the rooms leave with corridors without loops; to which room or tree of corridors a cell belongs."""
+    """Fill the rest of the grid with corridors without loops; return the room or corridor tree of each open cell."""
     regions = {cell: number for number, room in enumerate(rooms) for cell in room.cells()}
     number = len(rooms)
     odd = [(column, row) for row in range(1, SIDE, 2) for column in range(1, SIDE, 2)]
@@ -109,10 +110,10 @@ def _regions(random: np.random.Generator, cells: NDArray[np.int64], rooms: tuple
             if not ways:
                 trail.pop()
                 continue
-            there = ways[random.integers(len(ways))]
-            regions[(column + there[0]) // 2, (row + there[1]) // 2] = number
-            regions[there] = number
-            trail.append(there)
+            neighbour = ways[random.integers(len(ways))]
+            regions[(column + neighbour[0]) // 2, (row + neighbour[1]) // 2] = number
+            regions[neighbour] = number
+            trail.append(neighbour)
         number += 1
     for (column, row), region in regions.items():
         if region >= len(rooms):
@@ -120,8 +121,8 @@ def _regions(random: np.random.Generator, cells: NDArray[np.int64], rooms: tuple
     return regions
 
 
-def _open_doors(random: np.random.Generator, cells: NDArray[np.int64], regions: dict[Cell, int], more: int) -> None:
-    """Joins all regions, and opens so many doors more; no two doors lie side by side."""
+def _open_doors(random: np.random.Generator, cells: NDArray[np.int64], regions: dict[Cell, int], extra: int) -> None:
+    """Join all regions with doors, and open `extra` more doors; two doors are never adjacent."""
     doors = []
     for row in range(1, SIDE - 1):
         for column in range(1, SIDE - 1):
@@ -132,29 +133,29 @@ def _open_doors(random: np.random.Generator, cells: NDArray[np.int64], regions: 
                 if None not in sides and sides[0] != sides[1]:
                     doors.append(((column, row), sides[0], sides[1]))
     joined = {region: region for region in regions.values()}
-    left = []
+    unused = []
     for door in (doors[k] for k in random.permutation(len(doors))):
         (column, row), one, other = door
         if joined[one] == joined[other]:
-            left.append((column, row))
+            unused.append((column, row))
             continue
         old, new = joined[other], joined[one]
         joined = {region: new if root == old else root for region, root in joined.items()}
         cells[row, column] = CORRIDOR
         regions[column, row] = -1
-    for column, row in left:
+    for column, row in unused:
         beside = ((column + 1, row), (column - 1, row), (column, row + 1), (column, row - 1))
-        if more and (column, row) not in regions and all(regions.get(cell) != -1 for cell in beside):
+        if extra and (column, row) not in regions and all(regions.get(cell) != -1 for cell in beside):
             cells[row, column] = CORRIDOR
             regions[column, row] = -1
-            more -= 1
+            extra -= 1
 
 
-def _close_blind_ends(cells: NDArray[np.int64]) -> None:
-    """Fills corridors from their blind ends back, until there are none."""
-    closed = True
-    while closed:
-        closed = False
+def _fill_dead_ends(cells: NDArray[np.int64]) -> None:
+    """Fill corridors from their dead ends back, until none is left."""
+    changed = True
+    while changed:
+        changed = False
         for row in range(1, SIDE - 1):
             for column in range(1, SIDE - 1):
                 beside = (
@@ -165,4 +166,4 @@ def _close_blind_ends(cells: NDArray[np.int64]) -> None:
                 )
                 if cells[row, column] == CORRIDOR and sum(kind != BLOCK for kind in beside) < 2:
                     cells[row, column] = BLOCK
-                    closed = True
+                    changed = True

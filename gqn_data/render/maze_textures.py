@@ -1,8 +1,7 @@
-"""The textures of mazes, made by code: ten walls and nine floors, each laid once a cell.
+"""Procedural textures of mazes: ten walls and nine floors, each repeated once per cell.
 
-Kinds of pattern, colours and contrast were fitted to real frames whose walls and floors were laid out flat
-(docs/rendering.md); the patterns themselves are our own. Nothing here depends on a scene or a seed.
-Imports numpy and `textures`.
+Kinds of pattern, colours and contrast were fitted to real frames with rectified walls and floors (docs/rendering.md);
+the patterns are original. The textures depend neither on the scene nor on the seed.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from numpy.typing import NDArray
 from gqn_data.render.textures import SIZE as _COARSE
 from gqn_data.render.textures import Texels, mottle, pyramid
 
-# Texels along a side of the finest level, a power of two: a player who stands at a wall sees a third of a cell.
+# Texels along a side of the finest level, a power of two. A player at a wall sees a third of a cell.
 SIZE = 256
-_FINE = SIZE // _COARSE  # patterns are drawn on a grid of 128 by 128, lines as thin as a texel
+_FINE = SIZE // _COARSE  # patterns use a grid of 128 by 128, with lines as thin as a texel
 
 _Shade = NDArray[np.float64]  # (SIZE, SIZE)
 _Colours = NDArray[np.float64]  # (SIZE, SIZE, 3), 0 to 255
@@ -29,14 +28,14 @@ _V, _U = (np.mgrid[:SIZE, :SIZE] + 0.5) / SIZE
 
 
 class _Pattern(NamedTuple):
-    """One texture: what makes its texels from a stream of random numbers, and the colour most of it has, 0 to 255."""
+    """One texture: the function that makes its texels from a random stream, and its main colour, 0 to 255."""
 
     make: Callable[[np.random.Generator, _Shade], _Colours]
     colour: _Colour
 
 
 def _foot(texels: _Colours, colour: _Colour, share: float, part: float) -> None:
-    """Mixes a colour into the lowest part of a wall, the more the lower."""
+    """Mix a colour into the bottom of a wall, increasingly downwards."""
     low = np.clip((_V - (1 - part)) / part * 2, 0, 1)[..., None] * share
     texels[:] = texels * (1 - low) + np.array(colour) * low
 
@@ -46,19 +45,19 @@ def _mottle(random: np.random.Generator, cells: int) -> _Shade:
 
 
 def _tone(shade: _Shade, row: float, column: float, high: float, wide: float, tone: float) -> None:
-    """Changes the tone of a rectangle, in units of the grid of 128, repeated over the border of the texture."""
+    """Multiply a rectangle by `tone`, in units of the grid of 128, wrapped at the border of the texture."""
     rows = np.arange(round(row * _FINE), round((row + high) * _FINE)) % SIZE
     columns = np.arange(round(column * _FINE), round((column + wide) * _FINE)) % SIZE
     shade[np.ix_(rows, columns)] *= tone
 
 
 def _line(shade: _Shade, row: float, column: float, length: float, across: bool, wide: float, tone: float) -> None:
-    """Changes the tone of a straight line."""
+    """Multiply a straight line by `tone`."""
     _tone(shade, row, column, *((wide, length) if across else (length, wide)), tone)
 
 
 def _tracks(random: np.random.Generator, colour: _Shade) -> _Colours:
-    """A panel with a few broad grooves that turn at right angles, over a faint diagonal plaid."""
+    """Draw a panel with a few broad grooves with right-angled turns, over a faint diagonal plaid."""
     plaid = np.sin(2 * np.pi * (4 * _U + 4 * _V)) + np.sin(2 * np.pi * (3 * _U - 3 * _V))
     shade = 1.0 + 0.022 * plaid + 0.015 * _mottle(random, 12)
     for row, column, length, across in (
@@ -83,7 +82,7 @@ def _tracks(random: np.random.Generator, colour: _Shade) -> _Colours:
 
 
 def _discs(random: np.random.Generator, colour: _Shade) -> _Colours:
-    """Four dark discs in pale rings that are linked by lines, and a pale strip at both edges."""
+    """Draw four dark discs in pale rings that are linked by lines, and a pale strip at both edges."""
     shade = 1.0 + 0.01 * _mottle(random, 16)
     pale = np.clip((0.085 - np.minimum(_U, 1 - _U)) / 0.02, 0, 1)
     shade *= 1 + 0.26 * pale
@@ -105,7 +104,7 @@ def _discs(random: np.random.Generator, colour: _Shade) -> _Colours:
 
 
 def _blocks(contrast: float) -> Callable[[np.random.Generator, _Shade], _Colours]:
-    """Bricks two by one, two side by side, every pair turned against the next; some are darker."""
+    """Return a function that draws bricks two by one in pairs of alternating orientation, some darker."""
 
     def make(random: np.random.Generator, colour: _Shade) -> _Colours:
         shade = 1.0 + 0.02 * _mottle(random, 24)
@@ -114,7 +113,7 @@ def _blocks(contrast: float) -> Callable[[np.random.Generator, _Shade], _Colours
                 upright = (row + column) % 2 == 1
                 high, wide = (16, 8) if upright else (8, 16)
                 for part in range(2):
-                    # The pairs of a row meet at other places than those of the next.
+                    # Joints between pairs are offset from row to row.
                     top, left = 16 * row + part * (16 - high), 16 * column + part * (16 - wide) + 5 * row
                     tone = random.choice((-0.45, -0.1, 0.0, 0.15, 0.3, 0.45), p=(0.1, 0.2, 0.3, 0.2, 0.1, 0.1))
                     _tone(shade, top, left, high, wide, 1 + contrast * tone)
@@ -126,7 +125,7 @@ def _blocks(contrast: float) -> Callable[[np.random.Generator, _Shade], _Colours
 
 
 def _tiles(random: np.random.Generator, colour: _Shade) -> _Colours:
-    """Square tiles with pale seams, one in six of them darker."""
+    """Draw square tiles with pale seams, one in six of them darker."""
     across = 11
     rows, columns = np.floor(_V * across).astype(int), np.floor(_U * across).astype(int)
     dark = random.random((across, across)) < 0.17
@@ -138,7 +137,7 @@ def _tiles(random: np.random.Generator, colour: _Shade) -> _Colours:
 
 
 def _circuits(foot: _Colour, panels: int) -> Callable[[np.random.Generator, _Shade], _Colours]:
-    """Faint panels under many thin dark tracks with pads at their ends, and a band of another colour at the foot."""
+    """Return a function that draws faint panels, many thin dark tracks with pads, and a coloured band at the foot."""
 
     def make(random: np.random.Generator, colour: _Shade) -> _Colours:
         shade = 1.0 + 0.012 * _mottle(random, 20)
@@ -148,11 +147,11 @@ def _circuits(foot: _Colour, panels: int) -> Callable[[np.random.Generator, _Sha
             _tone(shade, row, column, high, wide, random.choice((0.93, 1.06)))
         for _ in range(54):
             row, column = 4 * random.integers(0, 32, 2)
-            across = bool(random.integers(3))  # most of them run level
+            across = bool(random.integers(3))  # two in three are horizontal
             length = int(random.integers(12, 44))
             _line(shade, row, column, length, across, 1.5, 0.8)
             _tone(shade, row - 1, column - 1, 3.5, 3.5, 0.88)
-        texels = np.maximum(shade, 0.76)[..., None] * colour  # no darker where tracks cross
+        texels = np.maximum(shade, 0.76)[..., None] * colour  # crossings are not darker
         texels[: SIZE // 32] *= 0.88
         _foot(texels, foot, 0.75, 0.09)
         texels[int(0.975 * SIZE) :] *= 0.8
@@ -162,13 +161,13 @@ def _circuits(foot: _Colour, panels: int) -> Callable[[np.random.Generator, _Sha
 
 
 def _cloth(random: np.random.Generator, colour: _Shade) -> _Colours:
-    """Soft squares, eight a side, hardly lighter and darker."""
+    """Draw soft squares, eight per side, with little contrast."""
     squares = np.sin(2 * np.pi * 8 * _U) * np.sin(2 * np.pi * 8 * _V) + 0.5 * np.sin(2 * np.pi * 16 * _U)
     return np.asarray(colour + (5.5 * squares + 3.0 * _mottle(random, 40))[..., None])
 
 
 def _spots(random: np.random.Generator, colour: _Shade) -> _Colours:
-    """Small white spots, some brighter than others, strewn over a plain ground."""
+    """Draw small white spots of varying brightness on a plain ground."""
     shade = 2.0 * _mottle(random, 8)
     for _ in range(44):
         middle_u, middle_v = random.random(2)
@@ -179,14 +178,14 @@ def _spots(random: np.random.Generator, colour: _Shade) -> _Colours:
 
 
 def _lawn(random: np.random.Generator, colour: _Shade) -> _Colours:
-    """Broad soft blotches, lighter and darker, some strokes aslant."""
+    """Draw broad soft blotches, lighter and darker, slanted."""
     blotches = _mottle(random, 5)
     slanted = np.stack([np.roll(row, -k // 2) for k, row in enumerate(blotches)])
     return np.asarray(colour + np.clip(7.5 * slanted + 2.0 * _mottle(random, 50), -19, 19)[..., None])
 
 
 def _dots(dark: float) -> Callable[[np.random.Generator, _Shade], _Colours]:
-    """Round dots in rows that are half a dot aside of each other; clusters of them are darker."""
+    """Return a function that draws rows of round dots, each offset by half a dot; clusters of dots are darker."""
 
     def make(random: np.random.Generator, colour: _Shade) -> _Colours:
         across, down = 8, 10
@@ -194,7 +193,7 @@ def _dots(dark: float) -> Callable[[np.random.Generator, _Shade], _Colours]:
         middles_u = ((columns + 0.5 * (rows % 2) + 0.25) / across).ravel()
         middles_v = ((rows + 0.5) / down).ravel()
         darker = np.zeros(across * down)
-        for _ in range(5):  # a cluster: a dot and some that touch it
+        for _ in range(5):  # a cluster is a dot and some of its neighbours
             du, dv = np.abs(middles_u - random.random()), np.abs(middles_v - random.random())
             away = np.hypot(np.minimum(du, 1 - du), np.minimum(dv, 1 - dv))
             darker[np.argsort(away)[: int(random.integers(2, 5))]] = 1.0
@@ -208,7 +207,7 @@ def _dots(dark: float) -> Callable[[np.random.Generator, _Shade], _Colours]:
 
 
 def _stripes(random: np.random.Generator, colour: _Shade) -> _Colours:
-    """One broad pale stripe."""
+    """Draw one broad pale stripe."""
     stripe = np.clip((0.17 - np.abs(_U - 0.5)) / 0.03 + 0.5, 0, 1)[..., None]
     return np.asarray((1 - 0.26 * stripe) * colour + 0.26 * stripe * 255 + 2.0 * _mottle(random, 8)[..., None])
 
@@ -239,7 +238,7 @@ _FLOORS: dict[str, _Pattern] = {
 
 WALLS = tuple(_WALLS)
 FLOORS = tuple(_FLOORS)
-# What all corridors of the real frames have; rooms have it, too, as one of many.
+# All corridors in the real frames use these two; rooms use them among others.
 CORRIDOR_WALL, CORRIDOR_FLOOR = "green circuits", "orange dots"
 
 
@@ -250,11 +249,11 @@ def _texels(pattern: _Pattern, key: int) -> Texels:
 
 @cache
 def wall(name: str) -> Texels:
-    """The pyramid of a wall's texture: float32 (texels of all levels, 3), 0 to 1; top row is the wall's top."""
+    """Return the mipmap of a wall: float32 (texels of all levels, 3), 0 to 1; the first row is the top of the wall."""
     return _texels(_WALLS[name], 200 + WALLS.index(name))
 
 
 @cache
 def floor(name: str) -> Texels:
-    """The pyramid of a floor's texture: float32 (texels of all levels, 3), 0 to 1."""
+    """Return the mipmap of a floor: float32 (texels of all levels, 3), 0 to 1."""
     return _texels(_FLOORS[name], 300 + FLOORS.index(name))

@@ -1,8 +1,8 @@
-"""The ray caster: solids, and a room about them if there is one, seen by cameras under one light.
+"""Ray caster for solids under one light, with an optional room around them.
 
-Hard shadows; supersampling by plain averaging. The world is right-handed, z up; yaw turns counter-clockwise as seen
-from above, so what is seen moves to the right in the picture when yaw grows; pitch is positive upwards. Everything
-is summed in a fixed order in float64. Imports `shapes`, `surfaces` and `compiled`.
+Shadows are hard; supersampling averages the rays of a pixel. The world is right-handed with z up. Yaw grows
+counter-clockwise seen from above, so the picture moves to the right as yaw grows. Pitch is positive upwards. All sums
+are float64 in a fixed order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.render.compiled import SOURCES, compiled, compiled_entry
-from gqn_data.render.shapes import CENTRE, COLOUR, MISSED, REACH, SIZES, TURN, Entry, Vector, enter
+from gqn_data.render.shapes import BOUND, CENTRE, COLOUR, MISSED, ROTATION, SIZES, Hit, Vector, intersect
 from gqn_data.render.surfaces import (
     FLOOR,
     SKY,
@@ -24,23 +24,23 @@ from gqn_data.render.surfaces import (
     Light,
     Room,
     Textures,
-    enter_room,
-    place_on_floor,
-    place_on_wall,
-    spot_on_floor,
+    floor_uv,
+    intersect_room,
+    spot_light,
     texel,
+    wall_uv,
 )
 
 
 class Scene(NamedTuple):
-    """What the cameras see.
+    """A scene to render.
 
     Attributes:
         kinds: int64 (solids,), from `shapes.pack`.
         rows: float64 (solids, shapes.COLUMNS), from `shapes.pack`.
-        light: the one light.
-        room: about the solids, or NO_ROOM.
-        textures: of the room, or NO_TEXTURES.
+        light: light of the scene.
+        room: room around the solids, or NO_ROOM.
+        textures: textures of the room, or NO_TEXTURES.
     """
 
     kinds: NDArray[np.int64]
@@ -51,11 +51,11 @@ class Scene(NamedTuple):
 
 
 class Lens(NamedTuple):
-    """How a camera makes its picture.
+    """Projection and sampling of a camera.
 
     Attributes:
-        tangent: of half the field of view, which is as wide as high.
-        samples: rays along a side of a pixel.
+        tangent: tangent of half the field of view, horizontally and vertically.
+        samples: rays along one side of a pixel.
     """
 
     tangent: float
@@ -63,7 +63,7 @@ class Lens(NamedTuple):
 
 
 class View(NamedTuple):
-    """The axes of a camera, unit vectors in world coordinates."""
+    """Axes of a camera, as unit vectors in world coordinates."""
 
     forward: Vector
     right: Vector
@@ -72,7 +72,7 @@ class View(NamedTuple):
 
 @compiled
 def view_axes(yaw: float, pitch: float) -> View:
-    """The axes of a camera that looks along (cos yaw cos pitch, sin yaw cos pitch, sin pitch)."""
+    """Return the axes of a camera that looks along (cos yaw cos pitch, sin yaw cos pitch, sin pitch)."""
     cos_yaw, sin_yaw, cos_pitch, sin_pitch = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
     return View(
         (cos_yaw * cos_pitch, sin_yaw * cos_pitch, sin_pitch),
@@ -98,7 +98,7 @@ def _from_centre(rows: NDArray[np.float64], i: int, point: Vector) -> Vector:
 
 @compiled
 def _to_local(rows: NDArray[np.float64], i: int, v: Vector) -> Vector:
-    k = TURN
+    k = ROTATION
     return (
         rows[i, k] * v[0] + rows[i, k + 1] * v[1] + rows[i, k + 2] * v[2],
         rows[i, k + 3] * v[0] + rows[i, k + 4] * v[1] + rows[i, k + 5] * v[2],
@@ -108,7 +108,7 @@ def _to_local(rows: NDArray[np.float64], i: int, v: Vector) -> Vector:
 
 @compiled
 def _to_world(rows: NDArray[np.float64], i: int, v: Vector) -> Vector:
-    k = TURN
+    k = ROTATION
     return (
         rows[i, k] * v[0] + rows[i, k + 3] * v[1] + rows[i, k + 6] * v[2],
         rows[i, k + 1] * v[0] + rows[i, k + 4] * v[1] + rows[i, k + 7] * v[2],
@@ -117,43 +117,43 @@ def _to_world(rows: NDArray[np.float64], i: int, v: Vector) -> Vector:
 
 
 @compiled
-def enter_solid(kinds: NDArray[np.int64], rows: NDArray[np.float64], i: int, o: Vector, d: Vector) -> Entry:
-    """Where a ray of the world enters solid `i`; the normal is in the solid's axes."""
+def intersect_solid(kinds: NDArray[np.int64], rows: NDArray[np.float64], i: int, o: Vector, d: Vector) -> Hit:
+    """Intersect a ray in world coordinates with solid `i`; the normal is in the solid's local axes."""
     away = _from_centre(rows, i, o)
-    # Most rays miss the sphere of the solid's reach, and that is the cheapest thing to know about them.
+    # Most rays miss the bounding sphere, which is the cheapest test.
     along = _dot(away, d)
-    if _dot(away, away) - along * along > rows[i, REACH] * rows[i, REACH]:
+    if _dot(away, away) - along * along > rows[i, BOUND] * rows[i, BOUND]:
         return MISSED, 0.0, 0.0, 0.0
     sizes = (rows[i, SIZES], rows[i, SIZES + 1], rows[i, SIZES + 2])
-    return enter(kinds[i], _to_local(rows, i, away), _to_local(rows, i, d), sizes)
+    return intersect(kinds[i], _to_local(rows, i, away), _to_local(rows, i, d), sizes)
 
 
 @compiled
 def in_shadow(
     kinds: NDArray[np.int64], rows: NDArray[np.float64], point: Vector, to_light: Vector, distance: float
 ) -> bool:
-    """Whether a solid stands between a point and the light, `distance` away along the unit `to_light`."""
+    """Return whether a solid blocks the light, which is `distance` away along the unit vector `to_light`."""
     for i in range(kinds.shape[0]):  # noqa: SIM110  numba compiles no generators
-        if enter_solid(kinds, rows, i, point, to_light)[0] < distance:
+        if intersect_solid(kinds, rows, i, point, to_light)[0] < distance:
             return True
     return False
 
 
 @compiled
-def covered_pixels(ahead: float, aside: float, reach: float, tangent: float, size: int) -> tuple[int, int]:
-    """The pixels [first, last) that a sphere can cover along one side of the picture.
+def covered_pixels(ahead: float, aside: float, radius: float, tangent: float, size: int) -> tuple[int, int]:
+    """Return the pixels [first, last) that a sphere can cover along one axis of the picture.
 
     Args:
-        ahead: of the camera, how far its centre is.
-        aside: to the right, or down.
-        reach: its radius.
-        tangent: of half the field of view.
-        size: pixels along the side.
+        ahead: distance of the centre in front of the camera.
+        aside: offset of the centre to the right, or down.
+        radius: radius of the sphere.
+        tangent: tangent of half the field of view.
+        size: pixels along the axis.
     """
     distance = math.hypot(ahead, aside)
-    if distance <= reach:
+    if distance <= radius:
         return 0, size
-    middle, spread = math.atan2(aside, ahead), math.asin(reach / distance)
+    middle, spread = math.atan2(aside, ahead), math.asin(radius / distance)
     quarter = 0.5 * math.pi - 1e-3
     if middle - spread >= quarter or middle + spread <= -quarter:
         return 0, 0
@@ -164,15 +164,15 @@ def covered_pixels(ahead: float, aside: float, reach: float, tangent: float, siz
 
 
 @compiled
-def _from_point_to(point: Vector, light: Light) -> tuple[Vector, float]:
-    away = (light.at[0] - point[0], light.at[1] - point[1], light.at[2] - point[2])
+def _towards_light(point: Vector, light: Light) -> tuple[Vector, float]:
+    away = (light.position[0] - point[0], light.position[1] - point[1], light.position[2] - point[2])
     distance = math.sqrt(_dot(away, away))
     return (away[0] / distance, away[1] / distance, away[2] / distance), distance
 
 
 def _build(sources: int) -> Callable[[Scene, NDArray[np.float64], Lens, NDArray[np.uint8]], None]:
-    # `sources` is in the closure, and so in the key under which numba keeps the machine code. All that touches
-    # arrays is in this one function: numba counts references at every border, which would double the time.
+    # `sources` is in the closure, and so in numba's cache key. All array code is in this one function, because numba
+    # counts references at every call, which would double the time.
     @compiled_entry
     def cast_views(scene: Scene, cameras: NDArray[np.float64], lens: Lens, frames: NDArray[np.uint8]) -> None:
         if sources < 0:
@@ -181,25 +181,25 @@ def _build(sources: int) -> Callable[[Scene, NDArray[np.float64], Lens, NDArray[
         wall, floor, texels = scene.textures.wall, scene.textures.floor, scene.textures.texels
         count, size, samples = kinds.shape[0], frames.shape[1], lens.samples
         spans = np.empty((count, 4), dtype=np.int64)
-        hits = np.empty(count, dtype=np.int64)
+        candidates = np.empty(count, dtype=np.int64)
         step = 2.0 * lens.tangent / (size * samples)
-        share = 255.0 / (samples * samples)
+        scale = 255.0 / (samples * samples)
         for number in range(cameras.shape[0]):
             o = (cameras[number, 0], cameras[number, 1], cameras[number, 2])
             view = view_axes(cameras[number, 3], cameras[number, 4])
             f, r, u = view.forward, view.right, view.up
             for i in range(count):
                 back = _from_centre(rows, i, o)
-                ahead, aside, down, reach = -_dot(back, f), -_dot(back, r), _dot(back, u), rows[i, REACH]
-                spans[i, 0], spans[i, 1] = covered_pixels(ahead, aside, reach, lens.tangent, size)
-                spans[i, 2], spans[i, 3] = covered_pixels(ahead, down, reach, lens.tangent, size)
+                ahead, aside, down, radius = -_dot(back, f), -_dot(back, r), _dot(back, u), rows[i, BOUND]
+                spans[i, 0], spans[i, 1] = covered_pixels(ahead, aside, radius, lens.tangent, size)
+                spans[i, 2], spans[i, 3] = covered_pixels(ahead, down, radius, lens.tangent, size)
             for pixel in range(size * size):
                 row, column = pixel // size, pixel % size
-                met = 0
+                found = 0
                 for i in range(count):
                     if spans[i, 0] <= column < spans[i, 1] and spans[i, 2] <= row < spans[i, 3]:
-                        hits[met] = i
-                        met += 1
+                        candidates[found] = i
+                        found += 1
                 red, green, blue = 0.0, 0.0, 0.0
                 for sample in range(samples * samples):
                     right = (column * samples + sample % samples + 0.5) * step - lens.tangent
@@ -212,12 +212,12 @@ def _build(sources: int) -> Callable[[Scene, NDArray[np.float64], Lens, NDArray[
                     )
 
                     best, surface, solid, normal = MISSED, SKY, -1, (0.0, 0.0, 0.0)
-                    for k in range(met):
-                        t, nx, ny, nz = enter_solid(kinds, rows, hits[k], o, d)
+                    for k in range(found):
+                        t, nx, ny, nz = intersect_solid(kinds, rows, candidates[k], o, d)
                         if t < best:
-                            best, surface, solid, normal = t, SOLID, hits[k], (nx, ny, nz)
+                            best, surface, solid, normal = t, SOLID, candidates[k], (nx, ny, nz)
                     if room.half > 0.0:
-                        t, part, part_normal = enter_room(o, d, room)
+                        t, part, part_normal = intersect_room(o, d, room)
                         if t < best:
                             best, surface, normal = t, part, part_normal
                     if surface == SKY:
@@ -227,35 +227,35 @@ def _build(sources: int) -> Callable[[Scene, NDArray[np.float64], Lens, NDArray[
                         normal = _to_world(rows, solid, normal)
 
                     point = _along(o, d, best)
-                    to_light, distance = _from_point_to(point, light)
+                    to_light, distance = _towards_light(point, light)
                     lit = max(0.0, _dot(normal, to_light))
-                    # The point is lifted off its surface, or rounding would put it in its own shadow.
+                    # Lift the point off its surface, or rounding would put it in its own shadow.
                     if lit > 0.0 and in_shadow(kinds, rows, _along(point, normal, 1e-6), to_light, distance):
                         lit = 0.0
 
                     sheen = 0.0
-                    answer = light.wall_diffuse if surface == WALL else light.diffuse
-                    strength = light.ambient + light.fill * max(0.0, -_dot(normal, f)) + answer * lit
+                    diffuse = light.wall_diffuse if surface == WALL else light.diffuse
+                    strength = light.ambient + light.fill * max(0.0, -_dot(normal, f)) + diffuse * lit
                     if surface == FLOOR:
-                        strength = light.floor_ambient + (spot_on_floor(light, to_light) if lit > 0.0 else 0.0)
-                        place, covers = place_on_floor(room, point, best * step, -d[2])
-                        own = texel(floor, texels, place, covers)
+                        strength = light.floor_ambient + (spot_light(light, to_light) if lit > 0.0 else 0.0)
+                        uv, footprint = floor_uv(room, point, best * step, -d[2])
+                        colour = texel(floor, texels, uv, footprint)
                     elif surface == WALL:
-                        place, covers = place_on_wall(room, point, normal, best * step)
-                        own = texel(wall, texels, place, covers)
+                        uv, footprint = wall_uv(room, point, normal, best * step)
+                        colour = texel(wall, texels, uv, footprint)
                     else:
-                        own = (rows[solid, COLOUR], rows[solid, COLOUR + 1], rows[solid, COLOUR + 2])
+                        colour = (rows[solid, COLOUR], rows[solid, COLOUR + 1], rows[solid, COLOUR + 2])
                         sheen = light.sheen * lit
-                    red += min(1.0, own[0] * strength + sheen)
-                    green += min(1.0, own[1] * strength + sheen)
-                    blue += min(1.0, own[2] * strength + sheen)
-                frames[number, row, column, 0] = int(red * share + 0.5)
-                frames[number, row, column, 1] = int(green * share + 0.5)
-                frames[number, row, column, 2] = int(blue * share + 0.5)
+                    red += min(1.0, colour[0] * strength + sheen)
+                    green += min(1.0, colour[1] * strength + sheen)
+                    blue += min(1.0, colour[2] * strength + sheen)
+                frames[number, row, column, 0] = int(red * scale + 0.5)
+                frames[number, row, column, 1] = int(green * scale + 0.5)
+                frames[number, row, column, 2] = int(blue * scale + 0.5)
 
     return cast_views
 
 
-# cast_views(scene, cameras, lens, frames) fills `frames`, uint8 (views, size, size, 3).
+# cast_views(scene, cameras, lens, frames) renders into `frames`, uint8 (views, size, size, 3).
 # cameras: float64 (views, 5): x, y, z, yaw, pitch, in world units and radians.
 cast_views = _build(SOURCES)

@@ -1,6 +1,6 @@
-"""What is to be rendered: numbers checked against their ranges, scenes shared among DeepMind's source files.
+"""The request for a rendering run: validated parameters, and its scenes laid out in DeepMind's source files.
 
-Nothing is rendered or written here. Imports the rest of the package, `origin` and `scene_sets`.
+Nothing is rendered or written here.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from gqn_data.render import RENDERER_VERSION, find_renderer
 from gqn_data.schema import origin
 from gqn_data.schema.catalog import SCENE_SETS, SPLITS, SceneSet, Split
 
-# Chosen by bytes a frame and by how frames of known quality look (docs/rendering.md).
+# Chosen by bytes per frame, and by comparison with frames of known quality (docs/rendering.md).
 DEFAULT_QUALITY = 95
 FRAME_SIZES = (16, 512)
 VIEWS = (1, 1000)
 QUALITIES = (1, 100)
 
-# A worker takes some seconds to start; a core casts as many rays in about three.
+# A worker takes a few seconds to start; a core casts this many rays in about three.
 _RAYS_WORTH_A_WORKER = 3 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """What every scene of a run is rendered with.
+    """Parameters shared by every scene of a run.
 
     Attributes:
         scene_set: DeepMind's name of the set.
-        seed: not negative.
+        seed: seed of the scene set, not negative.
         frame_size: height and width of a frame in pixels.
-        views: views of a scene.
-        quality: of the JPEGs.
-        supersample: casts 2x2 rays for a pixel instead of one.
+        views: views per scene.
+        quality: JPEG quality.
+        supersample: cast 2x2 rays per pixel instead of one.
     """
 
     scene_set: str
@@ -51,7 +51,7 @@ class Parameters:
 
     @property
     def origin(self) -> origin.Origin:
-        """What `source.json` and the manifest say of where the scenes come from."""
+        """The origin that `source.json` and the manifest record."""
         return origin.Origin(
             kind="rendered",
             details={
@@ -67,11 +67,11 @@ class Parameters:
 
     @property
     def rays(self) -> int:
-        """Rays of a scene, shadows aside."""
+        """Primary rays per scene, shadow rays not counted."""
         return self.views * self.frame_size**2 * (4 if self.supersample else 1)
 
-    def enough_workers(self, scenes: int) -> int:
-        """As many workers as there are cores, but none that would take longer to start than to do its part."""
+    def useful_workers(self, scenes: int) -> int:
+        """Return the number of workers: one per core, fewer if a worker would start longer than it renders."""
         return max(1, min(usable_cores(), scenes * self.rays // _RAYS_WORTH_A_WORKER))
 
 
@@ -80,11 +80,11 @@ class PlannedFile:
     """One source file: scenes [first, last) of its split.
 
     Attributes:
-        name: from the raw folder: `train/0001-of-2160.tfrecord`.
-        split: of the scenes.
-        first: the number in the split of its first scene.
-        last: the number after that of its last one.
-        full: how many scenes DeepMind's file of that name holds.
+        name: path relative to the raw folder, such as `train/0001-of-2160.tfrecord`.
+        split: split of the scenes.
+        first: index in the split of the first scene.
+        last: one past the index of the last scene.
+        full: number of scenes in DeepMind's file of that name.
     """
 
     name: str
@@ -95,18 +95,18 @@ class PlannedFile:
 
     @property
     def scenes(self) -> int:
-        """Scenes in it."""
+        """Number of scenes in the file."""
         return self.last - self.first
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is to be rendered.
+    """Scenes to render, and the source files that will hold them.
 
     Attributes:
-        parameters: of every scene.
-        wanted: scenes of each split.
-        files: that hold them, split by split, in order.
+        parameters: parameters of every scene.
+        wanted: number of scenes per split.
+        files: source files, in order, split by split.
     """
 
     parameters: Parameters
@@ -126,11 +126,11 @@ class Request:
         quality: int = DEFAULT_QUALITY,
         supersample: bool = True,
     ) -> Request:
-        """What `render_scene_set` is asked for; arguments as its own.
+        """Return the request for the arguments of `render_scene_set`.
 
         Raises:
-            UnknownName: no such set, or no renderer for it.
-            OptionError: a number that cannot be.
+            UnknownName: the set is unknown or cannot be rendered.
+            OptionError: a number is out of range.
         """
         scene_set, _ = find_renderer(name)
         row = SCENE_SETS[scene_set]
@@ -142,17 +142,20 @@ class Request:
             quality=_within("JPEG quality", quality, QUALITIES),
             supersample=supersample,
         )
-        wanted = share(at_least("number of scenes", scenes, 1), split)
+        wanted = split_scenes(at_least("number of scenes", scenes, 1), split)
         files = [file for split_name, count in wanted.items() for file in _planned(row, split_name, count)]
         return cls(parameters=parameters, wanted=wanted, files=tuple(files))
 
     def of_split(self, split: Split) -> Sequence[PlannedFile]:
-        """The files of one split."""
+        """Return the files of one split."""
         return [file for file in self.files if file.split == split]
 
 
-def share(scenes: int, split: Split | None) -> dict[Split, int]:
-    """How many scenes each split gets; None shares them nine to one, with a test scene as soon as there are two."""
+def split_scenes(scenes: int, split: Split | None) -> dict[Split, int]:
+    """Return the number of scenes per split.
+
+    With None, nine in ten are for training; from two scenes on, at least one is for testing.
+    """
     if split is not None:
         if split not in SPLITS:
             raise OptionError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
@@ -162,10 +165,10 @@ def share(scenes: int, split: Split | None) -> dict[Split, int]:
 
 
 def at_least(what: str, value: int, low: int) -> int:
-    """The value, which is not below `low`.
+    """Return `value` unchanged.
 
     Raises:
-        OptionError: it is.
+        OptionError: the value is below `low`.
     """
     if value < low:
         raise OptionError(f"{what} is {value}, expected {low} or more")
@@ -180,11 +183,11 @@ def _within(what: str, value: int, allowed: tuple[int, int], unit: str = "") -> 
 
 
 def _planned(row: SceneSet, split: Split, scenes: int) -> list[PlannedFile]:
-    """The files that hold the first `scenes` scenes of a split, under DeepMind's names."""
+    """Return the files that hold the first `scenes` scenes of a split, under DeepMind's names."""
     facts = row.split(split)
     if scenes > facts.scenes:
         raise OptionError(
-            f"{scenes} {split} scenes of {row.name}, expected 1 to {facts.scenes}, as DeepMind's files hold"
+            f"number of {split} scenes of {row.name} is {scenes}, expected 1 to {facts.scenes}, DeepMind's number"
         )
     files: list[PlannedFile] = []
     first, number = 0, 1

@@ -1,8 +1,7 @@
-"""The solids that a scene is made of, and where a ray enters each of them.
+"""Solids, and the intersection of a ray with each kind.
 
-A solid is a row of numbers, so that the ray caster needs no objects; `Solid` makes rows, `pack` stacks them. Every
-solid is convex and is hit from outside only. A new kind is a constant, a function `enter_...`, a line in
-`enter` and one in `_reach`. Imports `compiled` alone.
+`pack` turns `Solid` objects into rows of numbers, which numba reads. Every solid is convex, and rays start outside
+it. To add a kind, add a constant, a function `intersect_<kind>`, and a case in `intersect` and `_bounding_radius`.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from gqn_data.render.compiled import compiled
 
 SPHERE, BOX, CYLINDER, CAPSULE, CONE, ICOSAHEDRON, BAR = range(7)
 
-# Columns of a row: centre, turn from world to local axes (row by row), the kind's three sizes, reach, colour.
-CENTRE, TURN, SIZES, REACH, COLOUR, COLUMNS = 0, 3, 12, 15, 16, 19
+# Columns of a row: centre, rotation from world to local axes (row-major), three sizes, bounding radius, colour.
+CENTRE, ROTATION, SIZES, BOUND, COLOUR, COLUMNS = 0, 3, 12, 15, 16, 19
 
 MISSED = math.inf
 
 Vector = tuple[float, float, float]
-# (t, normal): the distance to the point of entry, or MISSED, and the outward unit normal there, in local axes.
-Entry = tuple[float, float, float, float]
+# (t, nx, ny, nz): distance to the point of entry, or MISSED, and the outward unit normal there, in local axes.
+Hit = tuple[float, float, float, float]
 
-_NO_ENTRY: Entry = (MISSED, 0.0, 0.0, 0.0)
+_MISS: Hit = (MISSED, 0.0, 0.0, 0.0)
 _EPSILON = 1e-12
 
 
 def _icosahedron_normals() -> NDArray[np.float64]:
-    """Ten of the twenty face normals, one of each opposite pair, of an icosahedron that stands on a vertex."""
+    """Return ten face normals (10, 3), one per pair of opposite faces, of an icosahedron on one vertex."""
     high, wide = 1 / math.sqrt(5), 2 / math.sqrt(5)  # the upper ring of vertices, for circumradius 1
     step = 2 * math.pi / 5
     upper = [(wide * math.cos(k * step), wide * math.sin(k * step), high) for k in range(5)]
@@ -50,11 +49,11 @@ ICOSAHEDRON_NORMALS = _icosahedron_normals()
 ICOSAHEDRON_INRADIUS = math.sqrt((5 + 2 * math.sqrt(5)) / 15)
 
 
-# How much longer a bar is on its outer side, for each unit of radius: three of them meet at 60 degrees.
+# Extra length of a bar on its outer side, per unit of radius: three bars meet at 60 degrees.
 MITRE = math.sqrt(3)
 
 
-def _reach(kind: int, a: float, b: float, c: float) -> float:
+def _bounding_radius(kind: int, a: float, b: float, c: float) -> float:
     if kind == BOX:
         return math.sqrt(a * a + b * b + c * c)
     if kind in (CYLINDER, CONE):
@@ -73,43 +72,43 @@ class Solid:
 
     Attributes:
         kind: one of the constants above.
-        centre: world coordinates of the centre of its extent.
+        centre: centre of the extent, in world coordinates.
         sizes: sphere (radius,); box (half extents along x, y, z); cylinder and cone (radius, half height);
-            capsule (radius, half length of its axis); icosahedron (circumradius,); bar (radius, half length of its
-            axis): a round side of an open triangle, cut at both ends to meet the others, local y outwards. The axis
-            is local z.
-        colour: red, green, blue in 0 to 1.
-        turn: (3, 3), its local axes as rows, in world coordinates.
+            capsule (radius, half length of the axis); icosahedron (circumradius,); bar (radius, half length of the
+            axis). The axis is local z. A bar is one round side of an open triangle, mitred at both ends to meet the
+            other two; local y points out of the triangle.
+        colour: RGB, 0 to 1.
+        rotation: (3, 3), the local axes as rows, in world coordinates.
     """
 
     kind: int
     centre: Vector
     sizes: tuple[float, ...]
     colour: Vector
-    turn: NDArray[np.float64] = field(default_factory=lambda: _UPRIGHT)
+    rotation: NDArray[np.float64] = field(default_factory=lambda: _UPRIGHT)
 
     @property
-    def reach(self) -> float:
-        """The radius of the sphere about the centre that holds all of the solid."""
+    def bounding_radius(self) -> float:
+        """Radius of the bounding sphere about the centre."""
         a, b, c = (*self.sizes, 0.0, 0.0)[:3]
-        return _reach(self.kind, a, b, c)
+        return _bounding_radius(self.kind, a, b, c)
 
 
 def pack(solids: Sequence[Solid]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The kinds (solids,) and the rows (solids, COLUMNS) of some solids, as the ray caster reads them."""
+    """Return the kinds (solids,) and rows (solids, COLUMNS) of some solids, as the ray caster reads them."""
     kinds = np.array([solid.kind for solid in solids], dtype=np.int64)
     rows = np.zeros((len(solids), COLUMNS))
     for row, solid in zip(rows, solids):
-        row[CENTRE:TURN] = solid.centre
-        row[TURN:SIZES] = solid.turn.ravel()
+        row[CENTRE:ROTATION] = solid.centre
+        row[ROTATION:SIZES] = solid.rotation.ravel()
         row[SIZES : SIZES + len(solid.sizes)] = solid.sizes
-        row[REACH] = solid.reach
+        row[BOUND] = solid.bounding_radius
         row[COLOUR:COLUMNS] = solid.colour
     return kinds, rows
 
 
-def turn_to(axis: Sequence[float]) -> NDArray[np.float64]:
-    """A turn (3, 3) whose local z is `axis`."""
+def rotation_to(axis: Sequence[float]) -> NDArray[np.float64]:
+    """Return a rotation (3, 3) whose local z axis is `axis`."""
     z = np.asarray(axis, dtype=np.float64)
     z = z / np.linalg.norm(z)
     other = np.array([1.0, 0.0, 0.0]) if abs(z[0]) < 0.9 else np.array([0.0, 1.0, 0.0])
@@ -118,26 +117,26 @@ def turn_to(axis: Sequence[float]) -> NDArray[np.float64]:
     return np.stack([x, np.cross(z, x), z])
 
 
-# What follows works in a solid's local axes: the ray starts at `o` and runs along the unit vector `d`.
+# The functions below work in local axes: `o` is the origin of the ray, `d` its unit direction.
 
 
 @compiled
-def enter_sphere(o: Vector, d: Vector, radius: float) -> Entry:
-    """Where the ray enters a sphere about the origin."""
+def intersect_sphere(o: Vector, d: Vector, radius: float) -> Hit:
+    """Intersect a ray with a sphere about the origin."""
     (ox, oy, oz), (dx, dy, dz) = o, d
     along = ox * dx + oy * dy + oz * dz
     inside = along * along - (ox * ox + oy * oy + oz * oz - radius * radius)
     if inside <= 0.0:
-        return _NO_ENTRY
+        return _MISS
     t = -along - math.sqrt(inside)
     if t <= 0.0:
-        return _NO_ENTRY
+        return _MISS
     return t, (ox + t * dx) / radius, (oy + t * dy) / radius, (oz + t * dz) / radius
 
 
 @compiled
 def _slab(o: float, d: float, half: float) -> tuple[float, float]:
-    """The stretch of the ray between the planes at -half and half; empty (near > far) where it misses."""
+    """Return the interval (near, far) of a ray between planes at -half and half; near > far if it misses."""
     if abs(d) < _EPSILON:
         return (-MISSED, MISSED) if abs(o) <= half else (MISSED, -MISSED)
     near, far = (-half - o) / d, (half - o) / d
@@ -145,15 +144,15 @@ def _slab(o: float, d: float, half: float) -> tuple[float, float]:
 
 
 @compiled
-def enter_box(o: Vector, d: Vector, half: Vector) -> Entry:
-    """Where the ray enters a box of half extents `half`."""
+def intersect_box(o: Vector, d: Vector, half: Vector) -> Hit:
+    """Intersect a ray with a box of half extents `half`."""
     (ox, oy, oz), (dx, dy, dz) = o, d
     near_x, far_x = _slab(ox, dx, half[0])
     near_y, far_y = _slab(oy, dy, half[1])
     near_z, far_z = _slab(oz, dz, half[2])
     t = max(near_x, near_y, near_z)
     if t <= 0.0 or t > min(far_x, far_y, far_z):
-        return _NO_ENTRY
+        return _MISS
     if t == near_x:
         return t, -math.copysign(1.0, dx), 0.0, 0.0
     if t == near_y:
@@ -162,8 +161,8 @@ def enter_box(o: Vector, d: Vector, half: Vector) -> Entry:
 
 
 @compiled
-def enter_cylinder(o: Vector, d: Vector, radius: float, half: float) -> Entry:
-    """Where the ray enters a cylinder with flat ends at z = -half and half."""
+def intersect_cylinder(o: Vector, d: Vector, radius: float, half: float) -> Hit:
+    """Intersect a ray with a cylinder with flat ends at z = -half and half."""
     (ox, oy, oz), (dx, dy, dz) = o, d
     near, far = _slab(oz, dz, half)
     a = dx * dx + dy * dy
@@ -171,48 +170,48 @@ def enter_cylinder(o: Vector, d: Vector, radius: float, half: float) -> Entry:
     side_near, side_far = -MISSED, MISSED
     if a < _EPSILON:
         if c > 0.0:
-            return _NO_ENTRY
+            return _MISS
     else:
         b = ox * dx + oy * dy
         inside = b * b - a * c
         if inside <= 0.0:
-            return _NO_ENTRY
+            return _MISS
         root = math.sqrt(inside)
         side_near, side_far = (-b - root) / a, (-b + root) / a
     t = max(near, side_near)
     if t <= 0.0 or t > min(far, side_far):
-        return _NO_ENTRY
+        return _MISS
     if near > side_near:
         return t, 0.0, 0.0, -math.copysign(1.0, dz)
     return t, (ox + t * dx) / radius, (oy + t * dy) / radius, 0.0
 
 
 @compiled
-def enter_capsule(o: Vector, d: Vector, radius: float, half: float) -> Entry:
-    """Where the ray enters a capsule: all that is within `radius` of the axis from z = -half to half."""
+def intersect_capsule(o: Vector, d: Vector, radius: float, half: float) -> Hit:
+    """Intersect a ray with a capsule: all points within `radius` of the axis from z = -half to half."""
     (ox, oy, oz), (dx, dy, dz) = o, d
     a = dx * dx + dy * dy
     if a >= _EPSILON:
         b = ox * dx + oy * dy
         inside = b * b - a * (ox * ox + oy * oy - radius * radius)
         if inside <= 0.0:
-            return _NO_ENTRY
+            return _MISS
         t = (-b - math.sqrt(inside)) / a
         z = oz + t * dz
         if abs(z) <= half:
             if t <= 0.0:
-                return _NO_ENTRY
+                return _MISS
             return t, (ox + t * dx) / radius, (oy + t * dy) / radius, 0.0
         end = math.copysign(half, z)
     else:
         end = -math.copysign(half, dz)
-    # The ray comes into the endless cylinder beyond this end, so it can only come in through its cap.
-    return enter_sphere((ox, oy, oz - end), d, radius)
+    # The ray enters the infinite cylinder past this end, so it can enter the capsule only through the cap.
+    return intersect_sphere((ox, oy, oz - end), d, radius)
 
 
 @compiled
-def enter_cone(o: Vector, d: Vector, radius: float, half: float) -> Entry:
-    """Where the ray enters a cone: base of that radius at z = -half, apex at z = half."""
+def intersect_cone(o: Vector, d: Vector, radius: float, half: float) -> Hit:
+    """Intersect a ray with a cone: base of radius `radius` at z = -half, apex at z = half."""
     (ox, oy, oz), (dx, dy, dz) = o, d
     if oz < -half and dz > 0.0:
         t = (-half - oz) / dz
@@ -220,39 +219,39 @@ def enter_cone(o: Vector, d: Vector, radius: float, half: float) -> Entry:
         if x * x + y * y <= radius * radius:
             return t, 0.0, 0.0, -1.0
     slope = radius / (2.0 * half)
-    below = half - oz  # how far the apex is above the start; x^2 + y^2 = (slope below)^2 on the surface
+    below = half - oz  # height of the apex above the origin of the ray; x^2 + y^2 = (slope below)^2 on the surface
     a = dx * dx + dy * dy - slope * slope * dz * dz
     b = ox * dx + oy * dy + slope * slope * below * dz
     c = ox * ox + oy * oy - slope * slope * below * below
     inside = b * b - a * c
-    # A ray through the apex has a root of zero there, which rounding puts on either side.
+    # For a ray through the apex `inside` is zero, and rounding may make it negative.
     if -_EPSILON * b * b <= inside < 0.0:
         inside = 0.0
     if inside < 0.0 or (c <= 0.0 and abs(oz) <= half):
-        return _NO_ENTRY
-    # Of the two points where the ray meets the double cone this is the one where it can come in from outside:
-    # the nearer of two on one cone, or, where a < 0, the farther of two on both, which a falling ray meets below.
+        return _MISS
+    # Of the two intersections with the double cone, this is the one at which the ray can enter from outside. It is
+    # the nearer one if both are on one nappe; if a < 0 it is the farther one, which a falling ray meets below.
     t = (-b - math.sqrt(inside)) / a if abs(a) >= _EPSILON else -c / (2.0 * b)
     if t <= 0.0 or abs(oz + t * dz) > half + _EPSILON:
-        return _NO_ENTRY
+        return _MISS
     x, y = ox + t * dx, oy + t * dy
     across = math.sqrt(x * x + y * y)
-    if across < _EPSILON:  # the apex, which has no side
+    if across < _EPSILON:  # the normal is undefined at the apex
         return t, 0.0, 0.0, 1.0
     scale = 1.0 / math.sqrt(1.0 + slope * slope)
     return t, x / across * scale, y / across * scale, slope * scale
 
 
 @compiled
-def enter_bar(o: Vector, d: Vector, radius: float, half: float) -> Entry:
-    """Where the ray enters a cylinder that ends where |z| = half + MITRE y."""
+def intersect_bar(o: Vector, d: Vector, radius: float, half: float) -> Hit:
+    """Intersect a ray with a cylinder that is cut at |z| = half + MITRE y."""
     (ox, oy, oz), (dx, dy, dz) = o, d
     near, far, side = -MISSED, MISSED, 0.0
     for sign in (1.0, -1.0):
-        over, faster = sign * oz - MITRE * oy - half, sign * dz - MITRE * dy  # beyond the cut, and how it grows
+        over, faster = sign * oz - MITRE * oy - half, sign * dz - MITRE * dy  # distance past the cut, and its rate
         if abs(faster) < _EPSILON:
             if over > 0.0:
-                return _NO_ENTRY
+                return _MISS
         elif faster > 0.0:
             far = min(far, -over / faster)
         elif -over / faster > near:
@@ -263,22 +262,22 @@ def enter_bar(o: Vector, d: Vector, radius: float, half: float) -> Entry:
     if a >= _EPSILON:
         inside = b * b - a * c
         if inside <= 0.0:
-            return _NO_ENTRY
+            return _MISS
         root = math.sqrt(inside)
         round_near, far = (-b - root) / a, min(far, (-b + root) / a)
     elif c > 0.0:
-        return _NO_ENTRY
+        return _MISS
     t = max(near, round_near)
     if t <= 0.0 or t > far:
-        return _NO_ENTRY
+        return _MISS
     if near > round_near:
         return t, 0.0, -0.5 * MITRE, 0.5 * side
     return t, (ox + t * dx) / radius, (oy + t * dy) / radius, 0.0
 
 
 @compiled
-def enter_icosahedron(o: Vector, d: Vector, radius: float) -> Entry:
-    """Where the ray enters a regular icosahedron of that circumradius, standing on a vertex."""
+def intersect_icosahedron(o: Vector, d: Vector, radius: float) -> Hit:
+    """Intersect a ray with a regular icosahedron of circumradius `radius` that stands on a vertex."""
     (ox, oy, oz), (dx, dy, dz) = o, d
     half = radius * ICOSAHEDRON_INRADIUS
     near, far, face, side = -MISSED, MISSED, 0, 1.0
@@ -290,27 +289,27 @@ def enter_icosahedron(o: Vector, d: Vector, radius: float) -> Entry:
             near, face, side = t_in, k, -math.copysign(1.0, down)
         far = min(far, t_out)
         if near > far:
-            return _NO_ENTRY
+            return _MISS
     if near <= 0.0:
-        return _NO_ENTRY
+        return _MISS
     normal = ICOSAHEDRON_NORMALS[face]
     return near, side * normal[0], side * normal[1], side * normal[2]
 
 
 @compiled
-def enter(kind: int, o: Vector, d: Vector, sizes: Vector) -> Entry:
-    """Where the ray enters a solid of that kind and those sizes."""
+def intersect(kind: int, o: Vector, d: Vector, sizes: Vector) -> Hit:
+    """Intersect a ray with a solid of the given kind and sizes."""
     a, b = sizes[0], sizes[1]
     if kind == SPHERE:
-        return enter_sphere(o, d, a)
+        return intersect_sphere(o, d, a)
     if kind == BOX:
-        return enter_box(o, d, sizes)
+        return intersect_box(o, d, sizes)
     if kind == CYLINDER:
-        return enter_cylinder(o, d, a, b)
+        return intersect_cylinder(o, d, a, b)
     if kind == CAPSULE:
-        return enter_capsule(o, d, a, b)
+        return intersect_capsule(o, d, a, b)
     if kind == CONE:
-        return enter_cone(o, d, a, b)
+        return intersect_cone(o, d, a, b)
     if kind == BAR:
-        return enter_bar(o, d, a, b)
-    return enter_icosahedron(o, d, a)
+        return intersect_bar(o, d, a, b)
+    return intersect_icosahedron(o, d, a)

@@ -1,7 +1,7 @@
-"""What a surface looks like where a ray meets it: light, textures, the room about the solids.
+"""Shading of surfaces: the light, texture lookup, and the room around the solids.
 
-Lambert and ambient light, a fill light at the camera, and a spot's falloff on the floor. Shadows are the ray
-caster's business. Imports `compiled` and `shapes`.
+Light is ambient and Lambertian, with a fill light at the camera and the falloff of a spot on the floor. Shadows are
+computed in `raycast`.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ SOLID, FLOOR, WALL, SKY = range(4)
 
 
 class Light(NamedTuple):
-    """One light and how surfaces answer to it. Strengths are parts of a surface's own colour, but for `sheen`.
+    """The light of a scene, and the response of surfaces to it.
+
+    Strengths are fractions of the surface's colour, except `sheen`, which adds white.
 
     Attributes:
-        at: where it stands.
-        aim: x and y of the point of the floor that it is aimed at.
-        ambient: what solids and walls give back without any light.
-        fill: added where a surface faces against the view, by the cosine: a lamp behind the camera, without shadow,
-            all of whose rays run as the camera looks.
-        diffuse: added on solids by Lambert's law, where no shadow falls.
-        sheen: white added on solids likewise.
-        floor_ambient: what the floor gives back without the light.
-        floor_diffuse: added on the floor at the middle of the spot.
-        wall_diffuse: added on walls as `diffuse` on solids; less, for the spot hardly reaches them.
+        position: x, y, z of the light.
+        aim: x and y of the point on the floor that the spot is aimed at.
+        ambient: ambient term of solids and walls.
+        fill: light behind the camera, without shadow, added by the cosine between the surface and the view. All its
+            rays are parallel to the camera's axis.
+        diffuse: Lambertian term of solids, outside shadows.
+        sheen: white added to solids in proportion to the Lambertian cosine, outside shadows.
+        floor_ambient: ambient term of the floor.
+        floor_diffuse: added to the floor at the centre of the spot.
+        wall_diffuse: Lambertian term of walls; smaller, because the spot hardly reaches them.
     """
 
-    at: Vector
+    position: Vector
     aim: tuple[float, float]
     ambient: float
     fill: float
@@ -46,14 +48,14 @@ class Light(NamedTuple):
 
 
 class Room(NamedTuple):
-    """A square room about the origin, its floor at z = 0, open to the sky.
+    """A square room about the origin, with its floor at z = 0 and open to the sky.
 
     Attributes:
-        half: half the length of a side; 0 for no room at all.
-        height: of the walls.
-        wall_repeats: how often the wall's texture is laid along one side; once over the height.
-        floor_repeats: how often the floor's texture is laid along one side.
-        sky: colour of everything that is not hit, 0 to 1.
+        half: half the length of a side; 0 for a scene without a room.
+        height: height of the walls.
+        wall_repeats: repeats of the wall's texture along one side; it spans the height once.
+        floor_repeats: repeats of the floor's texture along one side.
+        sky: RGB of rays that hit nothing, 0 to 1.
     """
 
     half: float
@@ -64,14 +66,14 @@ class Room(NamedTuple):
 
 
 class Textures(NamedTuple):
-    """The textures of a room: float32 (texels of all levels, 3), 0 to 1.
+    """The textures of a room as mipmaps: float32 (texels of all levels, 3), 0 to 1.
 
-    The levels of `texels`, texels / 2, ... 1 texels a side follow one another, each row by row.
+    The levels follow one another, with sides of `texels`, texels / 2, ... 1 texels, each in row-major order.
 
     Attributes:
-        wall: of all four walls.
-        floor: of the floor.
-        texels: along a side of the finest level; a power of two.
+        wall: mipmap of all four walls.
+        floor: mipmap of the floor.
+        texels: texels along one side of the finest level; a power of two.
     """
 
     wall: NDArray[np.float32]
@@ -84,8 +86,12 @@ NO_TEXTURES = Textures(np.zeros((1, 3), dtype=np.float32), np.zeros((1, 3), dtyp
 
 
 @compiled
-def enter_room(o: Vector, d: Vector, room: Room) -> tuple[float, int, Vector]:
-    """How far a ray from inside the room goes, what ends it (FLOOR, WALL or SKY), and the normal there."""
+def intersect_room(o: Vector, d: Vector, room: Room) -> tuple[float, int, Vector]:
+    """Intersect a ray that starts inside the room.
+
+    Returns:
+        Distance, surface (FLOOR, WALL or SKY), and the normal there.
+    """
     t_x = (math.copysign(room.half, d[0]) - o[0]) / d[0] if d[0] != 0.0 else MISSED
     t_y = (math.copysign(room.half, d[1]) - o[1]) / d[1] if d[1] != 0.0 else MISSED
     t_floor = -o[2] / d[2] if d[2] < 0.0 else MISSED
@@ -100,12 +106,13 @@ def enter_room(o: Vector, d: Vector, room: Room) -> tuple[float, int, Vector]:
 
 
 @compiled
-def spot_on_floor(light: Light, to_light: Vector) -> float:
-    """What the spot gives a point of the floor from which the light stands in the unit direction `to_light`.
+def spot_light(light: Light, to_light: Vector) -> float:
+    """Return the light of the spot on a point of the floor; `to_light` is the unit vector to the light.
 
-    Lambert's cosine, times the eighth power of the cosine to the spot's axis: the pool of light of the real floors.
+    It is Lambert's cosine times the eighth power of the cosine to the spot's axis, as the pool of light on the real
+    floors.
     """
-    across, along, down = light.aim[0] - light.at[0], light.aim[1] - light.at[1], -light.at[2]
+    across, along, down = light.aim[0] - light.position[0], light.aim[1] - light.position[1], -light.position[2]
     axis = math.sqrt(across * across + along * along + down * down)
     cosine = max(0.0, -(across * to_light[0] + along * to_light[1] + down * to_light[2]) / axis)
     squared = cosine * cosine
@@ -113,14 +120,14 @@ def spot_on_floor(light: Light, to_light: Vector) -> float:
 
 
 @compiled
-def texel(texture: NDArray[np.float32], size: int, place: tuple[float, float], footprint: float) -> Vector:
-    """The colour of a texture at (u, v), repeated, from the level whose texels are as wide as `footprint`.
+def texel(texture: NDArray[np.float32], size: int, uv: tuple[float, float], footprint: float) -> Vector:
+    """Sample a repeated texture bilinearly, from the level whose texels are about as wide as `footprint`.
 
     Args:
         texture: float32 (texels of all levels, 3).
-        size: texels along a side of its finest level.
-        place: u to the right and v down, 1 for the texture's side.
-        footprint: what one ray covers, in the same units.
+        size: texels along one side of the finest level.
+        uv: u to the right and v down; 1 is the side of the texture.
+        footprint: width that one ray covers, in the same units.
     """
     base = 0
     wide = footprint * size
@@ -128,7 +135,7 @@ def texel(texture: NDArray[np.float32], size: int, place: tuple[float, float], f
         base += size * size
         size >>= 1
         wide *= 0.5
-    x, y = place[0] * size - 0.5, place[1] * size - 0.5
+    x, y = uv[0] * size - 0.5, uv[1] * size - 0.5
     left, top = math.floor(x), math.floor(y)
     p, q = x - left, y - top
     x0, y0 = int(left) & (size - 1), int(top) & (size - 1)
@@ -143,25 +150,25 @@ def texel(texture: NDArray[np.float32], size: int, place: tuple[float, float], f
 
 
 @compiled
-def place_on_floor(room: Room, point: Vector, footprint: float, slope: float) -> tuple[tuple[float, float], float]:
-    """Where in the floor's texture a point lies, and what a ray covers there, as `texel` wants both.
+def floor_uv(room: Room, point: Vector, footprint: float, slope: float) -> tuple[tuple[float, float], float]:
+    """Return the texture coordinates of a point on the floor, and the footprint of a ray there, for `texel`.
 
     Args:
-        room: whose floor.
-        point: on it.
-        footprint: how wide the ray is there, across itself.
-        slope: the sine between the ray and the floor.
+        room: room with the floor.
+        point: point on the floor.
+        footprint: width of the ray at the point, across its direction.
+        slope: sine of the angle between the ray and the floor.
     """
     repeats = room.floor_repeats / (2.0 * room.half)
-    # At a slant a ray covers a long stretch of floor; the geometric mean of length and width blurs neither too much.
+    # A ray at a shallow angle covers a long strip of floor; the geometric mean of length and width balances the blur.
     covers = footprint * repeats / math.sqrt(max(slope, 0.01))
     return ((point[0] + room.half) * repeats, (room.half - point[1]) * repeats), covers
 
 
 @compiled
-def place_on_wall(room: Room, point: Vector, normal: Vector, footprint: float) -> tuple[tuple[float, float], float]:
-    """Where in the wall's texture a point lies, and what a ray covers there, as `texel` wants both."""
-    # The texture runs to the right of one who looks at the wall, that is, against its normal.
+def wall_uv(room: Room, point: Vector, normal: Vector, footprint: float) -> tuple[tuple[float, float], float]:
+    """Return the texture coordinates of a point on a wall, and the footprint of a ray there, for `texel`."""
+    # u grows to the right as seen from inside the room, looking against the normal.
     along = point[0] * normal[1] - point[1] * normal[0]
     repeats = room.wall_repeats / (2.0 * room.half)
     return ((along + room.half) * repeats, 1.0 - point[2] / room.height), footprint * repeats

@@ -1,8 +1,8 @@
-"""The textures of the rooms' walls and floors, made by code: five walls, three floors.
+"""Procedural textures of rooms: five walls and three floors.
 
-Patterns, colours and repeats were fitted by eye and by mean colour to real frames (docs/rendering.md): circuit
-boards on the red, green and cerise walls, circles on panels on the orange one, dashes on the yellow one,
-hexagonal tiles on the floors. Nothing here depends on a scene or a seed. Imports numpy alone.
+Patterns, colours and repeats were fitted by eye and by mean colour to real frames (docs/rendering.md). The red, green
+and cerise walls are circuit boards, the orange one has circles on panels, the yellow one dashes; the floors have
+hexagonal tiles. The textures depend neither on the scene nor on the seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SIZE = 128  # texels along a side of the finest level; a power of two
 Texels = NDArray[np.float32]
 _Shade = NDArray[np.float64]
 
-# 0 to 255, as seen where the light is full.
+# 0 to 255, as seen in full light.
 _WALL_COLOURS: dict[Wall, tuple[int, int, int]] = {
     "red": (204, 118, 98),
     "green": (170, 204, 162),
@@ -42,7 +42,7 @@ _FLOOR_COLOURS: dict[Floor, tuple[int, int, int]] = {
 
 @cache
 def wall(name: Wall) -> Texels:
-    """The pyramid of a wall's texture: float32 (texels of all levels, 3), 0 to 1; top row is the wall's top."""
+    """Return the mipmap of a wall: float32 (texels of all levels, 3), 0 to 1; the first row is the top of the wall."""
     random = np.random.Generator(np.random.Philox(key=WALLS.index(name)))
     colour = np.array(_WALL_COLOURS[name]) / 255
     if name == "orange":
@@ -54,14 +54,14 @@ def wall(name: Wall) -> Texels:
 
 @cache
 def floor(name: Floor) -> Texels:
-    """The pyramid of a floor's texture: float32 (texels of all levels, 3), 0 to 1."""
+    """Return the mipmap of a floor: float32 (texels of all levels, 3), 0 to 1."""
     random = np.random.Generator(np.random.Philox(key=100 + FLOORS.index(name)))
     blotches = {"yellow": 0.10, "white": 0.03, "blue": 0.15}[name]
     return pyramid(np.array(_FLOOR_COLOURS[name]) / 255 * _hexagons(random, blotches)[..., None])
 
 
 def pyramid(finest: _Shade) -> Texels:
-    """The levels of a texture from `SIZE` to 1 texels a side, each the mean of four of the one before."""
+    """Return all mipmap levels of a texture, down to one texel; a texel is the mean of four of the level before."""
     levels = [np.clip(finest, 0, 1)]
     while len(levels[-1]) > 1:
         half = len(levels[-1]) // 2
@@ -70,7 +70,7 @@ def pyramid(finest: _Shade) -> Texels:
 
 
 def mottle(random: np.random.Generator, cells: int) -> _Shade:
-    """Smooth noise of mean 0 and deviation 1 that repeats: (SIZE, SIZE), `cells` waves or fewer along a side."""
+    """Return periodic smooth noise (SIZE, SIZE), mean 0 and deviation 1, with at most `cells` waves per side."""
     spectrum = np.fft.rfft2(random.standard_normal((SIZE, SIZE)))
     up_down = np.fft.fftfreq(SIZE, 1 / SIZE)[:, None]
     left_right = np.fft.rfftfreq(SIZE, 1 / SIZE)[None, :]
@@ -80,7 +80,7 @@ def mottle(random: np.random.Generator, cells: int) -> _Shade:
 
 
 def _baseboard(shade: _Shade) -> None:
-    """The dark board along the foot of a wall, with a line on it."""
+    """Draw the dark board along the foot of a wall, with a line on it."""
     top = SIZE * 92 // 100
     shade[top:] = 0.74
     shade[top : top + 2] = 0.55
@@ -89,12 +89,12 @@ def _baseboard(shade: _Shade) -> None:
 
 def _circuits(random: np.random.Generator) -> _Shade:
     shade = 1.0 + 0.012 * mottle(random, 20)
-    for _ in range(16):  # panels a little lighter or darker
+    for _ in range(16):  # panels, slightly lighter or darker
         y, x = random.integers(0, SIZE, 2)
         high, wide = random.integers(6, 26, 2)
         tone = random.choice((0.93, 0.97, 1.07))
         shade[np.ix_(np.arange(y, y + high) % SIZE, np.arange(x, x + wide) % SIZE)] *= tone
-    for _ in range(90):  # dark tracks that turn at right angles, a few texels apart, with a dot at one end
+    for _ in range(90):  # dark tracks with right-angled turns and a dot at one end
         y, x = random.integers(0, SIZE // _TRACKS_APART, 2) * _TRACKS_APART
         across = random.random() < 0.6
         shade[np.ix_(np.arange(y - 1, y + 2) % SIZE, np.arange(x - 1, x + 2) % SIZE)] = 0.70
@@ -126,7 +126,7 @@ def _dashes(random: np.random.Generator) -> _Shade:
 
 
 def _panels(colour: _Shade) -> _Shade:
-    """The orange wall: four dark discs, each in a ring, linked by lines, and a pale strip at the left edge."""
+    """Draw the orange wall: four dark discs in rings, linked by lines, and a pale strip at the left edge."""
     texels = np.broadcast_to(colour, (SIZE, SIZE, 3)).copy()
     v, u = (np.mgrid[:SIZE, :SIZE] + 0.5) / SIZE
     texels[u < 0.16] = np.array((255, 182, 66)) / 255
@@ -148,8 +148,8 @@ def _panels(colour: _Shade) -> _Shade:
 
 
 def _hexagons(random: np.random.Generator, blotches: float) -> _Shade:
-    """Hexagonal tiles with dark seams, each tile of its own tone, over blotches."""
-    across, down = 8, 10  # tiles; even counts of rows repeat without a break
+    """Draw hexagonal tiles with dark seams and a tone per tile, over blotches."""
+    across, down = 8, 10  # tiles; an even number of rows repeats seamlessly
     rows, columns = np.mgrid[:down, :across]
     centres_u = ((columns + 0.5 * (rows % 2) + 0.25) / across).ravel()
     centres_v = ((rows + 0.5) / down).ravel()

@@ -1,7 +1,6 @@
-"""Rendered scenes as TFRecords: DeepMind's schema, file names and scenes per file.
+"""Write rendered scenes as TFRecords with DeepMind's schema, file names and scenes per file.
 
-The same seed gives the same bytes for any number of workers, and a rerun does what is missing. Imports the rest of
-the package, `origin`, `parts`, `tfrecords` and what lies below it.
+The same seed gives the same bytes for any number of workers. A rerun writes only missing files.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from gqn_data.tfrecord.framing import count_records
 
 
 class RenderReport(NamedTuple):
-    """What a run did.
+    """Result of a rendering run.
 
     Attributes:
-        folder: the raw folder of the set.
-        files_written: source files written by this run.
-        files_kept: source files that were there, whole, and left alone.
+        folder: raw folder of the set.
+        files_written: source files that this run wrote.
+        files_kept: complete source files that this run kept.
         scenes: scenes that this run rendered.
         frames: frames that this run rendered.
-        seconds: what the run took, start of the workers included, compiling not.
+        seconds: duration of the run, with the start of the workers, without compilation.
     """
 
     folder: Path
@@ -58,30 +57,33 @@ def render_scene_set(
     executor: Executor | None = None,
     part: Part | None = None,
 ) -> RenderReport:
-    """Renders scenes of a set into `<root>/raw/<set>/<split>/` and tells what was done.
+    """Render scenes of a set into `<root>/raw/<set>/<split>/`.
 
-    Files that hold the scenes asked for already are kept; what is missing or shorter is written anew, whole.
+    Complete files are kept. Missing files, and files with too few scenes, are written from the start.
 
     Args:
-        root: the data root.
-        name: of the set, or an alias.
-        scenes: how many there are to be, in the split or in both together.
-        split: all in that one; None shares them between train and test nine to one, as DeepMind's are.
-        seed: not negative; the same seed gives the same bytes.
-        frame_size: height and width in pixels; None for the set's own.
-        views: in a scene; None for the set's own.
-        quality: of the JPEG, 1 to 100.
-        supersample: casts 2x2 rays for a pixel instead of one.
-        workers: processes; None for the cores of this machine. Does not change the result.
-        executor: renders instead of processes of this run's own; is not shut down. Files are written here.
-        part: write every n-th file only; None for all. Parts may be at work at the same time.
+        root: data root.
+        name: name of the scene set, or an alias.
+        scenes: total number of scenes, of `split` or of both splits together.
+        split: split of all scenes; None for nine in ten in train and the rest in test, like DeepMind's.
+        seed: seed, not negative. The same seed gives the same bytes.
+        frame_size: height and width in pixels; None for the set's default.
+        views: views per scene; None for the set's default.
+        quality: JPEG quality, 1 to 100.
+        supersample: cast 2x2 rays per pixel instead of one.
+        workers: number of processes; None for the cores of this machine. The result does not depend on it.
+        executor: executor that renders instead of new processes; it is not shut down. Files are written here.
+        part: job-array part, which writes every n-th file; None for all files. Parts may run at the same time.
+
+    Returns:
+        RenderReport: what was written and kept.
 
     Raises:
-        UnknownName: no such set, or no renderer for it.
-        OptionError: a number that cannot be.
-        OriginError: the folder holds scenes of another origin: DeepMind's, or other parameters.
-        DestinationError: the folder holds more scenes than are asked for, or another run writes there.
-        NoSpace: the disk is full; whole files only are left.
+        UnknownName: the set is unknown or cannot be rendered.
+        OptionError: a number is out of range.
+        OriginError: the folder holds scenes of another origin: DeepMind's, or rendered with other parameters.
+        DestinationError: the folder holds more scenes than requested, or another run writes there.
+        NoSpace: the disk is full; only complete files remain.
     """
     request = Request.of(
         name,
@@ -104,7 +106,7 @@ def write_source_files(
     executor: Executor | None = None,
     part: Part | None = None,
 ) -> RenderReport:
-    """The same for a request that is made already; arguments and errors as those of `render_scene_set`."""
+    """Render a request; see `render_scene_set` for the other arguments and the errors."""
     parameters = request.parameters
     if workers is not None:
         at_least("number of workers", workers, 1)
@@ -113,30 +115,30 @@ def write_source_files(
     def begin() -> None:
         origin.claim(folder, parameters.origin)
         for split_name in request.wanted:
-            _refuse_more(folder, split_name, request.of_split(split_name))
+            _check_not_larger(folder, split_name, request.of_split(split_name))
 
-    with _writing_to(folder, part, begin):
+    with _lock_folder(folder, part, begin):
         if part is None:
             for split_name in request.wanted:
                 atomic.remove_temporaries(folder / split_name)
-        here = request.files if part is None else part.of(request.files)
-        missing = [file for file in here if _records_in(folder / file.name) != file.scenes]
+        own_files = request.files if part is None else part.of(request.files)
+        missing = [file for file in own_files if _count_records(folder / file.name) != file.scenes]
         files = render_files(missing, folder, parameters, workers=workers, executor=executor)
         started = time.perf_counter()
-        done = sum(file.scenes for file in files)
+        rendered = sum(file.scenes for file in files)
     return RenderReport(
         folder=folder,
         files_written=len(missing),
-        files_kept=len(here) - len(missing),
-        scenes=done,
-        frames=done * parameters.views,
+        files_kept=len(own_files) - len(missing),
+        scenes=rendered,
+        frames=rendered * parameters.views,
         seconds=time.perf_counter() - started,
     )
 
 
 @contextlib.contextmanager
-def _writing_to(folder: Path, part: Part | None, begin: Callable[[], None]) -> Iterator[None]:
-    """Holds the raw folder, or a part of it; readies it first."""
+def _lock_folder(folder: Path, part: Part | None, begin: Callable[[], None]) -> Iterator[None]:
+    """Lock the raw folder, or one part of it, and call `begin` once it is locked."""
     if part is not None:
         with atomic.own_temporaries(), hold_part(folder, part, begin):
             yield
@@ -147,22 +149,21 @@ def _writing_to(folder: Path, part: Part | None, begin: Callable[[], None]) -> I
         yield
 
 
-def _refuse_more(folder: Path, split: Split, files: Sequence[PlannedFile]) -> None:
-    """Returns where a split holds no more scenes than are asked for; taking scenes away is left to people."""
+def _check_not_larger(folder: Path, split: Split, files: Sequence[PlannedFile]) -> None:
+    """Raise DestinationError if a split holds more scenes than requested; existing scenes are never deleted."""
     planned = {file.name for file in files}
-    there = [path.name for path in (folder / split).glob("*.tfrecord") if source_file_number(path.name) is not None]
-    beyond = sorted(name for name in there if f"{split}/{name}" not in planned)
+    present = [path.name for path in (folder / split).glob("*.tfrecord") if source_file_number(path.name) is not None]
+    unplanned = sorted(name for name in present if f"{split}/{name}" not in planned)
     last = files[-1]
-    more = _records_in(folder / last.name) > last.scenes
-    if beyond or more:
+    if unplanned or _count_records(folder / last.name) > last.scenes:
         raise DestinationError(
-            f"{folder / split}: holds more scenes than the {last.last} asked for "
-            f"(see {beyond[0] if beyond else Path(last.name).name}); ask for at least as many, or remove that folder"
+            f"{folder / split}: holds more scenes (see {unplanned[0] if unplanned else Path(last.name).name}), "
+            f"expected at most the {last.last} requested. Raise --scenes, or remove the folder"
         )
 
 
-def _records_in(path: Path) -> int:
-    """The records of a file; -1 where it is absent or cannot be trusted."""
+def _count_records(path: Path) -> int:
+    """Return the number of records in a file; -1 if it is missing or corrupt."""
     try:
         return count_records(path)
     except (FileNotFoundError, CorruptRecord):

@@ -26,4 +26,4 @@ def points_of(solid):
         local = np.concatenate([a * circle + b * up, a * circle - b * up, [(a + b) * up, -(a + b) * up]])
     else:
         local = np.concatenate([a * circle, [a * up, -a * up]])
-    return local @ solid.turn + solid.centre
+    return local @ solid.rotation + solid.centre

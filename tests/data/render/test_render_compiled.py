@@ -1,4 +1,4 @@
-"""Compiling: said when it happens, kept for the next process, and possible where nothing can be kept."""
+"""Compilation: announced when it happens, cached for later processes, and possible without a cache."""
 
 import os
 import re
@@ -11,38 +11,38 @@ import numba
 import pytest
 from made_scenes import tree
 
-from gqn_data.render.compiled import compiled, compiled_entry, telling
+from gqn_data.render.compiled import compiled, compiled_entry, on_compile
 from gqn_data.render.write import render_scene_set
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = {"scenes": 2, "frame_size": 16, "views": 1, "supersample": False, "workers": 1}
-SAYS = "compiling the ray caster with numba, once: a few seconds\n"
+MESSAGE = "compiling the ray caster with numba, once: a few seconds\n"
 
 
-def test_compiling_is_told_once_when_it_begins_and_not_when_nothing_is_compiled():
-    told = []
+def test_the_callback_runs_once_when_compilation_starts():
+    calls = []
 
     @compiled
     def plus(a, b):
         return a + b
 
-    with telling(lambda: told.append(len(plus.signatures))):
+    with on_compile(lambda: calls.append(len(plus.signatures))):
         plus(1, 2)
         plus(1.0, 2.0)
-    assert told == [0]
-    with telling(lambda: told.append("again")):
+    assert calls == [0]
+    with on_compile(lambda: calls.append("again")):
         plus(1, 2)
-    assert told == [0]
+    assert calls == [0]
 
 
-def test_a_run_whose_machine_code_is_kept_says_nothing(tmp_path, capfd):
+def test_a_run_with_cached_machine_code_prints_nothing(tmp_path, capfd):
     render_scene_set(tmp_path / "warm", "sm5", **SMALL)
     capfd.readouterr()
     render_scene_set(tmp_path / "again", "sm5", **SMALL)
     assert capfd.readouterr() == ("", "")
 
 
-def test_where_no_folder_can_be_written_to_it_is_compiled_all_the_same(monkeypatch):
+def test_functions_compile_without_a_writable_cache_folder(monkeypatch):
     def refuse(self):
         raise OSError("a read-only file system")
 
@@ -57,7 +57,7 @@ def test_where_no_folder_can_be_written_to_it_is_compiled_all_the_same(monkeypat
 
 
 def program(root, cache):
-    """A rendering in a process of its own, which keeps machine code in a folder of its own."""
+    """Start a rendering process with a separate cache folder."""
     code = (
         "import sys; from pathlib import Path; from gqn_data.render.write import render_scene_set; "
         f"render_scene_set(Path(sys.argv[1]), 'sm5', **{SMALL})"
@@ -69,21 +69,21 @@ def program(root, cache):
 
 
 @pytest.mark.slow
-def test_two_processes_may_compile_at_once_and_the_next_one_finds_what_they_made(tmp_path):
+def test_two_processes_may_compile_at_once_and_share_the_cache(tmp_path):
     cache = tmp_path / "cache"
     both = [program(tmp_path / str(number), cache) for number in range(2)]
-    said = [None, None]
+    outputs = [None, None]
 
-    def hear(number):
-        said[number] = both[number].communicate(timeout=300)
+    def communicate(number):
+        outputs[number] = both[number].communicate(timeout=300)
 
-    threads = [threading.Thread(target=hear, args=(number,)) for number in range(2)]
+    threads = [threading.Thread(target=communicate, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert set(said) <= {(b"", SAYS.encode()), (b"", b"")}  # the one may be done before the other begins
-    assert (b"", SAYS.encode()) in said
+    assert set(outputs) <= {(b"", MESSAGE.encode()), (b"", b"")}  # one may finish before the other starts
+    assert (b"", MESSAGE.encode()) in outputs
     assert [process.returncode for process in both] == [0, 0]
     assert any(re.fullmatch(r".*\.nbi", path.name) for path in cache.rglob("*"))
     later = program(tmp_path / "later", cache)

@@ -1,4 +1,4 @@
-"""What holds for every set that can be rendered: the cases come from `RENDERERS`."""
+"""Conformance tests for every scene set in `RENDERERS`."""
 
 import itertools
 import math
@@ -37,22 +37,22 @@ def scene(name, **changes):
 
 
 def payloads(folder):
-    """The records of the first source file of the training split."""
+    """Return the records of the first source file of the training split."""
     path = min((folder / "train").glob("*.tfrecord"))
     return [record.payload for record in framing.read_records(path)]
 
 
 @every_set
-def test_workers_and_chunks_do_not_show_in_the_bytes(name, tmp_path, monkeypatch):
+def test_bytes_do_not_depend_on_workers_and_chunks(name, tmp_path, monkeypatch):
     render_scene_set(tmp_path / "one", name, scenes=7, workers=1, **SMALL)
-    monkeypatch.setattr(render_files, "_MOST_SCENES", 2)
+    monkeypatch.setattr(render_files, "_MAX_SCENES_PER_CHUNK", 2)
     with ThreadPoolExecutor(2) as executor:
         render_scene_set(tmp_path / "two", name, scenes=7, executor=executor, **SMALL)
     assert tree(tmp_path / "two") == tree(tmp_path / "one")
 
 
 @every_set
-def test_a_scene_does_not_depend_on_how_many_are_asked_for(name, tmp_path):
+def test_a_scene_does_not_depend_on_the_number_of_scenes(name, tmp_path):
     few, many = (
         payloads(render_scene_set(tmp_path / str(scenes), name, scenes=scenes, split="train", **SMALL).folder)
         for scenes in (2, 5)
@@ -63,7 +63,7 @@ def test_a_scene_does_not_depend_on_how_many_are_asked_for(name, tmp_path):
 
 
 @every_set
-def test_the_first_views_do_not_depend_on_how_many_are_asked_for(name):
+def test_the_first_views_do_not_depend_on_the_number_of_views(name):
     one, some, many = (scene(name, views=views) for views in (1, 5, 23))
     for fewer, more in ((one, some), (some, many)):
         assert (fewer.cameras == more.cameras[: len(fewer.cameras)]).all()
@@ -71,7 +71,7 @@ def test_the_first_views_do_not_depend_on_how_many_are_asked_for(name):
 
 
 @every_set
-def test_every_view_count_up_to_a_thousand_gives_cameras_that_can_be(name):
+def test_a_thousand_views_have_valid_cameras(name):
     frames, cameras = scene(name, views=1000)
     assert frames.shape == (1000, 16, 16, 3)
     assert (cameras.shape, cameras.dtype) == ((1000, len(SCENE_SETS[name].camera_fields)), np.float32)
@@ -84,8 +84,7 @@ def test_every_view_count_up_to_a_thousand_gives_cameras_that_can_be(name):
 
 @every_set
 @pytest.mark.parametrize("frame_size", [16, 33, 256])
-def test_frames_show_the_same_at_any_size(name, frame_size):
-    """The mean of a frame is the mean of what is seen: it does not depend on how fine the grid is."""
+def test_the_mean_of_a_frame_does_not_depend_on_its_size(name, frame_size):
     expected = scene(name, frame_size=64, views=3, supersample=True).frames.mean(axis=(1, 2))
     found = scene(name, frame_size=frame_size, views=3, supersample=frame_size < 64).frames
     assert found.shape == (3, frame_size, frame_size, 3)
@@ -101,7 +100,7 @@ def test_sets_seeds_splits_and_scenes_differ_from_each_other():
 
 
 @every_set
-def test_files_hold_as_many_scenes_as_deepminds(name):
+def test_files_hold_the_same_number_of_scenes_as_deepminds(name):
     facts = SCENE_SETS[name].train
     full = facts.scenes_in_file(1)
     files = Request.of(name, scenes=full + 1, split="train").files
@@ -112,13 +111,13 @@ def test_files_hold_as_many_scenes_as_deepminds(name):
 
 
 @every_set
-def test_what_was_cut_off_ends_as_what_was_not(name, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes_to_the_same_bytes(name, tmp_path, monkeypatch):
     render_scene_set(tmp_path / "whole", name, scenes=4, workers=1, **SMALL)
     written = itertools.count()
 
     class CutOff(framing.RecordWriter):
         def write(self, payload):
-            if next(written) == 3:  # the one of the test split
+            if next(written) == 3:  # the test split's file
                 raise KeyboardInterrupt
             super().write(payload)
 
@@ -133,8 +132,8 @@ def test_what_was_cut_off_ends_as_what_was_not(name, tmp_path, monkeypatch):
 
 
 @every_set
-def test_scenes_of_unusual_size_go_all_the_way(name, tmp_path):
-    """33 pixels and 23 views: in the records, the manifests, the loader's batches, and on a sheet."""
+def test_scenes_of_unusual_size_pass_through_the_whole_toolkit(name, tmp_path):
+    """Check 33 pixels and 23 views in records, manifests, batches and contact sheets."""
     request = Request.of(name, scenes=3, split="train", frame_size=33, views=23, supersample=False)
     report, done = render_formats(request, tmp_path, Options(formats=("tfrecord", "zarr"), workers=1))
     row = SCENE_SETS[name]
@@ -158,7 +157,7 @@ def test_scenes_of_unusual_size_go_all_the_way(name, tmp_path):
 
 
 @every_set
-def test_scenes_of_one_view_are_written_checked_and_shown(name, tmp_path):
+def test_scenes_of_one_view_can_be_written_verified_and_viewed(name, tmp_path):
     request = Request.of(name, scenes=1, frame_size=32, views=1, supersample=False)
     _, done = render_formats(request, tmp_path, Options(formats=("numpy",), workers=1))
     assert verify(done[0].folder, SCENE_SETS[name], workers=1).faults == ()

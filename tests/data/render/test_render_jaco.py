@@ -1,4 +1,4 @@
-"""The Jaco arm: its kinematics against the published Denavit-Hartenberg table, its poses, and the scenes about it."""
+"""The Jaco arm: kinematics against the published Denavit-Hartenberg table, poses, and scenes."""
 
 import itertools
 import math
@@ -18,19 +18,19 @@ from gqn_data.render.jaco_arm import (
     PARTS,
     arm_solids,
     distance_to_arm,
+    floor_clearance,
     link_motions,
-    lowest_above_floor,
-    place_parts,
-    runs_into_itself,
+    part_segments,
     sample_joints,
-    stretch_distances,
+    segment_distances,
+    self_collides,
 )
 from gqn_data.render.rooms import render_room
 from gqn_data.render.surfaces import Light
 
 seeds = st.integers(0, 2**40)
 indices = st.integers(0, 10**6)
-FLAT = Light((0.0, 0.0, 9.0), (0.0, 0.0), 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # everything in its own colour
+FLAT = Light((0.0, 0.0, 9.0), (0.0, 0.0), 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # unlit
 TANGENT = math.tan(math.radians(25))
 # Kinova's table: lengths in metres, and a wrist bent by twice 55 degrees.
 D1, D2, D3, D4, D5, D6, E2, AA = 0.2755, 0.4100, 0.2073, 0.0743, 0.0743, 0.1687, 0.0098, math.radians(27.5)
@@ -38,12 +38,12 @@ D1, D2, D3, D4, D5, D6, E2, AA = 0.2755, 0.4100, 0.2073, 0.0743, 0.0743, 0.1687,
 
 @st.composite
 def poses(draw):
-    """Joint angles anywhere in their ranges, wherever they put the arm."""
+    """Draw joint angles anywhere in their ranges."""
     return np.array([draw(st.floats(low, high)) for low, high in JOINT_RANGES])
 
 
 def denavit_hartenberg(joints):
-    """The frames (6, 4, 4) that follow joints 1 to 6, by the classical table and Kinova's joint angles."""
+    """Return the frames (6, 4, 4) after joints 1 to 6, from the classical table and Kinova's angles."""
     q1, q2, q3, q4, q5, q6 = joints[:6]
     leg = math.sin(AA) / math.sin(2 * AA)
     table = (  # theta, d, a, alpha
@@ -68,7 +68,7 @@ def grip_of(joints):
 
 
 def points_of(solid, steps=9):
-    """Points all over the surface of a solid of the arm, in world coordinates."""
+    """Return points on the surface of a solid of the arm, in world coordinates."""
     turns = np.linspace(0, 2 * math.pi, 16, endpoint=False)
     circle = np.stack([np.cos(turns), np.sin(turns), 0 * turns], axis=1)
     radius, half = solid.sizes[0], (*solid.sizes, 0.0)[1]
@@ -83,17 +83,17 @@ def points_of(solid, steps=9):
             for side in (-1, 1):
                 rings.append((radius * math.cos(lift), side * (half + radius * math.sin(lift))))
     local = np.concatenate([across * circle + (0, 0, height) for across, height in rings])
-    return local @ solid.turn + solid.centre
+    return local @ solid.rotation + solid.centre
 
 
 def sample(index, seed=0, views=11, split="train"):
-    """A scene, and its cameras in world units: as documented, the ring's radius is 1 and its eye stands at 0."""
+    """Return a scene and its cameras in world units; raw 1 is the ring's radius, raw z = 0 the eye height."""
     scene, raw = sample_jaco_scene(index, seed=seed, split=split, views=views)
     return scene, raw * (3.25, 3.25, 3.25, 1, 1) + (0, 0, 0.78, 0, 0)
 
 
 def solids_of(scene):
-    arm, ball = scene.room.things
+    arm, ball = scene.room.objects
     return arm.solids, ball.solids[0]
 
 
@@ -102,7 +102,7 @@ def solids_of(scene):
 
 @settings(max_examples=200, deadline=None)
 @given(poses())
-def test_every_link_moves_as_the_published_table_says(joints):
+def test_links_move_as_in_the_published_table(joints):
     found, at_home = denavit_hartenberg(joints), denavit_hartenberg(HOME)
     motions = link_motions(joints)
     assert motions[0] == pytest.approx(np.eye(4))
@@ -111,12 +111,12 @@ def test_every_link_moves_as_the_published_table_says(joints):
     assert motions[6] @ (*GRIP, 1) == pytest.approx((*grip_of(joints), 1), abs=1e-9)
 
 
-def test_straight_up_and_straight_out_the_arm_reaches_as_far_as_kinova_says():
-    ends = place_parts(HOME)
+def test_the_stretched_arm_has_kinovas_reach():
+    ends = part_segments(HOME)
     assert ends == pytest.approx(np.array([(part.start, part.end) for part in PARTS]))
-    assert grip_of(HOME)[2] == pytest.approx(1.1933, abs=1e-4)  # the lengths of the table, one upon the other
+    assert grip_of(HOME)[2] == pytest.approx(1.1933, abs=1e-4)  # the sum of the lengths in the table
     assert math.dist(grip_of(HOME), (0, 0, D1)) == pytest.approx(0.9, abs=0.05)  # data sheet: reach 90 cm
-    assert np.hypot(*ends[..., :2].reshape(-1, 2).T).max() < 0.15  # nothing but fingers and wrist beside the axis
+    assert np.hypot(*ends[..., :2].reshape(-1, 2).T).max() < 0.15  # only fingers and wrist are off the axis
 
     out = HOME.copy()
     out[1] = math.radians(90)
@@ -127,10 +127,10 @@ def test_straight_up_and_straight_out_the_arm_reaches_as_far_as_kinova_says():
 @pytest.mark.parametrize("joint", range(1, 10))
 @settings(max_examples=20, deadline=None)
 @given(joints=poses(), turn=st.floats(0.1, 1.0))
-def test_a_joint_moves_what_comes_after_it_and_nothing_else(joint, joints, turn):
+def test_a_joint_moves_only_the_links_after_it(joint, joints, turn):
     other = joints.copy()
     other[joint - 1] += turn
-    before, after, moved = place_parts(joints), place_parts(other), []
+    before, after, moved = part_segments(joints), part_segments(other), []
     for part, old, new in zip(PARTS, before, after):
         behind = part.link == joint or (joint <= 6 and part.link > joint)
         moved.append(behind and not np.allclose(old, new))
@@ -146,7 +146,7 @@ def test_a_joint_moves_what_comes_after_it_and_nothing_else(joint, joints, turn)
 @settings(max_examples=25, deadline=None)
 @given(poses())
 def test_the_ends_of_neighbouring_links_meet(joints):
-    ends = place_parts(joints)
+    ends = part_segments(joints)
     steps = np.linspace(0, 1, 40)[:, None]
     along = [start + steps * (end - start) for start, end in ends]
 
@@ -158,7 +158,7 @@ def test_the_ends_of_neighbouring_links_meet(joints):
         own = [i for i, part in enumerate(PARTS) if part.link == link]
         before = [i for i, part in enumerate(PARTS) if part.link == min(link - 1, 6)]
         assert any(meet(one, other) for one in own for other in before)
-        # And a link does not fall apart itself: from its first part all the others are reached.
+        # The parts of a link are connected.
         reached = {own[0]}
         for _ in own:
             reached |= {other for other in own for one in reached if meet(one, other)}
@@ -167,12 +167,12 @@ def test_the_ends_of_neighbouring_links_meet(joints):
 
 @settings(max_examples=50, deadline=None)
 @given(poses())
-def test_a_light_ring_lies_about_each_of_the_six_joints(joints):
+def test_each_of_the_six_joints_has_a_light_ring(joints):
     frames = denavit_hartenberg(joints)
     axes = np.concatenate([[(0, 0, 1)], frames[:5, :3, 2]])
     rings = [
         (part.link, start, end)
-        for part, (start, end) in zip(PARTS, place_parts(joints))
+        for part, (start, end) in zip(PARTS, part_segments(joints))
         if part.kind == shapes.CYLINDER and part.colour[0] > 0.6 and part.radius > 0.035
     ]
     assert [link for link, _, _ in rings] == [1, 2, 3, 4, 5, 6]
@@ -185,39 +185,39 @@ def test_fingers_close_as_their_angle_grows(angle, more):
     def tips(angle):
         joints = HOME.copy()
         joints[6:] = angle
-        # Of every finger its farther part; a part may run either way.
-        return np.array([place_parts(joints)[i][1] for i in range(len(PARTS)) if PARTS[i].link >= 7][1::2])
+        # The farther part of every finger.
+        return np.array([part_segments(joints)[i][1] for i in range(len(PARTS)) if PARTS[i].link >= 7][1::2])
 
     def aside(points):
-        """How far the one finger's tip is from the line between the two others, before it crosses it."""
+        """Return the signed distance of one fingertip from the line between the other two."""
         return (points[1:].mean(axis=0) - points[0])[0]
 
     assert aside(tips(angle + more)) < aside(tips(angle)) - 0.01 * more
     assert tips(angle)[:, 2].min() > jaco_arm.HAND[2] + 0.1
 
 
-def test_open_fingers_spread_wider_than_the_palm_and_closed_ones_meet():
+def test_open_fingers_are_wider_than_the_palm_and_closed_ones_meet():
     def spread(angle):
         joints = HOME.copy()
         joints[6:] = angle
-        ends = [place_parts(joints)[i][1] for i, part in enumerate(PARTS) if part.link >= 7][1::2]
+        ends = [part_segments(joints)[i][1] for i, part in enumerate(PARTS) if part.link >= 7][1::2]
         return math.dist(ends[0], (ends[1] + ends[2]) / 2)
 
     assert spread(0.15) > 0.15
     assert spread(1.35) < 0.03
 
 
-def test_an_arm_folded_onto_itself_is_told_from_one_that_is_not():
-    assert not runs_into_itself(place_parts(HOME))
-    folded = np.array([0, math.pi, 0.33, 0, math.pi, 0, 0.5, 0.5, 0.5])  # the forearm hangs down beside the upper arm
+def test_an_arm_folded_onto_itself_collides():
+    assert not self_collides(part_segments(HOME))
+    folded = np.array([0, math.pi, 0.33, 0, math.pi, 0, 0.5, 0.5, 0.5])  # the forearm is folded beside the upper arm
     hits = []
     for folded[3] in np.linspace(0, 6, 13):
-        hits.append(runs_into_itself(place_parts(folded)))
-    assert any(hits)  # some turns of the wrist put the hand into the upper arm
+        hits.append(self_collides(part_segments(folded)))
+    assert any(hits)  # some wrist angles put the hand into the upper arm
     assert not all(hits)
 
 
-def test_whether_links_overlap_agrees_with_points_along_them():
+def test_self_collision_agrees_with_points_along_the_links():
     random, steps = np.random.default_rng(2), np.linspace(0, 1, 30)[:, None]
     pairs = [
         (i, j)
@@ -226,29 +226,29 @@ def test_whether_links_overlap_agrees_with_points_along_them():
         or (one.link <= 1 and other.link == 3)
         or (one.link == 3 and other.link >= 6)
     ]
-    told = []
+    overlaps = []
     for _ in range(80):
         joints = random.uniform(*JOINT_RANGES.T)
         joints[2] = random.uniform(0.33, 1.5)  # the forearm folded towards the upper arm
-        ends = place_parts(joints)
+        ends = part_segments(joints)
         along = [start + steps * (end - start) for start, end in ends]
         closest = min(
             np.linalg.norm(along[i][:, None] - along[j][None], axis=-1).min() - PARTS[i].radius - PARTS[j].radius
             for i, j in pairs
         )
-        if abs(closest) > 0.01:  # the points lie as far apart
-            told.append(closest < 0)
-            assert runs_into_itself(ends) == told[-1]
-    assert 10 < sum(told) < len(told) - 10
+        if abs(closest) > 0.01:  # the spacing of the points
+            overlaps.append(closest < 0)
+            assert self_collides(ends) == overlaps[-1]
+    assert 10 < sum(overlaps) < len(overlaps) - 10
 
 
-def test_the_distance_of_two_stretches_is_that_of_their_nearest_points():
+def test_the_distance_of_two_segments_is_between_their_nearest_points():
     random, steps = np.random.default_rng(4), np.linspace(0, 1, 60)[:, None]
     one, other = random.uniform(-1, 1, (2, 300, 2, 3))
     other[:100] = one[:100] + random.uniform(-1, 1, (100, 1, 3))  # parallel
-    found = stretch_distances(one, other)
-    assert found == pytest.approx(stretch_distances(other, one))
-    assert found == pytest.approx(stretch_distances(one[:, ::-1], other))
+    found = segment_distances(one, other)
+    assert found == pytest.approx(segment_distances(other, one))
+    assert found == pytest.approx(segment_distances(one[:, ::-1], other))
     for i in range(300):
         a, b = (start + steps * (end - start) for start, end in (one[i], other[i]))
         seen = np.linalg.norm(a[:, None] - b[None], axis=-1).min()
@@ -257,19 +257,19 @@ def test_the_distance_of_two_stretches_is_that_of_their_nearest_points():
 
 @settings(max_examples=25, deadline=None)
 @given(poses(), st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 1.3)))
-def test_the_distance_to_the_arm_is_that_to_its_surface(joints, point):
+def test_the_distance_to_the_arm_is_the_distance_to_its_surface(joints, point):
     surface = np.concatenate([points_of(solid, steps=30) for solid in arm_solids(joints, 1.0)])
     seen = np.linalg.norm(surface - point, axis=1).min()
-    found = distance_to_arm(place_parts(joints), point)
+    found = distance_to_arm(part_segments(joints), point)
     assert found <= seen + 1e-9
     if found > 0:
-        assert found >= seen - jaco_arm.RADII.max() - 0.005  # a flat end of a cylinder is taken for a dome
+        assert found >= seen - jaco_arm.RADII.max() - 0.005  # flat ends of cylinders count as domes
 
 
 # Scenes
 
 
-def test_joint_angles_keep_to_their_ranges_and_fill_them():
+def test_joint_angles_fill_their_ranges():
     random = np.random.default_rng(1)
     drawn = np.array([sample_joints(random) for _ in range(3000)])
     low = (0, 0.82, 0.33, 0, 0, 0, 0.15, 0.15, 0.15)
@@ -278,7 +278,7 @@ def test_joint_angles_keep_to_their_ranges_and_fill_them():
     assert (drawn <= high).all()
     filled = np.ptp(drawn, axis=0) / np.subtract(high, low)
     assert filled.min() > 0.9
-    assert np.corrcoef(drawn[:, 6:].T)[0, 1] < 0.1  # each finger for itself
+    assert np.corrcoef(drawn[:, 6:].T)[0, 1] < 0.1  # fingers are independent
 
 
 @settings(max_examples=50, deadline=None)
@@ -289,19 +289,19 @@ def test_no_link_is_below_the_floor_or_in_another(index, seed):
     assert len(arm) == len(PARTS)
     for solid in arm:
         assert points_of(solid)[:, 2].min() >= -1e-9
-    assert not runs_into_itself(place_parts(scene.joints))
+    assert not self_collides(part_segments(scene.joints))
 
 
 @given(poses())
 @settings(max_examples=40, deadline=None)
-def test_an_arm_in_the_floor_is_known(joints):
+def test_floor_clearance_is_the_height_of_the_lowest_point(joints):
     low = min(points_of(solid)[:, 2].min() for solid, part in zip(arm_solids(joints, 1.0), PARTS) if part.link)
-    found = lowest_above_floor(place_parts(joints))
+    found = floor_clearance(part_segments(joints))
     assert low - 0.06 <= found <= low + 1e-9
 
 
 @pytest.mark.parametrize("seed", [0, 2**40])
-def test_the_target_is_in_the_room_in_reach_and_clear_of_the_arm(seed):
+def test_the_target_is_within_reach_and_clear_of_the_arm(seed):
     for index in range(100):
         scene, _ = sample(index, seed, views=1)
         arm, ball = solids_of(scene)
@@ -322,7 +322,7 @@ def test_the_camera_is_never_in_the_arm_the_target_or_a_wall(index, seed):
     arm, ball = solids_of(scene)
     assert np.abs(cameras[:, :2]).max() <= 3.3
     assert cameras[:, 2].min() > 0.3
-    assert cameras[:, 2].max() < 2.0  # below the walls' top
+    assert cameras[:, 2].max() < 2.0  # below the top of the walls
     points = np.concatenate([points_of(solid) for solid in (*arm, ball)])
     for camera in cameras:
         assert np.linalg.norm(points - camera[:3], axis=1).min() > 0.4
@@ -334,7 +334,7 @@ def test_the_cameras_look_at_the_arm_from_all_around(index, seed):
     _, cameras = sample(index, seed, views=60)
     for x, y, z, yaw, pitch in cameras:
         forward = np.array((math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), math.sin(pitch)))
-        # The ray passes close to the arm's axis, about the height of its middle.
+        # The ray passes near the arm's axis, at about the middle of the arm.
         t = -(x * forward[0] + y * forward[1]) / (forward[0] ** 2 + forward[1] ** 2)
         assert t > 0
         assert math.hypot(x + t * forward[0], y + t * forward[1]) < 0.45
@@ -345,18 +345,18 @@ def test_the_cameras_look_at_the_arm_from_all_around(index, seed):
 
 @settings(max_examples=20, deadline=None)
 @given(indices, seeds)
-def test_the_cameras_of_the_record_are_the_ones_that_the_frames_were_drawn_from(index, seed):
+def test_frames_are_rendered_from_the_stored_cameras(index, seed):
     scene = render_jaco_scene(index, seed=seed, split="test", frame_size=16, views=3, supersample=False)
     assert scene.cameras.dtype == np.float32
     assert np.abs(scene.cameras[:, :2]).max() <= 1
     assert (np.abs(scene.cameras[:, 3]) <= np.float32(math.pi)).all()
-    things, _ = sample_jaco_scene(index, seed=seed, split="test", views=3)
+    expected, _ = sample_jaco_scene(index, seed=seed, split="test", views=3)
     world = scene.cameras.astype(float) * (3.25, 3.25, 3.25, 1, 1) + (0, 0, 0.78, 0, 0)
-    assert (render_room(things.room, world, 16, False) == scene.frames).all()
+    assert (render_room(expected.room, world, 16, False) == scene.frames).all()
 
 
 def project(points, camera, size):
-    """Where points (n, 3) of the world fall in the picture, in pixels from left and top, and how far ahead."""
+    """Project points (n, 3) of the world; return columns and rows in pixels, and depths."""
     x, y, z, yaw, pitch = camera
     forward = np.array((math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), math.sin(pitch)))
     left = np.array((-math.sin(yaw), math.cos(yaw), 0))
@@ -366,10 +366,10 @@ def project(points, camera, size):
 
 
 def only(scene, solids):
-    """The scene with nothing but some red solids in a green and blue room, unlit."""
-    arm, _ = scene.room.things
+    """Return an unlit green and blue room that contains only some red solids."""
+    arm, _ = scene.room.objects
     red = tuple(replace(solid, colour=(1.0, 0.0, 0.0)) for solid in solids)
-    return replace(scene.room, things=(replace(arm, solids=red),), wall="green", floor="blue", light=FLAT)
+    return replace(scene.room, objects=(replace(arm, solids=red),), wall="green", floor="blue", light=FLAT)
 
 
 def red_pixels(frame):
@@ -377,7 +377,7 @@ def red_pixels(frame):
 
 
 def finger_joints(joints):
-    """Knuckle, middle and tip (3, 3, 3) of each finger, by the published places and the table, in metres."""
+    """Return knuckle, middle and tip (3, 3, 3) of each finger in metres, from published positions and the table."""
     frames, at_home = denavit_hartenberg(joints)[5], denavit_hartenberg(HOME)[5]
     palm = at_home[:3, 3] - (0, 0, D6 - 0.1007)
     found = []
@@ -395,7 +395,7 @@ def finger_joints(joints):
 
 
 @pytest.mark.parametrize("index", range(8))
-def test_the_hand_is_drawn_where_the_camera_and_the_table_say(index):
+def test_the_hand_is_drawn_where_camera_and_table_put_it(index):
     size = 256
     scene, cameras = sample(index, views=6)
     arm, _ = solids_of(scene)
@@ -417,7 +417,7 @@ def test_the_hand_is_drawn_where_the_camera_and_the_table_say(index):
 
 @pytest.mark.parametrize("index", range(6))
 def test_two_views_agree_on_where_the_target_is(index):
-    """Rays through the target in two frames, by their raw cameras alone, meet where it floats."""
+    """Check that rays through the target in two frames, from their raw cameras, meet at the target."""
     size = 128
     scene, world = sample(index, views=12)
     _, ball = solids_of(scene)
@@ -440,7 +440,7 @@ def test_two_views_agree_on_where_the_target_is(index):
     met = 0
     for one, other in itertools.combinations(range(len(rays)), 2):
         if abs(rays[one] @ rays[other]) > 0.9:
-            continue  # nearly one line: where they meet says little
+            continue  # nearly parallel: the intersection is inaccurate
         sides = np.stack([rays[one], -rays[other]], axis=1)
         along, *_ = np.linalg.lstsq(sides, origins[other] - origins[one], rcond=None)
         assert origins[one] + along[0] * rays[one] == pytest.approx(np.array(scene.target) * SCALE, abs=0.05)
@@ -448,7 +448,7 @@ def test_two_views_agree_on_where_the_target_is(index):
     assert met
 
 
-def test_dark_arm_and_bright_target_are_seen_in_nearly_every_frame():
+def test_arm_and_target_are_visible_in_nearly_every_frame():
     seen_arm = seen_target = frames = 0
     for index in range(25):
         scene, cameras = sample(index, views=4)
@@ -465,21 +465,21 @@ def test_walls_floors_lights_and_colours_differ_from_scene_to_scene():
     scenes = [sample(index, views=1)[0] for index in range(150)]
     assert {scene.room.wall for scene in scenes} == set(textures.WALLS)
     assert {scene.room.floor for scene in scenes} == set(textures.FLOORS)
-    for values in ([scene.room.light.at for scene in scenes], [scene.colour for scene in scenes]):
+    for values in ([scene.room.light.position for scene in scenes], [scene.colour for scene in scenes]):
         assert len(set(values)) == len(scenes)
     assert len({tuple(scene.joints) for scene in scenes}) == len(scenes)
 
 
 @given(indices, st.integers(1, 10))
 @settings(max_examples=20, deadline=None)
-def test_more_views_begin_with_the_same_ones_of_the_same_scene(index, views):
+def test_more_views_start_with_the_same_ones(index, views):
     few = render_jaco_scene(index, seed=3, split="train", frame_size=16, views=views, supersample=False)
     more = render_jaco_scene(index, seed=3, split="train", frame_size=16, views=11, supersample=False)
     assert (more.cameras[:views] == few.cameras).all()
     assert (more.frames[:views] == few.frames).all()
 
 
-def test_scene_split_and_seed_each_make_another_scene():
+def test_index_split_and_seed_each_change_the_scene():
     keys = [(0, 0, "train"), (1, 0, "train"), (0, 1, "train"), (0, 0, "test")]
     drawn = {tuple(sample(index, seed, 1, split)[0].joints) for index, seed, split in keys}
     assert len(drawn) == 4
@@ -495,5 +495,5 @@ def test_frames_of_any_size_show_the_same_scene(supersample):
 
     small, large = render(32), render(256)
     shrunk = large.reshape(3, 32, 8, 32, 8, 3).mean(axis=(2, 4))
-    assert np.abs(small - shrunk).mean() < (4 if supersample else 9)  # edges are jagged with one ray a pixel
+    assert np.abs(small - shrunk).mean() < (4 if supersample else 9)  # one ray per pixel gives jagged edges
     assert np.abs(render(64).mean(axis=(1, 2)) - large.mean(axis=(1, 2))).max() < 3

@@ -1,4 +1,4 @@
-"""Cameras, shadows and the room, checked against projections and distances worked out here."""
+"""Cameras, shadows and the room, against projections and distances computed here."""
 
 import math
 
@@ -8,10 +8,21 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gqn_data.render.raycast import Lens, Scene, cast_views, in_shadow, view_axes
-from gqn_data.render.shapes import BOX, SPHERE, Solid, pack, turn_to
-from gqn_data.render.surfaces import FLOOR, NO_ROOM, NO_TEXTURES, SKY, WALL, Light, Room, Textures, enter_room, texel
+from gqn_data.render.shapes import BOX, SPHERE, Solid, pack, rotation_to
+from gqn_data.render.surfaces import (
+    FLOOR,
+    NO_ROOM,
+    NO_TEXTURES,
+    SKY,
+    WALL,
+    Light,
+    Room,
+    Textures,
+    intersect_room,
+    texel,
+)
 
-FLAT = Light((0.0, 0.0, 50.0), (0.0, 0.0), 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # everything in its own colour
+FLAT = Light((0.0, 0.0, 50.0), (0.0, 0.0), 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # unlit
 TANGENT = math.tan(math.radians(25))
 WHITE = Textures(np.ones((1, 3), np.float32), np.ones((1, 3), np.float32), 1)
 ROOM = Room(half=3.5, height=2.0, wall_repeats=1.0, floor_repeats=1.0, sky=(0.0, 0.0, 1.0))
@@ -25,7 +36,7 @@ def shoot(solids, camera, *, size=64, samples=1, light=FLAT, room=NO_ROOM, textu
 
 
 def project(points, camera, size):
-    """Where points (n, 3) fall in the picture, in pixels from its left and top; and how far ahead they are."""
+    """Project points (n, 3); return columns and rows in pixels, and depths."""
     x, y, z, yaw, pitch = camera
     forward = np.array((math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), math.sin(pitch)))
     left = np.array((-math.sin(yaw), math.cos(yaw), 0))  # ninety degrees counter-clockwise from the view
@@ -50,13 +61,13 @@ def test_the_axes_of_a_camera_are_right_handed(yaw, pitch):
     assert up[2] >= 0
 
 
-def test_what_stands_ahead_moves_to_the_right_when_the_camera_turns_counter_clockwise():
+def test_the_picture_moves_right_when_the_camera_turns_counter_clockwise():
     ball = Solid(kind=SPHERE, centre=(5, 0, 0), sizes=(0.3,), colour=(1, 0, 0))
     columns = [red(shoot([ball], (0, 0, 0, yaw, 0)))[:, 0].mean() for yaw in (-0.2, 0, 0.2)]
     assert columns[0] < columns[1] == 31.5 < columns[2]
 
 
-def test_what_stands_ahead_moves_down_when_the_camera_looks_up():
+def test_the_picture_moves_down_when_the_camera_looks_up():
     ball = Solid(kind=SPHERE, centre=(5, 0, 0), sizes=(0.3,), colour=(1, 0, 0))
     rows = [red(shoot([ball], (0, 0, 0, 0, pitch)))[:, 1].mean() for pitch in (-0.2, 0, 0.2)]
     assert rows[0] < rows[1] == 31.5 < rows[2]
@@ -67,20 +78,20 @@ angle = st.floats(-math.pi, math.pi)
 
 @settings(max_examples=60, deadline=None)
 @given(yaw=angle, pitch=st.floats(-1.2, 1.2), ahead=st.floats(2.5, 8), aside=st.floats(-0.4, 0.4), turn=angle)
-def test_a_projected_corner_lies_where_the_camera_says(yaw, pitch, ahead, aside, turn):
+def test_corners_of_a_box_are_drawn_where_the_camera_projects_them(yaw, pitch, ahead, aside, turn):
     size = 128
     camera = (0.3, -0.2, 0.9, yaw, pitch)
     forward, right, up = map(np.array, view_axes(yaw, pitch))
     centre = np.array(camera[:3]) + ahead * (forward + aside * TANGENT * (right + up))
     half = np.array((0.3, 0.5, 0.4))
-    axes = turn_to((math.cos(turn), math.sin(turn), 0.5))
-    box = Solid(kind=BOX, centre=tuple(centre), sizes=tuple(half), colour=(1, 0, 0), turn=axes)
+    axes = rotation_to((math.cos(turn), math.sin(turn), 0.5))
+    box = Solid(kind=BOX, centre=tuple(centre), sizes=tuple(half), colour=(1, 0, 0), rotation=axes)
     signs = np.array(np.meshgrid((-1, 1), (-1, 1), (-1, 1))).reshape(3, -1).T
     column, row, depth = project(centre + (signs * half) @ axes, camera, size)
     assume(depth.min() > 1 and min(column.min(), row.min()) > 1 and max(column.max(), row.max()) < size - 1)
 
     drawn = red(shoot([box], camera, size=size))
-    # A pixel is drawn where its middle is covered; a sharp corner may fall between middles.
+    # A pixel is drawn if its centre is covered; a sharp corner may fall between centres.
     for found, expected in zip(drawn.T, (column, row)):
         assert expected.min() - 0.5 <= found.min() <= expected.min() + 2.5
         assert expected.max() - 3.5 <= found.max() <= expected.max() - 0.5
@@ -88,17 +99,17 @@ def test_a_projected_corner_lies_where_the_camera_says(yaw, pitch, ahead, aside,
 
 @given(distance=st.floats(0.6, 40), aside=st.floats(-1, 1))
 @settings(max_examples=40, deadline=None)
-def test_what_is_behind_is_not_drawn(distance, aside):
+def test_solids_behind_the_camera_are_not_drawn(distance, aside):
     ball = Solid(kind=SPHERE, centre=(-distance, aside * distance, 0), sizes=(0.5,), colour=(1, 0, 0))
     assert len(red(shoot([ball], (0, 0, 0, 0, 0)))) == 0
 
 
 @settings(max_examples=40, deadline=None)
 @given(bearing=angle, distance=st.floats(0.7, 6))
-def test_a_ball_at_the_edge_of_the_picture_is_drawn_as_far_as_it_reaches_in(bearing, distance):
+def test_a_ball_at_the_edge_of_the_picture_is_clipped(bearing, distance):
     centre = np.array((distance * math.cos(bearing), distance * math.sin(bearing), 0.1))
     drawn = shoot([Solid(kind=SPHERE, centre=tuple(centre), sizes=(0.5,), colour=(1, 0, 0))], (0, 0, 0, 0, 0))
-    # Every pixel by the angle between its ray and the direction of the centre.
+    # A pixel is covered according to the angle between its ray and the centre.
     right, down = np.meshgrid(*[(np.arange(64) + 0.5) / 32 - 1] * 2)
     rays = np.stack([np.ones((64, 64)), -right * TANGENT, -down * TANGENT], axis=-1)
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
@@ -108,34 +119,34 @@ def test_a_ball_at_the_edge_of_the_picture_is_drawn_as_far_as_it_reaches_in(bear
     assert ((drawn[..., 0] > 127) == (off < edge))[clear].all()
 
 
-def test_the_nearer_solid_hides_the_farther_in_any_order():
+def test_the_nearer_solid_hides_the_farther_one_in_any_order():
     near = Solid(kind=SPHERE, centre=(3, 0, 0), sizes=(0.5,), colour=(1, 0, 0))
     far = Solid(kind=BOX, centre=(6, 0, 0), sizes=(0.1, 3, 3), colour=(0, 1, 0))
     for solids in ([near, far], [far, near]):
         assert shoot(solids, (0, 0, 0, 0, 0))[32, 32].tolist() == [255, 0, 0]
 
 
-def test_supersampling_is_the_mean_of_the_pixels_of_a_frame_twice_as_fine():
+def test_supersampling_is_the_mean_of_a_frame_of_twice_the_size():
     ball = Solid(kind=SPHERE, centre=(5, 0.4, 0.2), sizes=(1.0,), colour=(0.8, 0.4, 0.2))
     fine = shoot([ball], (0, 0, 0, 0, 0), size=64).astype(float)
     coarse = shoot([ball], (0, 0, 0, 0, 0), size=32, samples=2)
     assert np.abs(fine.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3)) - coarse).max() <= 1
 
 
-def test_a_known_ray_meets_the_wall_the_floor_and_the_sky_at_the_known_distance():
+def test_known_rays_meet_wall_floor_and_sky_at_known_distances():
     start = (3.25, 0.0, 0.8)
-    assert enter_room(start, (-1.0, 0.0, 0.0), ROOM) == (6.75, WALL, (1, 0, 0))
-    assert enter_room(start, (0.0, 1.0, 0.0), ROOM) == (3.5, WALL, (0, -1, 0))
-    assert enter_room((0.0, 1.0, 0.8), (0.0, 1.0, 0.0), ROOM) == (2.5, WALL, (0, -1, 0))
-    assert enter_room((0.0, 1.0, 0.8), (0.0, -1.0, 0.0), ROOM) == (4.5, WALL, (0, 1, 0))
+    assert intersect_room(start, (-1.0, 0.0, 0.0), ROOM) == (6.75, WALL, (1, 0, 0))
+    assert intersect_room(start, (0.0, 1.0, 0.0), ROOM) == (3.5, WALL, (0, -1, 0))
+    assert intersect_room((0.0, 1.0, 0.8), (0.0, 1.0, 0.0), ROOM) == (2.5, WALL, (0, -1, 0))
+    assert intersect_room((0.0, 1.0, 0.8), (0.0, -1.0, 0.0), ROOM) == (4.5, WALL, (0, 1, 0))
     down = math.sqrt(0.5)
-    t, surface, normal = enter_room(start, (-down, 0.0, -down), ROOM)
+    t, surface, normal = intersect_room(start, (-down, 0.0, -down), ROOM)
     assert (t, surface, normal) == (pytest.approx(0.8 * math.sqrt(2)), FLOOR, (0, 0, 1))
-    assert enter_room(start, (down, 0.0, down), ROOM)[1] == WALL  # 0.25 up at the wall
-    assert enter_room(start, (-down, 0.0, down), ROOM)[1] == SKY
+    assert intersect_room(start, (down, 0.0, down), ROOM)[1] == WALL  # 0.25 up at the wall
+    assert intersect_room(start, (-down, 0.0, down), ROOM)[1] == SKY
 
 
-def test_the_floor_ends_and_the_sky_begins_where_the_camera_says():
+def test_floor_and_sky_end_where_the_camera_projects_them():
     size = 256
     camera = (3.0, 0.0, 0.8, math.pi, 0)
     frame = shoot([], camera, size=size, room=ROOM, textures=Textures(WHITE.wall / 2, WHITE.floor, 1))
@@ -155,19 +166,19 @@ def test_shadows_fall_away_from_the_light(bearing, away, x, y):
     frame = shoot([ball], (0, 0, 3.5, 0, -math.pi / 2), light=light, room=ROOM, textures=WHITE)
     grey = frame[(frame == frame[..., :1]).all(axis=-1)]
     darkest = grey.min()
-    assert darkest == 51  # floor_ambient alone
-    places = np.argwhere((frame == darkest).all(axis=-1)) + 0.5
+    assert darkest == 51  # only floor_ambient
+    pixels = np.argwhere((frame == darkest).all(axis=-1)) + 0.5
     # Looking straight down with yaw 0, up in the picture is +x and right is -y.
-    seen = np.stack([(1 - places[:, 0] / 32) * TANGENT * 3.5, (1 - places[:, 1] / 32) * TANGENT * 3.5], axis=1)
+    seen = np.stack([(1 - pixels[:, 0] / 32) * TANGENT * 3.5, (1 - pixels[:, 1] / 32) * TANGENT * 3.5], axis=1)
     expected = np.array((x, y)) - 0.6 * (np.array(at[:2]) - (x, y)) / (4 - 0.6)
-    assume(np.abs(expected).max() < 1.2)  # else the picture ends before the shadow does
+    assume(np.abs(expected).max() < 1.2)  # otherwise the shadow is partly outside the picture
     nearest = np.linalg.norm(seen - expected, axis=1).min()
     hidden = np.linalg.norm(expected - (x, y) * np.array(3.5 / 2.9)) < 0.3  # by the ball itself
     assert nearest < 0.06 or hidden
     assert ((seen.mean(axis=0) - (x, y)) @ (np.array(at[:2]) - (x, y))) < 0
 
 
-def test_only_what_stands_between_a_point_and_the_light_throws_a_shadow_on_it():
+def test_only_solids_between_a_point_and_the_light_shadow_it():
     kinds, rows = pack([Solid(kind=SPHERE, centre=(0, 0, 2), sizes=(0.5,), colour=(1, 1, 1))])
     up = (0.0, 0.0, 1.0)
     assert in_shadow(kinds, rows, (0.0, 0.0, 0.0), up, 10.0)
@@ -176,7 +187,7 @@ def test_only_what_stands_between_a_point_and_the_light_throws_a_shadow_on_it():
     assert not in_shadow(kinds, rows, (0.0, 0.0, 3.0), up, 10.0)
 
 
-def test_a_side_turned_from_the_light_is_darker_and_the_floor_is_brightest_under_the_spot():
+def test_sides_away_from_the_light_are_darker_and_the_spot_is_brightest():
     light = Light((0.0, 3.0, 4.0), (0.0, 1.0), 0.3, 0.0, 0.7, 0.0, 0.2, 0.7)
     ball = Solid(kind=SPHERE, centre=(5, 0, 1), sizes=(1.0,), colour=(1, 0, 0))
     frame = shoot([ball], (0, 0, 1, 0, 0), light=light)
@@ -187,7 +198,7 @@ def test_a_side_turned_from_the_light_is_darker_and_the_floor_is_brightest_under
     assert floor[:, 0].mean() > floor[:, 32].mean() > floor[:, 63].mean()
 
 
-def test_a_texture_is_read_where_it_says_and_repeats():
+def test_a_texture_is_sampled_at_its_coordinates_and_repeats():
     finest = np.arange(16 * 3, dtype=np.float32).reshape(16, 3)
     pyramid = np.concatenate([finest, np.full((4, 3), 100), np.full((1, 3), 200)]).astype(np.float32)
     middle_of = (2.5 / 4, 1.5 / 4)

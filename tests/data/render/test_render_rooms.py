@@ -1,4 +1,4 @@
-"""The ring rooms: what stands where, and that the raw cameras tell the truth about the frames."""
+"""Ring rooms: positions of objects, and raw cameras that match the frames."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from solid_points import points_of
 
 from gqn_data.render import rooms, shapes, textures
 from gqn_data.render.room_cameras import render_ring_scene, sample_ring_scene, to_world
-from gqn_data.render.rooms import RoomScene, Thing, render_room
+from gqn_data.render.rooms import RoomObject, RoomScene, render_room
 from gqn_data.render.shapes import Solid
 from gqn_data.render.surfaces import Light
 
@@ -25,7 +25,7 @@ def sample(index, seed=0, views=10, split="train"):
 
 @settings(max_examples=100, deadline=None)
 @given(indices, seeds)
-def test_the_raw_cameras_are_those_of_the_ring(index, seed):
+def test_raw_cameras_lie_on_the_ring(index, seed):
     scene = render_ring_scene(index, seed=seed, split="test", frame_size=16, views=3, supersample=False)
     x, y, z, yaw, pitch = scene.cameras.T
     assert scene.cameras.dtype == np.float32
@@ -38,56 +38,56 @@ def test_the_raw_cameras_are_those_of_the_ring(index, seed):
 
 @settings(max_examples=200, deadline=None)
 @given(indices, seeds)
-def test_the_camera_never_stands_in_an_object_or_a_wall(index, seed):
+def test_cameras_are_never_in_an_object_or_a_wall(index, seed):
     scene, raw = sample(index, seed)
     world = to_world(raw)
     assert abs(world[:, :2]).max() < rooms.HALF_ROOM - 0.2
     for solid in scene.solids:
         for camera in world:
             assert np.linalg.norm(points_of(solid) - camera[:3], axis=1).min() > 0.2
-            # Nothing reaches out to the ring, so no camera stands inside either.
+            # Objects do not extend to the ring, so cameras are never inside one.
             assert np.hypot(*points_of(solid)[:, :2].T).max() < rooms.RING_RADIUS - 0.9
 
 
 @settings(max_examples=200, deadline=None)
 @given(indices, seeds)
-def test_one_to_three_objects_stand_apart_on_the_floor_of_the_room(index, seed):
+def test_one_to_three_objects_stand_on_the_floor_without_overlap(index, seed):
     scene, _ = sample(index, seed)
-    assert 1 <= len(scene.things) <= 3
-    for thing in scene.things:
-        points = np.concatenate([points_of(solid) for solid in thing.solids])
-        assert np.hypot(*(points[:, :2] - thing.centre).T).max() <= thing.radius + 1e-9
+    assert 1 <= len(scene.objects) <= 3
+    for each in scene.objects:
+        points = np.concatenate([points_of(solid) for solid in each.solids])
+        assert np.hypot(*(points[:, :2] - each.centre).T).max() <= each.radius + 1e-9
         seen = points[points[:, 2] > -1e-9]
         assert seen[:, 2].min() == pytest.approx(0, abs=0.02)
         extents = np.ptp(seen, axis=0)
-        thin = 0.16 if thing.shape == "triangle" else rooms.SMALLEST
+        thin = 0.16 if each.shape == "triangle" else rooms.SMALLEST
         assert thin - 0.02 <= extents.min()
         assert extents.max() <= rooms.LARGEST + 1e-9
-    for one, other in itertools.combinations(scene.things, 2):
+    for one, other in itertools.combinations(scene.objects, 2):
         assert math.dist(one.centre, other.centre) > one.radius + other.radius
 
 
-def test_every_shape_wall_floor_and_number_of_objects_comes_up_about_as_often():
+def test_shapes_walls_floors_and_numbers_of_objects_are_uniform():
     scenes = [sample(index, views=1)[0] for index in range(1500)]
-    numbers = np.bincount([len(scene.things) for scene in scenes])[1:]
+    numbers = np.bincount([len(scene.objects) for scene in scenes])[1:]
     assert numbers.min() > 400
     for names, seen in (
         (textures.WALLS, [scene.wall for scene in scenes]),
         (textures.FLOORS, [scene.floor for scene in scenes]),
-        (rooms.SHAPES, [thing.shape for scene in scenes for thing in scene.things]),
+        (rooms.SHAPES, [each.shape for scene in scenes for each in scene.objects]),
     ):
         counts = np.array([seen.count(name) for name in names])
         assert counts.min() > 0.7 * len(seen) / len(names)
 
 
-def test_the_light_stands_elsewhere_in_each_scene():
-    places = {sample(index, views=1)[0].light.at for index in range(50)}
-    assert len(places) == 50
+def test_the_light_has_a_different_position_in_each_scene():
+    positions = {sample(index, views=1)[0].light.position for index in range(50)}
+    assert len(positions) == 50
 
 
 @given(indices)
 @settings(max_examples=20, deadline=None)
-def test_more_views_begin_with_the_same_ones_of_the_same_scene(index):
+def test_more_views_start_with_the_same_ones(index):
     scene, raw = sample(index, views=3)
     same, more = sample(index, views=10)
     assert (scene.wall, scene.floor, scene.light) == (same.wall, same.floor, same.light)
@@ -96,13 +96,13 @@ def test_more_views_begin_with_the_same_ones_of_the_same_scene(index):
     assert (more[:3] == raw).all()
 
 
-def test_two_views_of_one_scene_agree_on_where_a_thing_is():
-    """Rays through one point in two frames, by their raw cameras alone, meet where the thing stands."""
+def test_two_views_agree_on_the_position_of_an_object():
+    """Check that rays through an object in two frames, from their raw cameras, meet at the object."""
     centre = np.array((0.8, -0.6, 0.9))
     red = Solid(kind=shapes.SPHERE, centre=tuple(centre), sizes=(0.15,), colour=(1, 0, 0))
     flat = Light((0.0, 0.0, 9.0), (0.0, 0.0), 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-    thing = Thing(shape="sphere", solids=(red,), centre=(0.8, -0.6), radius=0.15)
-    scene = RoomScene(things=(thing,), wall="green", floor="blue", light=flat)
+    ball = RoomObject(shape="sphere", solids=(red,), centre=(0.8, -0.6), radius=0.15)
+    scene = RoomScene(objects=(ball,), wall="green", floor="blue", light=flat)
     _, raw = sample(3, views=12)
     frames = render_room(scene, to_world(raw), 128, True).astype(int)
 
@@ -117,17 +117,17 @@ def test_two_views_of_one_scene_agree_on_where_a_thing_is():
         rays.append(ray / np.linalg.norm(ray))
     for one, other in itertools.combinations(range(len(rays)), 2):
         if abs(np.dot(rays[one], rays[other])) > 0.9:
-            continue  # nearly one line: where they meet says little
+            continue  # nearly parallel: the intersection is inaccurate
         sides = np.stack([rays[one], -rays[other]], axis=1)
         along, *_ = np.linalg.lstsq(sides, np.subtract(origins[other], origins[one]), rcond=None)
         assert origins[one] + along[0] * rays[one] == pytest.approx(centre, abs=0.03)
 
 
-def test_the_sky_the_wall_and_the_floor_have_the_colours_of_the_real_frames():
+def test_sky_wall_and_floor_have_the_colours_of_the_real_frames():
     _, raw = sample(0, views=1)
     flat = Light((0.0, 0.0, 9.0), (0.0, 0.0), 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     for wall, floor in itertools.product(textures.WALLS, textures.FLOORS):
-        frame = render_room(RoomScene(things=(), wall=wall, floor=floor, light=flat), to_world(raw), 64, True)[
+        frame = render_room(RoomScene(objects=(), wall=wall, floor=floor, light=flat), to_world(raw), 64, True)[
             0
         ].astype(float)
         red, green, blue = frame[24:30].mean(axis=(0, 1))

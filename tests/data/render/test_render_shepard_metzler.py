@@ -1,4 +1,4 @@
-"""The Shepard-Metzler objects: their cubes, their cameras, and that they stay in the picture."""
+"""Shepard-Metzler objects: cubes, cameras, and size in the picture."""
 
 import math
 
@@ -30,22 +30,22 @@ def test_the_cubes_never_overlap_and_each_shares_a_face_with_the_next(cubes, ind
 
 @settings(max_examples=100, deadline=None)
 @given(sizes, indices, seeds)
-def test_the_object_is_turned_rigidly_about_its_middle(cubes, index, seed):
+def test_the_object_is_rotated_rigidly_about_its_centre(cubes, index, seed):
     chain, _ = sample(cubes, index, seed)
-    assert chain.turn @ chain.turn.T == pytest.approx(np.eye(3))
-    assert np.linalg.det(chain.turn) == pytest.approx(1)
+    assert chain.rotation @ chain.rotation.T == pytest.approx(np.eye(3))
+    assert np.linalg.det(chain.rotation) == pytest.approx(1)
     centres = np.array([solid.centre for solid in chain.solids])
     assert centres.mean(axis=0) == pytest.approx(np.zeros(3))
     apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
     assert apart == pytest.approx(np.linalg.norm(chain.cells[:, None] - chain.cells[None], axis=-1))
-    # Along its own axes a cube sees the next one straight ahead.
-    steps = (centres[1] - centres[0]) @ chain.turn.T
+    # In lattice coordinates the next cube is one step along an axis.
+    steps = (centres[1] - centres[0]) @ chain.rotation.T
     assert steps == pytest.approx(chain.cells[1] - chain.cells[0])
 
 
 @settings(max_examples=100, deadline=None)
 @given(sizes, indices, seeds)
-def test_every_cube_has_a_saturated_hue_of_its_own(cubes, index, seed):
+def test_every_cube_has_a_different_saturated_hue(cubes, index, seed):
     chain, _ = sample(cubes, index, seed)
     assert chain.colours.max(axis=1) == pytest.approx(1)
     assert chain.colours.min(axis=1) == pytest.approx(0)
@@ -53,7 +53,7 @@ def test_every_cube_has_a_saturated_hue_of_its_own(cubes, index, seed):
 
 @settings(max_examples=100, deadline=None)
 @given(sizes, indices, seeds)
-def test_the_raw_cameras_lie_on_the_unit_sphere_and_look_at_the_middle(cubes, index, seed):
+def test_raw_cameras_lie_on_the_unit_sphere_and_look_at_its_centre(cubes, index, seed):
     scene = render_chain_scene(cubes, index, seed=seed, split="test", frame_size=16, views=3, supersample=False)
     assert scene.cameras.dtype == np.float32
     for x, y, z, yaw, pitch in scene.cameras.astype(float):
@@ -63,13 +63,13 @@ def test_the_raw_cameras_lie_on_the_unit_sphere_and_look_at_the_middle(cubes, in
         assert view_axes(yaw, pitch).forward == pytest.approx((-x, -y, -z), abs=1e-3)
 
 
-def test_the_cameras_are_spread_evenly_over_the_sphere():
+def test_cameras_are_uniform_over_the_sphere():
     raw = np.concatenate([sample(5, index, views=20)[1] for index in range(200)])
     assert raw[:, :3].mean(axis=0) == pytest.approx(np.zeros(3), abs=0.05)
     assert (raw[:, :3] ** 2).mean(axis=0) == pytest.approx(np.full(3, 1 / 3), abs=0.03)
 
 
-def test_the_object_fills_about_half_of_the_frame_and_is_never_cut_off():
+def test_the_object_fills_half_the_frame_and_is_never_clipped():
     widths = []
     for index in range(40):
         frames = render_chain_scene(7, index, seed=1, split="train", frame_size=64, views=5, supersample=False).frames
@@ -80,9 +80,9 @@ def test_the_object_fills_about_half_of_the_frame_and_is_never_cut_off():
     assert 20 < np.mean(widths) < 36
 
 
-def test_seen_from_the_light_the_object_is_brighter_than_from_behind():
+def test_the_object_is_brighter_from_the_side_of_the_light():
     chain, _ = sample(5, 0)
-    towards = np.array(shepard_metzler.LIGHT.at)
+    towards = np.array(shepard_metzler.LIGHT.position)
     towards /= np.linalg.norm(towards)
     means = []
     for x, y, z in (towards, -towards):
@@ -94,9 +94,9 @@ def test_seen_from_the_light_the_object_is_brighter_than_from_behind():
 
 @given(sizes, indices)
 @settings(max_examples=20, deadline=None)
-def test_more_views_begin_with_the_same_ones_of_the_same_object(cubes, index):
+def test_more_views_start_with_the_same_ones(cubes, index):
     chain, raw = sample(cubes, index, views=4)
     same, more = sample(cubes, index, views=15)
     assert (chain.cells == same.cells).all()
-    assert (chain.turn == same.turn).all()
+    assert (chain.rotation == same.rotation).all()
     assert (more[:4] == raw).all()

@@ -1,4 +1,4 @@
-"""The textures of rooms and mazes: every level of one is the mean of the level before."""
+"""Textures of rooms and mazes: every mipmap level has the same mean."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Rendering into TFRecords: the same bytes however it is done, whole files only, nonsense refused."""
+"""Rendering into TFRecords: reproducible bytes, atomic files, validated arguments."""
 
 import errno
 import itertools
@@ -16,7 +16,7 @@ from tfrecord import example_pb2
 from gqn_data.errors import DestinationError, NoSpace, OptionError, OriginError, UnknownName, UnknownSceneSet
 from gqn_data.render import RENDERER_VERSION, RENDERERS, find_renderer
 from gqn_data.render import files as render_files
-from gqn_data.render.request import Request, share
+from gqn_data.render.request import Request, split_scenes
 from gqn_data.render.streams import scene_stream
 from gqn_data.render.write import render_scene_set
 from gqn_data.schema.catalog import SCENE_SETS
@@ -49,13 +49,13 @@ def options(**changes):
 
 
 @pytest.mark.parametrize("name", RENDERERS)
-def test_a_renderer_is_named_as_the_catalogue_names_its_set(name):
+def test_renderers_are_found_by_the_names_of_the_catalogue(name):
     assert find_renderer(SCENE_SETS[name].aliases[0]) == (name, RENDERERS[name])
 
 
 @pytest.mark.parametrize("name", RENDERERS)
 @pytest.mark.parametrize(("frame_size", "views"), [(32, 1), (50, 3), (256, 1)])
-def test_a_renderer_gives_frames_and_cameras_of_the_size_asked_for(name, frame_size, views):
+def test_a_renderer_returns_frames_and_cameras_of_the_requested_size(name, frame_size, views):
     scene = RENDERERS[name](**options(frame_size=frame_size, views=views))
     assert (scene.frames.shape, scene.frames.dtype) == ((views, frame_size, frame_size, 3), np.uint8)
     assert (scene.cameras.shape, scene.cameras.dtype) == ((views, 5), np.float32)
@@ -63,7 +63,7 @@ def test_a_renderer_gives_frames_and_cameras_of_the_size_asked_for(name, frame_s
 
 
 @pytest.mark.parametrize("name", RENDERERS)
-def test_a_scene_depends_on_seed_split_and_number_and_on_nothing_else(name):
+def test_a_scene_depends_only_on_seed_split_and_index(name):
     render = RENDERERS[name]
     changes = [{}, {"seed": 1}, {"split": "test"}, {"index": 1}]
     scenes = [render(**options(**change)) for change in changes]
@@ -75,18 +75,18 @@ def test_a_scene_depends_on_seed_split_and_number_and_on_nothing_else(name):
         assert (one.cameras != other.cameras).any()
 
 
-def test_every_seed_set_split_and_scene_has_random_numbers_of_its_own():
+def test_every_seed_set_split_and_scene_has_a_separate_random_stream():
     keys = itertools.product((0, 1, 2**40), RENDERERS, ("train", "test"), (0, 1, 10**6))
     draws = {scene_stream(*key).random() for key in keys}
     assert len(draws) == 3 * len(RENDERERS) * 2 * 3
 
 
-def test_naming_the_renderers_does_not_import_numba():
+def test_importing_the_renderers_does_not_import_numba():
     code = "import sys, gqn_data.render; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_worker_that_renders_imports_neither_torch_nor_the_package_that_would():
+def test_a_rendering_worker_imports_neither_torch_nor_tfrecord():
     code = (
         "import sys; from gqn_data.render.request import Request; from gqn_data.render.files import _Chunk; "
         "from gqn_data.render.files import _render_records; "
@@ -108,12 +108,12 @@ def test_a_worker_that_renders_imports_neither_torch_nor_the_package_that_would(
         (7, "test", {"test": 7}),
     ],
 )
-def test_scenes_are_shared_between_the_splits_nine_to_one(scenes, split, expected):
-    assert share(scenes, split) == expected
+def test_nine_in_ten_scenes_are_for_training(scenes, split, expected):
+    assert split_scenes(scenes, split) == expected
 
 
 @pytest.mark.parametrize(("split", "name"), [("train", "0001-of-2160.tfrecord"), ("test", "001-of-240.tfrecord")])
-def test_records_hold_the_frames_and_cameras_of_the_scene_as_another_reader_sees_them(tmp_path, split, name):
+def test_another_reader_finds_the_frames_and_cameras_in_the_records(tmp_path, split, name):
     report = render_scene_set(tmp_path, "rrc", scenes=3, split=split, views=2, supersample=False, workers=1)
     path = report.folder / split / name
     for index, payload in enumerate(payloads(path)):
@@ -128,13 +128,13 @@ def test_records_hold_the_frames_and_cameras_of_the_scene_as_another_reader_sees
     assert (report.files_written, report.files_kept, report.scenes, report.frames) == (1, 0, 3, 6)
 
 
-def test_files_bear_deepminds_names_and_hold_as_many_scenes_as_theirs(tmp_path):
+def test_files_have_deepminds_names_and_numbers_of_scenes(tmp_path):
     report = render_scene_set(tmp_path, "sm5", scenes=50, split="train", **SMALL)
     counts = {path.name: framing.count_records(path) for path in sorted(report.folder.glob("train/*"))}
     assert counts == {"001-of-900.tfrecord": 20, "002-of-900.tfrecord": 20, "003-of-900.tfrecord": 10}
 
 
-def test_source_json_tells_how_the_scenes_were_rendered_and_not_how_many(tmp_path):
+def test_source_json_records_parameters_but_not_the_number_of_scenes(tmp_path):
     one, other = (
         render_scene_set(tmp_path / str(scenes), "sm5", scenes=scenes, seed=7, **SMALL).folder / "source.json"
         for scenes in (2, 30)
@@ -157,10 +157,10 @@ def test_source_json_tells_how_the_scenes_were_rendered_and_not_how_many(tmp_pat
     }
 
 
-def test_the_same_seed_gives_the_same_bytes_for_any_workers_and_chunks(tmp_path, monkeypatch):
+def test_bytes_do_not_depend_on_workers_and_chunks(tmp_path, monkeypatch):
     render_scene_set(tmp_path / "one", "sm5", scenes=60, **SMALL)
     expected = files(tmp_path / "one")
-    monkeypatch.setattr(render_files, "_MOST_SCENES", 7)
+    monkeypatch.setattr(render_files, "_MAX_SCENES_PER_CHUNK", 7)
     render_scene_set(tmp_path / "chunks", "sm5", scenes=60, **SMALL)
     assert files(tmp_path / "chunks") == expected
     render_scene_set(tmp_path / "two", "sm5", scenes=60, **{**SMALL, "workers": 2})
@@ -170,14 +170,14 @@ def test_the_same_seed_gives_the_same_bytes_for_any_workers_and_chunks(tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RENDERERS)
-def test_whole_scenes_are_the_same_bytes_on_one_worker_and_on_two(tmp_path, name):
+def test_full_size_scenes_are_the_same_on_one_worker_and_on_two(tmp_path, name):
     for workers in (1, 2):
         render_scene_set(tmp_path / str(workers), name, scenes=80, workers=workers)
     assert files(tmp_path / "1") == files(tmp_path / "2")
 
 
 @pytest.mark.parametrize(("name", "scenes"), [("sm5", 17), ("rooms_ring_camera", 25), ("mazes", 1)])
-def test_workers_render_as_many_scenes_at_a_time_as_are_some_tenths_of_a_second_of_rays(name, scenes):
+def test_chunks_have_a_bounded_number_of_rays(name, scenes):
     request = Request.of(name, scenes=60, split="train")
     chunks = [chunk for file in request.files for chunk in render_files._chunks(file, request.parameters)]
     assert max(chunk.last - chunk.first for chunk in chunks) == scenes
@@ -185,14 +185,14 @@ def test_workers_render_as_many_scenes_at_a_time_as_are_some_tenths_of_a_second_
     assert covered == list(range(60))
 
 
-def test_a_scene_is_the_same_however_many_are_asked_for(tmp_path):
+def test_a_scene_does_not_depend_on_the_number_of_scenes(tmp_path):
     few = render_scene_set(tmp_path / "few", "rrc", scenes=2, split="test", **SMALL).folder
     many = render_scene_set(tmp_path / "many", "rrc", scenes=40, split="test", **SMALL).folder
     name = "test/001-of-240.tfrecord"
     assert payloads(few / name) == payloads(many / name)[:2]
 
 
-def test_a_rerun_keeps_whole_files_and_writes_what_is_missing_or_short(tmp_path):
+def test_a_rerun_keeps_complete_files_and_rewrites_the_others(tmp_path):
     render_scene_set(tmp_path, "sm5", scenes=100, split="train", **SMALL)
     expected = files(tmp_path)
     folder = tmp_path / "raw" / "shepard_metzler_5_parts" / "train"
@@ -211,7 +211,7 @@ def test_a_rerun_keeps_whole_files_and_writes_what_is_missing_or_short(tmp_path)
     assert all(path.stat().st_mtime_ns == times[path] for path in kept)
 
 
-def test_more_scenes_later_are_what_they_would_have_been_at_once(tmp_path):
+def test_adding_scenes_later_gives_the_same_bytes(tmp_path):
     render_scene_set(tmp_path / "grown", "sm5", scenes=30, split="train", **SMALL)
     report = render_scene_set(tmp_path / "grown", "sm5", scenes=70, split="train", **SMALL)
     assert report.files_kept == 1
@@ -220,10 +220,10 @@ def test_more_scenes_later_are_what_they_would_have_been_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("fewer", [15, 30, 40, 45])
-def test_fewer_scenes_than_there_are_is_refused_and_nothing_is_lost(tmp_path, fewer):
+def test_fewer_scenes_than_exist_are_rejected_and_files_stay(tmp_path, fewer):
     render_scene_set(tmp_path, "sm5", scenes=50, split="train", **SMALL)
     expected = files(tmp_path)
-    with pytest.raises(DestinationError, match=f"more scenes than the {fewer} asked for"):
+    with pytest.raises(DestinationError, match=rf"train: .*expected at most the {fewer} requested.*--scenes"):
         render_scene_set(tmp_path, "sm5", scenes=fewer, split="train", **SMALL)
     assert files(tmp_path) == expected
 
@@ -241,7 +241,7 @@ def test_scenes_of_other_parameters_are_not_mixed_in_one_folder(tmp_path, change
     ("change", "message"),
     [
         ({"scenes": 0}, "number of scenes is 0, expected 1 or more"),
-        ({"scenes": 10**9}, "1000000000 train scenes of shepard_metzler_5_parts, expected 1 to 810000"),
+        ({"scenes": 10**9}, "train scenes of shepard_metzler_5_parts is 1000000000, expected 1 to 810000"),
         ({"views": 0}, "number of views is 0, expected 1 to 1000"),
         ({"views": 1001}, "number of views is 1001, expected 1 to 1000"),
         ({"frame_size": 7}, "frame size is 7 px, expected 16 to 512 px"),
@@ -252,13 +252,13 @@ def test_scenes_of_other_parameters_are_not_mixed_in_one_folder(tmp_path, change
         ({"split": "valid"}, "split is 'valid', expected one of train, test"),
     ],
 )
-def test_nonsense_is_refused_with_the_range_before_anything_is_written(tmp_path, change, message):
+def test_invalid_numbers_are_rejected_before_anything_is_written(tmp_path, change, message):
     with pytest.raises(OptionError, match=message):
         render_scene_set(tmp_path, "sm5", **{"scenes": 2, "split": "train", **SMALL, **change})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_set_that_is_unknown_or_has_no_renderer_is_refused(tmp_path):
+def test_unknown_sets_and_sets_without_renderer_are_rejected(tmp_path):
     with pytest.raises(UnknownSceneSet, match="did you mean 'rooms_ring_camera'"):
         render_scene_set(tmp_path, "rooms_ring_camra", scenes=1)
     unrendered = sorted(set(SCENE_SETS) - set(RENDERERS))
@@ -267,7 +267,7 @@ def test_a_set_that_is_unknown_or_has_no_renderer_is_refused(tmp_path):
             render_scene_set(tmp_path, name, scenes=1)
 
 
-def test_a_disk_that_fills_up_leaves_whole_files_only(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_only_complete_files(tmp_path, monkeypatch):
     render_scene_set(tmp_path / "whole", "sm5", scenes=60, split="train", **SMALL)
     room = [45]
 
@@ -283,14 +283,14 @@ def test_a_disk_that_fills_up_leaves_whole_files_only(tmp_path, monkeypatch):
         with pytest.raises(NoSpace, match=r"003-of-900\.tfrecord: the disk is full"):
             render_scene_set(tmp_path / "full", "sm5", scenes=60, split="train", **SMALL)
     left = files(tmp_path / "full")
-    assert len(left) == 3  # source.json and two whole files
+    assert len(left) == 3  # source.json and two complete files
     assert left.items() <= files(tmp_path / "whole").items()
     render_scene_set(tmp_path / "full", "sm5", scenes=60, split="train", **SMALL)
     assert files(tmp_path / "full") == files(tmp_path / "whole")
 
 
-def test_a_pixel_changes_only_with_the_version_of_the_renderer():
-    """Fails when scenes look otherwise than when RENDERER_VERSION was set: raise it, and renew these means."""
+def test_pixels_change_only_with_the_renderer_version():
+    """Compare means with recorded ones. If this fails, raise RENDERER_VERSION and record new means."""
     means = {name: render(**options(frame_size=64)).frames.mean(axis=(0, 1, 2)) for name, render in RENDERERS.items()}
     for name, mean in means.items():
         assert mean == pytest.approx(MEANS_OF_SCENE_0[name], abs=0.1), name
