@@ -1,9 +1,9 @@
-"""Turns a folder of posed images into a scene set that trains.
+"""Convert a folder of posed images to a scene set for training.
 
     python examples/posed_images.py photos data/zarr/my_photos --size 64 --test-every 10
     gqn train --shards data/zarr/my_photos --preset tiny
 
-A scene is a folder of images with a file of cameras beside them:
+A scene is a folder of images with a camera file:
 
     photos/
       scene-0001/
@@ -13,18 +13,17 @@ A scene is a folder of images with a file of cameras beside them:
       scene-0002/
         ...
 
-`cameras.csv` has a header and a row for each image; the numbers are floats, angles in radians:
+`cameras.csv` has a header and one row per image; numbers are floats, angles are in radians:
 
     image,x,y,z,yaw,pitch
     00.jpg,0.5,-0.2,0.1,1.57,0.0
     01.jpg,0.4,-0.3,0.1,1.31,0.0
 
-Or `cameras.json`, the same as a list: [{"image": "00.jpg", "x": 0.5, "y": -0.2, ...}, ...]. Columns of other names
-than these five are taken as the numbers of a camera of another kind, as they are.
+`cameras.json` holds the same as a list: [{"image": "00.jpg", "x": 0.5, "y": -0.2, ...}, ...]. Other column names define
+another kind of camera, whose numbers are stored unchanged.
 
-All scenes have as many images; where some have more, say `--views N`, and N of them are taken at equal steps. With
-`--size` images are cropped to a square about their middle and scaled; without it, JPEG files of one size are taken as
-they are, byte for byte.
+All scenes must have the same number of images. If some have more, pass `--views N` to take N images at equal steps.
+`--size` crops images to a centred square and resizes them. Without it, JPEG files of one size are copied byte for byte.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ CAMERA_FILES = ("cameras.csv", "cameras.json")
 
 
 class PosedScene(NamedTuple):
-    """A folder of images.
+    """The images and cameras of one folder.
 
     Attributes:
-        images: the files, in the order of the file of cameras.
-        cameras: float64 (images, camera numbers).
-        fields: the names of the numbers.
+        images: image files, in the order of the camera file.
+        cameras: float64 (images, len(fields)).
+        fields: names of the camera numbers.
     """
 
     images: list[Path]
@@ -62,25 +61,25 @@ class PosedScene(NamedTuple):
 
 
 def scene_folders(folder: Path) -> list[Path]:
-    """The folders below `folder` that hold a scene, by name.
+    """Return the scene folders below `folder`, sorted by name.
 
     Raises:
-        SourceMissing: there are none.
+        SourceMissing: no scene was found.
     """
     found = sorted(path.parent for name in CAMERA_FILES for path in folder.glob(f"*/{name}"))
     if not found:
         raise SourceMissing(
-            f"{folder}: no scenes; expected folders with images and {' or '.join(CAMERA_FILES)} in each"
+            f"{folder}: no scenes, expected folders that contain images and {' or '.join(CAMERA_FILES)}"
         )
     return found
 
 
 def read_scene(folder: Path) -> PosedScene:
-    """The images and cameras of one folder.
+    """Read the images and cameras of one folder.
 
     Raises:
-        OptionError: the file of cameras says something that cannot be.
-        SourceMissing: an image that it names is absent.
+        OptionError: the camera file is invalid.
+        SourceMissing: an image of the camera file does not exist.
     """
     path = next(folder / name for name in CAMERA_FILES if (folder / name).exists())
     rows = _rows(path)
@@ -91,9 +90,11 @@ def read_scene(folder: Path) -> PosedScene:
         try:
             cameras.append([float(row[field]) for field in fields])
         except (KeyError, TypeError, ValueError) as error:
-            raise OptionError(f"{path}: row {number}: expected a number for each of {', '.join(fields)}") from error
+            raise OptionError(
+                f"{path}: row {number}: {name}: invalid or missing numbers, expected {', '.join(fields)}"
+            ) from error
         if not (folder / name).is_file():
-            raise SourceMissing(f"{path}: row {number}: no image {name!r} beside it")
+            raise SourceMissing(f"{path}: row {number}: image {name!r} is missing, expected it in {folder}")
         images.append(folder / name)
     return PosedScene(images, np.array(cameras), fields)
 
@@ -103,39 +104,39 @@ def _rows(path: Path) -> Sequence[Mapping[str, str]]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = json.load(file) if path.suffix == ".json" else list(csv.DictReader(file))
     except ValueError as error:
-        raise OptionError(f"{path}: cannot be read ({error})") from error
+        raise OptionError(f"{path}: cannot be read ({error}), expected {' or '.join(CAMERA_FILES)}") from error
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and "image" in row for row in rows):
-        raise OptionError(f"{path}: expected rows with an image and the numbers of its camera")
+        raise OptionError(f"{path}: no rows with images, expected a column 'image' and the numbers of the camera")
     return rows
 
 
-def chosen(scene: PosedScene, views: int | None) -> PosedScene:
-    """So many views of a scene, at equal steps; all of them for None.
+def choose_views(scene: PosedScene, views: int | None) -> PosedScene:
+    """Return the scene with `views` of its views at equal steps, or with all of them for None.
 
     Raises:
-        OptionError: it has fewer.
+        OptionError: the scene has fewer views.
     """
     count = len(scene.images)
     if views is None:
         return scene
     if views > count:
-        raise OptionError(f"{scene.images[0].parent}: {count} images, expected {views} or more")
+        raise OptionError(f"{scene.images[0].parent}: {count} images, expected {views} or more. Pass a smaller --views")
     kept = np.linspace(0, count - 1, views).round().astype(int)
     return PosedScene([scene.images[view] for view in kept], scene.cameras[kept], scene.fields)
 
 
 def frames_of(scene: PosedScene, size: int | None) -> NDArray[np.uint8] | list[bytes]:
-    """The frames of a scene: JPEG bytes as they are where that can be, else pixels (views, height, width, 3).
+    """Return the frames of a scene: unchanged JPEG bytes if possible, otherwise pixels (views, height, width, 3).
 
     Raises:
-        OptionError: a file that is no image, or images of several sizes.
+        OptionError: a file is not an image, or the images differ in size.
     """
     if size is None and all(path.suffix.lower() in (".jpg", ".jpeg") for path in scene.images):
         return [path.read_bytes() for path in scene.images]
     frames = list(_pixels(scene.images, size))
     sizes = {frame.shape for frame in frames}
     if len(sizes) > 1:
-        raise OptionError(f"{scene.images[0].parent}: images of several sizes ({sizes}); say --size")
+        raise OptionError(f"{scene.images[0].parent}: images of several sizes ({sizes}), expected one. Pass --size")
     return np.stack(frames)
 
 
@@ -143,9 +144,13 @@ def _pixels(paths: Sequence[Path], size: int | None) -> Iterator[NDArray[np.uint
     for path in paths:
         try:
             with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file).convert("RGB")  # cameras held upright note it beside the pixels
+                image = ImageOps.exif_transpose(file).convert(
+                    "RGB"
+                )  # cameras store rotation in EXIF, not in the pixels
         except (UnidentifiedImageError, OSError) as error:
-            raise OptionError(f"{path}: cannot be read as an image ({error})") from error
+            raise OptionError(
+                f"{path}: cannot be read as an image ({error}), expected a JPEG, PNG or similar"
+            ) from error
         if size is not None:
             image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
         yield np.asarray(image, np.uint8)
@@ -154,13 +159,13 @@ def _pixels(paths: Sequence[Path], size: int | None) -> Iterator[NDArray[np.uint
 @click.command()
 @click.argument("photos", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("dataset")
-@click.option("--name", help="Of the scene set.  [default: the dataset folder's name]")
-@click.option("--format", "container", default="zarr", show_default=True, help="The container.")
-@click.option("--size", type=click.IntRange(8, 4096), help="Crop to a square and scale to so many pixels.")
-@click.option("--views", type=click.IntRange(2), help="So many images of each scene.  [default: all]")
-@click.option("--test-every", type=click.IntRange(2), help="Every so-manieth scene goes to the test split.")
-@click.option("--jpeg-quality", type=click.IntRange(1, 100), help="Keep decoded images as JPEG.")
-@click.option("--overwrite", is_flag=True, help="Replace a dataset that is there.")
+@click.option("--name", help="Name of the scene set.  [default: name of the dataset folder]")
+@click.option("--format", "container", default="zarr", show_default=True, help="Format of the dataset.")
+@click.option("--size", type=click.IntRange(8, 4096), help="Crop to a square, and resize to this many pixels.")
+@click.option("--views", type=click.IntRange(2), help="Number of images per scene.  [default: all]")
+@click.option("--test-every", type=click.IntRange(2), help="Put every N-th scene in the test split.")
+@click.option("--jpeg-quality", type=click.IntRange(1, 100), help="Store decoded images as JPEG of this quality.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
 def main(
     photos: Path,
     dataset: str,
@@ -172,7 +177,7 @@ def main(
     jpeg_quality: int | None,
     overwrite: bool,
 ) -> None:
-    """Turns PHOTOS, a folder of posed images, into DATASET, the folder of a scene set."""
+    """Convert PHOTOS, a folder of posed images, to the scene set DATASET."""
     try:
         folders = scene_folders(photos)
         writer = SceneWriter(
@@ -185,10 +190,10 @@ def main(
         )
         with writer:
             for number, folder in enumerate(folders, 1):
-                scene = chosen(read_scene(folder), views)
+                scene = choose_views(read_scene(folder), views)
                 if scene.fields != writer.camera_fields:
                     raise OptionError(
-                        f"{folder}: cameras of {scene.fields}, the first scene's of {writer.camera_fields}"
+                        f"{folder}: camera fields {scene.fields}, expected {writer.camera_fields} as in the first scene"
                     )
                 split: Split = "test" if test_every and number % test_every == 0 else "train"
                 try:
@@ -197,7 +202,7 @@ def main(
                     raise click.ClickException(f"{folder}: {error}") from error
     except GQNError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{dataset}: {len(folders)} scenes")
+    click.echo(f"{dataset}: {len(folders)} scene{'s'[: len(folders) != 1]}")
 
 
 if __name__ == "__main__":
