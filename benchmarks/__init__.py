@@ -1,1 +1,1 @@
-"""Measurements, run by hand and by `make bench`; nothing of the packages imports them."""
+"""Benchmarks, run by hand or with `make bench`; the packages do not import them."""

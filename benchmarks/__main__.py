@@ -1,4 +1,9 @@
-"""All measurements, one after another: python -m benchmarks."""
+"""Run all benchmarks one after another, each in a new process.
+
+Run with: python -m benchmarks
+
+Prints the name of each benchmark and its tables.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +27,7 @@ _MODULES = (
 
 
 def main() -> None:
+    """Run all benchmarks; stop at the first one that fails."""
     for name in _MODULES:
         print(f"\n== {name}", flush=True)
         subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

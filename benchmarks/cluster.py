@@ -1,9 +1,10 @@
-"""Conversion on a Dask cluster of two worker processes against a pool of two, each pair in one run.
+"""Compare conversion on a Dask cluster of two worker processes with a pool of two processes.
 
 Run with: python -m benchmarks.cluster
 
-Both are there before the clock starts, for a cluster is; counting, checks, checksums, flushes and the manifest are
-included. The last lines start a pool with every run, as the command does that is given no cluster.
+Prints scenes/s of both and the ratio, per format. Cluster and pool are started before the clock starts. Counting,
+checks, checksums, flushes and the manifest are included. The last rows start a new pool in each run, as `gqn-data
+convert` does without `--scheduler`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _WORKERS = 2
 
 
 def rate(raw: RawFolder, to: Path, name: str, shard_mb: int, executor: Executor | None) -> float:
-    """Scenes/s of a whole conversion."""
+    """Return scenes/s of a complete conversion."""
     options = Options(formats=(name,), workers=_WORKERS, shard_bytes=shard_mb << 20)
     started = time.perf_counter()
     manifest = convert(raw.folder, SET, to, options, executor=executor)[0].manifest
@@ -35,11 +36,14 @@ def rate(raw: RawFolder, to: Path, name: str, shard_mb: int, executor: Executor 
 
 
 def main() -> None:
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=20_000)
-    parser.add_argument("--shard-mb", type=int, default=32, help="the set is small: several shards for each worker")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="keep the source files here, for another run")
+    parser.add_argument("--scenes", type=int, default=20_000, help="scenes to convert")
+    parser.add_argument(
+        "--shard-mb", type=int, default=32, help="MiB per shard; small, so that each worker gets several shards"
+    )
+    parser.add_argument("--runs", type=int, default=5, help="runs per row")
+    parser.add_argument("--folder", type=Path, help="keep the source files in this folder and reuse them")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     with (
@@ -53,20 +57,20 @@ def main() -> None:
     ):
         out = Path(scratch) / "out"
         cluster = DaskCluster(client)
-        wait([pool.submit(time.sleep, 1) for _ in range(_WORKERS)])  # both are started
+        wait([pool.submit(time.sleep, 1) for _ in range(_WORKERS)])  # waits until both workers have started
         print(f"{options.scenes:,} scenes; {_WORKERS} workers each; medians")
         print(HEADER)
 
-        def measure(what: str, name: str, yardstick: Executor | None, aim: float) -> None:
+        def measure(label: str, name: str, yardstick: Executor | None, aim: float) -> None:
             figures = side_by_side(
                 lambda: rate(raw, emptied(out), name, options.shard_mb, yardstick),
                 lambda: rate(raw, emptied(out), name, options.shard_mb, cluster),
                 options.runs,
             )
-            print(row(what, "scenes/s", figures, aim))
+            print(row(label, "scenes/s", figures, aim))
 
         for name in ("zarr", "numpy"):
-            rate(raw, emptied(out), name, options.shard_mb, pool)  # imports, and pages of the source
+            rate(raw, emptied(out), name, options.shard_mb, pool)  # warms up imports and the page cache
             rate(raw, emptied(out), name, options.shard_mb, cluster)
             measure(f"{name}: Dask / pool", name, pool, 0.85)
         for name in ("zarr", "numpy"):

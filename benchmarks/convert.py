@@ -1,10 +1,12 @@
-"""Conversion against its yardsticks, each pair in one run, one worker each.
+"""Compare conversion with one worker to a baseline per format.
 
 Run with: python -m benchmarks.convert
 
-- zarr, webdataset: `shutil.copyfile` of the same files, plus one read of the copy through crc32c.
-- numpy: `simplejpeg.decode_jpeg` of the same frames into one preallocated buffer, nothing written.
-- index: one read of the files through crc32c.
+Prints MB/s or frames/s of baseline and conversion, and the ratio. The two alternate. Baselines:
+
+- zarr, webdataset: `shutil.copyfile` of the same files, plus one CRC32C pass over the copy.
+- numpy: `simplejpeg.decode_jpeg` of the same frames into one preallocated buffer, without writing.
+- index: one CRC32C pass over the files.
 """
 
 from __future__ import annotations
@@ -32,23 +34,23 @@ _BLOCK = 1 << 20
 
 
 def copy_and_check(raw: RawFolder, to: Path) -> float:
-    """MB/s of copying the source files and reading the copies through crc32c."""
+    """Return MB/s of copying the source files and computing CRC32C of the copies."""
     started = time.perf_counter()
     for file in raw.files["train"]:
         shutil.copyfile(on_disk(file.path, "copied"), to / file.path.name)
-        _read_through_crc(to / file.path.name)
+        _compute_crc(to / file.path.name)
     return _megabytes(raw) / (time.perf_counter() - started)
 
 
 def check_only(raw: RawFolder) -> float:
-    """MB/s of reading the source files through crc32c."""
+    """Return MB/s of computing CRC32C of the source files."""
     started = time.perf_counter()
     for file in raw.files["train"]:
-        _read_through_crc(on_disk(file.path, "copied"))
+        _compute_crc(on_disk(file.path, "copied"))
     return _megabytes(raw) / (time.perf_counter() - started)
 
 
-def _read_through_crc(path: Path) -> int:
+def _compute_crc(path: Path) -> int:
     block, crc = bytearray(_BLOCK), 0
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(block):
@@ -61,7 +63,7 @@ def _megabytes(raw: RawFolder) -> float:
 
 
 def convert_all(raw: RawFolder, to: Path, name: str, limit: int | None = None) -> float:
-    """Seconds to convert, all checks, checksums, flushes and the manifest included."""
+    """Return the seconds of a conversion with all checks, checksums, flushes and the manifest."""
     options = Options(formats=(name,), workers=1, limit=limit, overwrite=True)
     started = time.perf_counter()
     convert(raw.folder, SET, to, options)
@@ -69,7 +71,7 @@ def convert_all(raw: RawFolder, to: Path, name: str, limit: int | None = None) -
 
 
 def decode_all(raw: RawFolder, scenes: int) -> float:
-    """Frames/s of bare decoding into one buffer."""
+    """Return frames/s of `decode_jpeg` into one buffer."""
     scanner = SceneScanner(raw.layout)
     frames: list[bytes] = []
     for file in raw.files["train"]:
@@ -86,11 +88,12 @@ def decode_all(raw: RawFolder, scenes: int) -> float:
 
 
 def main() -> None:
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=20_000, help="scenes to copy")
     parser.add_argument("--decoded", type=int, default=4_000, help="scenes to decode")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="keep the source files here, for another run")
+    parser.add_argument("--runs", type=int, default=5, help="runs per row")
+    parser.add_argument("--folder", type=Path, help="keep the source files in this folder and reuse them")
     options = parser.parse_args()
     with raw_rooms(options.scenes, options.folder) as raw, tempfile.TemporaryDirectory() as scratch:
         out, copy = Path(scratch) / "out", Path(scratch) / "copy"

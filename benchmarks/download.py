@@ -1,10 +1,11 @@
-"""Downloading against `curl`: the same files from the same server on this machine, one after the other, in turn.
+"""Compare `gqn-data download` with `curl`, from a server on this machine.
 
 Run with: python -m benchmarks.download
 
-The server is a process of its own that hands files to the system (`sendfile`), and tells their CRC32C as Google's
-storage does. `curl` writes what comes; `download` also computes CRC32C of every file, tests both checksums of every
-record, and has each file on the disk before it gets its name.
+Prints MB/s of both and the ratio, for 1 and 4 connections, with and without fsync after `curl`. The two alternate.
+The server is a separate process that uses `sendfile` and sends CRC32C like Google Cloud Storage. `curl` only writes
+the files. `download` also computes CRC32C of each file, checks both checksums of each record, and flushes each file
+before it is renamed.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from gqn_data.sources.raw_folder import RawFolder
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Whole files alone: nothing breaks here, so nobody asks for ranges."""
+    """Serve whole files only; without faults, ranges are not requested."""
 
     protocol_version = "HTTP/1.1"
     folder = Path()
     checksums: dict[str, str] = {}  # noqa: RUF012  set once, before the server starts
 
     def log_message(self, *_: object) -> None:
-        pass
+        """Suppress the log of requests."""
 
     def do_HEAD(self) -> None:
         self._head()
@@ -64,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def serve(folder: Path) -> None:
-    """Serves every file below a folder, and says on which port."""
+    """Serve every file below a folder, and print the port."""
     _Handler.folder = folder
     for path in folder.rglob("*"):
         if path.is_file():
@@ -77,7 +78,7 @@ def serve(folder: Path) -> None:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """The URL of a server of that folder."""
+    """Start a server of a folder, and yield its URL."""
     command = [sys.executable, "-m", "benchmarks.download", "--serve", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -92,7 +93,7 @@ def _megabytes(raw: RawFolder) -> float:
 
 
 def by_curl(raw: RawFolder, url: str, to: Path, at_once: int, *, synced: bool) -> float:
-    """MB/s of `curl`, on the disk in the end where `synced`."""
+    """Return MB/s of `curl`, followed by fsync of each file if `synced`."""
     words = ["curl", "--no-progress-meter", "--fail", "--parallel", "--parallel-max", str(at_once)]
     for file in raw.files["train"]:
         words += ["--output", str(to / Path(file.name).name), f"{url}/{SET.name}/{file.name}"]
@@ -106,20 +107,21 @@ def by_curl(raw: RawFolder, url: str, to: Path, at_once: int, *, synced: bool) -
 
 
 def by_us(raw: RawFolder, url: str, to: Path, at_once: int) -> float:
-    """MB/s of `gqn-data download`, all checks included."""
+    """Return MB/s of `gqn-data download` with all checks."""
     numbers = range(1, len(raw.files["train"]) + 1)
     started = time.perf_counter()
-    done = download(SET, to, split="train", files=numbers, workers=at_once, base_url=url)
+    report = download(SET, to, split="train", files=numbers, workers=at_once, base_url=url)
     seconds = time.perf_counter() - started
-    assert done.bytes == sum(file.bytes for file in raw.files["train"])
+    assert report.bytes == sum(file.bytes for file in raw.files["train"])
     return _megabytes(raw) / seconds
 
 
 def main() -> None:
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=40_000, help="scenes to fetch, 5000 a file")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="keep the source files here, for another run")
+    parser.add_argument("--scenes", type=int, default=40_000, help="scenes to fetch, 5000 per file")
+    parser.add_argument("--runs", type=int, default=5, help="runs per row")
+    parser.add_argument("--folder", type=Path, help="keep the source files in this folder and reuse them")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:

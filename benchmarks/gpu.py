@@ -1,17 +1,16 @@
-"""Whole training steps on a GPU: loader, copies, network, optimiser. The plain network in float32 against ours.
+"""Time complete training steps on a GPU: loader, copies, network and optimiser, plain network and ours.
 
     python -m benchmarks.gpu [--only WORD ...] [--without WORD ...] [--steps 100] [--batch 36] [--workers 4]
         [--shards PATH] [--profile DIR]
 
-The steps are those of `gqn train`: `TrainStep`, fed by `SceneLoader` through `on_device`, figures summed as it does.
-The plain network is the tests' oracle (canvas of full size, joined inputs, nothing computed ahead; its context views
-go in one batch, as ours), eager, in float32, once as torch is set up (TF32 in convolutions) and once without TF32. It
-is fed by the same loader. After some steps to warm up, `--steps` steps (a fifth of them where the network is the plain
-one) are timed as one stretch that ends when the GPU is done.
+Our steps are those of `gqn train`: `TrainStep`, fed by `SceneLoader` through `on_device`, with its metrics. The plain
+network is the oracle of the tests: full-size canvas, joined inputs, nothing precomputed; context views in one batch
+like ours. It runs eagerly in float32 from the same loader, with torch's defaults (TF32 in convolutions) and without
+TF32. After a warm-up, `--steps` steps (a fifth of them for the plain network) are timed together until the GPU is done.
 
-`waits` is the share of a step's time that is not there when the same batch is used again and again, without the
-loader: what the GPU waits for data. `memory` is the most that torch has taken on the GPU. Without `--shards` rooms
-are rendered first. Without a GPU it says so and ends.
+Prints per case: milliseconds per step; `waits`, the fraction of a step that disappears if one batch is reused instead
+of loading new ones (time that the GPU waits for data); `memory`, the peak that torch allocated on the GPU; and seconds
+of the first step. Without `--shards`, rooms are rendered first. Without a GPU, prints that nothing was measured.
 """
 
 from __future__ import annotations
@@ -39,21 +38,21 @@ from gqn_model.train.distributed import ALONE
 from gqn_model.train.metrics import TrainingMetrics
 from gqn_model.train.step import TrainStep
 
-_WARM = 8  # steps; a graph is captured in the fourth
+_WARM = 8  # warm-up steps; a CUDA graph is captured in the fourth
 _SCENES = 2000
 Take = Callable[[int, Inputs], None]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network and how its steps are taken.
+    """A network and the way its steps run.
 
     Attributes:
-        name: in the table.
-        preset: where its settings start from.
-        mods: over that.
-        plain: the plain network in place of ours.
-        tf32: in float32 products and convolutions.
+        name: label in the table.
+        preset: preset of the settings.
+        mods: modifications of the preset.
+        plain: use the plain network instead of ours.
+        tf32: allow TF32 in float32 matrix products and convolutions.
     """
 
     name: str
@@ -78,7 +77,7 @@ def _cases() -> Iterator[Case]:
 
 @contextmanager
 def shards_at(path: str | None) -> Iterator[str]:
-    """The dataset of that path, or rendered rooms, indexed in place."""
+    """Yield the dataset at `path`, or rendered rooms that are indexed in place."""
     if path is not None:
         yield path
         return
@@ -88,14 +87,14 @@ def shards_at(path: str | None) -> Iterator[str]:
 
 
 def plain_take(config: Config) -> Take:
-    """Steps of the plain network, with Adam."""
+    """Return the step function of the plain network, with Adam."""
     torch.manual_seed(0)
     step = plain_step(GQN(config.model).to("cuda"), learn=True)
     return lambda _, inputs: step(inputs)
 
 
 def our_take(config: Config) -> Take:
-    """Steps of ours, and the figures that the log is made of."""
+    """Return the step function of our network, with the metrics of the log."""
     device = torch.device("cuda")
     take_step = TrainStep(config, device)
     metrics = TrainingMetrics(device, config.model.core_steps, ALONE)
@@ -107,14 +106,14 @@ def our_take(config: Config) -> Take:
 
 
 def measure(case: Case, shards: str, arguments: argparse.Namespace) -> str:
-    """The line of a case."""
+    """Measure a case; return its row of the table."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     changes = {"batch_size": arguments.batch, "workers": arguments.workers, "context_max": 5}
     config = resolve(case.preset, case.mods, changes)
     torch.backends.cudnn.allow_tf32 = case.tf32
-    torch.backends.cuda.matmul.allow_tf32 = case.tf32 and not case.plain  # as torch is set up by itself
+    torch.backends.cuda.matmul.allow_tf32 = case.tf32 and not case.plain  # torch's default
     batches, config = training_batches(shards, config)
     take = plain_take(config) if case.plain else our_take(config)
     stream = _stream(batches)
@@ -135,7 +134,7 @@ def measure(case: Case, shards: str, arguments: argparse.Namespace) -> str:
 
 
 def timed(take: Take, stream: Iterator[Inputs], at: int, steps: int) -> float:
-    """Seconds of a step, over a stretch of them."""
+    """Return seconds per step, over `steps` steps after a warm-up."""
     for step in range(at, at + _WARM):
         take(step, next(stream))
     torch.cuda.synchronize()
@@ -171,20 +170,31 @@ def _profile(take: Take, inputs: Inputs, path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the cases of the command line and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", default=[], metavar="WORD", help="cases whose names hold all words")
-    parser.add_argument("--without", action="append", default=[], metavar="WORD", help="and none of these")
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=36)
-    parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--shards", metavar="PATH")
-    parser.add_argument("--profile", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="run only cases whose names contain every WORD given",
+    )
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="WORD", help="skip cases whose names contain WORD; repeatable"
+    )
+    parser.add_argument("--steps", type=int, default=100, help="steps to time")
+    parser.add_argument("--batch", type=int, default=36, help="batch size")
+    parser.add_argument("--workers", type=int, default=4, help="workers of the loader")
+    parser.add_argument("--shards", metavar="PATH", help="dataset to train on; default: rendered rooms")
+    parser.add_argument(
+        "--profile", type=Path, metavar="DIR", help="write a profile of one step per case to this folder"
+    )
     chosen = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print("not measured: no GPU")
         return
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, batch {chosen.batch}, {chosen.workers} workers")
-    print(f"{'':48} {'a step':>11} {'waits':>6} {'memory':>9} {'first step':>8}", flush=True)
+    print(f"{'':48} {'per step':>11} {'waits':>6} {'memory':>9} {'first step':>8}", flush=True)
     with shards_at(chosen.shards) as shards:
         for case in _cases():
             wanted = all(word in case.name for word in chosen.only)

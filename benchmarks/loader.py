@@ -1,12 +1,14 @@
-"""The loader against its limits: bare decoding, and a bare gather of pixels; each pair in one run.
+"""Compare the loader with its upper limits: JPEG decoding, and gathering pixels.
 
 Run with: python -m benchmarks.loader
 
-Of JPEG containers the yardstick is bare `simplejpeg.decode_jpeg` of frames that are in memory, in random order, into
-one small buffer, in as many processes as the loader has workers. The buffer begins 16 bytes off a cache line: at a
-multiple of 32 bytes libjpeg-turbo writes past the caches, and the yardstick would be slower by a fifth. Of the numpy
-container it is numpy's gather of as many random views from a mapped array into one array that was used before. Batches
-of 36 scenes, five context views and a query: six of ten views; of scenes of 300 views, 21.
+Prints frames/s of limit and loader, and the ratio, per format and number of workers. The two alternate. Batches have
+36 scenes with five context views and a query, six of ten views; of scenes of 300 views, 21 views are used.
+
+The limit for JPEG formats is `simplejpeg.decode_jpeg` of frames in memory, in random order, into one small buffer, in
+as many processes as the loader has workers. The buffer starts 16 bytes off a cache line, because libjpeg-turbo writes
+past the caches at multiples of 32 bytes, which would slow the limit by a fifth. The limit for the numpy format is
+numpy's gather of random views from a memory-mapped array into a reused array.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from gqn_data.loader import SceneLoader
 _BATCH = 36
 _CONTEXT = 5
 _MANY_VIEWS, _MANY_USED, _MANY_SIZE = 300, 21, 84
-_IN_MEMORY = 60_000  # frames that the yardstick decodes: as many as the loader goes through, and more than caches hold
+_IN_MEMORY = 60_000  # frames that the baseline decodes: as many as the loader visits, and more than fit in the caches
 
 
 def _decode(dataset: Dataset, frames: int, ready: Callable[[], Any]) -> None:
@@ -58,16 +60,16 @@ def _gather(dataset: Dataset, frames: int, ready: Callable[[], Any]) -> None:
     pixels = np.load(Path(str(dataset.folder)) / name, mmap_mode="r")
     views = pixels.reshape(-1, *pixels.shape[2:])
     batch = np.empty((_BATCH * (1 + _CONTEXT), *views.shape[1:]), np.uint8)
-    wanted = np.random.default_rng(0).integers(0, len(views), (max(1, frames // len(batch)), len(batch)))
-    views.take(wanted[0], axis=0, out=batch, mode="clip")
+    chosen = np.random.default_rng(0).integers(0, len(views), (max(1, frames // len(batch)), len(batch)))
+    views.take(chosen[0], axis=0, out=batch, mode="clip")
     ready()
-    for of_batch in wanted:
-        views.take(of_batch, axis=0, out=batch, mode="clip")  # any other mode makes a copy first
+    for batch_views in chosen:
+        views.take(batch_views, axis=0, out=batch, mode="clip")  # the other modes copy first
     ready()
 
 
 def limit(path: Path, processes: int, frames: int) -> float:
-    """Frames/s at best, in so many processes."""
+    """Return the maximum frames/s in `processes` processes."""
     dataset = open_dataset(path)
     work = _gather if dataset.manifest.format == "numpy" else _decode
     context = multiprocessing.get_context("fork")
@@ -86,11 +88,11 @@ def limit(path: Path, processes: int, frames: int) -> float:
 
 
 def loader_rate(path: Path, workers: int, frames: int, context: int = _CONTEXT, batch: int = _BATCH) -> float:
-    """Frames/s that the loader hands out, after its first batches."""
+    """Return frames/s of the loader after its first batches."""
     per_batch = batch * (1 + context)
     loader = SceneLoader(path, batch_size=batch, context=(context, context), workers=workers)
     batches = iter(loader)
-    for _ in range(8 + 4 * workers):  # until every block of memory was used once
+    for _ in range(8 + 4 * workers):  # until every block of shared memory was used once
         next(batches)
     count = max(10, frames // per_batch)
     begin = time.perf_counter()
@@ -102,11 +104,12 @@ def loader_rate(path: Path, workers: int, frames: int, context: int = _CONTEXT, 
 
 
 def main() -> None:
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=10_000)
-    parser.add_argument("--frames", type=int, default=80_000, help="frames to decode in one run")
-    parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--folder", type=Path, help="keep the source files here, for another run")
+    parser.add_argument("--scenes", type=int, default=10_000, help="scenes in the dataset")
+    parser.add_argument("--frames", type=int, default=80_000, help="frames per run")
+    parser.add_argument("--runs", type=int, default=7, help="runs per row")
+    parser.add_argument("--folder", type=Path, help="keep the source files in this folder and reuse them")
     options = parser.parse_args()
     with raw_rooms(options.scenes, options.folder) as raw, tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -114,13 +117,13 @@ def main() -> None:
         index_raw_folder(raw, workers=2)
         print(f"{options.scenes:,} scenes, batches of {_BATCH}, {1 + _CONTEXT} of {raw.layout.views} views; medians")
         print(HEADER)
-        places = {
+        datasets = {
             "zarr": root / "zarr" / SET.name,
             "webdataset": root / "webdataset" / SET.name,
             "tfrecord": raw.folder,
             "numpy": root / "numpy" / SET.name,
         }
-        for name, path in places.items():
+        for name, path in datasets.items():
             pixels = name == "numpy"
             frames = options.frames * (4 if pixels else 1)
             for workers in (0, 1, 2) if pixels else (1, 2):

@@ -1,10 +1,11 @@
-"""The loader on ten million scenes, and how long the trainer waits for it.
+"""Measure the loader on ten million scenes, and the time that the trainer waits for it.
 
 Run with: python -m benchmarks.loader_scale
 
-Measured are the time to the first batch, the memory of a worker, and resuming far ahead. Ten million scenes of JPEGs
-would fill a disk: the shards of the large set are links to the files of one small shard, under as many names. Manifest,
-indexes, order and the files that are open are those of ten million scenes.
+Prints, for a small and a large dataset: seconds to the first batch, memory of a worker, seconds to resume at batch
+100,000, and the fraction of its time that `gqn train` waits. Ten million scenes would fill a disk, so the shards of the
+large dataset are hard links to the files of one small shard. Manifest, indexes, order and open files are those of ten
+million scenes.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ imported = time.perf_counter()
 import multiprocessing
 
 def memory(process):
-    # what the process wrote itself; pages that it shares with its parent, or with the system, count for nobody
+    # only pages that the process wrote; pages shared with its parent or the system are not counted
     lines = open(f"/proc/{process}/smaps_rollup").read().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Dirty:", "Pss_Anon:"))) / 2 / 1024
 
 if __name__ == "__main__":
     path, workers, number, batches = sys.argv[1], *map(int, sys.argv[2:5])
-    began_again = time.perf_counter()
+    start = time.perf_counter()
     loader = SceneLoader(path, batch_size=36, context=(5, 5), workers=workers, epochs=None)
     if number:
         epoch, batch = divmod(number, len(loader))
         loader.load_state_dict({**loader.state_dict(), "epoch": epoch, "batches": batch})
     stream = iter(loader)
     next(stream)
-    first = time.perf_counter() - began_again
+    first = time.perf_counter() - start
     for _ in range(batches):
         next(stream)
     children = multiprocessing.active_children()
@@ -58,7 +59,7 @@ if __name__ == "__main__":
 
 
 def many_shards(folder: Path, shards: int) -> None:
-    """Makes a dataset of one shard into one of so many, by links."""
+    """Turn a dataset of one shard into one of `shards` shards, with hard links."""
     manifest = read_manifest(folder)
     row = manifest.splits["train"]
     (shard,) = row.shards
@@ -66,7 +67,7 @@ def many_shards(folder: Path, shards: int) -> None:
     for number in range(shards):
         files = []
         for file in shard.files:
-            # Names hold the shard's number: in zarr as a part of the path, in tars as the last number.
+            # The shard's number is a part of the path in zarr, and the last number of the name in tars.
             name = (
                 file.name.replace("/c/0/", f"/c/{number}/")
                 if manifest.format == "zarr"
@@ -86,7 +87,7 @@ def many_shards(folder: Path, shards: int) -> None:
 
 
 def measure(path: Path, *, workers: int, number: int = 0, batches: int = 0) -> dict[str, float]:
-    """Figures of one process: seconds to import and to the first batch from `number` on, MiB of a worker's own."""
+    """Return, for a new process, seconds to import and to the first batch from batch `number`, and MiB of a worker."""
     with tempfile.NamedTemporaryFile("w", suffix=".py") as program:
         program.write(_PROGRAM)
         program.flush()
@@ -100,8 +101,8 @@ def measure(path: Path, *, workers: int, number: int = 0, batches: int = 0) -> d
     return figures
 
 
-def waits(path: Path, preset: str, steps: int) -> float:
-    """The share of its time that the trainer waits for batches, with one worker."""
+def waiting_share(path: Path, preset: str, steps: int) -> float:
+    """Return the fraction of its time that the trainer waits for batches, with one worker."""
     with tempfile.TemporaryDirectory() as runs:
         run = Path(runs) / "run"
         command = [
@@ -118,14 +119,15 @@ def waits(path: Path, preset: str, steps: int) -> float:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     shares = [line["wait"] for line in lines if "wait" in line]
-    return float(shares[-1])  # the first lines wait for the workers to start
+    return float(shares[-1])  # the first lines include the start of the workers
 
 
 def main() -> None:
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shards", type=int, default=2000, help="of 5,000 scenes each")
-    parser.add_argument("--batches", type=int, default=1500, help="until the memory of a worker is looked at")
-    parser.add_argument("--steps", type=int, default=200, help="of the trainer")
+    parser.add_argument("--shards", type=int, default=2000, help="shards of the large dataset, 5,000 scenes each")
+    parser.add_argument("--batches", type=int, default=1500, help="batches before the memory of a worker is read")
+    parser.add_argument("--steps", type=int, default=200, help="steps of the trainer")
     options = parser.parse_args()
     large = options.shards * _PER_SHARD
     with raw_rooms(_PER_SHARD) as raw, tempfile.TemporaryDirectory() as scratch:
@@ -147,12 +149,12 @@ def main() -> None:
                 measure(kinds[kind, name], workers=1, batches=options.batches)["worker"] for name in ("small", "large")
             ]
             growth = used[1] - used[0]
-            label = f"{kind}, a worker's own memory in MiB"
+            label = f"{kind}, private memory of a worker in MiB"
             print(f"{label:<44} {used[0]:>12.0f} {used[1]:>12.0f}  grows by {growth:.0f}, under 50", flush=True)
             ahead = [measure(kinds[kind, "large"], workers=0, number=number)["first"] for number in (0, 100_000)]
             label = f"{kind}, first batch from 0 and 100,000, s"
             print(f"{label:<44} {ahead[0]:>12.2f} {ahead[1]:>12.2f}  equal", flush=True)
-        share = waits(kinds["zarr", "small"], "tiny", options.steps)
+        share = waiting_share(kinds["zarr", "small"], "tiny", options.steps)
         print(f"trainer `tiny` on the CPU, 1 worker: waits {share:.2%} of its time, under 1 %")
 
 

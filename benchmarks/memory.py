@@ -1,6 +1,8 @@
-"""Peak memory of conversion, download and loader on a small and on a large set: it must not grow with the set.
+"""Measure the peak memory of conversion, download and loader, which must not grow with the dataset.
 
 Run with: python -m benchmarks.memory
+
+Prints the peak memory in MiB of each task on a small and on a large dataset.
 """
 
 from __future__ import annotations
@@ -54,13 +56,13 @@ def arrive(to):
         convert_arriving(bucket, to, options, files=files)
 
 {task}
-# getrusage would count what the process was before it became this program
+# getrusage would include the parent process before exec
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 
 def peak(raw: Path, out: Path, url: str, task: str) -> float:
-    """MiB at the most, of a process that does one task."""
+    """Return the peak memory in MiB of a process that runs one task."""
     program = _PROGRAM.format(name=SET.name, task=task)
     done = subprocess.run(
         [sys.executable, "-c", program, str(raw), str(out), url], check=True, stdout=subprocess.PIPE, text=True
@@ -69,18 +71,19 @@ def peak(raw: Path, out: Path, url: str, task: str) -> float:
 
 
 def main() -> None:
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", type=int, default=20_000, help="scenes of the small set")
-    parser.add_argument("--large", type=int, default=60_000, help="scenes of the large set")
+    parser.add_argument("--small", type=int, default=20_000, help="scenes of the small dataset")
+    parser.add_argument("--large", type=int, default=60_000, help="scenes of the large dataset")
     options = parser.parse_args()
-    figures = []
+    peaks = []
     for scenes in (options.small, options.large):
         with raw_rooms(scenes) as raw, tempfile.TemporaryDirectory() as out:
             folder = on_disk(raw.folder, "measured")
             with served(folder.parent) as url:
-                figures.append([peak(folder, Path(out), url, task) for task in _TASKS.values()])
+                peaks.append([peak(folder, Path(out), url, task) for task in _TASKS.values()])
     print(f"{'peak memory in MiB':<24} {options.small:>8,} {options.large:>8,} scenes")
-    for name, small, large in zip(_TASKS, *figures):
+    for name, small, large in zip(_TASKS, *peaks):
         print(f"{name:<24} {small:>8,.0f} {large:>8,.0f}")
 
 

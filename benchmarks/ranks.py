@@ -1,10 +1,10 @@
-"""Two ranks against one, on the CPU with gloo: a fixed batch a rank, one thread a rank.
+"""Measure data-parallel training with two ranks on the CPU (gloo), with a fixed batch and one thread per rank.
 
     python -m benchmarks.ranks [--repeats 3] [--json]
 
-Three things are timed in turns, and the least time of a step counts: one process alone; two that know nothing of each
-other, at once; two ranks that exchange gradients. The first against the third is the efficiency. The second tells what
-bounds it: two processes share caches and memory whether or not they exchange anything.
+Prints per network the minimum seconds per step of one process, of two independent processes at the same time, and of
+two ranks that exchange gradients; the megabytes exchanged; the efficiency (one process over two ranks); and its upper
+bound (one process over two independent ones, which share caches and memory but exchange nothing).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Case:
     """A network to train.
 
     Attributes:
-        preset: its settings.
-        mods: over them.
-        batch: scenes a rank.
-        views: context views of each.
-        steps: timed, after three that are not.
+        preset: preset of the settings.
+        mods: modifications of the preset.
+        batch: scenes per rank.
+        views: context views per scene.
+        steps: timed steps, after three warm-up steps.
     """
 
     preset: str
@@ -49,35 +49,35 @@ CASES = (
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds a step, and what follows.
+    """Seconds per step.
 
     Attributes:
-        name: of the case.
-        alone: one process.
-        apart: each of two that exchange nothing.
-        together: two ranks.
-        megabytes: of gradients that are exchanged a step.
+        name: label of the case.
+        single: one process.
+        independent: the slower of two processes that exchange nothing.
+        ranks: two ranks.
+        megabytes: gradients exchanged per step.
     """
 
     name: str
-    alone: float
-    apart: float
-    joined: float
+    single: float
+    independent: float
+    ranks: float
     megabytes: float
 
     @property
     def efficiency(self) -> float:
-        """Of two ranks: 1 where twice the scenes take no longer."""
-        return self.alone / self.joined
+        """Efficiency of two ranks: 1 if twice the scenes take the same time."""
+        return self.single / self.ranks
 
     @property
-    def possible(self) -> float:
-        """The same of two processes that exchange nothing."""
-        return self.alone / self.apart
+    def bound(self) -> float:
+        """Upper bound of the efficiency, from two independent processes."""
+        return self.single / self.independent
 
 
 def _child(number: int) -> None:
-    """Runs in each process: takes steps on noise, and prints the least time of one."""
+    """Train on noise in a child process, and print the minimum time per step."""
     import torch
 
     from gqn_model.config import resolve
@@ -110,7 +110,7 @@ def _child(number: int) -> None:
 
 
 def _run(number: int, *, processes: int, ranks: int) -> dict[str, float]:
-    """The slowest of so many launches at once, of so many ranks each."""
+    """Run `processes` launches of `ranks` ranks at the same time; return the results of the slowest."""
     launcher = ["torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d"]
     launcher += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", "-m"]
     command = [sys.executable, "-m", *(launcher if ranks > 1 else []), "benchmarks.ranks", "--child", str(number)]
@@ -119,19 +119,19 @@ def _run(number: int, *, processes: int, ranks: int) -> dict[str, float]:
         subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         for _ in range(processes)
     ]
-    told: list[dict[str, float]] = []
+    results: list[dict[str, float]] = []
     for process in started:
         out, _ = process.communicate(timeout=600)
         if process.returncode:
             raise SystemExit(f"{' '.join(command)} failed with {process.returncode}")
-        told.append(json.loads(out.decode().splitlines()[-1]))
-    return max(told, key=lambda one: one["least"])
+        results.append(json.loads(out.decode().splitlines()[-1]))
+    return max(results, key=lambda one: one["least"])
 
 
 def measure(number: int, repeats: int) -> Result:
-    """Times a case."""
+    """Measure a case; the variants alternate."""
     case = CASES[number]
-    kinds = {"alone": (1, 1), "apart": (2, 1), "together": (1, 2)}
+    kinds = {"single": (1, 1), "independent": (2, 1), "ranks": (1, 2)}
     least = dict.fromkeys(kinds, float("inf"))
     megabytes = 0.0
     for _ in range(repeats):
@@ -139,20 +139,20 @@ def measure(number: int, repeats: int) -> Result:
             found = _run(number, processes=processes, ranks=ranks)
             least[name], megabytes = min(least[name], found["least"]), found["megabytes"]
     words = " ".join((case.preset, *case.mods))
-    return Result(f"{words}, {case.batch} a rank", **least, megabytes=megabytes)
+    return Result(f"{words}, {case.batch} per rank", **least, megabytes=megabytes)
 
 
 def main() -> None:
-    """Runs what the command line asks for."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--repeats", type=int, default=3, help="launches per variant")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
         _child(arguments.child)
         return
-    head = f"{'network':32} {'alone':>8} {'apart':>8} {'2 ranks':>8} {'exchange':>9} {'efficiency':>10} {'apart':>6}"
+    head = f"{'network':32} {'single':>8} {'indep.':>8} {'2 ranks':>8} {'exchange':>9} {'efficiency':>10} {'bound':>6}"
     if not arguments.json:
         print(head, flush=True)
     results = []
@@ -160,12 +160,12 @@ def main() -> None:
         results.append(one := measure(number, arguments.repeats))
         if not arguments.json:
             print(
-                f"{one.name:32} {one.alone:7.3f}s {one.apart:7.3f}s {one.joined:7.3f}s {one.megabytes:6.1f} MB "
-                f"{one.efficiency:10.2f} {one.possible:6.2f}",
+                f"{one.name:32} {one.single:7.3f}s {one.independent:7.3f}s {one.ranks:7.3f}s {one.megabytes:6.1f} MB "
+                f"{one.efficiency:10.2f} {one.bound:6.2f}",
                 flush=True,
             )
     if arguments.json:
-        rows = [asdict(one) | {"efficiency": one.efficiency, "possible": one.possible} for one in results]
+        rows = [asdict(one) | {"efficiency": one.efficiency, "bound": one.bound} for one in results]
         print(json.dumps(rows, indent=2))
 
 

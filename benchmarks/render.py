@@ -1,8 +1,8 @@
-"""Frames a second of every renderer, and our frames beside real ones.
+"""Measure the frames per second of every renderer, or compare rendered frames with real ones.
 
-python -m benchmarks.render                                  the tables of docs/rendering.md
-python -m benchmarks.render --json                           the same for programs
-python -m benchmarks.render --compare FOLDER -o sheet.png    a sheet and the figures of appearance
+python -m benchmarks.render                                  print the tables of docs/rendering.md
+python -m benchmarks.render --json                           print the same as JSON
+python -m benchmarks.render --compare FOLDER -o sheet.png    write a sheet and print image statistics
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from gqn_data.schema.catalog import SCENE_SETS
 
 _WARM_UP = 3  # scenes
 
-# Frames a second of the prototype on one core, with 2x2 supersampling and shadows: what is to be matched at least.
+# Frames/s of a prototype on one core, with 2x2 supersampling and shadows: the minimum to reach.
 PROTOTYPE = {
     "rooms_ring_camera": 466,
     "rooms_free_camera_with_object_rotations": 90,
     "jaco": 203,
     "mazes": 974,
 }
-# Seconds that the whole command may take on two cores for 2000 scenes of the ring: with 2x2 supersampling, and without.
+# Time limits in seconds for the command with 2000 ring scenes on two cores: with 2x2 supersampling, and without.
 COMMAND_SET, COMMAND_WORKERS = "rooms_ring_camera", 2
 COMMAND_LIMITS = {True: 45.0, False: 20.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Frames a second of one set.
+    """Frames/s of one set.
 
     Attributes:
-        scene_set: the set.
-        supersample: whether 2x2 rays were cast for a pixel.
-        bare: of the renderer alone, on one core, by processor time.
-        written: of the whole way to TFRecords on the disk, by the clock, for each number of workers.
-        prototype: what a prototype made of `bare` with 2x2 supersampling; None where there was none.
+        scene_set: name of the set.
+        supersample: whether 2x2 rays per pixel were cast.
+        bare: renderer only, on one core, per second of processor time.
+        written: rendering to TFRecords on the disk, by wall time, per number of workers.
+        prototype: `bare` of the prototype with 2x2 supersampling; None for sets without a prototype.
     """
 
     scene_set: str
@@ -59,14 +59,14 @@ class Rates:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """The whole command, from the shell's prompt to the next: seconds against the limit.
+    """Duration of the command `gqn-data render`.
 
     Attributes:
-        supersample: whether 2x2 rays were cast for a pixel.
-        container: what was written.
-        scenes: how many.
-        seconds: by the clock.
-        limit: for so many scenes; None for another container than TFRecords.
+        supersample: whether 2x2 rays per pixel were cast.
+        container: format that was written.
+        scenes: number of scenes.
+        seconds: wall time.
+        limit: time limit for this number of scenes; None unless TFRecords were written.
     """
 
     supersample: bool
@@ -77,7 +77,7 @@ class Command:
 
 
 def bare(name: str, frames: int, supersample: bool) -> float:
-    """Frames per second of processor time of the renderer alone, on one core."""
+    """Return frames per second of processor time of the renderer, on one core."""
     row, render = SCENE_SETS[name], RENDERERS[name]
 
     def one(index: int) -> int:
@@ -94,7 +94,7 @@ def bare(name: str, frames: int, supersample: bool) -> float:
 
 
 def written(name: str, frames: int, supersample: bool, workers: int) -> float:
-    """Frames a second of the whole way to TFRecords on the disk, start of the workers included."""
+    """Return frames/s of rendering to TFRecords on the disk, with the start of the workers."""
     scenes = max(1, frames // SCENE_SETS[name].views)
     with tempfile.TemporaryDirectory() as folder:
         report = render_scene_set(
@@ -104,7 +104,7 @@ def written(name: str, frames: int, supersample: bool, workers: int) -> float:
 
 
 def command(scenes: int, supersample: bool, container: str) -> Command:
-    """The whole command in a process of its own, on two workers; the ray caster is compiled before."""
+    """Time the command in a new process with two workers; the ray caster must be compiled already."""
     options = ["--workers", str(COMMAND_WORKERS), "--format", container]
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
@@ -131,11 +131,11 @@ def command(scenes: int, supersample: bool, container: str) -> Command:
 
 
 def measure_sets(frames: int, workers: list[int], to: TextIO) -> list[Rates]:
-    """The rates of all sets; prints them as they come."""
+    """Measure the rates of all sets, and print each row."""
     counts = "".join(f"{label:>11}" for label in (f"{count} worker{'s'[: count != 1]}" for count in workers))
     head = f"  bare{counts}"
-    print(f"{'frames a second':39} | {'2x2 supersampling':^{len(head) + 18}} | one ray a pixel", file=to)
-    print(f"{'':39} | {head} | prototype: times | {head}", file=to)
+    print(f"{'frames/s':39} | {'2x2 supersampling':^{len(head) + 18}} | one ray per pixel", file=to)
+    print(f"{'':39} | {head} | prototype: ratio | {head}", file=to)
     rows = []
     for name in RENDERERS:
         cells = [f"{name:39}"]
@@ -157,13 +157,13 @@ def measure_sets(frames: int, workers: list[int], to: TextIO) -> list[Rates]:
 
 
 def measure_command(scenes: int, to: TextIO) -> list[Command]:
-    """The whole command with and without supersampling, into TFRecords and straight into zarr; prints it."""
+    """Time and print the command with and without supersampling, to TFRecords and to zarr."""
     rows = []
     for supersample in (True, False):
         for container in ("tfrecord", "zarr"):
             found = command(scenes, supersample, container)
             limit = f", limit {found.limit:.1f} s" if found.limit is not None else ""
-            rays = "2x2 supersampling" if supersample else "one ray a pixel"
+            rays = "2x2 supersampling" if supersample else "one ray per pixel"
             views = SCENE_SETS[COMMAND_SET].views
             print(
                 f"gqn-data render {COMMAND_SET} --scenes {scenes} --workers {COMMAND_WORKERS} --format {container}, "
@@ -176,14 +176,16 @@ def measure_command(scenes: int, to: TextIO) -> list[Command]:
 
 
 def main() -> None:
-    """Runs what the command line asks for."""
+    """Run the benchmark, or the comparison with `--compare`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--compare", type=Path, metavar="FOLDER", help="of the reference pictures")
-    parser.add_argument("-o", "--output", type=Path, default=Path("sheet.png"), help="the sheet to write")
-    parser.add_argument("--frames", type=int, default=10_000, help="about so many for each figure of a set")
-    parser.add_argument("--scenes", type=int, default=2000, help="of the whole command")
-    parser.add_argument("--workers", help="numbers of workers, as 1,2,4; all up to the cores unless told")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON; the tables go to stderr")
+    parser.add_argument(
+        "--compare", type=Path, metavar="FOLDER", help="compare with the reference pictures in this folder"
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("sheet.png"), help="sheet to write with --compare")
+    parser.add_argument("--frames", type=int, default=10_000, help="approximate number of frames per measurement")
+    parser.add_argument("--scenes", type=int, default=2000, help="scenes of the command")
+    parser.add_argument("--workers", help="numbers of workers, such as 1,2,4; default: 1, even numbers, and all cores")
+    parser.add_argument("--json", action="store_true", help="print JSON; the tables go to stderr")
     arguments = parser.parse_args()
     if arguments.compare is not None:
         from benchmarks.render_compare import compare
@@ -192,8 +194,11 @@ def main() -> None:
         return
     to = sys.stderr if arguments.json else sys.stdout
     load, cores = os.getloadavg(), usable_cores()
-    given = arguments.workers
-    workers = [int(count) for count in given.split(",")] if given else sorted({1, *range(2, cores, 2), cores})
+    workers = (
+        [int(count) for count in arguments.workers.split(",")]
+        if arguments.workers
+        else sorted({1, *range(2, cores, 2), cores})
+    )
     print(f"{cores} cores, load before the run {', '.join(f'{value:.1f}' for value in load)}", file=to)
     rates = measure_sets(arguments.frames, workers, to)
     commands = measure_command(arguments.scenes, to)

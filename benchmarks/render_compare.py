@@ -1,7 +1,8 @@
-"""Our frames beside real ones: a sheet to look at, and the same comparison in numbers.
+"""Compare rendered frames with real ones: a contact sheet, and image statistics.
 
-Reads the reference pictures where they lie and keeps nothing of them but the sheet it was asked for.
-`python -m benchmarks.render --compare` calls it.
+Run with: python -m benchmarks.render --compare FOLDER -o sheet.png
+
+Reference pictures are read in place; only the sheet is written.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ Frames = NDArray[np.uint8]  # (scenes, views, 64, 64, 3)
 
 _SIZE = 64
 _QUALITY = 95
-_EDGE = 24  # a step of brightness from one pixel to the next that counts as an edge
+_EDGE = 24  # brightness step between neighbouring pixels that counts as an edge
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Some real frames of one set: the file, the set, and how to cut it into scenes and views."""
+    """Real frames of one set: file, set, and a function that cuts the picture into scenes and views."""
 
     file: str
     scene_set: str
@@ -34,7 +35,7 @@ class Reference:
 
 
 def _tiles(picture: Frames, lefts: list[float], tops: list[float], side: float) -> Frames:
-    """Square pieces of a picture, brought to 64 pixels a side."""
+    """Cut square tiles from a picture, and resize them to 64 pixels per side."""
     image = Image.fromarray(picture)
     pieces = [
         [
@@ -60,7 +61,7 @@ def _fifteen(picture: Frames) -> Frames:
 
 
 def _panel(left: float) -> Callable[[Frames], Frames]:
-    # Frames magnified by a half on a peer's figure: good for colours and sizes, not for edges.
+    # These frames were enlarged 1.5 times in a figure: usable for colours and sizes, not for edges.
     lefts = [left + offset for offset in (2.5, 101, 200.5, 301)]
     return lambda picture: _tiles(picture, lefts, [49.5, 148.5, 248, 347.5, 447], 96)
 
@@ -69,7 +70,7 @@ _PANELS = "rrc_sm7_rfc_rro_with_one_peers_predictions.png"
 REFERENCES = (
     Reference("rooms_ring_camera.png", "rooms_ring_camera", _rooms),
     Reference(_PANELS, "rooms_ring_camera", _panel(0)),
-    # "RFC": 128 px, brought to 64 like ours. "RRO" is no set of DeepMind's: rooms-random-objects of E-GQN.
+    # "RFC": 128 px, resized to 64 like ours. "RRO", not shown, is rooms-random-objects of E-GQN, not DeepMind's.
     Reference(_PANELS, "rooms_free_camera_with_object_rotations", _panel(1005)),
     Reference("shepard_metzler_5_parts_36_frames.png", "shepard_metzler_5_parts", _thirty_six),
     Reference("shepard_metzler_5_parts_15_views.png", "shepard_metzler_5_parts", _fifteen),
@@ -79,7 +80,7 @@ REFERENCES = (
 
 @dataclass(frozen=True)
 class Figures:
-    """What is compared by number: all of them means over frames."""
+    """Image statistics, as means over frames."""
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
@@ -88,7 +89,7 @@ class Figures:
 
     @staticmethod
     def of(frames: Frames) -> Figures:
-        """The figures of some frames (scenes, views, height, width, 3)."""
+        """Return the statistics of frames (scenes, views, height, width, 3)."""
         flat = frames.reshape(-1, *frames.shape[2:])
         grey = flat.mean(axis=-1)
         steps = np.abs(np.diff(grey, axis=1))[:, :, 1:] + np.abs(np.diff(grey, axis=2))[:, 1:]
@@ -100,7 +101,7 @@ class Figures:
         )
 
     def row(self, name: str, count: int) -> str:
-        """One line of the table."""
+        """Return a row of the table."""
         mean = " ".join(f"{value:5.0f}" for value in self.mean)
         deviation = " ".join(f"{value:4.0f}" for value in self.deviation)
         return f"{name:34} {count:6d} | {mean} | {deviation} | {self.jpeg_bytes:6.0f} | {100 * self.edges:5.1f} %"
@@ -110,7 +111,7 @@ HEADING = f"{'':34} frames | mean R  G  B       | dev R G B      | JPEG B | edge
 
 
 def brightness(scene_set: str, frames: Frames) -> str:
-    """How bright the parts of the picture are, by the brightest channel: what the lights were fitted to."""
+    """Return the brightness of parts of the picture, by the brightest channel; the lights were fitted to it."""
     bright = frames.max(axis=-1)
     if scene_set.startswith("rooms"):
         parts = {"wall": bright[:, :, 22:32], "floor": bright[:, :, 46:]}
@@ -122,7 +123,7 @@ def brightness(scene_set: str, frames: Frames) -> str:
 
 
 def ours(scene_set: str, scenes: int, views: int, first: int = 0) -> Frames:
-    """Rendered frames (scenes, views, 64, 64, 3) of seed 0."""
+    """Render frames (scenes, views, 64, 64, 3) of seed 0."""
     render = RENDERERS[scene_set]
     return np.stack(
         [
@@ -148,31 +149,31 @@ def _beside(left: Frames, right: Frames) -> Frames:
     return np.concatenate([left, bar, right], axis=1)
 
 
-def compare(folder: Path, sheet: Path, many: int = 120, magnify: int = 2) -> None:
-    """Writes the sheet (real frames left, ours right) and prints the table.
+def compare(folder: Path, sheet: Path, scenes: int = 120, magnify: int = 2) -> None:
+    """Write the sheet (real frames left, ours right) and print the table.
 
     Args:
-        folder: holds the reference pictures.
-        sheet: the picture to write, PNG.
-        many: scenes of ours that the figures are taken over; the sheet shows as many as there are real ones.
-        magnify: whole factor.
+        folder: folder of the reference pictures.
+        sheet: PNG file to write.
+        scenes: number of our scenes in the statistics; the sheet shows the same number of scenes for both.
+        magnify: integer scale of the sheet.
     """
     print(HEADING)
     blocks, lights = [], []
     for reference in REFERENCES:
         picture = np.asarray(Image.open(folder / reference.file).convert("RGB"))
         real = reference.cut(picture)
-        made = ours(reference.scene_set, many, real.shape[1])
+        made = ours(reference.scene_set, scenes, real.shape[1])
         name = reference.scene_set
         print(Figures.of(real).row(f"real {name}", real.shape[0] * real.shape[1]))
         print(Figures.of(made).row(f"ours {name}", made.shape[0] * made.shape[1]))
         lights += [f"{side} {name}: {brightness(name, some)}" for side, some in (("real", real), ("ours", made))]
         shown = made[: real.shape[0]]
-        if reference.cut is _thirty_six:  # one view of each of 36 scenes, as in the real picture
+        if reference.cut is _thirty_six:  # one view per scene of 36 scenes, as in the real picture
             shown = made[:36, 0].reshape(6, 6, _SIZE, _SIZE, 3)
         pair = (_grid(real), _grid(shown))
         blocks.append(_beside(*pair) if real.shape[1] < 10 else np.concatenate(pair))
-    print("brightest channel, percentiles 2 10 25 50 75 90 98, or parts of the covered pixels", *lights, sep="\n")
+    print("brightest channel, percentiles 2 10 25 50 75 90 98, or fractions of the covered pixels", *lights, sep="\n")
     width = max(block.shape[1] for block in blocks)
     padded = [np.pad(block, ((0, 8), (0, width - block.shape[1]), (0, 0))) for block in blocks]
     picture = np.concatenate(padded)

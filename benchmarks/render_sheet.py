@@ -1,6 +1,8 @@
-"""The picture of the README: every set that can be rendered, some views of two scenes of each.
+"""Render the picture of the README: some views of two scenes of every set that can be rendered.
 
 python -m benchmarks.render_sheet -o docs/pictures/scene-sets.jpg
+
+Prints the path and the size of the picture.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ from gqn_data.render import RENDERERS
 from gqn_data.schema.catalog import SCENE_SETS
 
 _SCENES, _VIEWS = 2, 5
-_SIZE = 96  # all sets alike, so that none looks finer than another
+_SIZE = 96  # the same size for all sets
 _GAP, _BETWEEN, _LABEL = 2, 10, 19
 _QUALITY = 86
 
 
 def row_of(name: str, seed: int) -> NDArray[np.uint8]:
-    """Some views of a set's first scenes of a seed, side by side: uint8 (height, width, 3)."""
+    """Return some views of the first scenes of a set, side by side: uint8 (height, width, 3)."""
     views = SCENE_SETS[name].views
     chosen = np.linspace(0, views - 1, _VIEWS).round().astype(int)
     blocks = []
@@ -34,7 +36,7 @@ def row_of(name: str, seed: int) -> NDArray[np.uint8]:
 
 
 def sheet(seed: int) -> Image.Image:
-    """A row for each set of the catalogue that can be rendered, its name above it."""
+    """Return a picture with a labelled row per set of the catalogue that can be rendered."""
     names = [name for name in SCENE_SETS if name in RENDERERS]
     rows = [row_of(name, seed) for name in names]
     height = _SIZE + _LABEL + _GAP
@@ -47,10 +49,12 @@ def sheet(seed: int) -> Image.Image:
 
 
 def main() -> None:
-    """Writes the picture."""
+    """Write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, default=Path("docs/pictures/scene-sets.jpg"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("docs/pictures/scene-sets.jpg"), help="picture to write"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes")
     arguments = parser.parse_args()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     sheet(arguments.seed).save(arguments.output, quality=_QUALITY, optimize=True)

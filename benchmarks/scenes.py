@@ -1,7 +1,7 @@
-"""What the measurements run on: rendered ring rooms, as TFRecords, in a folder that is used again.
+"""Input of the benchmarks: rendered ring rooms as TFRecords, and tables that compare two rates.
 
-Rendering thousands of scenes takes a minute and is not what is measured: a few hundred are rendered, and their
-records repeated until there are enough. Every scene is still read, checked and copied as its own.
+Rendering thousands of scenes would take minutes. A few hundred are rendered and their records repeated; each copy is
+still read, checked and copied separately.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RENDERED = 300
 
 @contextmanager
 def raw_rooms(scenes: int, folder: Path | None = None) -> Iterator[RawFolder]:
-    """A raw folder of so many training scenes, 5000 a file; removed afterwards unless `folder` names one to keep."""
+    """Yield a raw folder of training scenes, 5000 per file; it is temporary unless `folder` is given."""
     with raw_scenes(SET, scenes, folder) as raw:
         yield raw
 
@@ -39,9 +39,9 @@ def raw_scenes(
     views: int | None = None,
     frame_size: int | None = None,
 ) -> Iterator[RawFolder]:
-    """The same of any set that is rendered, in any number of views and pixels; `rendered` scenes are different."""
-    with tempfile.TemporaryDirectory() as made:
-        root = folder or Path(made)
+    """Yield a raw folder of any rendered set, as `raw_rooms`, with `rendered` distinct scenes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        root = folder or Path(scratch)
         raw = root / "raw" / scene_set.name
         train = scene_set.train
         if not (raw / "train").exists():
@@ -67,7 +67,7 @@ def raw_scenes(
 
 
 def emptied(folder: Path) -> Path:
-    """The folder, with nothing in it."""
+    """Return `folder`, created or emptied."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
@@ -76,7 +76,11 @@ def emptied(folder: Path) -> Path:
 def side_by_side(
     yardstick: Callable[[], float], ours: Callable[[], float], runs: int
 ) -> tuple[float, float, float, float, float]:
-    """Runs both in turn; medians of both figures, and the median, least and greatest ratio ours / yardstick."""
+    """Run both alternately.
+
+    Returns:
+        Medians of both rates, then median, minimum and maximum of the ratio ours / yardstick.
+    """
     pairs = [(yardstick(), ours()) for _ in range(runs)]
     ratios = [ours / yardstick for yardstick, ours in pairs]
     return (
@@ -89,7 +93,7 @@ def side_by_side(
 
 
 def row(name: str, unit: str, figures: tuple[float, float, float, float, float], aim: float) -> str:
-    """One line of a table."""
+    """Return a row of the table; `aim` is the smallest ratio that is acceptable, 0 for none."""
     yardstick, ours, ratio, low, high = figures
     spread = f"{ratio:5.2f} ({low:.2f} to {high:.2f})"
     return f"{name:<34} {yardstick:>10,.0f} {ours:>10,.0f} {unit:<9} {spread}" + (f"  at least {aim}" if aim else "")

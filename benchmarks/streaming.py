@@ -1,10 +1,14 @@
-"""Training data from an object store, beside the same data on the disk, each pair in one run.
+"""Measure the loader on data in an object store, against the same data on the local disk.
 
-Run with: python -m benchmarks.streaming
+Run with: python -m benchmarks.streaming [--only warm cold range memory]
 
-The store is moto's S3 server on this machine, in a process of its own: a Python program, whose own rate bounds all that
-comes from it and is measured first. Batches of 36 scenes, five context views and a query of ten views, as in
-`benchmarks.loader`.
+The store is moto's S3 server on this machine, a separate Python process whose own rate limits the results. Batches have
+36 scenes with five context views and a query of ten views, as in `benchmarks.loader`. Prints:
+
+- warm: frames/s from local files and from a filled cache, and the ratio.
+- cold: the rate of the server; then time to the first batch, epoch time, and fraction of time waited.
+- range: scenes/s with whole shards and with ranged reads, and the ratio.
+- memory: peak memory of consumer and worker, for two sizes of the dataset.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ from gqn_data.sources.raw_folder import open_raw_folder
 
 _BATCH = 36
 _CONTEXT = 5
-_SHARD_BYTES = 16 << 20  # many shards of a small set, so that windows are what they are for large ones
+_SHARD_BYTES = 16 << 20  # many shards in a small dataset, so that windows behave as in large ones
 
 _SERVER = """
 import logging, os, sys
@@ -73,7 +77,7 @@ if __name__ == "__main__":
 
 @contextmanager
 def _server() -> Iterator[StorePath]:
-    """A bucket on a server of this machine, named by the environment as S3's users name theirs."""
+    """Start a server, and yield an empty bucket; the environment variables of S3 are set."""
     with subprocess.Popen([sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdin is not None
@@ -99,7 +103,7 @@ def _upload(folder: Path, to: StorePath) -> str:
 
 
 def _rate(path: Path | str, frames: int, *, workers: int, cache: Path) -> float:
-    """Frames/s of a loader after its first batches."""
+    """Return frames/s of a loader after its first batches."""
     per_batch = _BATCH * (1 + _CONTEXT)
     loader = SceneLoader(path, batch_size=_BATCH, context=(_CONTEXT, _CONTEXT), workers=workers, cache=cache)
     batches = iter(loader)
@@ -115,7 +119,7 @@ def _rate(path: Path | str, frames: int, *, workers: int, cache: Path) -> float:
 
 
 def _download(url: str) -> float:
-    """Bytes/s of reading the training shards through the store's client, and doing nothing with them."""
+    """Return bytes/s of reading the training shards through the store's client and discarding them."""
     dataset = open_dataset(url)
     folder = dataset.folder
     assert isinstance(folder, StorePath)
@@ -130,7 +134,11 @@ def _download(url: str) -> float:
 def _epoch(
     url: str, cache: Path, *, step: float, workers: int, window: int | None
 ) -> tuple[float, float, float, float]:
-    """One epoch by a trainer whose step takes so many seconds: seconds to the first batch and in all, share waited."""
+    """Run one epoch with a simulated training step of `step` seconds.
+
+    Returns:
+        Seconds to the first batch, seconds of the epoch, fraction of the time waited, and scenes/s.
+    """
     loader = SceneLoader(
         url, batch_size=_BATCH, context=(_CONTEXT, _CONTEXT), workers=workers, epochs=1, window=window, cache=cache
     )
@@ -153,7 +161,7 @@ def _epoch(
 
 
 def _one_pass(url: str, remote: Remote, cache: Path, context: int) -> float:
-    """Scenes/s of a pass with an empty cache, as every epoch is of a set that the cache cannot hold."""
+    """Return scenes/s of an epoch with an empty cache, as for a dataset that is larger than the cache."""
     shutil.rmtree(cache, ignore_errors=True)
     loader = SceneLoader(
         url, batch_size=12, context=(context, context), epochs=1, remote=remote, cache=cache, cache_gb=50, window=2
@@ -165,11 +173,11 @@ def _one_pass(url: str, remote: Remote, cache: Path, context: int) -> float:
     return count / seconds
 
 
-def _warm(root: Path, bucket: StorePath, places: dict[str, Path], options: argparse.Namespace) -> None:
+def _warm(root: Path, bucket: StorePath, datasets: dict[str, Path], options: argparse.Namespace) -> None:
     cache = root / "warm"
     print(f"\nwarm cache against local files; batches of {_BATCH}, {1 + _CONTEXT} of 10 views; medians")
     print(HEADER)
-    for name, path in places.items():
+    for name, path in datasets.items():
         url = f"{bucket}/{name}"
         for workers in (1, 2):
             _rate(url, options.frames, workers=workers, cache=cache)  # fills the cache
@@ -178,25 +186,26 @@ def _warm(root: Path, bucket: StorePath, places: dict[str, Path], options: argpa
                 lambda url=url, workers=workers: _rate(url, options.frames, workers=workers, cache=cache),  # type: ignore[misc]
                 options.runs,
             )
-            print(row(f"{name}, {workers} worker{'s'[: workers - 1]}", "frames/s", figures, 0.9))
+            print(row(f"{name}, {workers} worker{'s'[: workers != 1]}", "frames/s", figures, 0.9))
 
 
 def _cold(root: Path, url: str) -> None:
     total = sum(file.bytes for shard in open_dataset(url).shards for file in shard.files)
     bound = _download(url)
-    print(f"\ncold: the server alone gives {bound / 1e6:,.0f} MB/s, {total / bound:.1f} s for the training split")
+    print(f"\ncold: the server delivers {bound / 1e6:,.0f} MB/s, {total / bound:.1f} s for the training split")
     print(f"{'':<34} {'first batch':>12} {'epoch':>8} {'waited':>8} {'scenes/s':>9} {'MB/s':>6}")
     for name, window, step in itertools.product(("cold", "warm"), (None, 2), (0.0, 0.01, 0.1)):
         cache = root / f"cold-{window}-{step}"
         first, seconds, waited, scenes = _epoch(url, cache, step=step, workers=2, window=window)
-        label = f"{name}, {'one window' if window is None else f'windows of {window}'}, steps of {step * 1000:.0f} ms"
+        windows = f"windows of {window}" if window else "one window"
+        label = f"{name}, {windows}, steps of {step * 1000:.0f} ms"
         rate = total / seconds / 1e6
         print(f"{label:<34} {first:>10.2f} s {seconds:>6.1f} s {waited:>7.0%} {scenes:>9,.0f} {rate:>6,.0f}")
 
 
 def _ranges(root: Path, bucket: StorePath, options: argparse.Namespace) -> None:
-    print("\nby range against whole shards, nothing cached before; in vain: what whole shards bring and no batch uses")
-    print(f"{'':<34} {'whole':>10} {'by range':>10} {'':<9} ratio (range)")
+    print("\nwhole shards against ranged reads, empty cache; unused: kB per scene that only whole shards transfer")
+    print(f"{'':<34} {'whole':>10} {'ranged':>10} {'':<9} ratio (range)")
     for views in (10, 60, 300):
         made = root / f"many-{views}"
         raw = made / "raw" / SET.name
@@ -213,9 +222,11 @@ def _ranges(root: Path, bucket: StorePath, options: argparse.Namespace) -> None:
                     lambda url=url, used=used: _one_pass(url, "range", root / "passes", used - 1),  # type: ignore[misc]
                     options.runs,
                 )
-                vain = total / scenes * (1 - used / views) / 1000
-                print(row(f"{name}, {used} of {views} views", "scenes/s", figures, 0) + f"  {vain:,.0f} kB in vain")
-    print(f"chosen now: by range above {REQUEST_BYTES / 1000:,.0f} kB in vain a view, where the cache holds not all")
+                unused = total / scenes * (1 - used / views) / 1000
+                print(row(f"{name}, {used} of {views} views", "scenes/s", figures, 0) + f"  {unused:,.0f} kB unused")
+    print(
+        f"current choice: ranged reads above {REQUEST_BYTES / 1000:,.0f} kB unused per view, if the cache is too small"
+    )
 
 
 def _memory(root: Path, bucket: StorePath, options: argparse.Namespace) -> None:
@@ -234,28 +245,29 @@ def _memory(root: Path, bucket: StorePath, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    """Run the benchmark and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=9_000)
-    parser.add_argument("--frames", type=int, default=40_000, help="frames to decode in one run of a warm cache")
-    parser.add_argument("--many", type=int, default=6_000, help="frames of each set that is read by range")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--scenes", type=int, default=9_000, help="scenes in the dataset")
+    parser.add_argument("--frames", type=int, default=40_000, help="frames per run with a warm cache")
+    parser.add_argument("--many", type=int, default=6_000, help="frames per dataset of the range benchmark")
+    parser.add_argument("--runs", type=int, default=3, help="runs per row")
     parts = ("warm", "cold", "range", "memory")
-    parser.add_argument("--only", choices=parts, nargs="+", default=parts, help="measure these alone")
+    parser.add_argument("--only", choices=parts, nargs="+", default=parts, help="run only these parts")
     options = parser.parse_args()
     with raw_rooms(options.scenes) as raw, tempfile.TemporaryDirectory() as scratch, _server() as bucket:
         root = Path(scratch)
         convert(raw.folder, SET, root, Options(formats=("zarr", "webdataset"), shard_bytes=_SHARD_BYTES))
         index_raw_folder(raw, workers=2)
-        places = {
+        datasets = {
             "zarr": root / "zarr" / SET.name,
             "webdataset": root / "webdataset" / SET.name,
             "tfrecord": Path(str(raw.folder)),
         }
-        for name, path in places.items():
+        for name, path in datasets.items():
             _upload(path, bucket / name)
         print(f"{options.scenes:,} scenes of rendered rooms in moto's S3 server on this machine")
         if "warm" in options.only:
-            _warm(root, bucket, places, options)
+            _warm(root, bucket, datasets, options)
         if "cold" in options.only:
             _cold(root, f"{bucket}/zarr")
         if "range" in options.only:

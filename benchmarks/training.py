@@ -1,12 +1,14 @@
-"""Time of a training step: the plain network against ours.
+"""Compare the time of a training step of the plain network and of ours, on the CPU.
 
     python -m benchmarks.training [--only NAME ...] [--repeats 5] [--threads 2] [--compile] [--json]
 
-The plain network is the oracle of the tests with parameters of its own (canvas of full size, one weight over all
-joined inputs of a core, nothing computed ahead), with all context views in one batch in both, so that the ratio
-tells of the steps alone. Both take the same forward and backward pass on the same batch in the same run, in turns;
-the least time of each counts. `--only` takes the cases whose names contain a word. `--compile` adds our step
-compiled as `gqn train --compile` does it. Whole steps on a GPU are measured by `benchmarks.gpu`.
+The plain network is the oracle of the tests: full-size canvas, one weight over all joined inputs of a core, nothing
+precomputed. Both networks encode all context views in one batch, so the ratio compares the steps only. Forward and
+backward passes of both alternate on the same batch. `--compile` adds our step compiled like `gqn train --compile`.
+Complete steps on a GPU are measured by `benchmarks.gpu`.
+
+Prints per case the minimum seconds per step of each variant and the speed-up over the plain network, then the peak
+memory of the process.
 """
 
 from __future__ import annotations
@@ -38,12 +40,12 @@ class Case:
     """A network to time.
 
     Attributes:
-        name: in the table.
-        preset: where its settings start from.
-        changes: settings that differ.
-        batch: scenes.
-        views: context views of each.
-        bf16: ours in bfloat16, where the processor multiplies it; the plain network stays in float32.
+        name: label in the table.
+        preset: preset of the settings.
+        changes: settings that differ from the preset.
+        batch: scenes per batch.
+        views: context views per scene.
+        bf16: run ours in bfloat16 if the processor supports it; the plain network stays in float32.
     """
 
     name: str
@@ -72,13 +74,13 @@ CASES = (
 
 @dataclass
 class Result:
-    """Least seconds a step of each variant, the first of which is the plain network; empty: not measured, and why.
+    """Minimum seconds per step of each variant.
 
     Attributes:
-        name: of the case.
-        batch: scenes in a step.
-        seconds: variant to seconds.
-        notes: what else is to be said.
+        name: label of the case.
+        batch: scenes per step.
+        seconds: seconds per variant, the plain network first; empty if not measured.
+        notes: remarks, such as the reason why nothing was measured.
     """
 
     name: str
@@ -88,7 +90,7 @@ class Result:
 
 
 def inputs_for(size: int, case: Case) -> Inputs:
-    """A batch of noise."""
+    """Return a batch of noise."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> torch.Tensor:
@@ -100,13 +102,13 @@ def inputs_for(size: int, case: Case) -> Inputs:
 
 
 def plain_step(model: GQN, *, learn: bool = False) -> Callable[[Inputs], None]:
-    """A step of the plain network on a batch; its parameters are those of `model`, joined, where that lies."""
+    """Return a step function of the plain network, with the joined parameters of `model` on the same device."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
     naive = importlib.import_module("naive")
     sys.path.pop(0)
     joined = naive.plain_parameters(dict(model.named_parameters()), model.config)
     parameters = {name: value.detach().contiguous().requires_grad_() for name, value in joined.items()}
-    # `represent` runs on the parameters of the model itself
+    # `represent` uses the parameters of the model
     learned = [*(v for n, v in parameters.items() if "representation" not in n), *model.representation.parameters()]
     optimizer = torch.optim.Adam(learned, fused=True) if learn else None
 
@@ -131,7 +133,7 @@ def plain_step(model: GQN, *, learn: bool = False) -> Callable[[Inputs], None]:
 
 
 def our_step(model: GQN, inputs: Inputs, *, bf16: bool = False) -> Step:
-    """A step of ours."""
+    """Return a step function of our network."""
     sigma = torch.full((), SIGMA)
     parameters = list(model.parameters())
 
@@ -146,7 +148,7 @@ def our_step(model: GQN, inputs: Inputs, *, bf16: bool = False) -> Step:
 
 
 def least(steps: dict[str, Step], repeats: int) -> dict[str, float]:
-    """The least seconds of each step, taken in turns after one to warm up."""
+    """Return the minimum seconds of each step; the steps alternate after one warm-up."""
     best = dict.fromkeys(steps, float("inf"))
     for repeat in range(repeats + 1):
         for name, step in steps.items():
@@ -158,10 +160,10 @@ def least(steps: dict[str, Step], repeats: int) -> dict[str, float]:
 
 
 def compare(case: Case, repeats: int, *, compiled: bool = False) -> Result:
-    """Times both networks of a case on the CPU."""
+    """Time both networks of a case on the CPU."""
     result = Result(case.name, case.batch)
     if case.bf16 and not torch.cpu._is_avx512_bf16_supported():
-        result.notes.append("not measured: this processor does not multiply bfloat16")
+        result.notes.append("not measured: this processor does not support bfloat16")
         return result
     config = resolve(case.preset, (), case.changes).model
     torch.manual_seed(0)
@@ -182,22 +184,29 @@ def compare(case: Case, repeats: int, *, compiled: bool = False) -> Result:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the cases of the command line and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", default=[], metavar="NAME")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="run only cases whose names contain NAME; repeatable",
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps per variant")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
+    parser.add_argument("--compile", action="store_true", help="also time our compiled network")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
 
-    def wanted(case: Case) -> bool:
+    def is_selected(case: Case) -> bool:
         return not chosen.only or any(word in case.name for word in chosen.only)
 
     results = []
     if not chosen.json:
-        print(f"{chosen.threads} threads, torch {torch.__version__}; seconds a step", flush=True)
-    for case in filter(wanted, CASES):
+        print(f"{chosen.threads} threads, torch {torch.__version__}; seconds per step", flush=True)
+    for case in filter(is_selected, CASES):
         result = compare(case, chosen.repeats, compiled=chosen.compile)
         results.append(result)
         if not chosen.json:
@@ -206,11 +215,11 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps([asdict(result) for result in results], indent=2))
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(f"most memory of the process, all networks together: {peak:.1f} GB")
+        print(f"peak memory of the process with all networks: {peak:.1f} GB")
 
 
 def line(result: Result) -> str:
-    """A result as a line of the table."""
+    """Return the row of a result."""
     plain = next(iter(result.seconds.values()), 0.0)
     parts = [
         f"{name} {seconds:.4f}" + (f" ({plain / seconds:.2f} times)" if number else "")

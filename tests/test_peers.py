@@ -1,4 +1,4 @@
-"""The comparison with peers runs, checks what peers give, and says which are absent."""
+"""The benchmark of peers: it runs, checks batches, and reports missing packages."""
 
 import json
 import re
@@ -12,28 +12,28 @@ from made_scenes import SET, make_raw_folder
 
 from benchmarks.peers import OURS, PEERS
 from benchmarks.peers.contract import BATCH, VIEWS, Opened, Peer, PeerBatch
-from benchmarks.peers.measure import Session, Stream, Unlike, check
+from benchmarks.peers.measure import PeerMismatch, Session, Stream, check
 from gqn_data.convert import convert
 from gqn_data.convert.plan import Options
 from gqn_data.dataset import open_dataset
 from gqn_data.schema.catalog import find_scene_set
 
 ROOT = Path(__file__).resolve().parents[1]
-SCENES, SEEN = 160, 8
+SCENES, VIEWS_PER_SCENE = 160, 8
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """The same scenes as JPEGs and as pixels."""
+    """Convert the same scenes to JPEGs and to pixels."""
     root = tmp_path_factory.mktemp("peers")
-    raw = make_raw_folder(root / "raw" / SET, train=(SCENES,), views=SEEN)
+    raw = make_raw_folder(root / "raw" / SET, train=(SCENES,), views=VIEWS_PER_SCENE)
     convert(raw, find_scene_set(SET), root, Options(formats=("zarr", "numpy"), workers=1))
     return {"jpeg": root / "zarr" / SET, "raw": root / "numpy" / SET}
 
 
 @pytest.mark.parametrize("form", ["jpeg", "raw"])
 @pytest.mark.parametrize("name", ["webdataset", "torch-files"])
-def test_a_peer_gives_our_frames_and_can_be_timed(name, form, sources, tmp_path):
+def test_a_peer_returns_our_frames_and_can_be_timed(name, form, sources, tmp_path):
     session = Session(name, form, sources[form], tmp_path)
     session.write()
     differ = session.open(workers=1)
@@ -43,14 +43,14 @@ def test_a_peer_gives_our_frames_and_can_be_timed(name, form, sources, tmp_path)
 
 
 def batches(source, spoil=lambda batch: batch):
-    """Batches as a peer might give them, read from our dataset itself."""
+    """Yield batches like those of a peer, read from our dataset."""
     dataset = open_dataset(source)
     rng = np.random.default_rng(0)
     for _ in range(4):
         scenes = rng.permutation(SCENES)[:BATCH]
-        views = np.stack([rng.permutation(SEEN)[:VIEWS] for _ in scenes])
-        frames = np.stack([dataset[int(scene)].frames[own] for scene, own in zip(scenes, views)])
-        cameras = np.stack([dataset.cameras_of(int(scene))[own] for scene, own in zip(scenes, views)])
+        views = np.stack([rng.permutation(VIEWS_PER_SCENE)[:VIEWS] for _ in scenes])
+        frames = np.stack([dataset[int(scene)].frames[chosen] for scene, chosen in zip(scenes, views)])
+        cameras = np.stack([dataset.cameras_of(int(scene))[chosen] for scene, chosen in zip(scenes, views)])
         yield spoil(PeerBatch(frames, cameras, scenes, views))
 
 
@@ -64,34 +64,36 @@ def batches(source, spoil=lambda batch: batch):
         (lambda batch: batch._replace(views=batch.views // 2), "views of a scene"),
     ],
 )
-def test_a_peer_that_gives_something_else_is_not_timed(spoil, found, sources):
+def test_a_peer_that_violates_the_contract_is_rejected(spoil, found, sources):
     stream = Stream(Opened(batches=batches(sources["raw"], spoil), ahead=0))
-    with pytest.raises(Unlike, match=found):
+    with pytest.raises(PeerMismatch, match=found):
         check(stream, open_dataset(sources["raw"]), 0)
 
 
-def test_what_a_peer_is_to_give_passes(sources):
+def test_correct_batches_pass_the_check(sources):
     stream = Stream(Opened(batches=batches(sources["raw"]), ahead=0))
-    assert check(stream, open_dataset(sources["raw"]), 0) == {"mean": 0, "most": 0}
+    assert check(stream, open_dataset(sources["raw"]), 0) == {"mean": 0, "max": 0}
 
 
-def test_an_absent_package_is_named(sources, tmp_path, monkeypatch):
-    absent = Peer(title="x", packages=("no-such-package",), settings="", decodes={}, write=print, read=print)
-    monkeypatch.setitem(PEERS, "absent", absent)
-    assert Session("absent", "raw", sources["raw"], tmp_path).versions() == {"no-such-package": None}
+def test_a_missing_package_has_no_version(sources, tmp_path, monkeypatch):
+    missing = Peer(title="x", packages=("no-such-package",), settings="", decodes={}, write=print, read=print)
+    monkeypatch.setitem(PEERS, "missing", missing)
+    assert Session("missing", "raw", sources["raw"], tmp_path).versions() == {"no-such-package": None}
 
 
-def test_the_requirements_name_a_version_of_every_package_of_a_peer():
+def test_the_requirements_pin_every_package_of_a_peer():
     lines = (ROOT / "benchmarks" / "peers" / "requirements.txt").read_text().splitlines()
     pinned = {line.partition("==")[0] for line in lines if re.fullmatch(r"[a-z_-]+==[\w.]+", line)}
     assert {package for name, peer in PEERS.items() if name != OURS for package in peer.packages} <= pinned
 
 
-def test_the_command_prints_a_line_a_peer_and_writes_json(tmp_path):
-    make_raw_folder(tmp_path / "raw" / SET, train=(SCENES,), test=(), views=SEEN)  # found, so none are rendered
+def test_the_command_prints_a_row_per_peer_and_writes_json(tmp_path):
+    make_raw_folder(
+        tmp_path / "raw" / SET, train=(SCENES,), test=(), views=VIEWS_PER_SCENE
+    )  # existing scenes are reused, not rendered
     few = ["--peer", "torch-files", "--form", "jpeg", "--workers", "1", "--seconds", "0", "--least", "3", "--runs", "1"]
-    where = ["--scenes", str(SCENES), "--folder", tmp_path, "--json", tmp_path / "json"]
-    command = [sys.executable, "-m", "benchmarks.peers", *few, *where]
+    options = ["--scenes", str(SCENES), "--folder", tmp_path, "--json", tmp_path / "json"]
+    command = [sys.executable, "-m", "benchmarks.peers", *few, *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     (result,) = json.loads((tmp_path / "json").read_text())["results"]
     assert result["why_not"] == ""

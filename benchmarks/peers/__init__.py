@@ -1,7 +1,7 @@
-"""The loader against its peers on the same scenes and the same machine: `python -m benchmarks.peers`.
+"""Benchmark of the loader against its peers on the same scenes and machine: `python -m benchmarks.peers`.
 
-`PEERS` names them; each is one file, with the settings that its own documentation advises in its docstring. They are
-optional (`requirements.txt` beside this file): one that is absent is named as such, and the others are measured.
+`PEERS` lists the peers, one file each; the docstring of the file gives the settings that the peer's documentation
+recommends. Peers are optional (`requirements.txt` in this folder); missing ones are reported and skipped.
 """
 
 from __future__ import annotations

@@ -1,14 +1,17 @@
-"""Scenes/s of our loader and of its peers, from files on the disk to batches, in turns.
+"""Measure scenes/s of our loader and of its peers, from files on the disk to batches.
 
 Run with: python -m benchmarks.peers
 
-Every peer has a process of its own, and so has ours; while one is timed, the other stands still. A peer is measured
-with the interpreter that runs this, or with the one that is named for it:
+Every peer and our loader run in separate processes; while one is timed, the other is idle. A peer runs with the current
+interpreter, or with the one given for it:
 
     python -m benchmarks.peers --python tf-data=/path/to/bin/python --python grain=/path/to/bin/python
 
-Batches of 36 scenes, six of 15 views, are the same for all; what each gives is checked against the dataset before it
-is timed. Files are read right after they are written, so they come from memory, not from the disk.
+Batches of 36 scenes, six of 15 views, are the same for all. Batches of each peer are checked against the dataset before
+it is timed. Files are read right after they are written, so they come from the page cache.
+
+Prints per peer, form and number of workers: scenes/s and busy cores of the peer and of ours, and the ratio; then the
+versions and settings of the peers.
 """
 
 from __future__ import annotations
@@ -40,23 +43,23 @@ from gqn_data.schema.catalog import find_scene_set
 
 _SET = find_scene_set("shepard_metzler_5_parts")
 _ROOT = Path(__file__).resolve().parents[2]
-_FORMS: dict[Form, str] = {"jpeg": "zarr", "raw": "numpy"}  # and our container of each
-_PATIENCE = 5.0  # seconds that a process may take to end
+_FORMS: dict[Form, str] = {"jpeg": "zarr", "raw": "numpy"}  # our format for each form
+_TIMEOUT = 5.0  # seconds for a process to exit
 
 
 class PeerFailed(Exception):
-    """A peer's process says that something went wrong, or says nothing any more."""
+    """A peer's process reported an error or died."""
 
 
 class Process:
-    """A peer in a process of its own (`benchmarks.peers.measure`).
+    """A peer in a separate process (`benchmarks.peers.measure`).
 
     Args:
-        python: the interpreter.
-        name: of the peer.
-        form: of the frames.
-        source: our dataset of that form.
-        folder: for the peer's files.
+        python: interpreter of the process.
+        name: name of the peer.
+        form: form of the frames.
+        source: our dataset in that form.
+        folder: folder for the peer's files.
     """
 
     def __init__(self, python: str, name: str, form: Form, source: Path, folder: Path) -> None:
@@ -73,10 +76,10 @@ class Process:
         )
 
     def ask(self, command: str, **arguments: Any) -> Any:
-        """What the process answers.
+        """Send a command to the process and return its answer.
 
         Raises:
-            PeerFailed: an error, or the end of the process.
+            PeerFailed: the process reported an error or died.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -86,20 +89,20 @@ class Process:
         line = self._process.stdout.readline()
         if not line:
             self._log.seek(0)
-            raise PeerFailed(f"its process ended: {self._log.read()[-500:].decode(errors='replace').strip()}")
+            raise PeerFailed(f"process died: {self._log.read()[-500:].decode(errors='replace').strip()}")
         answer = json.loads(line)
         if "error" in answer:
             raise PeerFailed(answer["error"])
         return answer["answer"]
 
     def end(self) -> None:
-        """Ends the process and all that it started."""
+        """End the process and all its child processes."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE)
+            self._process.wait(_TIMEOUT)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -110,18 +113,18 @@ class Process:
 def measure(
     name: str, form: Form, peer: Process, our: Process, *, counts: Sequence[int], seconds: float, least: int, runs: int
 ) -> Iterator[Result]:
-    """A peer beside ours, for each number of workers."""
+    """Measure a peer and ours; yield a result per number of workers."""
     versions = peer.ask("versions")
-    absent = [package for package, version in versions.items() if version is None]
-    if absent:
-        why = f"not installed: pip install {' '.join(absent)}"
+    missing = [package for package, version in versions.items() if version is None]
+    if missing:
+        why = f"not installed: pip install {' '.join(missing)}"
         yield from (Result(peer=name, form=form, workers=workers, versions=versions, why_not=why) for workers in counts)
         return
     try:
         peer.ask("write")
-        os.sync()  # what is still to be written would be, while others are timed
+        os.sync()  # otherwise dirty pages would be written while others are timed
     except PeerFailed as failure:
-        why = f"failed to write its files: {failure}"
+        why = f"cannot write its files: {failure}"
         yield from (Result(peer=name, form=form, workers=workers, versions=versions, why_not=why) for workers in counts)
         return
     for workers in counts:
@@ -149,34 +152,38 @@ def measure(
             our_rate=figures[1],
             ratio=figures[2:],
             cores=(statistics.median(cores[peer]), statistics.median(cores[our])),
-            frames_differ=(differ["mean"], differ["most"]),
+            frames_differ=(differ["mean"], differ["max"]),
         )
 
 
-def _interpreters(given: Sequence[str]) -> dict[str, str]:
+def _interpreters(options: Sequence[str]) -> dict[str, str]:
+    """Return the interpreter of each peer."""
     chosen = dict.fromkeys(PEERS, sys.executable)
-    for word in given:
+    for word in options:
         name, _, path = word.partition("=")
         if name not in PEERS or not path:
-            raise SystemExit(f"--python {word}: expected PEER=/path/to/python, PEER of {', '.join(PEERS)}")
+            raise SystemExit(f"--python {word}: expected PEER=/path/to/python with PEER one of {', '.join(PEERS)}")
         chosen[name] = path
     return chosen
 
 
 def main() -> None:
+    """Run the benchmark and print its table."""
     others = [name for name in PEERS if name != OURS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.partition("\n")[0])
-    parser.add_argument("--peer", action="append", choices=others, help="only this one; may be given again")
-    parser.add_argument("--form", action="append", choices=get_args(Form), help="only this one")
-    parser.add_argument("--workers", action="append", type=int, help="so many only; 1 and 2 otherwise")
-    parser.add_argument("--python", action="append", default=[], metavar="PEER=PYTHON", help="interpreter of a peer")
-    parser.add_argument("--scenes", type=int, default=5000)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of one timed piece")
-    parser.add_argument("--least", type=int, default=15, help="batches of one timed piece")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="keep the scenes here, for another run")
-    parser.add_argument("--json", type=Path, help="write the results here, too")
-    parser.add_argument("--markdown", type=Path, help="write the tables of docs/loader-results.md here, too")
+    parser.add_argument("--peer", action="append", choices=others, help="measure only this peer; repeatable")
+    parser.add_argument("--form", action="append", choices=get_args(Form), help="measure only this form; repeatable")
+    parser.add_argument("--workers", action="append", type=int, help="number of workers; repeatable; default: 1 and 2")
+    parser.add_argument(
+        "--python", action="append", default=[], metavar="PEER=PYTHON", help="interpreter of a peer; repeatable"
+    )
+    parser.add_argument("--scenes", type=int, default=5000, help="scenes in the dataset")
+    parser.add_argument("--seconds", type=float, default=1.0, help="minimum duration of one measurement")
+    parser.add_argument("--least", type=int, default=15, help="minimum number of batches per measurement")
+    parser.add_argument("--runs", type=int, default=3, help="measurements per row")
+    parser.add_argument("--folder", type=Path, help="keep the scenes in this folder and reuse them")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument("--markdown", type=Path, help="also write the tables of docs/loader-results.md to this file")
     options = parser.parse_args()
     pythons = _interpreters(options.python)
     counts = options.workers or [1, 2]
@@ -193,9 +200,9 @@ def main() -> None:
         print(HEADER, flush=True)
         for form in forms:
             source = root / _FORMS[form] / _SET.name
-            with contextlib.ExitStack() as ending:
+            with contextlib.ExitStack() as cleanup:
                 our = Process(pythons[OURS], OURS, form, source, source)
-                ending.callback(our.end)
+                cleanup.callback(our.end)
                 for workers in counts:
                     our.ask("open", workers=workers)
                 for name in options.peer or others:
@@ -211,7 +218,7 @@ def main() -> None:
                         peer.end()
                         shutil.rmtree(folder)
     seconds = time.monotonic() - begin
-    print(f"\n{seconds:.0f} s in all\n")
+    print(f"\n{seconds:.0f} s in total\n")
     print("\n".join(settings(results)))
     if options.markdown:
         options.markdown.write_text(as_markdown(results))

@@ -1,8 +1,7 @@
-"""What a peer is: how its files are written, how its batches are read, and what is said of it in the table.
+"""The contract of a peer: functions that write its files and read its batches, and its entry in the table.
 
-Every peer gives the same: batches of 36 scenes in random order, six views of each, drawn anew every time. Its own
-library is imported inside its functions, so that this package can be read where no peer is installed.
-Imports numpy and the type of an opened dataset; no peer.
+Every peer delivers batches of 36 scenes in random order with six randomly drawn views per scene. Libraries of peers are
+imported inside functions, so that this package can be imported without them.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from gqn_data.dataset import Dataset
 Form = Literal["jpeg", "raw"]
 
 BATCH = 36
-VIEWS = 6  # of each scene in a batch
-BUFFER = 1000  # scenes in a buffer of shuffled ones, where a peer shuffles by such a buffer
-SHARDS = 16  # files of a set, where a peer's workers share the files among them
+VIEWS = 6  # per scene in a batch
+BUFFER = 1000  # scenes in the shuffle buffer of peers that use one
+SHARDS = 16  # files of the dataset, for peers whose workers divide the files
 
 
 class PeerBatch(NamedTuple):
-    """A batch, of torch tensors or numpy arrays.
+    """A batch of torch tensors or numpy arrays.
 
     Attributes:
         frames: uint8 (B, VIEWS, H, W, 3).
-        cameras: float32 (B, VIEWS, numbers of a camera or of a pose).
-        scenes: integers (B,), numbers of the scenes.
-        views: integers (B, VIEWS), numbers of the views.
+        cameras: float32 (B, VIEWS, C), cameras or poses.
+        scenes: integers (B,), indices of the scenes.
+        views: integers (B, VIEWS), indices of the views.
     """
 
     frames: Any
@@ -44,7 +43,7 @@ class PeerBatch(NamedTuple):
 
 
 class PeerScene(NamedTuple):
-    """A scene as one of a peer's workers makes it, to be stacked to a `PeerBatch` by the peer's own means."""
+    """A scene from a worker of a peer; the peer's collation stacks these into a `PeerBatch`."""
 
     frames: Any
     cameras: Any
@@ -54,11 +53,11 @@ class PeerScene(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A peer's pipeline.
+    """The pipeline of a peer.
 
     Attributes:
-        batches: gives one epoch, or no end of batches, each time it is iterated.
-        ahead: batches that may have been made before anybody asks; as many are taken before the clock starts.
+        batches: yields one epoch, or infinitely many batches, each time it is iterated.
+        ahead: maximum number of prefetched batches; these are discarded before the clock starts.
     """
 
     batches: Iterable[PeerBatch]
@@ -67,16 +66,16 @@ class Opened:
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A way of feeding scenes to a trainer, with what is to be said of it.
+    """A data loader to compare with.
 
     Attributes:
-        title: its name in the table.
-        packages: distributions that it needs; the first is the one whose version is printed.
-        settings: how it is set up, in a few words.
-        decodes: what it reads and decodes of a scene, for each form that it is measured in.
-        write: writes all scenes of a dataset into a folder in the peer's own form.
-        read: opens what `write` wrote, with so many workers.
-        tolerance: the mean difference of frames, in levels of 255, that its JPEG decoder may show beside ours.
+        title: name in the table.
+        packages: distributions that it needs; their versions are printed.
+        settings: its settings in a few words.
+        decodes: what it reads and decodes of a scene, per form.
+        write: function that writes all scenes of a dataset to a folder, in the peer's format.
+        read: function that opens the written files with a number of workers.
+        tolerance: maximum mean difference of frames between its JPEG decoder and ours, in levels of 255.
     """
 
     title: str
@@ -89,19 +88,19 @@ class Peer:
 
 
 def jpegs_of(source: Dataset, scene: int) -> list[bytes]:
-    """The JPEG bytes of all views of a scene."""
+    """Return the JPEG bytes of all views of a scene."""
     encoded = source[scene].encoded
     assert encoded is not None
     return [bytes(view) for view in encoded]
 
 
 def draw_views(views: int) -> NDArray[np.int64]:
-    """Numbers of VIEWS views, without repetition, from the generator that torch seeds in every worker."""
+    """Draw the indices of VIEWS views without repetition, from the generator that torch seeds in each worker."""
     return np.array(random.sample(range(views), VIEWS), np.int64)
 
 
 def parts(scenes: int, count: int = SHARDS) -> list[range]:
-    """The scenes in so many parts of about equal size, none of them empty."""
+    """Split the scenes into at most `count` parts of about equal size, none of them empty."""
     count = min(count, scenes)
     bounds = [scenes * part // count for part in range(count + 1)]
     return [range(begin, end) for begin, end in pairwise(bounds)]

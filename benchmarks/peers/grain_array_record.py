@@ -3,10 +3,10 @@
 Settings (google-grain.readthedocs.io, "Dataset Basics" and "Reading ArrayRecord Files"): files written with
 `group_size:1` for random access; `MapDataset.source(ArrayRecordDataSource).seed().shuffle().repeat().random_map()`,
 `.to_iter_dataset(ReadOptions(...))`, `.batch(36)`, `.mp_prefetch(MultiprocessingOptions(num_workers=N))`. Its
-generator of random numbers for each record draws the views. Records are msgpack (its tutorial pickles them), six
-JPEGs are decoded with Pillow. It gives numpy arrays. Two threads read in each process, 72 scenes ahead: its default of
-16 and 500 is for remote disks, and gave a fifth less for JPEG and half for raw; its advice for data in memory, none,
-gave the same as two.
+random generator per record draws the views. Records are msgpack (its tutorial uses pickle); six JPEGs are decoded with
+Pillow. Batches are numpy arrays. Each process reads with two threads, 72 scenes ahead: the default of 16 threads and
+500 scenes is for remote disks, and was a fifth slower for JPEG and half as fast for raw. Its recommendation for data in
+memory, no threads, was as fast as two.
 """
 
 from __future__ import annotations

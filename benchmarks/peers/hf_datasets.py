@@ -1,11 +1,11 @@
 """Hugging Face datasets, streaming parquet files from the disk.
 
 Settings (huggingface.co/docs/datasets, "Stream" and "Use with PyTorch"): `load_dataset("parquet", streaming=True)`,
-`.shuffle(buffer_size=1000)`, `.map()`, torch's `DataLoader(batch_size=36, num_workers=N)` over files enough for all
-workers, `persistent_workers=True`. The JPEGs of a scene are a list of `binary` and pixels one `binary`, which is
-kinder than its `Image` and `Array4D`: those would decode every view, and hand pixels over as nested lists. Six are
-decoded with Pillow, which is what its `Image` decodes with. It sleeps five seconds when all files are read, to let
-threads of pyarrow end; that is set to none, since ends of epochs are not timed and this one shows long before the end.
+`.shuffle(buffer_size=1000)`, `.map()`, torch's `DataLoader(batch_size=36, num_workers=N, persistent_workers=True)` over
+enough files for all workers. The JPEGs of a scene are a list of `binary`, pixels are one `binary`. This favours the
+peer: its `Image` would decode every view, and its `Array4D` would return nested lists. Six JPEGs are decoded with
+Pillow, which `Image` uses, too. The library sleeps five seconds after the last file, so that threads of pyarrow end;
+this is set to zero, because ends of epochs are not timed and the sleep starts long before the last batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.peers.contract import BATCH, BUFFER, Form, Opened, Peer, PeerSce
 from benchmarks.peers.torch_files import Loaded
 from gqn_data.dataset import Dataset
 
-_ROWS = 100  # in a row group, as the library itself writes for images
+_ROWS = 100  # per row group, the library's choice for images
 
 
 def _write(source: Dataset, folder: Path, form: Form) -> None:

@@ -2,10 +2,10 @@
 
 Settings (the package's README): `optimize(chunk_bytes="64MB")`, `StreamingDataset(folder, shuffle=True,
 drop_last=True, transform=...)`, `StreamingDataLoader(batch_size=36, num_workers=N, persistent_workers=True)`. JPEG
-form: its `JpegArray` would decode all views of a scene, so a view is a leaf of `bytes`, as its README has it for
-those who decode by their own rules, and six are decoded by torchvision, which is what its own image type decodes
-with. Raw form: an array of all views a scene. `batch_decode=0`, an item at a time: the default unpacks 256 scenes for
-every few that are used, and gave a fifteenth of the rate for raw.
+form: its `JpegArray` would decode all views of a scene, so each view is a leaf of `bytes`, which its README recommends
+for custom decoding; six are decoded by torchvision, which its image type uses, too. Raw form: one array of all views
+per scene. `batch_decode=0` unpacks one item at a time: the default unpacks 256 scenes for the few that are used, and
+had a fifteenth of the rate for raw.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _sample(path: str, form: Form, scene: int) -> dict[str, Any]:
     return sample | {"frames": np.ascontiguousarray(source[scene].frames)}
 
 
-_opened: dict[str, Dataset] = {}  # one for each process that writes
+_opened: dict[str, Dataset] = {}  # per process that writes
 
 
 def _write(source: Dataset, folder: Path, form: Form) -> None:

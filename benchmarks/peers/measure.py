@@ -1,7 +1,7 @@
-"""One peer in a process of its own: writes its files, checks what it gives, and times it when told to.
+"""Process of one peer: writes its files, checks its batches, and measures its rate.
 
-`benchmarks.peers` starts it with the interpreter that has the peer, and talks to it by lines of JSON. Started alone it
-waits for such lines; there is no need to.
+`benchmarks.peers` starts it with the peer's interpreter, and exchanges lines of JSON with it on stdin and stdout. It is
+not meant to be run by hand.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from benchmarks.peers.contract import BATCH, BUFFER, VIEWS, Form, Opened, Peer, 
 from gqn_data.dataset import Dataset, open_dataset
 from gqn_data.schema.cameras import poses_of
 
-_DRAIN = 0.25  # seconds in which a pipeline that stood still gives away what it had made ahead
-_CHECKED = 3  # batches
-_RESTARTS = 20  # epochs that may begin without a batch of them being counted
+_DRAIN = 0.25  # seconds in which an idle pipeline delivers its prefetched batches
+_CHECKED = 3  # batches to check
+_RESTARTS = 20  # maximum number of epochs without a timed batch
 
 
-class Unlike(Exception):
-    """A peer gives something else than the others."""
+class PeerMismatch(Exception):
+    """A batch of a peer violates the contract."""
 
 
 class Stream:
-    """A pipeline's batches, epoch after epoch.
+    """Batches of a pipeline, epoch after epoch.
 
     Args:
-        opened: the pipeline.
+        opened: pipeline of the peer.
     """
 
     def __init__(self, opened: Opened) -> None:
@@ -45,7 +45,7 @@ class Stream:
         self._batches: Iterator[PeerBatch] = iter(opened.batches)
 
     def next(self) -> tuple[PeerBatch, bool]:
-        """A batch, and whether a new epoch began with it."""
+        """Return the next batch, and whether it starts a new epoch."""
         batch = next(self._batches, None)
         if batch is not None:
             return batch, False
@@ -53,16 +53,16 @@ class Stream:
         return next(self._batches), True
 
     def drain(self) -> None:
-        """Takes what was made while nobody asked."""
+        """Discard the batches that were prefetched while the pipeline was idle."""
         begin, taken = time.perf_counter(), 0
         while taken < self._opened.ahead + 2 or time.perf_counter() - begin < _DRAIN:
             self.next()
             taken += 1
 
     def rate(self, seconds: float, least: int) -> dict[str, float]:
-        """Scenes/s over so many seconds and at least so many batches, and the cores that they kept busy.
+        """Measure scenes/s and busy cores over at least `seconds` and at least `least` batches.
 
-        Starting an epoch does not count.
+        The start of an epoch is not timed.
         """
         self.drain()
         wall, busy = time.perf_counter(), processor_seconds()
@@ -72,7 +72,7 @@ class Stream:
             if self.next()[1]:
                 restarts += 1
                 if restarts > counted + _RESTARTS:
-                    raise Unlike("its epochs are over before they can be timed; give more --scenes")
+                    raise PeerMismatch("epochs are too short to be timed, expected longer ones; pass more --scenes")
                 self.drain()
                 begin = time.perf_counter()
                 continue
@@ -85,7 +85,7 @@ class Stream:
 
 
 def processor_seconds() -> float:
-    """What all processes of this one's session have used so far, as Linux counts it; 0 elsewhere."""
+    """Return the processor time of all processes in this session, on Linux; 0 elsewhere."""
     session, ticks = os.getsid(0), 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -96,13 +96,16 @@ def processor_seconds() -> float:
 
 
 def check(stream: Stream, source: Dataset, tolerance: float) -> dict[str, float]:
-    """Holds some batches against our own dataset: the mean and the greatest difference of frames, in levels of 255.
+    """Compare some batches with our dataset.
+
+    Returns:
+        Mean and maximum difference of frames, in levels of 255.
 
     Raises:
-        Unlike: a batch is not what every peer is to give.
+        PeerMismatch: a batch violates the contract.
     """
     fields = source.manifest.layout.camera_fields
-    means, most, seen = [], 0, []
+    means, largest, seen = [], 0, []
     for _ in range(_CHECKED):
         batch = stream.next()[0]
         frames, cameras = np.asarray(batch.frames), np.asarray(batch.cameras)
@@ -111,38 +114,38 @@ def check(stream: Stream, source: Dataset, tolerance: float) -> dict[str, float]
         _expect("frames", (frames.shape, frames.dtype), (expected_shape, np.dtype(np.uint8)))
         _expect("views", (views.shape, scenes.shape), ((BATCH, VIEWS), (BATCH,)))
         _expect("views of a scene", min(len(set(row)) for row in views.tolist()), VIEWS)
-        for scene, chosen, given, camera in zip(scenes.tolist(), views.tolist(), frames, cameras):
+        for scene, chosen, found, camera in zip(scenes.tolist(), views.tolist(), frames, cameras):
             raw = source.cameras_of(scene)[chosen]
             _expect("cameras", np.array_equal(camera, raw if len(camera[0]) == len(fields) else poses_of(raw)), True)
-            wanted = source[scene].frames[chosen]
-            difference = np.abs(given.astype(np.int16) - wanted)
+            expected = source[scene].frames[chosen]
+            difference = np.abs(found.astype(np.int16) - expected)
             means.append(float(difference.mean()))
-            most = max(most, int(difference.max()))
+            largest = max(largest, int(difference.max()))
         seen += [(scene, tuple(chosen)) for scene, chosen in zip(scenes.tolist(), views.tolist())]
     mean = max(means)
     if mean > tolerance:
-        raise Unlike(f"frames differ by {mean:.2f} levels (greatest {most}), expected {tolerance} at most")
-    if len(source) > 4 * BUFFER:  # small sets are over while a buffer is being filled, and some repeat them into it
-        _expect("scenes in an epoch, each once", len({scene for scene, _ in seen}), len(seen))
+        raise PeerMismatch(f"frames differ by {mean:.2f} levels (maximum {largest}), expected at most {tolerance}")
+    if len(source) > 4 * BUFFER:  # smaller datasets end while a shuffle buffer fills, and some peers repeat them
+        _expect("distinct scenes in an epoch", len({scene for scene, _ in seen}), len(seen))
     order = [scene for scene, _ in seen]
-    _expect("scenes in another order than they lie in", order != sorted(order), True)
-    _expect("views drawn for each scene", len({chosen for _, chosen in seen}) > BATCH // 2, True)
-    return {"mean": mean, "most": most}
+    _expect("scenes in random order", order != sorted(order), True)
+    _expect("views drawn per scene", len({chosen for _, chosen in seen}) > BATCH // 2, True)
+    return {"mean": mean, "max": largest}
 
 
 def _expect(what: str, found: object, expected: object) -> None:
     if found != expected:
-        raise Unlike(f"{what}: found {found}, expected {expected}")
+        raise PeerMismatch(f"{what}: found {found}, expected {expected}")
 
 
 class Session:
-    """Answers what the driver asks.
+    """Commands of the driver.
 
     Args:
-        name: of the peer.
-        form: of the frames.
-        source: our dataset of that form.
-        folder: where the peer's own files lie, or are to lie.
+        name: name of the peer.
+        form: form of the frames.
+        source: our dataset in that form.
+        folder: folder of the peer's files.
     """
 
     def __init__(self, name: str, form: Form, source: Path, folder: Path) -> None:
@@ -160,7 +163,7 @@ class Session:
         }
 
     def versions(self) -> dict[str, str | None]:
-        """The versions of the packages that the peer needs; None for one that is not installed."""
+        """Return the versions of the packages of the peer; None for a package that is not installed."""
         found: dict[str, str | None] = {}
         for package in self._peer.packages:
             try:
@@ -170,40 +173,41 @@ class Session:
         return found
 
     def write(self) -> None:
-        """Writes the peer's files."""
+        """Write the peer's files."""
         self._peer.write(self._source, self._folder, self._form)
 
     def open(self, workers: int) -> dict[str, float]:
-        """Starts the pipeline, and checks its first batches."""
+        """Start the pipeline and check its first batches."""
         self._streams[workers] = Stream(self._peer.read(self._folder, self._form, workers))
         return check(self._streams[workers], self._source, self._peer.tolerance if self._form == "jpeg" else 0.0)
 
     def rate(self, workers: int, seconds: float, least: int) -> dict[str, float]:
-        """Scenes/s, and cores that were busy."""
+        """Measure scenes/s and busy cores."""
         return self._streams[workers].rate(seconds, least)
 
     def close(self, workers: int) -> None:
-        """Ends the pipeline."""
+        """Close the pipeline."""
         self._streams.pop(workers, None)
 
 
 def main() -> None:
+    """Execute commands from stdin until it is closed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("form", choices=("jpeg", "raw"))
     parser.add_argument("source", type=Path)
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    # Libraries print on standard output; answers go out by a descriptor of their own.
+    # Libraries print to standard output, so answers use a separate descriptor.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     session = Session(options.peer, options.form, options.source, options.folder)
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         try:
-            answer = {"answer": session.commands[asked.pop("command")](**asked)}
-        except Exception as error:  # noqa: BLE001  whatever a library raises is the peer's result, not the run's end
-            lines = [line for line in str(error).splitlines() if line.strip()]  # torch puts a traceback into the text
+            answer = {"answer": session.commands[request.pop("command")](**request)}
+        except Exception as error:  # noqa: BLE001  any error of a library is a result of the peer
+            lines = [line for line in str(error).splitlines() if line.strip()]  # messages of torch contain a traceback
             answer = {"error": f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"}
         answers.write(json.dumps(answer) + "\n")
 

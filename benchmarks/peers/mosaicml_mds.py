@@ -1,10 +1,10 @@
 """mosaicml-streaming over MDS shards.
 
 Settings (docs.mosaicml.com, "Quick Start" and "Performance Tuning"): shards written by `MDSWriter` with its defaults,
-not compressed; `StreamingDataset(local=..., shuffle=True, batch_size=36)` with the default shuffling `py1e`, its
+uncompressed; `StreamingDataset(local=..., shuffle=True, batch_size=36)` with the default shuffling `py1e`, its
 `__getitem__` extended as in its guide on images; `StreamingDataLoader(batch_size=36, num_workers=N, drop_last=True,
-persistent_workers=True)`. JPEG form: a column `jpeg_array` of the JPEGs of a scene, which come as Pillow's images, not
-decoded before they are used: six are. Raw form: a column `ndarray:uint8` of fixed shape.
+persistent_workers=True)`. JPEG form: a column `jpeg_array` with the JPEGs of a scene, read as lazy Pillow images;
+six are decoded. Raw form: a column `ndarray:uint8` of fixed shape.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _write(source: Dataset, folder: Path, form: Form) -> None:
 def _read(folder: Path, form: Form, workers: int) -> Opened:
     import streaming
 
-    class Scenes(streaming.StreamingDataset):  # type: ignore[misc]  # absent from the environment of the types
+    class Scenes(streaming.StreamingDataset):  # type: ignore[misc]  # not installed for type checks
         def __getitem__(self, at: int) -> PeerScene:
             sample = super().__getitem__(at)
             views = draw_views(len(sample["cameras"]))
@@ -45,7 +45,7 @@ def _read(folder: Path, form: Form, workers: int) -> Opened:
                 frames = sample["frames"][views]
             return PeerScene(frames, sample["cameras"][views], sample["scene"], views)
 
-    streaming.base.util.clean_stale_shared_memory()  # of a run that was cut off
+    streaming.base.util.clean_stale_shared_memory()  # from an interrupted run
     dataset = Scenes(local=str(folder / "mds"), shuffle=True, batch_size=BATCH)
     loader = streaming.StreamingDataLoader(
         dataset, batch_size=BATCH, num_workers=workers, drop_last=True, persistent_workers=True

@@ -1,6 +1,6 @@
-"""`gqn_data.loader.SceneLoader`, measured like a peer: a zarr dataset of JPEGs, a numpy dataset of pixels.
+"""`gqn_data.loader.SceneLoader` as a peer: a zarr dataset of JPEGs, a numpy dataset of pixels.
 
-Five context views and a query make six. It hands out poses of seven numbers where peers hand out the five of cameras.
+Five context views and a query make six views. It returns poses of seven numbers; peers return cameras of five.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Batches:
 
 
 def _write(source: Dataset, folder: Path, form: Form) -> None:
-    raise NotImplementedError("the source of the measurement is one of our datasets already")
+    raise NotImplementedError("the source is already a dataset of ours")
 
 
 def _read(folder: Path, _form: Form, workers: int) -> Opened:

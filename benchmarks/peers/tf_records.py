@@ -2,11 +2,11 @@
 
 Settings (tensorflow.org, "Better performance with the tf.data API"): files interleaved with
 `num_parallel_calls=AUTOTUNE` and `deterministic=False`, `shuffle(1000)`, `repeat()`, one `map` with AUTOTUNE that
-parses, draws six views and decodes only those (as DeepMind's reader of these files decodes the views that it chose),
-`batch(36, drop_remainder=True)`, `prefetch(AUTOTUNE)`. tf.data has threads where others have worker processes: a
-private pool of as many threads as the others have workers, the same for its own budget, one thread inside an
-operation. Both forms are written by its own writer: DeepMind's records with the scene's number beside; in the raw form
-the pixels of a scene are one string, read by `decode_raw`. It gives numpy arrays.
+parses, draws six views and decodes only these (like DeepMind's reader), `batch(36, drop_remainder=True)`,
+`prefetch(AUTOTUNE)`. tf.data uses threads instead of worker processes: the size of its private pool and its CPU budget
+are the number of workers, with one thread per operation. Both forms are written by its own writer: DeepMind's records
+with the scene's index added; in the raw form the pixels of a scene are one string, read by `decode_raw`. Batches are
+numpy arrays.
 """
 
 from __future__ import annotations
@@ -96,5 +96,5 @@ PEER = Peer(
     decodes={"jpeg": "reads all, decodes the six (decode_jpeg)", "raw": "reads all (decode_raw)"},
     write=_write,
     read=_read,
-    tolerance=1.5,  # its default is the faster, less exact inverse transform
+    tolerance=1.5,  # by default it uses the faster, less accurate inverse DCT
 )

@@ -1,9 +1,9 @@
-"""torch's DataLoader over one file or folder a scene, as the first GQN trainers in PyTorch had it.
+"""torch's DataLoader over one file or folder per scene, as in early GQN trainers in PyTorch.
 
 Settings: a map-style `Dataset`, `DataLoader(batch_size=36, shuffle=True, drop_last=True, num_workers=N,
-persistent_workers=True)` with the default collation and the default of two batches ahead for each worker
-(docs.pytorch.org, torch.utils.data). JPEG form: a folder a scene with a file a view, decoded with Pillow as in
-torch's tutorial on datasets of one's own. Raw form: a `.npz` file a scene, not compressed (`numpy.savez`).
+persistent_workers=True)` with the default collation and the default prefetch of two batches per worker
+(docs.pytorch.org, torch.utils.data). JPEG form: a folder per scene with a file per view, decoded with Pillow as in
+torch's tutorial on custom datasets. Raw form: an uncompressed `.npz` file per scene (`numpy.savez`).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from gqn_data.dataset import Dataset
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-_AHEAD = 2  # torch's default for each worker
+_AHEAD = 2  # torch's default per worker
 
 
 def scene_folder(folder: Path, scene: int) -> Path:
-    """Where a scene lies; a thousand in a folder."""
+    """Return the folder of a scene; a thousand scenes share a parent folder."""
     return folder / f"{scene // 1000:04d}" / f"{scene:07d}"
 
 
 def write_jpegs(source: Dataset, folder: Path) -> None:
-    """A folder a scene: `00.jpg`, `01.jpg` ... and `cameras.npy`."""
+    """Write a folder per scene with `00.jpg`, `01.jpg` ... and `cameras.npy`."""
     for scene in range(len(source)):
         own = scene_folder(folder, scene)
         own.mkdir(parents=True)
@@ -51,7 +51,7 @@ def _write(source: Dataset, folder: Path, form: Form) -> None:
 
 
 class MapStyle(Protocol):
-    """What torch asks of a map-style dataset."""
+    """Protocol of a map-style dataset of torch."""
 
     def __len__(self) -> int: ...
 
@@ -93,11 +93,11 @@ class _Arrays:
 
 
 class Loaded:
-    """The batches of a DataLoader whose samples are `PeerScene`s, and of which frames have their channels last.
+    """Batches of a DataLoader of `PeerScene`s, with channels last.
 
     Args:
-        loader: gives `PeerScene`s of stacked tensors.
-        channels_first: whether frames come as (B, VIEWS, 3, H, W); they are handed out as a view of that.
+        loader: loader that yields `PeerScene`s of stacked tensors.
+        channels_first: whether its frames are (B, VIEWS, 3, H, W); they are permuted without a copy.
     """
 
     def __init__(self, loader: DataLoader[PeerScene], *, channels_first: bool = False) -> None:
@@ -110,12 +110,12 @@ class Loaded:
 
 
 def map_style(dataset: MapStyle, workers: int, *, channels_first: bool = False) -> Opened:
-    """A map-style dataset in a DataLoader, as torch's documentation has it."""
+    """Open a map-style dataset with a DataLoader, as in torch's documentation."""
     import torch
     from torch.utils.data import DataLoader
 
     loader = DataLoader(
-        cast("torch.utils.data.Dataset[PeerScene]", dataset),  # torch asks for no more than the two methods
+        cast("torch.utils.data.Dataset[PeerScene]", dataset),  # torch needs only the two methods
         batch_size=BATCH,
         shuffle=True,
         drop_last=True,
@@ -133,7 +133,7 @@ def _read(folder: Path, form: Form, workers: int) -> Opened:
 PEER = Peer(
     title="torch DataLoader, files, Pillow",
     packages=("torch", "pillow"),
-    settings="map-style, shuffle, persistent_workers; JPEG: folder a scene, Pillow; raw: .npz a scene",
+    settings="map-style, shuffle, persistent_workers; JPEG: folder per scene, Pillow; raw: .npz per scene",
     decodes={"jpeg": "reads and decodes the six", "raw": "reads all"},
     write=_write,
     read=_read,

@@ -1,9 +1,9 @@
-"""torch's DataLoader over one file or folder a scene, with torch's own decoder and its own files.
+"""torch's DataLoader over one file or folder per scene, with torchvision's decoder and torch's file format.
 
-Settings as in `torch_files`. JPEG form: a folder a scene with a file a view, `torchvision.io.read_file` and
-`decode_jpeg` (docs.pytorch.org, torchvision.io: the recommended way from files to uint8 tensors). Raw form: a scene
-is a file of `torch.save`, read by `torch.load(weights_only=True, mmap=True)`, as its documentation advises for
-tensors of which only a part is needed.
+Settings as in `torch_files`. JPEG form: a folder per scene with a file per view, read by `torchvision.io.read_file` and
+`decode_jpeg` (docs.pytorch.org, torchvision.io, which recommends this for uint8 tensors from files). Raw form: a
+`torch.save` file per scene, read by `torch.load(weights_only=True, mmap=True)`, as its documentation recommends for
+partial reads.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _read(folder: Path, form: Form, workers: int) -> Opened:
 PEER = Peer(
     title="torch DataLoader, files, torchvision",
     packages=("torchvision", "torch"),
-    settings="map-style, shuffle, persistent_workers; JPEG: folder a scene, decode_jpeg; raw: torch.load(mmap=True)",
+    settings="map-style, shuffle, persistent_workers; JPEG: folder per scene, decode_jpeg; raw: torch.load(mmap=True)",
     decodes={"jpeg": "reads and decodes the six", "raw": "maps the file, reads the six"},
     write=_write,
     read=_read,

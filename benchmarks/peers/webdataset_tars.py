@@ -1,10 +1,10 @@
 """The stock webdataset pipeline over tars.
 
 Settings (webdataset.github.io, and the package's README): `WebDataset(shards, shardshuffle=100).shuffle(1000)`,
-views chosen, `.decode("rgb8")`, `.batched(36)` in the workers, `WebLoader(batch_size=None, num_workers=N)`; shards
-are repeated without end (`repeat()`), as it advises instead of epochs. JPEG form: the tars that `gqn-data convert`
-writes, which are stock ones; a `map` before `decode` keeps six of the views, so that the others are not decoded. Raw
-form: written by its own `ShardWriter`, an array of all views a scene (`frames.npy`).
+a choice of views, `.decode("rgb8")`, `.batched(36)` in the workers, `WebLoader(batch_size=None, num_workers=N)`;
+shards repeat infinitely (`repeat()`), which it recommends instead of epochs. JPEG form: the tars of `gqn-data convert`,
+which are standard; a `map` before `decode` keeps six views, so that the others are not decoded. Raw form: written by
+its `ShardWriter`, one array of all views per scene (`frames.npy`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gqn_data.convert.plan import Options
 from gqn_data.dataset import Dataset
 from gqn_data.schema.catalog import find_scene_set
 
-_AHEAD = 2  # torch's default for each worker
+_AHEAD = 2  # torch's default per worker
 
 
 def _write(source: Dataset, folder: Path, form: Form) -> None:
@@ -41,15 +41,15 @@ def _write(source: Dataset, folder: Path, form: Form) -> None:
         return
     import webdataset
 
-    pattern, most = str(folder / "scenes-%06d.tar"), -(-len(source) // SHARDS)
-    with webdataset.ShardWriter(pattern, maxcount=most, verbose=0) as writer:
+    pattern, scenes_per_shard = str(folder / "scenes-%06d.tar"), -(-len(source) // SHARDS)
+    with webdataset.ShardWriter(pattern, maxcount=scenes_per_shard, verbose=0) as writer:
         for scene in range(len(source)):
             arrays = {"cameras.npy": source.cameras_of(scene), "frames.npy": source[scene].frames}
             writer.write({"__key__": f"{scene:010d}", **arrays})
 
 
 def _choose_jpegs(sample: dict[str, Any]) -> dict[str, Any]:
-    """The sample with six of its JPEGs, under names that are the same for all samples; nothing is decoded yet."""
+    """Return the sample with six of its JPEGs, renamed so that all samples have the same names."""
     views = draw_views(sum(name.endswith(".jpg") for name in sample))
     chosen = {f"{number}.jpg": sample[f"{view:02d}.jpg"] for number, view in enumerate(views)}
     return {"__key__": sample["__key__"], "cameras.npy": sample["cameras.npy"], "__views__": views, **chosen}
