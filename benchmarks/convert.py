@@ -97,7 +97,8 @@ def main() -> None:
     options = parser.parse_args()
     with raw_rooms(options.scenes, options.folder) as raw, tempfile.TemporaryDirectory() as scratch:
         out, copy = Path(scratch) / "out", Path(scratch) / "copy"
-        print(f"{_megabytes(raw):,.0f} MB in {len(raw.files['train'])} files of {raw.layout.views} views; medians")
+        count = len(raw.files["train"])
+        print(f"{_megabytes(raw):,.0f} MB in {count} file{'s'[: count != 1]} of {raw.layout.views} views; medians")
         print(HEADER)
         for name in ("zarr", "webdataset"):
             figures = side_by_side(

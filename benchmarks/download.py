@@ -130,7 +130,8 @@ def main() -> None:
     with raw_rooms(options.scenes, options.folder) as raw, tempfile.TemporaryDirectory() as scratch:
         to = Path(scratch) / "to"
         assert isinstance(raw.folder, Path)
-        print(f"{_megabytes(raw):,.0f} MB in {len(raw.files['train'])} files; medians")
+        count = len(raw.files["train"])
+        print(f"{_megabytes(raw):,.0f} MB in {count} file{'s'[: count != 1]}; medians")
         print(HEADER)
         with served(raw.folder.parent) as url:
             for at_once in (1, 4):

@@ -119,6 +119,8 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=60, help="number of our scenes in the statistics")
     arguments = parser.parse_args()
     mazes = read_mazes(arguments.folder)
+    if arguments.scenes < len(mazes):
+        parser.error(f"--scenes {arguments.scenes}: expected {len(mazes)} or more, one per real maze")
     walks, made = ours(arguments.scenes, every=10)
     real = np.stack([maze.frames[::10] for maze in mazes])
     print(HEADING)
