@@ -119,9 +119,9 @@ def info(source: str, set_name: str | None, root: AnyPath | None, as_json: bool)
     from gqn_data.formats import WRITABLE
     from gqn_data.inspect.info import describe
     from gqn_data.io.atomic import data_root
-    from gqn_data.sources.raw_folder import locate_either
+    from gqn_data.sources.raw_folder import locate_source_or_dataset
 
-    found = describe(*locate_either(source, data_root(root), set_name, WRITABLE))
+    found = describe(*locate_source_or_dataset(source, data_root(root), set_name, WRITABLE))
     print_result(found.manifest.to_json(), found.lines(), as_json=as_json)
 
 
@@ -153,9 +153,9 @@ def verify(
     from gqn_data.formats import WRITABLE
     from gqn_data.inspect.verify import verify as verify_folder
     from gqn_data.io.atomic import data_root, human_bytes
-    from gqn_data.sources.raw_folder import locate_either
+    from gqn_data.sources.raw_folder import locate_source_or_dataset
 
-    folder, scene_set = locate_either(source, data_root(root), set_name, WRITABLE)
+    folder, scene_set = locate_source_or_dataset(source, data_root(root), set_name, WRITABLE)
     with cluster(scheduler, workers) as executor:
         found = verify_folder(folder, scene_set, deep=deep, workers=workers, executor=executor, part=part)
     decoded = f", {found.frames:,} frames decoded" if deep else ""

@@ -108,7 +108,7 @@ class Dataset(Sequence[Scene]):
     @property
     def is_by_view(self) -> bool:
         """Whether a view can be read without the other views of its scene."""
-        return self.manifest.frames.encoding not in FORMATS[self.manifest.format].views_together
+        return self.manifest.frames.encoding not in FORMATS[self.manifest.format].whole_scene_encodings
 
     def read_through(self, opener: Opener) -> None:
         """Open files through `opener` from now on, for example through a cache of local copies."""

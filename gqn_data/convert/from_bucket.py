@@ -35,7 +35,7 @@ from gqn_data.convert.plan import Options, Source, identity, target_frames
 from gqn_data.convert.shard_task import ShardTask, write_shard
 from gqn_data.download.bucket import Bucket, BucketFile, missing
 from gqn_data.errors import RemoteMissing
-from gqn_data.executors.pool import check_workers, hand_over, max_pending, pool, result_of
+from gqn_data.executors.pool import check_workers, max_pending, open_pool, submit_task, wait_for_result
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardLocation
 from gqn_data.io import atomic, strict_json
@@ -134,7 +134,7 @@ def convert_from_bucket(
                 arrivals.take_over(raw_folder)
             log(arrivals.announcement())
             atomic.make_folder(raw.folder)
-            with pool(options.processes, executor, shared=(raw.folder,)) as workers:
+            with open_pool(options.processes, executor, shared=(raw.folder,)) as workers:
                 arrivals.run(workers)
             if executor is not None:
                 for place in left.values():
@@ -276,7 +276,7 @@ class _Arrivals:
         for task in [task for task in self._running if task in ended]:
             target, place = self._running.pop(task)
             assert executor is not None  # noqa: S101  nothing runs elsewhere without one
-            self._note(target, place, result_of(executor, task))
+            self._note(target, place, wait_for_result(executor, task))
 
     # --- fetching and dropping ---
 
@@ -361,7 +361,7 @@ class _Arrivals:
             if executor is None:
                 self._note(target, place, write_shard(task))
             else:
-                self._running[hand_over(executor, write_shard, task)] = target, place
+                self._running[submit_task(executor, write_shard, task)] = target, place
 
     def _note(self, target: Target, place: ShardLocation, row: ShardRow) -> None:
         target.work.mark(place, row)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from gqn_data.errors import CorruptRecord, SourceMissing
 from gqn_data.executors.job_array import check_no_parts_running
-from gqn_data.executors.pool import map_in_order, pool
+from gqn_data.executors.pool import map_in_order, open_pool
 from gqn_data.formats.shards import write_npy
 from gqn_data.formats.tfrecord_files import IndexBuilder, index_name
 from gqn_data.io import atomic, strict_json
@@ -35,7 +35,7 @@ from gqn_data.schema.manifest import (
 )
 from gqn_data.sources.raw_folder import RawFolder, SourceFile
 from gqn_data.tfrecord.example import SceneScanner
-from gqn_data.tfrecord.framing import count_records, read_records, report
+from gqn_data.tfrecord.framing import count_records, read_records, report_fault
 from gqn_data.version import TOOL
 
 OnCorrupt = Literal["fail", "skip"]
@@ -102,7 +102,7 @@ def index_file(task: IndexTask) -> IndexedFile:
         try:
             scene = scanner.scan(record, task.file.path)
         except CorruptRecord as fault:
-            report(fault, on_fault)
+            report_fault(fault, on_fault)
             continue
         index.add(record, scene)
     source = SourceRow(
@@ -198,7 +198,7 @@ def index_source_files(
     layout = raw.layout
     first = [files[0].path for files in raw.files.values()]
     kept: dict[Split, list[IndexedFile]] = {}
-    with pool(workers, executor, shared=first) as running:
+    with open_pool(workers, executor, shared=first) as running:
         for split, files in raw.files.items():
             if splits is not None and split not in splits:
                 continue

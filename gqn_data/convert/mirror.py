@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from gqn_data.errors import ArrayFileError, OptionError, SourceMissing
-from gqn_data.executors.pool import map_in_order, pool
+from gqn_data.executors.pool import map_in_order, open_pool
 from gqn_data.formats.mirror_arrays import FORMAT, NUMBERS, PIXELS, points_name
 from gqn_data.io import atomic, strict_json
 from gqn_data.io.paths import AnyPath, Stat, StorePath
@@ -218,7 +218,7 @@ def look_through(
         tasks += [_LookTask(path=path, length=length, points=to) for to in (None, points)]
     total = sum(task.path.stat().st_size for task in tasks)
     with (
-        pool(min(workers, max(1, len(tasks))), executor, shared=[task.path for task in tasks[:1]]) as running,
+        open_pool(min(workers, max(1, len(tasks))), executor, shared=[task.path for task in tasks[:1]]) as running,
         bar(total, "B", "looking through", unit_scale=True) as progress,
     ):
         for task, row in zip(tasks, map_in_order(running, _look, tasks, 2 * workers)):

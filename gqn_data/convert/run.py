@@ -35,7 +35,7 @@ from gqn_data.convert.plan import Options, Plan, Source, limited, make_plan
 from gqn_data.convert.shard_task import ShardTask, write_shard
 from gqn_data.errors import DestinationError, OptionError
 from gqn_data.executors.job_array import Part, hold_part
-from gqn_data.executors.pool import map_in_order, pool
+from gqn_data.executors.pool import map_in_order, open_pool
 from gqn_data.formats.contract import ShardLocation
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath
@@ -319,7 +319,7 @@ def _write_shards(
     total = sum(place.scenes for place in places)
     workers = min(options.processes, max(1, len(missing)))
     with (
-        pool(workers, executor, shared=() if ticket is None else (ticket.note, source.first_file)) as running,
+        open_pool(workers, executor, shared=() if ticket is None else (ticket.note, source.first_file)) as running,
         bar(total, "scene", name, initial=total - sum(place.scenes for place in missing)) as progress,
     ):
         for place, row in zip(missing, map_in_order(running, write_shard, tasks, 2 * workers)):

@@ -1,1 +1,1 @@
-"""Where tasks run: a pool of processes, a Dask cluster, or the parts of a job array."""
+"""Executors for tasks: a pool of processes, a Dask cluster, or the parts of a job array."""

@@ -1,6 +1,6 @@
-"""A Dask cluster as an executor: `--scheduler tcp://host:port`, and `DaskCluster(client)` in Python.
+"""Dask cluster as an executor: `--scheduler tcp://host:port`, or `DaskCluster(client)` in Python.
 
-The only module that knows `distributed`, the extra `cluster`. Imports `errors`, `version`, `workers`.
+This is the only module that imports `distributed` (extra `cluster`).
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from gqn_data.version import VERSION
 T = TypeVar("T")
 P = ParamSpec("P")
 
-PATIENCE = "GQN_WAIT_FOR_WORKERS"  # the environment variable, in seconds
-_PATIENCE = 300.0
-_ASK_EVERY = 2.0  # seconds
+WAIT_ENV = "GQN_WAIT_FOR_WORKERS"  # environment variable: seconds to wait for a worker
+_WAIT = 300.0  # seconds
+_POLL = 2.0  # seconds
 _ADDRESS = re.compile(r"(tcp|tls|ucx|wss?)://[^/]+:\d+/?")
 
 
 class DaskCluster(Cluster):
-    """A Dask cluster that runs our tasks. The client stays the caller's.
+    """Executor that runs tasks on a Dask cluster. The caller owns the client.
 
     Args:
-        client: a `distributed.Client`, connected to the scheduler.
-        patience: seconds to wait for a worker where there is none; None for `$GQN_WAIT_FOR_WORKERS`, else 300.
-        log: called, a line at a time, when the cluster is waited for.
+        client: a connected `distributed.Client`.
+        patience: seconds to wait while the cluster has zero workers; None for `$GQN_WAIT_FOR_WORKERS`, default 300.
+        log: called with one line when the cluster has to be waited for.
 
     Raises:
-        ClusterError: a worker does not have this package in this version.
+        ClusterError: a worker does not have this version of the package.
     """
 
     def __init__(
@@ -46,136 +46,135 @@ class DaskCluster(Cluster):
     ) -> None:
         self._client = client
         self._comm = client.scheduler_comm
-        self._under_way: dict[Future[Any], Any] = {}
-        self._patience = _patience() if patience is None else patience
+        self._pending: dict[Future[Any], Any] = {}  # our future -> Dask's
+        self._patience = _wait_seconds() if patience is None else patience
         self._log = log
         self._slots = 0
-        self._asked = -_ASK_EVERY
-        self._since: float | None = None
-        # Those that come later are asked with their first task; one without the package could not even read it.
+        self._polled_at = -_POLL
+        self._idle_since: float | None = None
+        # Workers that join later are checked with their first task, which they cannot unpickle without the package.
         for worker, found in client.run(_version, on_error="return").items():
             if found != VERSION:
                 raise ClusterError(
-                    f"the worker {worker} has gqn-toolkit {found}, here is {VERSION}; "
-                    "install the same version on scheduler, workers and here"
+                    f"worker {worker}: gqn-toolkit {found}, expected {VERSION} as on this machine; "
+                    "install the same version on the scheduler and all workers"
                     if isinstance(found, str)
-                    else f"the worker {worker} does not have gqn-toolkit ({found}); install {VERSION}, as here"
+                    else f"worker {worker}: gqn-toolkit is not installed ({found}); install version {VERSION}"
                 )
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Hands a task to the scheduler, which runs it again elsewhere when its worker is lost."""
-        here: Future[T] = Future()
-        # Impure: equal tasks are not the same task, or a run would be handed the error of the one before. Dask's own
-        # executor (`get_executor`) is not used: a result that is lost with its worker while it is fetched, and made
-        # again, comes out of it as "cannot unpack" (distributed 2026.8, `_cascade_future`).
-        there = self._client.submit(partial(fn, *args, **kwargs), pure=False)
-        self._under_way[here] = there
-        here.add_done_callback(self._let_go)
-        self._client.loop.add_callback(_hand_on, there, here)
-        return here
+        """Submit a task to the scheduler, which reruns it elsewhere if its worker is lost."""
+        future: Future[T] = Future()
+        # Impure, or Dask would identify equal tasks and return the error of a previous run. Dask's `get_executor` is
+        # not used: if a worker is lost while its result is fetched, the recomputed result fails with "cannot unpack"
+        # (distributed 2026.8, `_cascade_future`).
+        remote = self._client.submit(partial(fn, *args, **kwargs), pure=False)
+        self._pending[future] = remote
+        future.add_done_callback(self._release)
+        self._client.loop.add_callback(_copy_result, remote, future)
+        return future
 
-    def _let_go(self, here: Future[Any]) -> None:
-        # Dask keeps a result, and makes it again when its worker is lost, for as long as its own future lives.
-        there = self._under_way.pop(here)
-        if here.cancelled():
-            with contextlib.suppress(Exception):  # of a client that is closed
-                there.cancel()
+    def _release(self, future: Future[Any]) -> None:
+        # Dask keeps a result, and recomputes it if its worker is lost, for as long as its own future lives.
+        remote = self._pending.pop(future)
+        if future.cancelled():
+            with contextlib.suppress(Exception):  # a closed client
+                remote.cancel()
 
     def slots(self) -> int:
-        """The threads of all workers that are there now."""
+        """Return the number of threads of all current workers, at most `_POLL` seconds old."""
         now = time.monotonic()
-        if now - self._asked >= _ASK_EVERY:
-            # A scheduler that is gone has dropped all tasks, whose results say so; the client is left without one.
+        if now - self._polled_at >= _POLL:
+            # A lost scheduler shows in the results of its tasks, so an error here is ignored.
             with contextlib.suppress(OSError, AttributeError):
                 if self._client.status == "running":
                     self._slots = sum(self._client.nthreads().values())
-            self._asked = now
+            self._polled_at = now
         return self._slots
 
     def check(self) -> None:
-        """Returns where there is a worker, or hope for one.
+        """Raise if the scheduler is lost, or if the cluster had zero workers for too long.
 
         Raises:
-            WorkerLost: there was none for longer than the patience, or the scheduler is gone.
+            WorkerLost: the scheduler is lost, or workers were missing for more than `patience` seconds.
         """
-        # Dask drops all tasks when the connection is lost, but not every future hears of it.
+        # Dask drops all tasks when the connection is lost, but does not notify every future.
         if self._client.status != "running" or self._client.scheduler_comm is not self._comm:
             raise WorkerLost(
-                "the connection to the scheduler was lost; what is whole was kept: "
-                "start a scheduler and workers, and run the same command again"
+                "the connection to the scheduler was lost; finished files were kept: "
+                "start a scheduler and workers, then rerun to resume"
             )
         now = time.monotonic()
         if self.slots():
-            self._since = None
+            self._idle_since = None
             return
-        if self._since is None:
-            self._since = now
-            self._log(
-                f"{self._client.scheduler.address}: no workers; waiting for one, {self._patience:g} s at the most"
-            )
-        if now - self._since > self._patience:
+        if self._idle_since is None:
+            self._idle_since = now
+            self._log(f"{self._client.scheduler.address}: no workers; waiting up to {self._patience:g} s for one")
+        if now - self._idle_since > self._patience:
             raise WorkerLost(
-                f"{self._client.scheduler.address}: no worker for {self._patience:g} s ({PATIENCE}); look at their "
-                "logs (one without gqn-toolkit ends at its first task), start others, and run the same command again: "
-                "what is whole was kept"
+                f"{self._client.scheduler.address}: no worker for {self._patience:g} s ({WAIT_ENV}); finished files "
+                "were kept: check the workers' logs (one without gqn-toolkit ends at its first task), start workers, "
+                "then rerun to resume"
             )
 
 
 def _version() -> str:
-    """This package's version; runs in the workers."""
+    """Return this package's version; runs in the workers."""
     return VERSION
 
 
-async def _hand_on(there: Any, here: Future[Any]) -> None:
-    """Waits for Dask's future, and gives what became of it to another; runs in the client's event loop."""
+async def _copy_result(remote: Any, future: Future[Any]) -> None:
+    """Wait for Dask's future and copy its result or error to ours; runs in the client's event loop."""
     try:
-        result = await there
-    except Exception as error:  # noqa: BLE001  whatever a task raises, and Dask's own
-        if here.set_running_or_notify_cancel():
-            here.set_exception(error)
+        result = await remote
+    except Exception as error:  # noqa: BLE001  any error of a task, or of Dask
+        if future.set_running_or_notify_cancel():
+            future.set_exception(error)
     else:
-        if here.set_running_or_notify_cancel():
-            here.set_result(result)
+        if future.set_running_or_notify_cancel():
+            future.set_result(result)
 
 
-def _patience() -> float:
-    text = os.environ.get(PATIENCE, "")
+def _wait_seconds() -> float:
+    """Return the seconds that `$GQN_WAIT_FOR_WORKERS` sets, or the default."""
+    text = os.environ.get(WAIT_ENV, "")
     try:
-        return float(text) if text else _PATIENCE
+        return float(text) if text else _WAIT
     except ValueError as error:
-        raise OptionError(f"{PATIENCE} is {text!r}, expected seconds") from error
+        raise OptionError(f"{WAIT_ENV} is {text!r}, expected seconds") from error
 
 
 @contextlib.contextmanager
 def connect(scheduler: str, log: Callable[[str], None] = lambda _: None) -> Iterator[DaskCluster]:
-    """The cluster of a scheduler, as the commands name it.
+    """Connect to a Dask scheduler; yield its cluster as an executor.
 
     Args:
-        scheduler: `tcp://host:port`, or the path of a scheduler file, as Dask's own commands write it.
-        log: called, a line at a time, when the cluster is waited for.
+        scheduler: value of `--scheduler`: `tcp://host:port`, or the path of a scheduler file written by Dask.
+        log: called with one line when the cluster has to be waited for.
 
     Raises:
-        OptionError: neither an address nor a file.
-        ClusterError: Dask is absent, the scheduler cannot be reached, or workers are of another version.
+        OptionError: `scheduler` is neither an address nor a file.
+        ClusterError: Dask is not installed, the scheduler cannot be reached, or workers have another version.
     """
-    where: dict[str, Any] = {"address": scheduler}
+    target: dict[str, Any] = {"address": scheduler}
     if Path(scheduler).is_file():
-        where = {"scheduler_file": scheduler}
+        target = {"scheduler_file": scheduler}
     elif not _ADDRESS.fullmatch(scheduler):
-        raise OptionError(f"the scheduler is {scheduler!r}, expected tcp://host:port, or the path of a scheduler file")
+        raise OptionError(f"the scheduler is {scheduler!r}, expected tcp://host:port or the path of a scheduler file")
     try:
         from distributed import Client
     except ModuleNotFoundError as error:
         raise ClusterError(
             f"--scheduler needs Dask, which is not installed ({error.name}): pip install 'gqn-toolkit[cluster]'"
         ) from error
-    with _quiet():
+    with _silence_dask():
         try:
-            client: Any = Client(**where, set_as_default=False)  # type: ignore[no-untyped-call]
+            client: Any = Client(**target, set_as_default=False)  # type: ignore[no-untyped-call]
         except OSError as error:
-            said = str(error).split("\n", 1)[0]
+            reason = str(error).split("\n", 1)[0]
             raise ClusterError(
-                f"{scheduler}: no Dask scheduler answers there ({said}); start one with: dask scheduler"
+                f"{scheduler}: no Dask scheduler responds ({reason}); start one with: dask scheduler"
             ) from error
         try:
             yield DaskCluster(client, log=log)
@@ -184,8 +183,8 @@ def connect(scheduler: str, log: Callable[[str], None] = lambda _: None) -> Iter
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Dask's client from printing what it sees of a lost connection: our error says so in a line."""
+def _silence_dask() -> Iterator[None]:
+    """Suppress the Dask client's log of a lost connection, which our one-line error reports."""
     names = ("distributed", "distributed.client", "tornado.application")
     levels = {log: log.level for log in map(logging.getLogger, names)}
     try:

@@ -1,8 +1,7 @@
-"""Parts of a run, for job arrays: which there are, and how several work in one folder at the same time.
+"""Parts of a run for job arrays, and the locks that let several parts write to one folder.
 
-A run without a part holds its folder from beginning to end (`atomic.exclusive_writer`). A part holds it only while it
-begins; for as long as it works it holds a lock of its own, `.part-3-of-10.lock`, by which others see that it does.
-Imports `errors`, `storage`.
+A run without a part locks its folder from beginning to end (`atomic.exclusive_writer`). A part locks the folder only
+while it starts; while it runs it holds its own lock, such as `.part-3-of-10.lock`, which other runs can see.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from gqn_data.io.paths import AnyPath
 
 T = TypeVar("T")
 
-_WRITTEN = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
+_PART = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 _LOCK = re.compile(r"\.part-(\d+)-of-(\d+)\.lock", re.ASCII)
 _POLL = 0.5  # seconds
 
@@ -30,11 +29,11 @@ class Part:
     """One part of a run.
 
     Args:
-        number: which, from 0.
-        count: how many there are.
+        number: index of the part, from 0.
+        count: number of parts.
 
     Raises:
-        OptionError: there is no such part.
+        OptionError: `number` is out of range.
     """
 
     number: int
@@ -43,81 +42,81 @@ class Part:
     def __post_init__(self) -> None:
         if self.count < 1 or not 0 <= self.number < self.count:
             expected = f"0/{self.count} to {self.count - 1}/{self.count}" if self.count > 0 else "at least one part"
-            raise OptionError(f"there is no part {self}; parts are numbered from 0: {expected}")
+            raise OptionError(f"part {self} does not exist; parts are numbered from 0: {expected}")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The part that is written as `3/10`.
+        """Parse a part written as `3/10`.
 
         Raises:
-            OptionError: it is written in another way, or there is no such part.
+            OptionError: `text` has another form, or the part is out of range.
         """
-        found = _WRITTEN.fullmatch(text)
+        found = _PART.fullmatch(text)
         if found is None:
-            raise OptionError(f"a part is {text!r}, expected like 0/10, 1/10 ... 9/10")
+            raise OptionError(f"part {text!r}, expected NUMBER/COUNT: 0/10, 1/10 ... 9/10")
         return cls(int(found[1]), int(found[2]))
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
     def of(self, items: Sequence[T]) -> list[T]:
-        """The items of this part: every n-th, so that parts are even, whatever the order of the items is."""
+        """Return every n-th item, so that parts are even in any order of the items."""
         return list(items[self.number :: self.count])
 
     @property
     def lock_name(self) -> str:
-        """The file that the part holds while it works."""
+        """Name of the lock file that the part holds while it runs."""
         return f".part-{self.number}-of-{self.count}.lock"
 
 
 @contextlib.contextmanager
 def hold_part(
-    folder: AnyPath, part: Part, begin: Callable[[], T], log: Callable[[str], None] = lambda _: None
+    folder: AnyPath, part: Part, prepare: Callable[[], T], log: Callable[[str], None] = lambda _: None
 ) -> Iterator[T]:
-    """Holds a part of what is written to a folder, and gives what `begin` returned.
+    """Hold the lock of a part of a folder; yield the result of `prepare`.
 
     Args:
-        folder: held by no other run while `begin` is called.
-        part: which.
-        begin: readies the folder.
-        log: called, in a line, if others are waited for.
+        folder: destination; locked against all other runs while `prepare` is called.
+        part: the part.
+        prepare: prepares the folder.
+        log: called with one line if another run has to be waited for.
 
     Raises:
-        DestinationError: the same part is at work already.
+        DestinationError: the same part is running already.
     """
-    with contextlib.ExitStack() as working:
-        with contextlib.ExitStack() as beginning:
-            _enter(beginning, folder, log)
+    with contextlib.ExitStack() as part_lock:
+        with contextlib.ExitStack() as folder_lock:
+            _lock_folder(folder_lock, folder, log)
             try:
-                working.enter_context(atomic.exclusive_writer(folder, part.lock_name))
+                part_lock.enter_context(atomic.exclusive_writer(folder, part.lock_name))
             except DestinationError as error:
-                raise DestinationError(f"{folder}: part {part} is at work already; wait for it") from error
-            begun = begin()
-        yield begun
+                raise DestinationError(f"{folder}: part {part} is already running; wait for it") from error
+            prepared = prepare()
+        yield prepared
 
 
-def _enter(held: contextlib.ExitStack, folder: AnyPath, log: Callable[[str], None]) -> None:
-    """Holds a folder as soon as no other run does."""
-    told = False
+def _lock_folder(stack: contextlib.ExitStack, folder: AnyPath, log: Callable[[str], None]) -> None:
+    """Wait until the folder can be locked, and lock it."""
+    logged = False
     while True:
         try:
-            held.enter_context(atomic.exclusive_writer(folder))
+            stack.enter_context(atomic.exclusive_writer(folder))
         except FileNotFoundError:
-            continue  # a run that ended removed the folder meanwhile
+            continue  # a run that ended meanwhile removed the folder
         except DestinationError:
-            if not told:
-                log(f"{folder}: another part begins, or another run writes there; waiting for it")
-                told = True
+            if not logged:
+                log(f"{folder}: waiting for another part to start, or for another run to end")
+                logged = True
             time.sleep(_POLL)
         else:
             return
 
 
 def check_no_parts_running(folder: AnyPath) -> None:
-    """Returns where no part of a run is at work in a folder that the caller holds; what killed ones left goes.
+    """Raise if a job-array part is running in a folder that the caller holds; delete stale locks.
 
     Raises:
-        DestinationError: one is.
+        DestinationError: a part is running.
     """
     for name in atomic.list_names(folder):
         found = _LOCK.fullmatch(name)
@@ -128,5 +127,5 @@ def check_no_parts_running(folder: AnyPath) -> None:
                 pass
         except DestinationError as error:
             raise DestinationError(
-                f"{folder}: part {found[1]}/{found[2]} is at work there; wait until all parts are done"
+                f"{folder}: part {found[1]}/{found[2]} is running; wait until all parts are done"
             ) from error

@@ -1,8 +1,7 @@
-"""Workers: processes of our own, or an executor that was given; in any number with the same result.
+"""Worker pools: our own processes, or an executor of the caller's. The number of workers never changes results.
 
-Processes of our own are started afresh and gone with their parent. A given executor (threads, processes, a cluster)
-is used and left as it is; its workers may be anywhere, so every task tells them what they need. Imports `errors`,
-`stores`, `version`.
+Our processes are spawned, and end with their parent. A borrowed executor (threads, processes, a cluster) is used and
+never shut down; its workers may be on any machine, so each task carries what they need.
 """
 
 from __future__ import annotations
@@ -32,142 +31,143 @@ T = TypeVar("T")
 R = TypeVar("R")
 P = ParamSpec("P")
 
-_LOOK_EVERY = 2.0  # seconds between looks at a cluster while a result is waited for
-_AT_ONCE = 32  # tasks that an executor runs at once, where it does not tell
-_AT_LEAST = 16  # tasks handed to an executor: a cluster that grows with its work must see some
+_POLL = 2.0  # seconds between two checks of a cluster while waiting for a result
+_DEFAULT_SLOTS = 32  # assumed for executors that do not report how many tasks they run in parallel
+_MIN_PENDING = 16  # tasks: an adaptive cluster grows only if it sees work
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 @contextlib.contextmanager
-def pool(workers: int, given: Executor | None = None, shared: Sequence[AnyPath] = ()) -> Iterator[Executor | None]:
-    """An executor of that many processes; None for fewer than two: the caller does the work itself.
+def open_pool(
+    workers: int, executor: Executor | None = None, shared: Sequence[AnyPath] = ()
+) -> Iterator[Executor | None]:
+    """Open an executor for tasks; yield None for fewer than two workers, so that the caller runs tasks itself.
 
-    The processes are spawned, not forked: a forked child inherits locks in whatever state they are in.
-    When the block ends early, what has not begun is dropped and what runs is waited for.
+    Processes are spawned, not forked: a forked child inherits locks in an arbitrary state.
+    On exit, tasks that have not started are cancelled and running ones are awaited.
 
     Args:
-        workers: processes; without meaning where an executor is given.
-        given: used instead, and not shut down.
-        shared: what workers of a given one must see: files that are there.
+        workers: number of processes to spawn; ignored if `executor` is given.
+        executor: executor to borrow; it is not shut down.
+        shared: files that the workers of `executor` must see.
     """
-    if given is not None:
-        lent = BorrowedExecutor(given, shared)
+    if executor is not None:
+        borrowed = BorrowedExecutor(executor, shared)
         try:
-            yield lent
+            yield borrowed
         finally:
-            lent.drop()
+            borrowed.cancel_pending()
         return
     if workers < 2:
         yield None
         return
-    executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker)
+    processes = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker)
     try:
-        yield executor
+        yield processes
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+        processes.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
 def defer_interrupts() -> Iterator[None]:
-    """Ctrl-C waits until the block ends; processes that are started in it never see one.
+    """Defer Ctrl-C until the block ends; processes started in it never receive it.
 
-    They inherit the mask, so that none is interrupted while it still imports. The handler is for this process: the
-    system may hand the signal to another of its threads, and half a process would be started. Both would print
-    tracebacks.
+    Children inherit the signal mask, so that none is interrupted while it imports. The handler protects this process,
+    where another thread may receive the signal while a child is being started. Either would print tracebacks.
     """
-    before = signal.getsignal(signal.SIGINT)
+    previous = signal.getsignal(signal.SIGINT)
     main = threading.current_thread() is threading.main_thread()
-    if before is None or not main or not hasattr(signal, "pthread_sigmask"):
+    if previous is None or not main or not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    held: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    deferred: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: deferred.append(number))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
-        if held:
+        signal.signal(signal.SIGINT, previous)
+        if deferred:
             signal.raise_signal(signal.SIGINT)
 
 
 def start_worker() -> None:
-    """Begins a process of ours: Ctrl-C is the parent's, and the end of the parent is its end."""
-    # Ctrl-C reaches the whole process group; the parent decides what to do about it.
+    """Initialize a worker process: ignore Ctrl-C, and exit when the parent exits."""
+    # Ctrl-C reaches the whole process group; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
 
 
-def _end_with(sentinel: int) -> None:
-    # A worker of a killed parent would wait for work for ever, and could write after a rerun has begun.
+def _exit_with_parent(sentinel: int) -> None:
+    # A worker whose parent was killed would wait for work forever, and could write after a rerun has started.
     connection.wait([sentinel])
     os._exit(1)
 
 
 class Cluster(Executor):
-    """An executor whose workers come and go."""
+    """Executor whose workers join and leave."""
 
     @abstractmethod
     def slots(self) -> int:
-        """How many tasks it runs at once, now."""
+        """Return the number of tasks that currently run in parallel."""
 
     @abstractmethod
     def check(self) -> None:
-        """Returns where there is hope that tasks will be done.
+        """Raise if pending tasks cannot be expected to finish.
 
         Raises:
-            WorkerLost: there is none any more.
+            WorkerLost: the cluster had zero workers for too long, or is lost.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One task on its way to a worker that may be anywhere.
+    """Task for a worker that may be on another machine.
 
     Attributes:
-        version: of this package where the task was made.
+        version: version of this package on the client.
         shared: files that the worker must see.
-        number: no two calls have the same: Dask takes equal calls for one, and would hand out an error of before.
-        payload: the function and its arguments, pickled; read only by a worker of the same version.
+        token: unique per call, because Dask identifies equal calls and would return the error of a previous one.
+        payload: pickled function and arguments; unpickled only by a worker of the same version.
     """
 
     version: str
     shared: tuple[Path, ...]
-    number: str
+    token: str
     payload: bytes
 
 
 def run_call(call: Call) -> Any:
-    """The result of a call; runs in the worker.
+    """Run a call in the worker and return its result.
 
     Raises:
-        ClusterError: the worker is of another version, or does not see what it must.
+        ClusterError: the worker has another version, or cannot see a shared file.
     """
     if call.version != VERSION:
         raise ClusterError(
-            f"a worker on {platform.node()} has gqn-toolkit {VERSION}, here is {call.version}; "
-            "install the same version on all of them"
+            f"worker on {platform.node()}: gqn-toolkit {VERSION}, expected {call.version} as on the client; "
+            "install the same version on all machines"
         )
     for path in call.shared:
-        if not _is_seen(path):
+        if not _is_visible(path):
             raise ClusterError(
-                f"a worker on {platform.node()} does not see {path}; source and data root must lie where all workers "
-                "see them under the same path, on a shared file system, or in an object store (s3://, gs://, az://)"
+                f"worker on {platform.node()}: cannot see {path}; put the source and the data root on a file system "
+                "that all workers mount under the same path, or in an object store (s3://, gs://, az://)"
             )
-    function, arguments, keywords = pickle.loads(call.payload)  # noqa: S301  of our own client, as executors send tasks
+    function, arguments, keywords = pickle.loads(call.payload)  # noqa: S301  from our own client, as all executors do
     return function(*arguments, **keywords)
 
 
-def _is_seen(path: Path) -> bool:
+def _is_visible(path: Path) -> bool:
     try:
         path.stat()
     except OSError:
@@ -176,157 +176,157 @@ def _is_seen(path: Path) -> bool:
 
 
 class BorrowedExecutor(Executor):
-    """An executor that belongs to somebody else: it is used, and never shut down.
+    """Executor of the caller's, which is used and never shut down.
 
     Args:
-        executor: of any kind.
-        shared: files that its workers must see; objects in stores are seen from everywhere.
+        executor: any executor.
+        shared: files that its workers must see; objects in stores need no check.
     """
 
     def __init__(self, executor: Executor, shared: Sequence[AnyPath] = ()) -> None:
         self._executor = executor
-        self._shared = tuple(place.absolute() for place in shared if isinstance(place, Path))
+        self._shared = tuple(path.absolute() for path in shared if isinstance(path, Path))
         self._futures: set[Future[Any]] = set()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Hands a function of a module and its arguments to a worker."""
+        """Submit a module-level function and its arguments to a worker."""
         payload = pickle.dumps((fn, args, kwargs))
-        call = Call(version=VERSION, shared=self._shared, number=uuid.uuid4().hex, payload=payload)
+        call = Call(version=VERSION, shared=self._shared, token=uuid.uuid4().hex, payload=payload)
         future: Future[T] = self._executor.submit(run_call, call)
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         return future
 
     @property
-    def ahead(self) -> int:
-        """How many tasks to hand over before the first result is waited for."""
+    def max_pending(self) -> int:
+        """Number of tasks to submit before waiting for the first result."""
         if isinstance(self._executor, Cluster):
             slots = self._executor.slots()
         else:
-            told = getattr(self._executor, "_max_workers", None)  # as both executors of the standard library name it
-            slots = told if isinstance(told, int) else _AT_ONCE
-        return max(_AT_LEAST, 2 * slots)
+            workers = getattr(self._executor, "_max_workers", None)  # both executors of the standard library have it
+            slots = workers if isinstance(workers, int) else _DEFAULT_SLOTS
+        return max(_MIN_PENDING, 2 * slots)
 
     def check(self) -> None:
-        """Returns where there is hope that tasks will be done.
+        """Raise if the executor is a cluster whose tasks cannot be expected to finish.
 
         Raises:
-            WorkerLost: it is a cluster that had no worker for too long.
+            WorkerLost: the cluster had zero workers for too long, or is lost.
         """
         if isinstance(self._executor, Cluster):
             self._executor.check()
 
     def result(self, future: Future[R]) -> R:
-        """The result of a task.
+        """Wait for a task and return its result.
 
         Raises:
             ClusterError: the workers do not have this package.
-            WorkerLost: a worker ended without a word, or the executor itself did.
+            WorkerLost: a worker ended unexpectedly, or the executor was shut down.
         """
-        while not future.done():  # `wait` itself does not see what an executor cancels when it is shut down
-            wait((future,), _LOOK_EVERY)
+        while not future.done():  # `wait` without a timeout misses futures that a shutdown cancels
+            wait((future,), _POLL)
             self.check()
         try:
             return future.result()
         except CancelledError as error:
             raise WorkerLost(
-                f"the executor has dropped a task: it was shut down, or cannot be reached; {_AGAIN}"
+                f"a task was cancelled: the executor was shut down or cannot be reached; {_RESUME}"
             ) from error
         except BrokenExecutor as error:
             raise WorkerLost(
-                f"a worker of the executor ended without a word: killed, or out of memory; {_AGAIN}"
+                f"a worker of the executor ended unexpectedly: killed, or out of memory; {_RESUME}"
             ) from error
         except Exception as error:
-            if _is_without_us(error):
+            if _is_package_missing(error):
                 raise ClusterError(
-                    f"the scheduler or a worker does not have this package; install gqn-toolkit {VERSION}, as here"
+                    f"the scheduler or a worker does not have this package; install gqn-toolkit {VERSION} there"
                 ) from error
             if not type(error).__module__.startswith("distributed."):
                 raise
-            said = str(error).split("\n", 1)[0]
-            # What breaks while a result is fetched comes with the task, before the client notices that it is alone.
+            reason = str(error).split("\n", 1)[0]
+            # A connection lost while a result is fetched fails the task before the client notices the loss.
             what = "the connection to the cluster was lost" if isinstance(error, OSError) else "a task was given up"
-            raise WorkerLost(f"{what}: {said}; {_AGAIN}") from error
+            raise WorkerLost(f"{what}: {reason}; {_RESUME}") from error
 
-    def drop(self) -> None:
-        """Takes back what has not begun, and waits for what runs, as far as the executor tells."""
-        left = list(self._futures)
-        for future in left:
+    def cancel_pending(self) -> None:
+        """Cancel tasks that have not started, and wait for the running ones."""
+        pending = list(self._futures)
+        for future in pending:
             future.cancel()
-        wait(future for future in left if not future.cancelled())
+        wait(future for future in pending if not future.cancelled())
 
 
-def _is_without_us(error: BaseException) -> bool:
-    """Whether an error says that this package is not there; Dask's scheduler says so of its own."""
+def _is_package_missing(error: BaseException) -> bool:
+    """Return whether an error, of a worker or of Dask's scheduler, says that this package is not installed."""
     missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
     return isinstance(missing, ModuleNotFoundError) and (missing.name or "").startswith("gqn_data")
 
 
-_AGAIN = "what is whole was kept; run the same command again to go on"
+_RESUME = "finished files were kept; rerun to resume"
 
 
-def map_in_order(executor: Executor | None, function: Callable[[T], R], tasks: Iterable[T], ahead: int) -> Iterator[R]:
-    """The result of `function` for each task, in the order of the tasks.
+def map_in_order(executor: Executor | None, function: Callable[[T], R], tasks: Iterable[T], limit: int) -> Iterator[R]:
+    """Yield the result of `function` for each task, in the order of the tasks.
 
-    At most `ahead` tasks are under way or waiting to be taken, so memory does not grow with their number. An executor
-    that was lent is asked itself, again and again: clusters grow.
+    At most `limit` tasks are pending, so memory does not grow with their number. For a borrowed executor, its
+    `max_pending` replaces `limit`; it is read again for each task, because clusters grow.
 
     Raises:
-        WorkerLost: a worker process ended without a word.
-        ClusterError: the workers of a lent executor cannot do the work.
+        WorkerLost: a worker process ended unexpectedly.
+        ClusterError: the workers of a borrowed executor cannot run the tasks.
     """
     if executor is None:
         yield from map(function, tasks)
         return
-    waiting: deque[Future[R]] = deque()
+    pending: deque[Future[R]] = deque()
     for task in tasks:
-        waiting.append(hand_over(executor, function, task))
-        while len(waiting) >= max_pending(executor, ahead):
-            yield result_of(executor, waiting.popleft())
-    while waiting:
-        yield result_of(executor, waiting.popleft())
+        pending.append(submit_task(executor, function, task))
+        while len(pending) >= max_pending(executor, limit):
+            yield wait_for_result(executor, pending.popleft())
+    while pending:
+        yield wait_for_result(executor, pending.popleft())
 
 
 _LOST = (
-    "a worker process ended without a word: killed, or out of memory (fewer --workers need less of it); or "
-    'a script that calls this lacks `if __name__ == "__main__":` around the call, which spawned workers need'
+    "a worker process ended unexpectedly: killed, or out of memory (fewer --workers need less); or a script that calls "
+    'this lacks `if __name__ == "__main__":` around the call, which spawned workers need'
 )
 
 
-def hand_over(executor: Executor, function: Callable[[T], R], task: T) -> Future[R]:
-    """Gives a task to an executor of `pool`.
+def submit_task(executor: Executor, function: Callable[[T], R], task: T) -> Future[R]:
+    """Submit a task to an executor of `open_pool`.
 
     Raises:
-        WorkerLost: a worker process has ended without a word before.
+        WorkerLost: a worker process ended unexpectedly.
     """
     with defer_interrupts():
         try:
             return executor.submit(function, task)
-        except BrokenExecutor as error:  # known to the executor before anybody asked for a result
+        except BrokenExecutor as error:  # a worker ended before its result was requested
             raise WorkerLost(_LOST) from error
 
 
-def max_pending(executor: Executor | None, otherwise: int) -> int:
-    """How many tasks to give to an executor of `pool` before the first result is waited for."""
-    return executor.ahead if isinstance(executor, BorrowedExecutor) else otherwise
+def max_pending(executor: Executor | None, default: int) -> int:
+    """Return the number of tasks to submit to an executor of `open_pool` before waiting for the first result."""
+    return executor.max_pending if isinstance(executor, BorrowedExecutor) else default
 
 
 def check_workers(executor: Executor | None) -> None:
-    """Returns where there is hope that an executor of `pool` does its tasks; asked by who waits without `result_of`.
+    """Raise if the tasks of an executor cannot be expected to finish; for callers that do not `wait_for_result`.
 
     Raises:
-        WorkerLost: it is a cluster that had no worker for too long.
+        WorkerLost: the executor is a cluster that had zero workers for too long, or is lost.
     """
     if isinstance(executor, BorrowedExecutor):
         executor.check()
 
 
-def result_of(executor: Executor, future: Future[R]) -> R:
-    """The result of a task that was handed over to an executor of `pool`; waits for it.
+def wait_for_result(executor: Executor, future: Future[R]) -> R:
+    """Wait for a task submitted to an executor of `open_pool`, and return its result.
 
     Raises:
-        WorkerLost: a worker process ended without a word.
-        ClusterError: the workers of a lent executor cannot do the work.
+        WorkerLost: a worker process ended unexpectedly.
+        ClusterError: the workers of a borrowed executor cannot run the task.
     """
     if isinstance(executor, BorrowedExecutor):
         return executor.result(future)

@@ -1,4 +1,4 @@
-"""The containers, one file each: writer and reader side by side. A container is a line of `FORMATS`."""
+"""Containers, one file each with writer and reader. `FORMATS` lists them by name."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ FORMATS: dict[str, Format] = {
     for module in (zarr_shards, numpy_shards, webdataset_tars, tfrecord_files, mirror_arrays)
 }
 
-# What `convert` writes.
+# The containers that `convert` can write.
 WRITABLE = ("zarr", "numpy", "webdataset", "tfrecord")

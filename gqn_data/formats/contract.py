@@ -1,6 +1,6 @@
-"""What a container is to the rest of the project: how a shard is written, finished, and opened again.
+"""Interface of a container: how its shards are written, finished and opened.
 
-A format is a module of this folder that offers these functions, and a line in `formats.FORMATS`.
+To add a container, write a module in this folder with a `FORMAT`, and list it in `formats.FORMATS`.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from gqn_data.schema.layout import SceneLayout
 from gqn_data.schema.manifest import Encoding, FileRow, FramesRow, Manifest, ShardRow
 from gqn_data.schema.scene import Scene
 
-# Opens a file of a dataset, from its place, its row of the manifest, and the byte from which on it is kept at hand.
+# Opens a file of a dataset, given its path, its row in the manifest, and `cache_from` (see `ShardLocation.open`).
 Opener = Callable[[AnyPath, FileRow, int | None], RangedFile]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardLocation:
-    """Which shard of which dataset.
+    """Location of one shard of a dataset.
 
     Attributes:
-        folder: of the dataset.
+        folder: folder of the dataset.
         split: the split.
-        number: of the shard in the split, from 0.
-        first_scene: the number in the split of its first scene.
-        scenes: scenes in it.
-        scenes_per_shard: of every shard but the last.
-        frames: how frames are kept.
-        layout: what every scene looks like.
-        index_folder: where indexes lie, if not in `folder` (source files that may not be written beside).
-        opener: opens the files; None to read them where they lie.
+        number: number of the shard in the split, from 0.
+        first_scene: number of its first scene in the split.
+        scenes: number of its scenes.
+        scenes_per_shard: number of scenes of every shard but the last; 0 for source files, which differ.
+        frames: encoding of the frames.
+        layout: shape of every scene.
+        index_folder: folder of the indexes, if not `folder` (for source files in a read-only folder).
+        opener: opens the files; None to read them in place.
     """
 
     folder: AnyPath
@@ -51,37 +51,38 @@ class ShardLocation:
     index_folder: AnyPath | None = None
     opener: Opener | None = None
 
-    def open(self, row: FileRow, *, kept_from: int | None = None) -> RangedFile:
-        """A file of the shard, to read ranges of.
+    def open(self, row: FileRow, *, cache_from: int | None = None) -> RangedFile:
+        """Open a file of the shard for ranged reads.
 
         Args:
-            row: which file.
-            kept_from: the byte from which on it is asked for again and again, 0 for an index: of a file that lies far
-                away that part is better kept here; None where no part is.
+            row: the file's row in the manifest.
+            cache_from: offset of the part that is read repeatedly, 0 for an index; a remote file's part from there on
+                is worth caching locally. None for a file without such a part.
         """
         path = self.folder / row.name
-        return RangedFile(path, row.bytes) if self.opener is None else self.opener(path, row, kept_from)
+        return RangedFile(path, row.bytes) if self.opener is None else self.opener(path, row, cache_from)
 
 
 class OpenShard(Protocol):
-    """A shard to read scenes from; scenes are numbered from 0 in the shard."""
+    """Open shard; scenes are numbered from 0 within the shard."""
 
     def cameras(self, scene: int) -> NDArray[np.float32]:
-        """The raw cameras of one scene: (views, camera numbers)."""
+        """Return the raw cameras of one scene: (views, camera numbers)."""
 
     def all_cameras(self) -> NDArray[np.float32]:
-        """The raw cameras of all scenes: (scenes, views, camera numbers)."""
+        """Return the raw cameras of all scenes: (scenes, views, camera numbers)."""
 
     def scene(self, scene: int) -> Scene:
-        """One scene; frames as they are kept, JPEG bytes or pixels. What carries a checksum of its own is checked."""
+        """Read one scene with its frames as stored, JPEG bytes or pixels, and check checksums stored with it."""
 
     def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
-        """Frames and cameras of all scenes, where they lie on a disk as they are needed; None elsewhere."""
+        """Return frames and cameras of all scenes, if a local disk holds them decoded; otherwise None."""
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Fills the first rows of `out`, (rows, height, width, 3), with the frames of those views.
+        """Decode the frames of `views` into the first rows of `out`: (rows, height, width, 3).
 
-        Returns all raw cameras of the scene, (views, camera numbers): they lie beside the frames' offsets.
+        Returns:
+            All raw cameras of the scene, (views, camera numbers), which are stored beside the frames' offsets.
         """
 
 
@@ -90,14 +91,14 @@ class Format:
     """A container.
 
     Attributes:
-        name: as in `--format` and in the manifest.
-        encodings: how it can keep frames, the usual way first.
-        names: the files of a shard, from the dataset's folder.
-        write_shard: writes one shard, whole or not at all, from its scenes in order; runs in any process.
-        finish: writes the metadata of all splits, when all shards are there; returns the files by split.
-        open_shard: opens a shard of the manifest's.
-        stored_bytes: bytes for (scenes, encoded bytes of them, layout, encoding).
-        views_together: encodings in which a view is read with the others of its scene or not at all.
+        name: name in `--format` and in the manifest.
+        encodings: supported encodings of frames, the default first.
+        names: returns the files of a shard, relative to the dataset's folder.
+        write_shard: writes one shard atomically from its scenes in order; runs in any process.
+        finish: writes the metadata of all splits, after all shards; returns the files by split.
+        open_shard: opens a shard from its row in the manifest.
+        stored_bytes: estimates the size in bytes from (scenes, their encoded bytes, layout, encoding).
+        whole_scene_encodings: encodings that read a scene's views only all together.
     """
 
     name: str
@@ -107,9 +108,9 @@ class Format:
     finish: Callable[[AnyPath, Manifest], dict[Split, tuple[FileRow, ...]]]
     open_shard: Callable[[ShardLocation, ShardRow], OpenShard]
     stored_bytes: Callable[[int, int, SceneLayout, Encoding], int]
-    views_together: tuple[Encoding, ...] = ()
+    whole_scene_encodings: tuple[Encoding, ...] = ()
 
 
 def no_metadata(folder: AnyPath, manifest: Manifest) -> dict[Split, tuple[FileRow, ...]]:  # noqa: ARG001
-    """`finish` of a container whose shards are all there is."""
+    """Return an empty dict: `finish` of a container without metadata."""
     return {}

@@ -1,7 +1,7 @@
-"""mirror: the public numpy mirror's layout, one array of images and one of viewpoints a split; read, never written.
+"""mirror: layout of the public numpy mirror, with one array of images and one of viewpoints per split; read-only.
 
 `train_images.npy` is uint8 (scene, view, height, width, 3), `train_viewpoints.npy` float32 (scene, view, camera
-number); either may be gzipped, and is then read with the help of seek points (`source_files.gzipped`).
+number). Either may be gzipped, and is then read through seek points (`sources.gzip_index`).
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ PIXELS, NUMBERS = np.dtype("u1"), np.dtype("<f4")
 
 
 def points_name(name: str) -> str:
-    """The name of the seek points of a gzipped array."""
+    """Return the name of the seek-point file of a gzipped array."""
     return f"{name}.points"
 
 
-def _open_shard(place: ShardLocation, row: ShardRow) -> OpenShard:
+def _open_shard(location: ShardLocation, row: ShardRow) -> OpenShard:
     if len(row.files) < 2:
-        raise ManifestError(f"{place.folder}: images and viewpoints were expected, found {len(row.files)} files")
-    frames = _rows(place, row, 0, PIXELS, place.layout.frames_shape)
-    return PixelShard(frames, _rows(place, row, 1, NUMBERS, place.layout.cameras_shape))
+        raise ManifestError(f"{location.folder}: found {len(row.files)} files, expected images and viewpoints")
+    frames = _rows(location, row, 0, PIXELS, location.layout.frames_shape)
+    return PixelShard(frames, _rows(location, row, 1, NUMBERS, location.layout.cameras_shape))
 
 
-def _rows(place: ShardLocation, row: ShardRow, number: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Rows:
-    """The rows of one of the shard's two arrays."""
+def _rows(location: ShardLocation, row: ShardRow, number: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Rows:
+    """Open the rows of one of the shard's two arrays."""
     file = row.files[number]
-    path = place.folder / file.name
+    path = location.folder / file.name
     header = read_header(path)
     if (header.dtype, header.shape) != (dtype, (row.scenes, *shape)):
-        raise ArrayFileError(f"{path}: has changed since it was looked at; run the same command again")
+        raise ArrayFileError(f"{path}: changed since it was indexed; rerun the command")
     if not file.name.endswith(GZIPPED):
         return Rows(RangedFile(path, file.bytes), header.start, dtype, shape, row.scenes)
     points = next((other for other in row.files[2:] if other.name == points_name(file.name)), None)
-    if points is None or place.index_folder is None:
-        raise ArrayFileError(f"{path}: gzipped, and not looked through yet; convert it")
+    if points is None or location.index_folder is None:
+        raise ArrayFileError(f"{path}: gzipped and not indexed; convert it with gqn-data convert")
     return Rows(
-        _gzipped(place.folder, file, place.index_folder, points, header), header.start, dtype, shape, row.scenes
+        _gzipped(location.folder, file, location.index_folder, points, header), header.start, dtype, shape, row.scenes
     )
 
 
@@ -60,7 +60,7 @@ def _rows(place: ShardLocation, row: ShardRow, number: int, dtype: np.dtype[Any]
 def _gzipped(
     folder: AnyPath, file: FileRow, index_folder: AnyPath, points: FileRow, header: ArrayHeader
 ) -> GzippedFile:
-    """One open file for all the shards that a worker writes: it goes on unpacking where it was."""
+    """Open a gzipped array once per worker, so that consecutive shards continue decompressing where it stopped."""
     return GzippedFile(
         atomic.on_disk(folder / file.name, "gzipped arrays belong"),
         file.bytes,
@@ -70,8 +70,8 @@ def _gzipped(
     )
 
 
-def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:  # noqa: ARG001
-    raise OptionError(f"{place.folder}: the mirror's arrays are read and not written; choose numpy")
+def _write_shard(location: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:  # noqa: ARG001
+    raise OptionError(f"{location.folder}: the format mirror is read-only; pass --format numpy")
 
 
 def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Encoding) -> int:  # noqa: ARG001

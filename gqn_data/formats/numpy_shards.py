@@ -1,7 +1,7 @@
 """numpy: `<split>/frames-00000.npy` and `<split>/cameras-00000.npy`, decoded and memory-mappable.
 
-Frames are uint8 (scene, view, height, width, 3), cameras float32 (scene, view, camera number). The fastest
-container on a local disk, at six times the bytes of the JPEGs.
+Frames are uint8 (scene, view, height, width, 3), cameras float32 (scene, view, camera number). This is the fastest
+container on a local disk, at six times the size of the JPEGs.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from gqn_data.schema.scene import Scene
 _BLOCK_BYTES = 2 << 20
 
 
-def _names(place: ShardLocation) -> tuple[str, str]:
-    return f"{place.split}/frames-{place.number:05d}.npy", f"{place.split}/cameras-{place.number:05d}.npy"
+def _names(location: ShardLocation) -> tuple[str, str]:
+    return f"{location.split}/frames-{location.number:05d}.npy", f"{location.split}/cameras-{location.number:05d}.npy"
 
 
-def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
-    frames_name, cameras_name = _names(place)
-    layout = place.layout
-    cameras = np.zeros((place.scenes, *layout.cameras_shape), np.float32)
+def _write_shard(location: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
+    frames_name, cameras_name = _names(location)
+    layout = location.layout
+    cameras = np.zeros((location.scenes, *layout.cameras_shape), np.float32)
     in_block = max(1, _BLOCK_BYTES // (layout.views * layout.frame_bytes))
-    with atomic.writing(place.folder / frames_name) as file, atomic.ChecksummedFile(file) as out:
-        out.write(npy_header(np.dtype(np.uint8), (place.scenes, *layout.frames_shape)))
+    with atomic.writing(location.folder / frames_name) as file, atomic.ChecksummedFile(file) as out:
+        out.write(npy_header(np.dtype(np.uint8), (location.scenes, *layout.frames_shape)))
         block = np.empty((in_block, *layout.frames_shape), np.uint8)
         filled = 0
         for number, scene in enumerate(scenes):
@@ -44,12 +44,12 @@ def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
                 filled = 0
         out.write(block[:filled].tobytes())
         frames = FileRow(name=frames_name, sha256=out.finish(), bytes=out.position)
-    return ShardRow(scenes=place.scenes, files=(frames, write_npy(place.folder, cameras_name, cameras)))
+    return ShardRow(scenes=location.scenes, files=(frames, write_npy(location.folder, cameras_name, cameras)))
 
 
-def _open_shard(place: ShardLocation, row: ShardRow) -> OpenShard:
-    frames, cameras = place.open(row.files[0]), place.open(row.files[1], kept_from=0)
-    layout = place.layout
+def _open_shard(location: ShardLocation, row: ShardRow) -> OpenShard:
+    frames, cameras = location.open(row.files[0]), location.open(row.files[1], cache_from=0)
+    layout = location.layout
     return PixelShard(
         npy_rows(frames, np.dtype(np.uint8), layout.frames_shape, row.scenes),
         npy_rows(cameras, np.dtype("<f4"), layout.cameras_shape, row.scenes),

@@ -1,6 +1,6 @@
-"""The two kinds of shards that all containers come down to: JPEG bytes at known places, and pixels.
+"""The two kinds of open shards behind all containers: JPEG bytes at indexed offsets, and decoded pixels.
 
-Both read ranges and keep nothing; what they are asked for is all they touch.
+Both read only the requested ranges and cache nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from gqn_data.schema.layout import SceneLayout
 from gqn_data.schema.manifest import FileRow
 from gqn_data.schema.scene import Scene
 
-# One read of up to so many bytes costs less than a read for each view (measured: docs/decisions.md).
+# Up to this many bytes, one read is faster than a read per view (measured: docs/decisions.md).
 _ONE_READ = 1 << 16
 
 
 def index_dtype(layout: SceneLayout) -> np.dtype[np.void]:
-    """One row of an index: where a scene lies in its file, and its cameras.
+    """Return the dtype of an index row, which locates a scene in its file and holds its cameras.
 
-    `record` and `size` span the whole record (or sample) in bytes, `offset` and `length` the JPEG of each view.
+    `record` and `size` are the extent of the whole record (or sample) in bytes, `offset` and `length` the extent of
+    each view's JPEG.
     """
     views = layout.views
     return np.dtype(
@@ -47,12 +48,12 @@ def index_dtype(layout: SceneLayout) -> np.dtype[np.void]:
 
 @cache
 def _extents(views: int) -> Struct:
-    """The fields of `index_dtype` without the cameras: numpy takes as few apart more slowly."""
+    """Return the fields of `index_dtype` before the cameras as a struct, which unpacks one row faster than numpy."""
     return Struct(f"<2Q{views}Q{views}L")
 
 
 def write_npy(folder: AnyPath, name: str, array: NDArray[Any]) -> FileRow:
-    """Writes an array as `.npy`, below the dataset's folder; returns its row of the manifest."""
+    """Write an array as `.npy` under the dataset's folder; return its row of the manifest."""
     with atomic.writing(folder / name) as file, atomic.ChecksummedFile(file) as out:
         out.write(npy_header(array.dtype, array.shape))
         out.write(array.tobytes())
@@ -60,11 +61,11 @@ def write_npy(folder: AnyPath, name: str, array: NDArray[Any]) -> FileRow:
 
 
 class EncodedShard(ABC):
-    """A shard that keeps JPEG bytes in one file.
+    """Open shard that stores JPEG bytes in one file.
 
     Args:
         file: the file.
-        layout: what every scene looks like.
+        layout: shape of every scene.
     """
 
     def __init__(self, file: RangedFile, layout: SceneLayout) -> None:
@@ -73,41 +74,41 @@ class EncodedShard(ABC):
 
     @abstractmethod
     def describe(self, scene: int) -> tuple[Sequence[int], Sequence[int], NDArray[np.float32]]:
-        """Where the JPEG of each view begins in the file, its length in bytes, and the raw cameras."""
+        """Return the offset in the file and the length of each view's JPEG, in bytes, and the raw cameras."""
 
     @abstractmethod
     def cameras(self, scene: int) -> NDArray[np.float32]:
-        """The raw cameras of one scene: (views, camera numbers)."""
+        """Return the raw cameras of one scene: (views, camera numbers)."""
 
     @abstractmethod
     def all_cameras(self) -> NDArray[np.float32]:
-        """The raw cameras of all scenes: (scenes, views, camera numbers)."""
+        """Return the raw cameras of all scenes: (scenes, views, camera numbers)."""
 
     def scene(self, scene: int) -> Scene:
-        """One scene, its JPEG bytes as they are kept."""
+        """Read one scene with its JPEG bytes."""
         offsets, lengths, cameras = self.describe(scene)
         size = self.layout.height, self.layout.width
         return Scene(cameras, encoded=self._read(scene, offsets, lengths), size=size)
 
     def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
-        """None: what lies there is JPEG bytes."""
+        """Return None: the frames are not decoded."""
         return None
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Fills the first rows of `out`, (rows, height, width, 3), with those views; returns all raw cameras.
+        """Decode `views` into the first rows of `out`, (rows, height, width, 3); return all raw cameras.
 
         Raises:
-            ShardChecksumError: a frame cannot be read or decoded; the message tells file, scene and view.
+            ShardChecksumError: a frame cannot be read or decoded; the message names file, scene and view.
         """
         try:
             return self._decode_into(scene, views, out)
         except ShardChecksumError:
-            if not self._fetched_again():
+            if not self._refetch():
                 raise
         return self._decode_into(scene, views, out)
 
-    def _fetched_again(self) -> bool:
-        """Whether what was read was a damaged local copy of a remote file, and is another one now."""
+    def _refetch(self) -> bool:
+        """Replace damaged local copies of remote files; return whether any was replaced."""
         return self.file.reopened()
 
     def _decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -117,11 +118,11 @@ class EncodedShard(ABC):
         try:
             jpeg.decode_all_into(frames, out)
         except CorruptFrame:
-            self._tell_which(scene, views, starts, frames, out)
+            self._raise_for_view(scene, views, starts, frames, out)
             raise
         return cameras
 
-    def _tell_which(
+    def _raise_for_view(
         self,
         scene: int,
         views: Sequence[int],
@@ -129,13 +130,14 @@ class EncodedShard(ABC):
         frames: Sequence[bytes],
         out: NDArray[np.uint8],
     ) -> None:
+        """Raise an error that names the first view that cannot be decoded."""
         for view, start, frame, pixels in zip(views, starts, frames, out):
             try:
                 jpeg.decode_into(frame, pixels)
             except CorruptFrame as error:
                 raise ShardChecksumError(
                     f"{self.file.path}: scene {scene} of the file, view {view}, at byte {start}: {error}; "
-                    "run gqn-data verify on the dataset"
+                    "check the dataset with gqn-data verify"
                 ) from error
 
     def _read(self, scene: int, offsets: Sequence[int], lengths: Sequence[int]) -> Sequence[bytes]:
@@ -146,33 +148,33 @@ class EncodedShard(ABC):
         file = self.file
         if last > file.size:
             raise ShardChecksumError(
-                f"{file.path}: scene {scene} of the file would end at byte {last} of {file.size}; "
-                "its index is damaged or not its own: run gqn-data verify on the dataset"
+                f"{file.path}: scene {scene} of the file ends at byte {last} of {file.size}: its index is damaged or "
+                "of another file; check the dataset with gqn-data verify"
             )
         if file.is_remote:
             return file.read_many([*zip(offsets, lengths)])
         if last - first <= _ONE_READ or last - first <= 2 * sum(lengths):
             block = file.read(first, last - first)
-            # Copies: taking a buffer from a memoryview costs the decoder more than copying two kilobytes does.
+            # Copies, because the decoder takes longer to get a buffer from a memoryview than to copy two kilobytes.
             return [block[offset - first : end - first] for offset, end in zip(offsets, ends)]
         return [file.read(offset, length) for offset, length in zip(offsets, lengths)]
 
 
 class IndexedShard(EncodedShard):
-    """A file of JPEG bytes with an index beside it: a TFRecord, a tar.
+    """Open shard of JPEG bytes with a separate index: a TFRecord or a tar.
 
     Args:
         file: the file.
         index: rows of `index_dtype`.
-        layout: what every scene looks like.
+        layout: shape of every scene.
     """
 
     def __init__(self, file: RangedFile, index: Rows, layout: SceneLayout) -> None:
         super().__init__(file, layout)
         self.index = index
 
-    def _fetched_again(self) -> bool:
-        return any([super()._fetched_again(), self.index.file.reopened()])
+    def _refetch(self) -> bool:
+        return any([super()._refetch(), self.index.file.reopened()])
 
     def describe(self, scene: int) -> tuple[Sequence[int], Sequence[int], NDArray[np.float32]]:  # noqa: D102
         row = self.index.bytes_of(scene)
@@ -191,7 +193,7 @@ class IndexedShard(EncodedShard):
 
 
 class PixelShard:
-    """A shard that keeps decoded frames, scene after scene, in one file.
+    """Open shard that stores decoded frames in one file, scene after scene.
 
     Args:
         frames: uint8 rows (views, height, width, 3).
@@ -203,24 +205,24 @@ class PixelShard:
         self._cameras = cameras
 
     def cameras(self, scene: int) -> NDArray[np.float32]:
-        """The raw cameras of one scene: (views, camera numbers)."""
+        """Return the raw cameras of one scene: (views, camera numbers)."""
         return self._cameras[scene].astype(np.float32, copy=False)
 
     def all_cameras(self) -> NDArray[np.float32]:
-        """The raw cameras of all scenes: (scenes, views, camera numbers)."""
+        """Return the raw cameras of all scenes: (scenes, views, camera numbers)."""
         return self._cameras.all().astype(np.float32, copy=False)
 
     def scene(self, scene: int) -> Scene:
-        """One scene, all its pixels read."""
+        """Read one scene with the pixels of all its views."""
         return Scene(self.cameras(scene), pixels=self._frames[scene].astype(np.uint8, copy=False))
 
     def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
-        """Frames and cameras of all scenes where they lie on a disk, mapped; None where they are in a store.
+        """Return memory maps of the frames and cameras of all scenes; None if they are in an object store.
 
-        Good for a batch, and to be asked for again with the next: only here is it seen that a file was cut short.
+        Call this for every batch: only this call detects that a file was truncated since.
 
         Raises:
-            ShardChecksumError: it was.
+            ShardChecksumError: a file was truncated.
         """
         if self._frames.file.is_remote or self._cameras.file.is_remote:
             return None
@@ -228,7 +230,7 @@ class PixelShard:
         return frames.astype(np.uint8, copy=False), cameras.astype(np.float32, copy=False)
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Fills the first rows of `out`, (rows, height, width, 3), with those views; returns all raw cameras."""
+        """Read `views` into the first rows of `out`, (rows, height, width, 3); return all raw cameras."""
         frames = self._frames
         start = frames.start + scene * frames.row_bytes
         view_bytes = frames.row_bytes // frames.shape[0]
@@ -243,20 +245,20 @@ class PixelShard:
 
 
 def encoded_frames(scene: Scene, quality: int | None) -> Sequence[bytes | bytearray | memoryview]:
-    """The JPEG bytes of a scene's views: its own where it has them, else encoded at `quality`.
+    """Return the JPEG bytes of a scene's views; pixels are encoded at `quality`.
 
     Raises:
-        CorruptFrame: the scene holds pixels and no quality was asked for.
+        CorruptFrame: the scene holds pixels, and `quality` is missing.
     """
     if scene.encoded is not None:
         return scene.encoded
     if quality is None:
-        raise CorruptFrame("the source holds pixels; to write JPEG, say --jpeg-quality")
+        raise CorruptFrame("the source holds pixels; pass --jpeg-quality to write JPEG")
     return [jpeg.encode(frame, quality) for frame in scene.frames]
 
 
 def fill_pixels(scene: Scene, out: NDArray[np.uint8]) -> None:
-    """Fills `out`, (views, height, width, 3), with all frames of a scene.
+    """Decode all frames of a scene into `out`: (views, height, width, 3).
 
     Raises:
         CorruptFrame: a frame cannot be decoded.

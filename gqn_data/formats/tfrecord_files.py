@@ -1,8 +1,7 @@
-"""tfrecord: DeepMind's own files, trainable in place by an index beside each; and shards in the same schema.
+"""tfrecord: DeepMind's source files, trainable in place through an index for each, and shards in the same schema.
 
-Source files are read under the names that they have; their shards differ in size. What is converted to TFRecords is
-`<split>/scenes-00000.tfrecord`, with `<split>/scenes-00000.index.npy` beside it, in shards of equal size: any reader of
-DeepMind's files reads them.
+Source files keep their names and differ in size. Converted shards are `<split>/scenes-00000.tfrecord` with
+`<split>/scenes-00000.index.npy`, of equal size; any reader of DeepMind's files can read them.
 """
 
 from __future__ import annotations
@@ -32,20 +31,20 @@ from gqn_data.tfrecord.framing import (
     Record,
     RecordWriter,
     masked_crc,
+    payload_crc_error,
     read_records,
     serialize_example,
-    wrong_payload,
 )
 
 
 class TFRecordShard(IndexedShard):
-    """A TFRecord with its index."""
+    """Open TFRecord with its index."""
 
     def scene(self, scene: int) -> Scene:
-        """One scene, the checksum of its record checked again: the file may have changed since it was indexed.
+        """Read one scene and check its record's checksum, because the file may have changed since it was indexed.
 
         Raises:
-            CorruptRecord: the record's bytes do not match their checksum.
+            CorruptRecord: the record does not match its checksum.
         """
         row = self.index[scene]
         record, size = int(row["record"]), int(row["size"])
@@ -53,24 +52,24 @@ class TFRecordShard(IndexedShard):
         payload, footer = data[HEADER_BYTES:-FOOTER_BYTES], data[-FOOTER_BYTES:]
         found, expected = masked_crc(payload), int.from_bytes(footer, "little")
         if found != expected:
-            raise wrong_payload(self.file.path, scene, record, found, expected)
+            raise payload_crc_error(self.file.path, scene, record, found, expected)
         offsets, lengths = (row["offset"] - row["record"]).tolist(), row["length"].tolist()
         encoded = [data[offset : offset + length] for offset, length in zip(offsets, lengths)]
         return Scene(row["cameras"], encoded=encoded, size=(self.layout.height, self.layout.width))
 
 
 def scenes_in_sequence(folder: AnyPath, manifest: Manifest, split: Split, first: int, count: int) -> Iterator[Scene]:
-    """Scenes of source files that have no index, one after another; every record is checked on the way.
+    """Yield consecutive scenes of source files without an index, checking every record.
 
     Args:
         folder: the raw folder.
-        manifest: of its files, with their counts.
-        split: which split.
-        first: the number in the split of the first scene.
+        manifest: manifest of its files, with their counts.
+        split: the split.
+        first: number of the first scene in the split.
         count: number of scenes.
 
     Raises:
-        CorruptRecord: a record cannot be trusted.
+        CorruptRecord: a record is corrupt, or a file has fewer records than the manifest says.
     """
     layout = manifest.layout
     scanner = SceneScanner(layout)
@@ -87,19 +86,19 @@ def scenes_in_sequence(folder: AnyPath, manifest: Manifest, split: Split, first:
                 encoded = [payload[offset : offset + length] for offset, length in zip(found.offsets, found.lengths)]
                 yield Scene(found.cameras, encoded=encoded, size=(layout.height, layout.width))
             if left:
-                reason = f"the file ends here; {shard.scenes} records were counted in it, so it has changed since"
-                raise CorruptFraming(path, end - before - left, path.stat().st_size, reason, "run the command again")
+                reason = f"the file ends here, expected {shard.scenes} records: it changed since it was counted"
+                raise CorruptFraming(path, end - before - left, path.stat().st_size, reason, "rerun the command")
         before += shard.scenes
 
 
 class IndexBuilder:
-    """Collects where the scenes of one file lie, record after record.
+    """Builder of the index of one file, fed record by record.
 
     Args:
-        layout: what every scene looks like.
+        layout: shape of every scene.
 
     Attributes:
-        scenes: how many there are so far.
+        scenes: number of scenes added so far.
     """
 
     def __init__(self, layout: SceneLayout) -> None:
@@ -110,7 +109,7 @@ class IndexBuilder:
         self.scenes = 0
 
     def add(self, record: Record, scene: ScannedScene) -> None:
-        """Takes the next scene."""
+        """Add the next scene."""
         self._records.append(record.offset)
         self._sizes.append(HEADER_BYTES + len(record.payload) + FOOTER_BYTES)
         self._offsets.extend(scene.offsets)
@@ -119,13 +118,13 @@ class IndexBuilder:
         self.scenes += 1
 
     def rows(self) -> NDArray[np.void]:
-        """The index: rows of `index_dtype`."""
+        """Return the index: rows of `index_dtype`."""
         index = np.zeros(self.scenes, index_dtype(self._layout))
         if self.scenes:
             shape = self.scenes, self._layout.views
             index["record"] = self._records
             index["size"] = self._sizes
-            # the scan counts from the start of the payload, the index from the start of the file
+            # Scanned offsets count from the start of the payload, index offsets from the start of the file.
             starts = (index["record"] + HEADER_BYTES)[:, None]
             index["offset"] = np.array(self._offsets, np.uint64).reshape(shape) + starts
             index["length"] = np.array(self._lengths, np.uint32).reshape(shape)
@@ -134,49 +133,49 @@ class IndexBuilder:
 
 
 def index_name(source_name: str) -> str:
-    """The name of the index of a source file: `0001-of-2160.index.npy`."""
+    """Return the name of the index of a source file: `0001-of-2160.index.npy`."""
     return Path(source_name).with_suffix(".index.npy").as_posix()
 
 
-def _open_shard(place: ShardLocation, row: ShardRow) -> OpenShard:
+def _open_shard(location: ShardLocation, row: ShardRow) -> OpenShard:
     if len(row.files) != 2:
         names = ", ".join(file.name for file in row.files)
-        raise ManifestError(f"{place.folder}: a source file and its index were expected, found {names}; index it again")
+        raise ManifestError(f"{location.folder}: found {names}, expected a source file and its index; index it again")
     source_row, index_row = row.files
-    if place.index_folder is None:
-        index = place.open(index_row, kept_from=0)
+    if location.index_folder is None:
+        index = location.open(index_row, cache_from=0)
     else:
-        index = RangedFile(place.index_folder / index_row.name, index_row.bytes)
-    rows = npy_rows(index, index_dtype(place.layout), (), row.scenes)
-    return TFRecordShard(place.open(source_row), rows, place.layout)
+        index = RangedFile(location.index_folder / index_row.name, index_row.bytes)
+    rows = npy_rows(index, index_dtype(location.layout), (), row.scenes)
+    return TFRecordShard(location.open(source_row), rows, location.layout)
 
 
-def _names(place: ShardLocation) -> tuple[str, ...]:
-    if not place.scenes_per_shard:
-        return ()  # source files, whose names are their own
-    name = f"{place.split}/scenes-{place.number:05d}.tfrecord"
+def _names(location: ShardLocation) -> tuple[str, ...]:
+    if not location.scenes_per_shard:
+        return ()  # source files keep their names
+    name = f"{location.split}/scenes-{location.number:05d}.tfrecord"
     return name, index_name(name)
 
 
-def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
-    records_name, its_index_name = _names(place)
-    path = place.folder / records_name
-    index, scanner = IndexBuilder(place.layout), SceneScanner(place.layout)
+def _write_shard(location: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
+    records_name, shard_index_name = _names(location)
+    path = location.folder / records_name
+    index, scanner = IndexBuilder(location.layout), SceneScanner(location.layout)
     with atomic.writing(path) as file, atomic.ChecksummedFile(file) as out:
         writer = RecordWriter(out)
         for number, scene in enumerate(scenes):
-            payload = serialize_example(encoded_frames(scene, place.frames.jpeg_quality), scene.cameras)
+            payload = serialize_example(encoded_frames(scene, location.frames.jpeg_quality), scene.cameras)
             record = Record(number, out.position, payload)
             try:
                 index.add(record, scanner.scan(record, path))
-            except CorruptRecord as error:  # the source's fault: what it took for a frame is none
+            except CorruptRecord as error:  # the source holds a corrupt frame
                 raise CorruptFrame(error.reason) from error
             writer.write(payload)
         row = FileRow(name=records_name, sha256=out.finish(), bytes=out.position)
-    return ShardRow(scenes=place.scenes, files=(row, write_npy(place.folder, its_index_name, index.rows())))
+    return ShardRow(scenes=location.scenes, files=(row, write_npy(location.folder, shard_index_name, index.rows())))
 
 
-# What a record takes beside its frames and cameras: framing, names, the lengths of messages and of each frame.
+# Overhead of a record in bytes: framing, feature names and message lengths; and per frame.
 _RECORD_BYTES, _FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES + 48, 4
 
 

@@ -1,10 +1,10 @@
-"""webdataset: `<split>-000000.tar`, one sample a scene, with an index beside each tar for random access.
+"""webdataset: `<split>-000000.tar` with one sample per scene, and an index for each tar for random access.
 
-A sample is KEY.cameras.npy, KEY.00.jpg, KEY.01.jpg ...; KEY is the number of the scene in the split. The JPEG
-bytes are the source's. The tars are plain USTAR with every field that could vary set to zero, so that two runs
-give the same bytes; they are what Python's `tarfile` would write (the tests compare them).
+A sample is KEY.cameras.npy, KEY.00.jpg, KEY.01.jpg ..., where KEY is the number of the scene in the split. JPEG
+bytes are copied from the source. The tars are plain USTAR with all variable metadata set to zero, so that two runs
+give equal bytes; they equal what Python's `tarfile` writes, which a test compares.
 
-Written by hand because the `webdataset` package takes 1.5 ms a scene; it reads them as they are.
+The `webdataset` package reads them, but takes 1.5 ms per scene to write, hence this writer.
 Source: POSIX.1-1988 (USTAR).
 """
 
@@ -25,43 +25,43 @@ from gqn_data.schema.manifest import Encoding, FileRow, ShardRow
 from gqn_data.schema.scene import Encoded, Scene
 
 _BLOCK = 512
-_RECORD = 20 * _BLOCK  # tars end on a whole record, as tar and tarfile write them
+_RECORD = 20 * _BLOCK  # tar and tarfile pad archives to whole records
 _KEY_DIGITS = 10
 
-# Where the fields of a USTAR header that vary lie, in bytes from its start.
+# The fields of a USTAR header that vary, in bytes from its start.
 _SIZE = slice(124, 135)  # eleven octal digits
 _CHECKSUM = slice(148, 154)  # six octal digits, before a NUL and a space
-# The other fields: mode 0644, owner and time zero, a regular file, USTAR; those of devices stay empty.
+# Constant fields: mode 0644, owner and time zero, regular file, USTAR; device fields stay empty.
 _FIELDS = {100: b"0000644", 108: b"0000000", 116: b"0000000", 136: b"00000000000", 155: b" ", 156: b"0"}
 _FIELDS |= {257: b"ustar", 263: b"00"}
 
-_HEADERS_AT_ONCE = 512  # so that a group and its part of the tar lie in the cache
+_HEADERS_AT_ONCE = 512  # small enough that a group and its part of the tar stay in the CPU cache
 
 
-def _names(place: ShardLocation) -> tuple[str, str]:
-    stem = f"{place.split}-{place.number:06d}"
+def _names(location: ShardLocation) -> tuple[str, str]:
+    stem = f"{location.split}-{location.number:06d}"
     return f"{stem}.tar", f"{stem}.index.npy"
 
 
 class _Headers:
-    """The USTAR headers of the members of samples, made for many samples at once.
+    """Vectorized writer of the USTAR headers of many samples.
 
     Args:
-        endings: of the names of a sample's members, behind the key.
+        suffixes: names of a sample's members, without the key.
     """
 
-    def __init__(self, endings: list[bytes]) -> None:
-        template = np.zeros((len(endings), _BLOCK), np.uint8)
-        for row, ending in zip(template, endings):
-            row[_KEY_DIGITS : _KEY_DIGITS + len(ending)] = np.frombuffer(ending, np.uint8)
+    def __init__(self, suffixes: list[bytes]) -> None:
+        template = np.zeros((len(suffixes), _BLOCK), np.uint8)
+        for row, suffix in zip(template, suffixes):
+            row[_KEY_DIGITS : _KEY_DIGITS + len(suffix)] = np.frombuffer(suffix, np.uint8)
             for at, value in _FIELDS.items():
                 row[at : at + len(value)] = np.frombuffer(value, np.uint8)
         self._template = template
-        # for the sum, the eight bytes of the checksum itself are spaces (one of them is in the template)
+        # In the sum, the eight bytes of the checksum count as spaces; one of them is in the template.
         self._sums = template.sum(axis=1, dtype=np.int64) + 7 * ord(" ")
 
     def make(self, keys: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The headers of samples of those keys (S,) and members of those sizes (S, members): (S, members, 512)."""
+        """Return the headers (S, members, 512) of samples with `keys` (S,) and member `sizes` (S, members)."""
         headers = np.repeat(self._template[None], len(keys), axis=0)
         key_digits = _digits(keys, 10, _KEY_DIGITS)
         size_digits = _digits(sizes, 8, 11)
@@ -73,27 +73,27 @@ class _Headers:
 
 
 def _digits(numbers: NDArray[np.int64], base: int, count: int) -> NDArray[np.int64]:
-    """The last `count` digits of each number, as ASCII: (..., count)."""
+    """Return the last `count` digits of each number as ASCII: (..., count)."""
     powers = base ** np.arange(count - 1, -1, -1, dtype=np.int64)
     return numbers[..., None] // powers % base + ord("0")
 
 
-def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
-    tar_name, index_name = _names(place)
-    layout = place.layout
-    index = np.zeros(place.scenes, index_dtype(layout))
+def _write_shard(location: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
+    tar_name, index_name = _names(location)
+    layout = location.layout
+    index = np.zeros(location.scenes, index_dtype(layout))
     digits = max(2, len(str(layout.views - 1)))
     headers = _Headers([b".cameras.npy", *(b".%0*d.jpg" % (digits, view) for view in range(layout.views))])
     camera_header = npy_header(np.dtype("<f4"), layout.cameras_shape)
     at_once = max(1, _HEADERS_AT_ONCE // layout.views)
-    left = iter(scenes)
+    remaining = iter(scenes)
     written = 0
-    with atomic.writing(place.folder / tar_name) as file, atomic.ChecksummedFile(file) as out:
-        while group := list(islice(left, at_once)):
+    with atomic.writing(location.folder / tar_name) as file, atomic.ChecksummedFile(file) as out:
+        while group := list(islice(remaining, at_once)):
             members: list[Encoded] = []
             for scene in group:
                 members.append(camera_header + scene.cameras.astype("<f4", copy=False).tobytes())
-                members += encoded_frames(scene, place.frames.jpeg_quality)
+                members += encoded_frames(scene, location.frames.jpeg_quality)
             sizes = np.fromiter(map(len, members), np.int64, len(members)).reshape(len(group), -1)
             ends = np.cumsum(_BLOCK + sizes + -sizes % _BLOCK).reshape(sizes.shape)
             starts = ends - sizes - -sizes % _BLOCK  # of the members' contents, from the start of the group
@@ -103,9 +103,9 @@ def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
             rows["offset"] = out.position + starts[:, 1:]
             rows["length"] = sizes[:, 1:]
             rows["cameras"] = [scene.cameras for scene in group]
-            # Everything begins on a block: numpy puts all headers in place, and what nobody fills is padding.
+            # Headers and contents start on blocks, so numpy can place all headers; unfilled bytes are padding.
             blocks = np.zeros((int(ends[-1, -1]) // _BLOCK, _BLOCK), np.uint8)
-            blocks[starts // _BLOCK - 1] = headers.make(place.first_scene + written + np.arange(len(group)), sizes)
+            blocks[starts // _BLOCK - 1] = headers.make(location.first_scene + written + np.arange(len(group)), sizes)
             tar = blocks.data.cast("B")
             for start, member in zip(starts.ravel().tolist(), members):
                 tar[start : start + len(member)] = member
@@ -114,16 +114,16 @@ def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
         out.write(bytes(2 * _BLOCK))
         out.write(bytes(-out.position % _RECORD))
         row = FileRow(name=tar_name, sha256=out.finish(), bytes=out.position)
-    return ShardRow(scenes=place.scenes, files=(row, write_npy(place.folder, index_name, index)))
+    return ShardRow(scenes=location.scenes, files=(row, write_npy(location.folder, index_name, index)))
 
 
-def _open_shard(place: ShardLocation, row: ShardRow) -> OpenShard:
-    tar, index = place.open(row.files[0]), place.open(row.files[1], kept_from=0)
-    return IndexedShard(tar, npy_rows(index, index_dtype(place.layout), (), row.scenes), place.layout)
+def _open_shard(location: ShardLocation, row: ShardRow) -> OpenShard:
+    tar, index = location.open(row.files[0]), location.open(row.files[1], cache_from=0)
+    return IndexedShard(tar, npy_rows(index, index_dtype(location.layout), (), row.scenes), location.layout)
 
 
 def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Encoding) -> int:  # noqa: ARG001
-    # a header, and half a block of padding on the average, for each view and for the cameras; the index
+    # Per view and for the cameras: a header, and half a block of padding on average. Plus the index.
     members = layout.views + 1
     cameras = 128 + 4 * int(np.prod(layout.cameras_shape))
     return encoded + scenes * (members * (_BLOCK + _BLOCK // 2) + cameras + index_dtype(layout).itemsize)

@@ -1,7 +1,7 @@
-"""The Zarr codec `imagecodecs_jpeg`, for where the public package of that name is not installed.
+"""The Zarr codec `imagecodecs_jpeg`, for machines without the public package `imagecodecs`.
 
-`zarr` finds it through the entry point in pyproject.toml, so any program that opens a dataset can read its
-frames. Where the public package is installed this module *is* its codec, so the two never compete.
+`zarr` finds it through the entry point in pyproject.toml, so any program can read a dataset's frames. If the public
+package is installed, `JpegCodec` is its codec.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _DEFAULT_QUALITY = 95
 
 @dataclass(frozen=True)
 class _OwnJpegCodec(ArrayBytesCodec):
-    """One JPEG of three colours a chunk, decoded and encoded with our JPEG library.
+    """Codec for chunks of one RGB JPEG each, with our JPEG library.
 
     Attributes:
-        configuration: as the metadata has it; handed on unchanged. `level` is the quality for encoding.
+        configuration: configuration in the metadata, preserved unchanged. `level` is the quality for encoding.
     """
 
     is_fixed_size = False
@@ -36,11 +36,11 @@ class _OwnJpegCodec(ArrayBytesCodec):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The codec of a metadata entry."""
+        """Create the codec from its metadata entry."""
         return cls(dict(data.get("configuration") or {}))
 
     def to_dict(self) -> dict[str, Any]:
-        """The metadata entry of the codec."""
+        """Return the metadata entry of the codec."""
         if self.configuration:
             return {"name": _NAME, "configuration": self.configuration}
         return {"name": _NAME}
@@ -63,8 +63,8 @@ class _OwnJpegCodec(ArrayBytesCodec):
         return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:  # noqa: ARG002
-        """Not known before encoding; zarr asks it of codecs of a fixed size alone."""
-        raise TypeError(f"{_NAME} has no fixed size")
+        """Raise TypeError: the size varies. zarr calls this only for codecs of a fixed size."""
+        raise TypeError(f"{_NAME}: the encoded size varies")
 
 
 def _codec() -> type[ArrayBytesCodec]:

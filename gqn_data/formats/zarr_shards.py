@@ -1,11 +1,11 @@
-"""zarr: a Zarr v3 group a split, with `frames` and `cameras`; readable by any Zarr v3 library.
+"""zarr: one Zarr v3 group per split, with `frames` and `cameras`; readable by any Zarr v3 library.
 
-`frames` is uint8 (scene, view, height, width, channel) in the sharding codec. Usually its inner chunk is one
-view, whose bytes are the source's JPEG bytes, read by the public codec `imagecodecs_jpeg`; with `--frames raw`
-the inner chunk is one scene, compressed with zstd. `cameras` is float32 (scene, view, camera number), plain.
+`frames` is uint8 (scene, view, height, width, channel) in the sharding codec. By default its inner chunk is one view,
+stored as the source's JPEG bytes and read by the public codec `imagecodecs_jpeg`. With `--frames raw` the inner chunk
+is one scene, compressed with zstd. `cameras` is float32 (scene, view, camera number), uncompressed.
 
-Shards are written here, byte by byte, and read by range; the `zarr` package writes the metadata. Its own path
-costs 0.3 to 1 ms a chunk where a frame takes 0.03 ms to decode.
+This module writes shards itself and reads them by range; the `zarr` package writes the metadata. Its own chunk path
+costs 0.3 to 1 ms per chunk, while a frame decodes in 0.03 ms.
 Source: zarr-specs.readthedocs.io, core v3.0 and the sharding codec v1.0.
 """
 
@@ -37,40 +37,40 @@ from gqn_data.schema.scene import Encoded, Scene
 if TYPE_CHECKING:
     from zarr.abc.codec import ArrayBytesCodec
 
-_ABSENT = np.iinfo(np.uint64).max  # offset and length of an inner chunk that a shard does not hold
+_MISSING = np.iinfo(np.uint64).max  # offset and length of an inner chunk that a shard does not hold
 _EXTENT = np.dtype("<u8")
 _CHECKSUM_BYTES = 4
 _ZSTD_LEVEL = 3
 
 
-def _names(place: ShardLocation) -> tuple[str, str]:
-    number = place.number
-    return f"{place.split}/frames/c/{number}/0/0/0/0", f"{place.split}/cameras/c/{number}/0/0"
+def _names(location: ShardLocation) -> tuple[str, str]:
+    number = location.number
+    return f"{location.split}/frames/c/{number}/0/0/0/0", f"{location.split}/cameras/c/{number}/0/0"
 
 
-def _index_shape(place: ShardLocation) -> tuple[int, ...]:
-    """Extents in the index of a shard: of each view, or of each scene where frames are raw."""
-    per_scene = (place.layout.views, 2) if place.frames.encoding == "jpeg" else (2,)
-    return (place.scenes_per_shard, *per_scene)
+def _index_shape(location: ShardLocation) -> tuple[int, ...]:
+    """Return the shape of a shard's index: one extent per view, or per scene if frames are raw."""
+    per_scene = (location.layout.views, 2) if location.frames.encoding == "jpeg" else (2,)
+    return (location.scenes_per_shard, *per_scene)
 
 
-def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
-    frames_name, cameras_name = _names(place)
-    layout = place.layout
-    raw = place.frames.encoding == "raw"
-    index = np.full(_index_shape(place), _ABSENT, _EXTENT)
-    # The last chunk of an array is stored whole; what lies outside the array is the fill value.
-    cameras = np.zeros((place.scenes_per_shard, *layout.cameras_shape), "<f4")
+def _write_shard(location: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
+    frames_name, cameras_name = _names(location)
+    layout = location.layout
+    raw = location.frames.encoding == "raw"
+    index = np.full(_index_shape(location), _MISSING, _EXTENT)
+    # The last chunk of an array is stored at full size, with the fill value outside the array.
+    cameras = np.zeros((location.scenes_per_shard, *layout.cameras_shape), "<f4")
     pixels = np.empty(layout.frames_shape, np.uint8)
     lengths: list[int] = []
-    with atomic.writing(place.folder / frames_name) as file, atomic.ChecksummedFile(file) as out:
+    with atomic.writing(location.folder / frames_name) as file, atomic.ChecksummedFile(file) as out:
         for number, scene in enumerate(scenes):
             cameras[number] = scene.cameras
             if raw:
                 fill_pixels(scene, pixels)
                 chunks: Sequence[Encoded] = (_zstd().encode(pixels),)
             else:
-                chunks = encoded_frames(scene, place.frames.jpeg_quality)
+                chunks = encoded_frames(scene, location.frames.jpeg_quality)
             sizes = [*map(len, chunks)]
             lengths += sizes
             out.write_all(chunks, sum(sizes))
@@ -82,21 +82,21 @@ def _write_shard(place: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
         out.write(extents)
         out.write(int(crc32c.crc32c(extents)).to_bytes(_CHECKSUM_BYTES, "little"))
         rows = [FileRow(name=frames_name, sha256=out.finish(), bytes=out.position)]
-    with atomic.writing(place.folder / cameras_name) as file, atomic.ChecksummedFile(file) as out:
+    with atomic.writing(location.folder / cameras_name) as file, atomic.ChecksummedFile(file) as out:
         out.write(cameras.data.cast("B"))
         rows.append(FileRow(name=cameras_name, sha256=out.finish(), bytes=out.position))
-    return ShardRow(scenes=place.scenes, files=tuple(rows))
+    return ShardRow(scenes=location.scenes, files=tuple(rows))
 
 
 @cache
 def _zstd() -> Any:
-    from numcodecs.zstd import Zstd  # what the zarr package itself uses for its codec `zstd`
+    from numcodecs.zstd import Zstd  # also behind the zarr package's codec `zstd`
 
     return Zstd(level=_ZSTD_LEVEL)
 
 
 def _zstd_size(data: bytes) -> int | None:
-    """The bytes of content that the header of a zstd frame announces (RFC 8878, 3.1.1.1); None where it tells none."""
+    """Return the content size in the header of a zstd frame (RFC 8878, 3.1.1.1); None if it is not given."""
     if len(data) < 5:
         return None
     flag, single_segment, dictionary = data[4] >> 6, data[4] >> 5 & 1, data[4] & 3
@@ -112,20 +112,20 @@ def _finish(folder: AnyPath, manifest: Manifest) -> dict[Split, tuple[FileRow, .
 
 
 def _write_metadata(folder: AnyPath, split: Split, manifest: Manifest) -> tuple[FileRow, ...]:
-    """Writes the metadata of one split's group; the shards are there already."""
+    """Write the metadata of one split's group, after its shards."""
     rows = []
-    with tempfile.TemporaryDirectory() as made:  # by the zarr package, and taken from there to any place
-        _make_group(Path(made), split, manifest)
+    with tempfile.TemporaryDirectory() as temporary:  # the zarr package writes here; the destination may be a store
+        _write_group(Path(temporary), split, manifest)
         for name in ("zarr.json", "frames/zarr.json", "cameras/zarr.json"):
-            text = (Path(made) / name).read_bytes()
+            text = (Path(temporary) / name).read_bytes()
             with atomic.writing(folder / split / name) as file:
                 file.write(text)
             rows.append(FileRow(name=f"{split}/{name}", bytes=len(text), sha256=hashlib.sha256(text).hexdigest()))
     return tuple(rows)
 
 
-def _make_group(folder: Path, split: Split, manifest: Manifest) -> None:
-    """The group of a split as the zarr package makes it, without its chunks."""
+def _write_group(folder: Path, split: Split, manifest: Manifest) -> None:
+    """Write the group of a split with the zarr package, without its chunks."""
     import zarr
     from zarr.codecs import BytesCodec, ZstdCodec
 
@@ -168,12 +168,12 @@ def _make_group(folder: Path, split: Split, manifest: Manifest) -> None:
 
 @cache
 def _extents(views: int) -> Struct:
-    """Offset and length of each view of a scene."""
+    """Return a struct of the offset and length of each view of a scene."""
     return Struct(f"<{2 * views}Q")
 
 
 class _JpegShard(EncodedShard):
-    """Frames as JPEG bytes, by the shard's own index."""
+    """Open shard of JPEG bytes, located by the shard's index."""
 
     def __init__(self, file: RangedFile, index: Rows, cameras: Rows, layout: SceneLayout) -> None:
         super().__init__(file, layout)
@@ -181,7 +181,7 @@ class _JpegShard(EncodedShard):
         self._cameras = cameras
 
     def describe(self, scene: int) -> tuple[Sequence[int], Sequence[int], NDArray[np.float32]]:
-        # A third of the time that numpy takes for so few.
+        # Takes a third of numpy's time for a single row.
         extents = _extents(self.layout.views).unpack(self._index.bytes_of(scene))
         return extents[::2], extents[1::2], self.cameras(scene)
 
@@ -194,7 +194,7 @@ class _JpegShard(EncodedShard):
 
 
 class _RawShard:
-    """Frames as pixels, one zstd chunk a scene."""
+    """Open shard of pixels, with one zstd chunk per scene."""
 
     def __init__(self, file: RangedFile, index: Rows, cameras: Rows, layout: SceneLayout) -> None:
         self._file = file
@@ -212,7 +212,7 @@ class _RawShard:
         return Scene(self.cameras(scene), pixels=self._pixels(scene))
 
     def arrays(self) -> None:
-        """None: what lies there is compressed."""
+        """Return None: the frames are compressed."""
 
     def decode_into(self, scene: int, views: Sequence[int], out: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
@@ -229,43 +229,43 @@ class _RawShard:
         out = np.empty(self._layout.frames_shape, np.uint8)
         data = self._file.read(offset, length)
         try:
-            if (size := _zstd_size(data)) != out.nbytes:  # shorter ones would leave what the memory held before
+            if (size := _zstd_size(data)) != out.nbytes:  # a shorter one would leave uninitialized memory in `out`
                 raise ValueError(f"a zstd frame of {size} bytes, expected {out.nbytes}")
             _zstd().decode(data, out)
         except (RuntimeError, ValueError) as error:
             raise ShardChecksumError(
                 f"{self._file.path}: scene {scene} of the file at byte {offset}: {error}; "
-                "run gqn-data verify on the dataset"
+                "check the dataset with gqn-data verify"
             ) from error
         return out
 
 
-def _open_shard(place: ShardLocation, row: ShardRow) -> OpenShard:
+def _open_shard(location: ShardLocation, row: ShardRow) -> OpenShard:
     frames_row, cameras_row = row.files
-    shape = _index_shape(place)
+    shape = _index_shape(location)
     start = frames_row.bytes - _CHECKSUM_BYTES - _EXTENT.itemsize * int(np.prod(shape))
     if start < 0:
-        path = place.folder / frames_row.name
-        raise ShardChecksumError(f"{path}: {frames_row.bytes} bytes are too few for its index; convert again")
-    frames, cameras = place.open(frames_row, kept_from=start), place.open(cameras_row, kept_from=0)
+        path = location.folder / frames_row.name
+        raise ShardChecksumError(f"{path}: {frames_row.bytes} bytes, too few for its index; convert it again")
+    frames, cameras = location.open(frames_row, cache_from=start), location.open(cameras_row, cache_from=0)
     index = Rows(frames, start, _EXTENT, shape[1:], row.scenes)
-    camera_rows = Rows(cameras, 0, np.dtype("<f4"), place.layout.cameras_shape, row.scenes)
-    kind = _JpegShard if place.frames.encoding == "jpeg" else _RawShard
-    return kind(frames, index, camera_rows, place.layout)
+    camera_rows = Rows(cameras, 0, np.dtype("<f4"), location.layout.cameras_shape, row.scenes)
+    kind = _JpegShard if location.frames.encoding == "jpeg" else _RawShard
+    return kind(frames, index, camera_rows, location.layout)
 
 
 def _stored_bytes(scenes: int, encoded: int, layout: SceneLayout, encoding: Encoding) -> int:
     cameras = scenes * 4 * int(np.prod(layout.cameras_shape))
     if encoding == "jpeg":
         return encoded + scenes * layout.views * 2 * _EXTENT.itemsize + cameras
-    # zstd takes rendered rooms to about two thirds; pixels that do not compress are the bound to have room for
+    # zstd compresses rendered rooms to about two thirds; incompressible pixels are the upper bound.
     return scenes * (layout.views * layout.frame_bytes + 2 * _EXTENT.itemsize) + cameras
 
 
 FORMAT = Format(
     name="zarr",
     encodings=("jpeg", "raw"),
-    views_together=("raw",),
+    whole_scene_encodings=("raw",),
     names=_names,
     write_shard=_write_shard,
     finish=_finish,

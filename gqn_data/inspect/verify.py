@@ -21,7 +21,7 @@ from gqn_data.dataset import Dataset
 from gqn_data.download import refetch
 from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError, ShardChecksumError
 from gqn_data.executors.job_array import Part
-from gqn_data.executors.pool import map_in_order, pool, usable_cores
+from gqn_data.executors.pool import map_in_order, open_pool, usable_cores
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.io.ranged import RangedFile
@@ -151,7 +151,7 @@ def verify(
     found: list[_Found] = []
     damaged: list[str] = []
     with (
-        pool(min(processes, len(tasks)), executor, shared=_seen_by_all(tasks)) as running,
+        open_pool(min(processes, len(tasks)), executor, shared=_seen_by_all(tasks)) as running,
         bar(total, "B", "verify", unit_scale=True) as progress,
     ):
         for task, result in zip(tasks, map_in_order(running, _check, tasks, 2 * processes)):

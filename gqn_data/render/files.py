@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gqn_data import progress
-from gqn_data.executors.pool import map_in_order, pool
+from gqn_data.executors.pool import map_in_order, open_pool
 from gqn_data.io import atomic
 from gqn_data.render import Renderer, find_renderer
 from gqn_data.render.request import FRAME_SIZES, Parameters, PlannedFile
@@ -80,7 +80,7 @@ def _render_in_order(
     processes = min(workers or parameters.useful_workers(scenes), len(chunks))
     label = f"render {parameters.scene_set}"
     with (
-        pool(processes, executor) as running,
+        open_pool(processes, executor) as running,
         progress.bar(scenes * parameters.views, "frame", label, unit_scale=True) as bar,
     ):
         results = map_in_order(running, _render_records, chunks, _CHUNKS_AHEAD * processes)

@@ -1,1 +1,1 @@
-"""Order of scenes and choice of views, as pure functions of (seed, epoch, position)."""
+"""Shuffling of scenes, choice of views and batching, as pure functions of (seed, epoch, position)."""

@@ -1,12 +1,11 @@
-"""The order of scenes: a pure function of (seed, epoch, position). No state, no memory, any number of scenes.
+"""Shuffled order of scenes, as a stateless function of (seed, epoch, position) for any number of scenes.
 
-Global batch k of an epoch takes positions kB to (k+1)B, a rank takes its slice of them, workers execute plans and
-decide nothing. So the stream is the same for any number of workers and ranks, and resuming costs nothing. Where
-scenes lie far away, `Windows` goes through them some shards at a time, by the same function.
+Global batch k of an epoch takes positions kB to (k+1)B, and each rank takes its slice of them. The stream is thus the
+same for any number of workers and ranks, and resuming is free. For remote data, `Windows` shuffles within a window of
+shards at a time.
 
-Sources: SplitMix64's finalizer (Steele, Lea, Flood, OOPSLA 2014) mixes; a Feistel network over the next power of
-four, walked until it falls into range, permutes (Black and Rogaway, CT-RSA 2002, "cycle walking").
-numpy only.
+Sources: SplitMix64's finalizer for mixing (Steele, Lea, Flood, OOPSLA 2014); a Feistel network over the next power of
+four with cycle walking for the permutation (Black and Rogaway, CT-RSA 2002).
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ _ROUNDS = 6
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
-# Streams of numbers under one seed, as in `views`: the order of shards, and that of scenes in a window.
+# Independent random streams under one seed, as in `views`: order of shards, order of scenes in a window.
 _SHARDS_STREAM = 2001
 _WINDOW_STREAM = 2002
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finalizer: a bijection of 64-bit numbers that spreads every bit over all bits."""
+    """Apply SplitMix64's finalizer, a bijection of 64-bit numbers that spreads every bit over all bits."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
@@ -37,7 +36,7 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @lru_cache(maxsize=4096)
 def key(*parts: int) -> int:
-    """One 64-bit key of several whole numbers; the order of the numbers counts."""
+    """Combine whole numbers into one 64-bit key, which depends on their order."""
     state = 0
     for part in parts:
         word = np.array([(state + part * _GOLDEN + _GOLDEN) & _MASK], np.uint64)
@@ -46,22 +45,22 @@ def key(*parts: int) -> int:
 
 
 def draw(base: int, counters: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """The random 64-bit number of each counter under a key: a generator without state, of the counters' shape."""
+    """Draw the random 64-bit number of each counter under key `base`; a stateless generator, elementwise."""
     return mix(np.uint64(base) + (counters.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
 
 
 def permute(positions: NDArray[np.int64], count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The scenes at those positions of an epoch: a permutation of 0 to count-1, computed where it is asked for.
+    """Return the scenes at the given positions of an epoch's permutation of 0 to count-1.
 
     Args:
         positions: any shape, each from 0 to count-1.
         count: number of scenes.
-        seed: of the run.
-        epoch: from 0.
+        seed: seed of the run.
+        epoch: epoch, from 0.
     """
     half_bits = max(1, ((count - 1).bit_length() + 1) // 2)
     keys = [np.uint64(key(seed, epoch, step)) for step in range(_ROUNDS)]
-    values = positions.astype(np.uint64).ravel()  # a scalar would warn where an array wraps around
+    values = positions.astype(np.uint64).ravel()  # numpy warns of overflow for scalars, not for arrays
     values = _feistel(values, half_bits, keys)
     outside = values >= np.uint64(count)
     while outside.any():
@@ -78,49 +77,48 @@ def _feistel(values: NDArray[np.uint64], half_bits: int, keys: list[np.uint64]) 
     return left << shift | right
 
 
-class _Epoch(NamedTuple):
-    """The way of one epoch through S shards in N windows.
+class _EpochOrder(NamedTuple):
+    """Order of S shards in N windows for one epoch.
 
     Attributes:
-        shards: (S,) numbers of the shards, in the order in which they are visited.
-        ends: (S + 1,) the position at which each of them begins, then the number of scenes.
-        windows: (N + 1,) the position at which each window begins, then the number of scenes.
+        shards: (S,) numbers of the shards, in the order of visits.
+        starts: (S + 1,) first position of each shard in that order, then the number of scenes.
+        windows: (N + 1,) first position of each window, then the number of scenes.
     """
 
     shards: NDArray[np.int64]
-    ends: NDArray[np.int64]
+    starts: NDArray[np.int64]
     windows: NDArray[np.int64]
 
 
 class Windows:
-    """An epoch's way through shards, a window of them at a time: a pure function of (seed, epoch, position).
+    """Windowed shuffle: the order of scenes as a pure function of (seed, epoch, position), a few shards at a time.
 
-    The shards are shuffled, as many of them as a window takes go together, and the scenes of a window are shuffled
-    among themselves. So whoever reads in this order needs the shards of one window at a time, and those of the next
-    one soon. Where one window takes all shards the order is that of `permute`: training from afar is then training
-    from the disk. Windows of an epoch are of equal size, as nearly as whole shards allow.
+    The shards are shuffled and grouped into windows, and the scenes of each window are shuffled. A reader therefore
+    needs only the shards of the current window, and soon those of the next. A single window gives the order of
+    `permute`, so that remote training matches local training. The windows of an epoch have equal numbers of
+    shards, up to rounding.
 
     Args:
-        shards: scenes of each shard, in source order; they may differ.
-        window: the most shards in a window.
-        seed: of the run.
-        shuffle: whether shards and scenes are shuffled, or stay in source order.
+        shards: number of scenes of each shard, in source order; may differ.
+        window: maximum number of shards in a window.
+        seed: seed of the run.
+        shuffle: whether to shuffle shards and scenes, or keep source order.
     """
 
     def __init__(self, shards: Sequence[int], *, window: int, seed: int, shuffle: bool = True) -> None:
         self._sizes = np.array(shards, np.int64)
-        self._firsts = np.cumsum(self._sizes) - self._sizes
+        self._first_scenes = np.cumsum(self._sizes) - self._sizes
         self._scenes = int(self._sizes.sum())
         self._seed = seed
         self._shuffle = shuffle
         self.count = -(-len(shards) // max(1, window))
-        # The bounds of the windows, in shards.
         self._bounds = np.arange(self.count + 1, dtype=np.int64) * len(shards) // self.count
-        self._epochs: dict[int, _Epoch] = {}
+        self._epochs: dict[int, _EpochOrder] = {}
 
     @property
     def identity(self) -> dict[str, int | str]:
-        """Tells orders apart that a seed alone does not: how many windows, over which shards; none of it for one."""
+        """What the order depends on besides the seed: number of windows and shard sizes; empty for a single window."""
         if self.count == 1 or not self._shuffle:
             return {}
         sizes = hashlib.sha256(self._sizes.astype("<i8").tobytes()).hexdigest()[:8]
@@ -128,50 +126,50 @@ class Windows:
 
     @property
     def largest(self) -> int:
-        """Shards in the largest window."""
+        """Number of shards in the largest window."""
         return int(np.diff(self._bounds).max())
 
     def scenes_at(self, positions: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
-        """The scenes at those positions of an epoch.
+        """Return the scenes at the given positions of an epoch.
 
         Args:
-            positions: any shape, each from 0 to the number of scenes, less one.
-            epoch: from 0.
+            positions: any shape, each from 0 to the number of scenes - 1.
+            epoch: epoch, from 0.
         """
         if not self._shuffle:
             return positions
         if self.count == 1:
             return permute(positions, self._scenes, seed=self._seed, epoch=epoch)
-        way = self._epoch(epoch)
+        order = self._epoch(epoch)
         flat = positions.ravel()
-        window_of = np.searchsorted(way.windows, flat, side="right") - 1
+        window_of = np.searchsorted(order.windows, flat, side="right") - 1
         shuffled = np.empty_like(flat)
         for window in np.unique(window_of).tolist():
             inside = window_of == window
-            begin, end = way.windows[window : window + 2].tolist()
+            begin, end = order.windows[window : window + 2].tolist()
             seed = key(self._seed, _WINDOW_STREAM, window)
             shuffled[inside] = begin + permute(flat[inside] - begin, end - begin, seed=seed, epoch=epoch)
-        visit = np.searchsorted(way.ends, shuffled, side="right") - 1
-        scenes = self._firsts[way.shards[visit]] + shuffled - way.ends[visit]
+        visit = np.searchsorted(order.starts, shuffled, side="right") - 1
+        scenes = self._first_scenes[order.shards[visit]] + shuffled - order.starts[visit]
         return scenes.reshape(positions.shape)
 
     def window_at(self, position: int, epoch: int) -> int:
-        """The number of the window, from 0, in which a position of an epoch lies."""
+        """Return the number of the window, from 0, that holds a position of an epoch."""
         return int(np.searchsorted(self._epoch(epoch).windows, position, side="right")) - 1
 
     def shards_of(self, window: int, epoch: int) -> NDArray[np.int64]:
-        """The numbers of the shards of a window of an epoch, in the order in which they are visited."""
+        """Return the numbers of the shards of a window of an epoch, in the order of visits."""
         return self._epoch(epoch).shards[self._bounds[window] : self._bounds[window + 1]]
 
-    def _epoch(self, epoch: int) -> _Epoch:
-        way = self._epochs.get(epoch)
-        if way is None:
+    def _epoch(self, epoch: int) -> _EpochOrder:
+        order = self._epochs.get(epoch)
+        if order is None:
             shards = np.arange(len(self._sizes), dtype=np.int64)
             if self._shuffle:
                 shards = permute(shards, len(shards), seed=key(self._seed, _SHARDS_STREAM), epoch=epoch)
-            ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._sizes[shards])])
-            way = _Epoch(shards, ends, ends[self._bounds])
-            for old in list(self._epochs)[:-1]:  # the present epoch and the next are what is asked for
+            starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._sizes[shards])])
+            order = _EpochOrder(shards, starts, starts[self._bounds])
+            for old in list(self._epochs)[:-1]:  # only the current and the next epoch are needed
                 del self._epochs[old]
-            self._epochs[epoch] = way
-        return way
+            self._epochs[epoch] = order
+        return order

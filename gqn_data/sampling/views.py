@@ -1,7 +1,7 @@
-"""Which views of a scene are context and which is the query: drawn anew for every scene and epoch.
+"""Random choice of the context views and the query, for every scene and epoch.
 
 Each scene has its own number of context views and its own views; the query is never among the context.
-A pure function of (seed, epoch, scene), computed for a whole batch at once. Imports `order`.
+The choice is a pure function of (seed, epoch, scene), vectorized over a batch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from gqn_data.errors import OptionError
 from gqn_data.sampling.permutation import draw, key
 
-# Streams of numbers under one seed that must not depend on each other, nor on the rounds of `order.permute`,
-# which count from 0.
+# Independent random streams under one seed. `permutation.permute` uses the streams from 0 on for its rounds.
 _VIEWS_STREAM = 1001
 _COUNT_STREAM = 1002
 _BATCH_COUNT_STREAM = 1003
@@ -24,11 +23,11 @@ ContextPer = Literal["scene", "batch"]
 
 
 class ViewChoice(NamedTuple):
-    """The views of a batch of B scenes, K the largest number of context views.
+    """Views of a batch of B scenes, with at most K context views.
 
     Attributes:
-        views: int64 (B, 1 + K): the query, then the context; -1 beyond a scene's own number of context views.
-        context: int64 (B,): that number.
+        views: int64 (B, 1 + K): the query, then the context views; padded with -1.
+        context: int64 (B,): number of context views of each scene.
     """
 
     views: NDArray[np.int64]
@@ -36,15 +35,19 @@ class ViewChoice(NamedTuple):
 
 
 def check_context(context: tuple[int, int], views: int) -> tuple[int, int]:
-    """The smallest and the largest number of context views, where a scene of that many views allows them.
+    """Validate a range of numbers of context views and return it.
+
+    Args:
+        context: smallest and largest number of context views.
+        views: views per scene; the query needs one of them.
 
     Raises:
-        OptionError: it does not; the query is one view more.
+        OptionError: the range is empty, starts below 1, or needs more views than a scene has.
     """
     low, high = context
     if views < 2:
         raise OptionError(
-            f"a scene has {views} view: a context and a query need 2; context='all' gives scenes as they are"
+            f"a scene has {views} view, expected at least 2: a context and a query; or pass context='all'"
         )
     if not 1 <= low <= high:
         raise OptionError(f"context views {low} to {high}: expected 1 <= smallest <= largest")
@@ -63,35 +66,35 @@ def choose_views(
     context: tuple[int, int],
     seed: int,
     epoch: int,
-    numbers: NDArray[np.int64] | None = None,
+    counts: NDArray[np.int64] | None = None,
 ) -> ViewChoice:
-    """The query and the context views of each scene.
+    """Choose the query and the context views of each scene.
 
     Args:
-        scenes: int64 (B,), numbers of scenes in the split.
-        views: views in a scene.
-        context: the smallest and the largest number of context views, each as likely.
-        seed: of the run.
-        epoch: from 0.
-        numbers: int64 (B,), how many context views each scene has; None to draw them.
+        scenes: int64 (B,), numbers of the scenes in the split.
+        views: views per scene.
+        context: smallest and largest number of context views, drawn uniformly.
+        seed: seed of the run.
+        epoch: epoch, from 0.
+        counts: int64 (B,), number of context views of each scene; None to draw them.
     """
     high = context[1]
     counters = scenes[:, None] * views + np.arange(views)
     ranks = draw(key(seed, epoch, _VIEWS_STREAM), counters)
     chosen = np.argsort(ranks, axis=1, kind="stable")[:, : 1 + high]
-    if numbers is None:
-        numbers = _numbers(context, key(seed, epoch, _COUNT_STREAM), scenes)
-    chosen[np.arange(high + 1) > numbers[:, None]] = -1
-    return ViewChoice(chosen, numbers)
+    if counts is None:
+        counts = _draw_counts(context, key(seed, epoch, _COUNT_STREAM), scenes)
+    chosen[np.arange(high + 1) > counts[:, None]] = -1
+    return ViewChoice(chosen, counts)
 
 
-def numbers_of_batches(
+def draw_batch_counts(
     batches: NDArray[np.int64], *, context: tuple[int, int], seed: int, epoch: int
 ) -> NDArray[np.int64]:
-    """How many context views all scenes of a batch have, of each batch: int64, of the shape of `batches`."""
-    return _numbers(context, key(seed, epoch, _BATCH_COUNT_STREAM), batches)
+    """Draw one number of context views per batch, shared by its scenes: int64, of the shape of `batches`."""
+    return _draw_counts(context, key(seed, epoch, _BATCH_COUNT_STREAM), batches)
 
 
-def _numbers(context: tuple[int, int], base: int, counters: NDArray[np.int64]) -> NDArray[np.int64]:
+def _draw_counts(context: tuple[int, int], base: int, counters: NDArray[np.int64]) -> NDArray[np.int64]:
     low, high = context
     return (low + draw(base, counters) % np.uint64(high - low + 1)).astype(np.int64)

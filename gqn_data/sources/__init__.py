@@ -1,1 +1,1 @@
-"""Source files that other programs wrote: folders of TFRecords, the numpy mirror, gzip with random access."""
+"""Source files written by other programs: raw folders of TFRecords, the numpy mirror, gzip with random access."""

@@ -1,8 +1,8 @@
-"""Gzipped files: checked in one pass, and read at any place with the help of seek points.
+"""Gzipped files: a one-pass check, and random access through seek points.
 
-Unpacking can begin at a seek point, which takes 32 KiB of what comes before it; the package `indexed_gzip` makes them
-and reads from them. So workers unpack their own parts of one large file at the same time, a run that was cut off goes
-on where it was, and nothing is unpacked to the disk. Imports `errors`, `storage`, `stores`.
+Decompression can start at a seek point, which stores the preceding 32 KiB of output; the package `indexed_gzip` writes
+and reads them. Workers thus decompress different parts of one large file in parallel, an interrupted run resumes where
+it stopped, and nothing is decompressed to the disk.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from gqn_data.io import atomic
 from gqn_data.io.ranged import OpenFile, RangedFile
 
 _BLOCK = 1 << 20
-_STEP = 64 << 20  # bytes made of seek points between two looks at Ctrl-C
-_POINTS = 2048  # about so many in a file, as long as that keeps them apart by:
+_STEP = 64 << 20  # bytes indexed between two checks for Ctrl-C
+_POINTS = 2048  # seek points per file, within these bounds of their distance in bytes:
 _SPACING = (4 << 20, 64 << 20)
-_MOST_BUFFER = 64 << 20
+_MAX_BUFFER = 64 << 20
 
 
 def check_gzip(path: Path, length: int, progress: Callable[[int], object] = lambda _: None) -> None:
-    """Returns where the file unpacks to so many bytes that fit gzip's own checksum.
+    """Raise unless a file decompresses to `length` bytes that match gzip's checksum.
 
     Args:
         path: the file.
-        length: what it must have, unpacked.
-        progress: told the bytes that were unpacked, bit by bit.
+        length: expected decompressed size in bytes.
+        progress: called with the number of bytes of each decompressed block.
 
     Raises:
-        ArrayFileError: it does not.
+        ArrayFileError: the file is damaged, truncated, or of another decompressed size.
     """
     done = 0
     try:
@@ -46,21 +46,26 @@ def check_gzip(path: Path, length: int, progress: Callable[[int], object] = lamb
             while block := file.read(_BLOCK):
                 done += len(block)
                 if done > length:
-                    raise ArrayFileError(f"{path}: more than the {length} bytes that its header tells; copy it again")
+                    raise ArrayFileError(f"{path}: decompresses to more than {length} bytes; copy it again")
                 progress(len(block))
     except EOFError as error:
-        raise ArrayFileError(f"{path}: cut short behind {done} of {length} bytes; copy it again") from error
+        raise ArrayFileError(f"{path}: cut short after {done} of {length} bytes; copy it again") from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise ArrayFileError(f"{path}: damaged, behind {done} of {length} bytes ({error}); copy it again") from error
+        raise ArrayFileError(f"{path}: damaged after {done} of {length} bytes ({error}); copy it again") from error
     if done < length:
-        raise ArrayFileError(f"{path}: {done} bytes, unpacked; its header tells {length}: cut short; copy it again")
+        raise ArrayFileError(f"{path}: cut short: decompresses to {done} bytes, expected {length}; copy it again")
 
 
-def write_seek_points(path: Path, length: int, to: Path) -> None:
-    """Writes the seek points of a gzipped file of so many bytes, unpacked.
+def write_seek_points(path: Path, length: int, points: Path) -> None:
+    """Write the seek points of a gzipped file.
+
+    Args:
+        path: the gzipped file.
+        length: its decompressed size in bytes.
+        points: file to write.
 
     Raises:
-        ArrayFileError: it cannot be unpacked, or to another length.
+        ArrayFileError: the file cannot be decompressed, or not to `length` bytes.
     """
     try:
         with indexed_gzip.IndexedGzipFile(str(path), spacing=_spacing(length)) as file:
@@ -68,13 +73,13 @@ def write_seek_points(path: Path, length: int, to: Path) -> None:
                 file.seek(at)
             file.seek(length)
             if file.tell() != length or file.read(1):
-                raise ArrayFileError(f"{path}: does not unpack to {length} bytes; copy it again")
-            points = io.BytesIO()
-            file.export_index(fileobj=points)
+                raise ArrayFileError(f"{path}: does not decompress to {length} bytes; copy it again")
+            buffer = io.BytesIO()
+            file.export_index(fileobj=buffer)
     except (OSError, EOFError) as error:
-        raise ArrayFileError(f"{path}: cannot be unpacked ({error}); copy it again") from error
-    with atomic.writing(to) as out:
-        out.write(points.getbuffer())
+        raise ArrayFileError(f"{path}: cannot be decompressed ({error}); copy it again") from error
+    with atomic.writing(points) as out:
+        out.write(buffer.getbuffer())
 
 
 def _spacing(length: int) -> int:
@@ -83,17 +88,17 @@ def _spacing(length: int) -> int:
 
 
 class GzippedFile(RangedFile):
-    """A gzipped file to read ranges of, as if it were unpacked.
+    """Gzipped file with ranged reads of its decompressed bytes.
 
     Args:
-        path: the file.
-        size: the bytes that it must have as it is.
-        length: the bytes that it has, unpacked.
-        points: its seek points.
-        points_sha256: their checksum: with others, other bytes would be read.
+        path: the gzipped file.
+        size: its expected size in bytes, compressed.
+        length: its size in bytes, decompressed.
+        points: file of its seek points.
+        points_sha256: expected SHA-256 of `points`; wrong seek points would give wrong bytes.
 
     Raises:
-        ShardChecksumError: on the first read, where one of the files is absent or not what it was.
+        ShardChecksumError: on the first read, if one of the files is missing or has changed.
     """
 
     def __init__(self, path: Path, size: int, length: int, points: Path, points_sha256: str) -> None:
@@ -106,22 +111,22 @@ class GzippedFile(RangedFile):
     def _opened(self) -> OpenFile:
         path, size, length, points, expected = self._arguments
         if path.stat().st_size != size:
-            raise ShardChecksumError(f"{path}: has changed since it was looked at; run the same command again")
+            raise ShardChecksumError(f"{path}: changed since it was indexed; rerun the command")
         found = atomic.sha256_of(points)
         if found != expected:
-            raise ShardChecksumError(f"{points}: SHA-256 is {found}, expected {expected}; run the same command again")
-        return _Unpacking(path, length, points)
+            raise ShardChecksumError(f"{points}: SHA-256 is {found}, expected {expected}; rerun the command")
+        return _OpenGzip(path, length, points)
 
 
-class _Unpacking:
-    """A gzipped file that is open; one reader at a time."""
+class _OpenGzip:
+    """Open gzipped file; reads from several threads are serialized."""
 
     def __init__(self, path: Path, length: int, points: Path) -> None:
         self.size = length
         self._path = path
         self._lock = threading.Lock()
-        # Each fill of the buffer begins at a seek point: so large that little is unpacked twice.
-        buffer = min(max(_spacing(length), _BLOCK), _MOST_BUFFER)
+        # Each fill of the buffer starts at a seek point; a buffer of their distance decompresses little twice.
+        buffer = min(max(_spacing(length), _BLOCK), _MAX_BUFFER)
         self._file = indexed_gzip.IndexedGzipFile(
             str(path), index_file=str(points), buffer_size=buffer, drop_handles=False
         )
@@ -133,7 +138,7 @@ class _Unpacking:
                 return bytes(self._file.read(length))
         except (OSError, EOFError) as error:
             raise ShardChecksumError(
-                f"{self._path}: cannot be unpacked at byte {offset} ({error}); run the same command again"
+                f"{self._path}: cannot be decompressed at byte {offset} ({error}); rerun the command"
             ) from error
 
     def read_into(self, offset: int, out: NDArray[np.uint8]) -> int:

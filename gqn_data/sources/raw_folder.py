@@ -1,7 +1,4 @@
-"""Raw folders: the source files of a scene set, found by their exact names, and the set that a path stands for.
-
-Imports `errors`, `layout`, `manifest`, `origin`, `scene_sets`, `storage`, `stores`.
-"""
+"""Raw folders: source files of a scene set, found by exact name, and the scene set that a name or path means."""
 
 from __future__ import annotations
 
@@ -20,18 +17,18 @@ from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, read_manifest
 from gqn_data.schema.origin import Origin, read_origin
 from gqn_data.sources.npy_mirror import is_mirror
 
-_QUESTIONS_AT_ONCE = 16
+_PARALLEL_REQUESTS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """One source file that is there.
+    """An existing source file.
 
     Attributes:
-        path: of the file.
-        name: from the raw folder, with forward slashes: `train/0001-of-2160.tfrecord`.
+        path: the file.
+        name: path relative to the raw folder, with forward slashes: `train/0001-of-2160.tfrecord`.
         bytes: its size.
-        expected_scenes: what the catalogue announces for it.
+        expected_scenes: number of its scenes according to the catalogue.
     """
 
     path: AnyPath
@@ -45,10 +42,10 @@ class RawFolder:
     """A folder of source files.
 
     Attributes:
-        folder: holds `train/` and `test/`.
-        scene_set: the set that it holds.
-        origin: where its scenes come from.
-        files: the source files that are there, by split, in source order.
+        folder: the folder, with `train/` and `test/` in it.
+        scene_set: the scene set it holds.
+        origin: origin of its scenes.
+        files: existing source files by split, in source order.
     """
 
     folder: AnyPath
@@ -58,20 +55,20 @@ class RawFolder:
 
     @property
     def layout(self) -> SceneLayout:
-        """What every scene should look like."""
+        """Expected shape of every scene."""
         return layout_of(self.scene_set, self.origin)
 
 
 def open_raw_folder(folder: AnyPath, scene_set: SceneSet) -> RawFolder:
-    """The source files below `folder`, by DeepMind's exact names; anything else there is left alone.
+    """List the source files in `folder` by DeepMind's exact names; other files are ignored.
 
     Raises:
-        SourceMissing: there is no such folder, or no source file of the set in it.
+        SourceMissing: the folder does not exist, or holds no source file of the scene set.
     """
     if not folder.is_dir():
         raise SourceMissing(
-            f"{folder}: no such folder; give the path of a folder of {scene_set.name}'s TFRecords, "
-            "or make some with gqn-data render"
+            f"{folder}: no such folder; pass a folder with TFRecords of {scene_set.name}, "
+            "or make one with gqn-data render"
         )
     files: dict[Split, tuple[SourceFile, ...]] = {}
     for split in SPLITS:
@@ -89,16 +86,16 @@ def open_raw_folder(folder: AnyPath, scene_set: SceneSet) -> RawFolder:
         if found:
             files[split] = tuple(found)
     if not files:
-        raise SourceMissing(f"{folder}: {_nothing_found(folder, scene_set)}")
+        raise SourceMissing(f"{folder}: {_describe_missing(folder, scene_set)}")
     return RawFolder(folder=folder, scene_set=scene_set, origin=read_origin(folder), files=files)
 
 
 def _sizes(folder: AnyPath, names: Collection[str]) -> list[tuple[str, int]]:
-    """Those of the names that are files in a folder, in order, and their sizes."""
+    """Return the given names that are files in a folder, in order, with their sizes in bytes."""
     if isinstance(folder, StorePath):
         if folder.can_be_listed:
             return [(name, size) for name, size in folder.files() if name in names]
-        with ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as threads:  # a web server: asked for each name
+        with ThreadPoolExecutor(_PARALLEL_REQUESTS) as threads:  # a web server, which cannot list: one request a name
             sizes = threads.map(_size, (folder / name for name in names))
             return [(name, size) for name, size in zip(names, sizes) if size is not None]
     paths = sorted(path for path in folder.glob("*.tfrecord") if path.name in names)
@@ -112,49 +109,51 @@ def _size(path: StorePath) -> int | None:
         return None
 
 
-def _nothing_found(folder: AnyPath, scene_set: SceneSet) -> str:
+def _describe_missing(folder: AnyPath, scene_set: SceneSet) -> str:
+    """Describe what a folder without source files of the set holds instead, and what to do."""
     wanted = scene_set.source_name("train", scene_set.train.first)
     if (folder / MANIFEST_FILE).exists() and not read_manifest(folder).in_place:
-        return "a dataset, and no source files; it is ready as it is"
+        return "already a converted dataset, without source files; use it directly"
     if is_mirror(folder):
-        return "arrays of the numpy mirror, and no source files; convert them as they are"
+        return "arrays of the numpy mirror, without source files; convert them with gqn-data convert"
     if isinstance(folder, StorePath):
-        return f"no source files of {scene_set.name}; expected files named like {wanted} below it"
+        return f"no source files of {scene_set.name}; expected files named like {wanted}"
     others = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tfrecord"))
     if folder.name in SPLITS and others:
-        return f"holds one split; give the folder above it: {folder.parent}"
+        return f"the folder of one split; pass its parent: {folder.parent}"
     if others:
         return (
-            f"no source file of {scene_set.name} (named like {wanted}), but {len(others)} other TFRecords, "
-            f"{others[0]} first; name the right set with --set"
+            f"no source files of {scene_set.name} (named like {wanted}); found other TFRecords ({len(others)}, "
+            f"first {others[0]}); pass the right set with --set"
         )
-    return f"no source files; expected files named like {wanted} below it"
+    return f"no source files; expected files named like {wanted}"
 
 
-def set_of(path: AnyPath, given: str | None) -> SceneSet:
-    """The scene set of a path: the one given, else the one that the folder's name tells.
+def resolve_scene_set(path: AnyPath, set_name: str | None) -> SceneSet:
+    """Return the scene set called `set_name`; if None, infer it from the folder's name.
 
     Raises:
-        UnknownSceneSet: the name given is unknown, or the folder's name tells nothing.
+        UnknownSceneSet: `set_name` is unknown.
+        SourceMissing: the folder's name is not the name of a scene set.
     """
-    if given is not None:
-        return find_scene_set(given)
+    if set_name is not None:
+        return find_scene_set(set_name)
     name = path.resolve().name
     try:
         return find_scene_set(name)
     except UnknownSceneSet as error:
         raise SourceMissing(
-            f"{path}: the folder's name {name!r} tells no scene set; name it with --set ({error})"
+            f"{path}: cannot infer the scene set from the folder's name {name!r}; pass --set NAME ({error})"
         ) from error
 
 
-def set_of_manifest(manifest: Manifest) -> SceneSet:
-    """The row of a dataset's set: the catalogue's, or for a set of somebody's own what its manifest says."""
+def scene_set_of_manifest(manifest: Manifest) -> SceneSet:
+    """Return the catalogue's scene set of a dataset; for a custom set, build it from the manifest."""
     known = SCENE_SETS.get(manifest.scene_set)
     if known is not None:
         return known
     frames = manifest.frames
-    none = SplitFacts(files=0, runs=())
+    empty = SplitFacts(files=0, runs=())
     return SceneSet(
         name=manifest.scene_set,
         aliases=(),
@@ -162,64 +161,66 @@ def set_of_manifest(manifest: Manifest) -> SceneSet:
         views=frames.views,
         context_views=max(1, frames.views - 1),
         raw_bytes=0,
-        train=none,
-        test=none,
+        train=empty,
+        test=empty,
         camera_fields=manifest.cameras.fields,
         angles=manifest.cameras.angles,
     )
 
 
-def locate(source: str, root: AnyPath, given: str | None) -> tuple[AnyPath, SceneSet]:
-    """The folder and the set that a user means by a name or a path.
+def locate(source: str, root: AnyPath, set_name: str | None) -> tuple[AnyPath, SceneSet]:
+    """Return the folder and the scene set that a name or path means.
 
     Args:
-        source: a path or URL, or the name or alias of a set, which stands for its raw folder under the data root.
+        source: path, URL, or the name or alias of a scene set; a name means its raw folder under the data root.
         root: the data root.
-        given: what `--set` said.
+        set_name: value of `--set`.
 
     Raises:
-        SourceMissing: a path that is not there, or whose set cannot be told.
-        UnknownSceneSet: neither a path nor a name.
+        SourceMissing: the path does not exist, or its scene set cannot be inferred.
+        UnknownSceneSet: `source` is neither a path nor the name of a scene set.
     """
     path = parse_path(source)
-    if isinstance(path, StorePath) or path.exists() or os.sep in source or given is not None:
+    if isinstance(path, StorePath) or path.exists() or os.sep in source or set_name is not None:
         if isinstance(path, Path) and not path.exists():
             raise SourceMissing(f"{path}: no such file or folder")
-        if (path / MANIFEST_FILE).exists() and (given is None or not is_in_catalogue(given)):
-            row = set_of_manifest(read_manifest(path))
-            if given in (None, row.name):
+        if (path / MANIFEST_FILE).exists() and (set_name is None or not is_in_catalogue(set_name)):
+            row = scene_set_of_manifest(read_manifest(path))
+            if set_name in (None, row.name):
                 return path, row
-        return path, set_of(path, given)
+        return path, resolve_scene_set(path, set_name)
     scene_set = find_scene_set(source)
     return root / "raw" / scene_set.name, scene_set
 
 
-def locate_either(source: str, root: AnyPath, given: str | None, formats: Sequence[str]) -> tuple[AnyPath, SceneSet]:
-    """The same as `locate`, but a name stands for a converted folder where there is no raw one; as `locate_dataset`."""
-    folder, scene_set = locate(source, root, given)
+def locate_source_or_dataset(
+    source: str, root: AnyPath, set_name: str | None, formats: Sequence[str]
+) -> tuple[AnyPath, SceneSet]:
+    """Return what `locate` returns; without a raw folder, a name means the first converted one among `formats`."""
+    folder, scene_set = locate(source, root, set_name)
     if isinstance(folder, StorePath) or folder.exists():
         return folder, scene_set
     return _first_converted(root, scene_set, formats) or folder, scene_set
 
 
-def locate_dataset(source: str, root: AnyPath, given: str | None, formats: Sequence[str]) -> AnyPath:
-    """The dataset that a user wants to read, by a name or a path.
+def locate_dataset(source: str, root: AnyPath, set_name: str | None, formats: Sequence[str]) -> AnyPath:
+    """Return the folder of the dataset that a name or path means.
 
     Args:
-        source: a path or URL, or the name or alias of a set, which stands for the first of its converted folders that
-            there is under the data root, and for its raw folder where there is none.
+        source: path, URL, or the name or alias of a scene set; a name means its first existing converted folder under
+            the data root, else its raw folder.
         root: the data root.
-        given: what `--set` said.
-        formats: containers, in the order in which they are looked for.
+        set_name: value of `--set`.
+        formats: containers to look for, in order of preference.
 
     Raises:
-        SourceMissing: a path that is not there.
-        UnknownSceneSet: neither a path nor a name.
+        SourceMissing: the path does not exist.
+        UnknownSceneSet: `source` is neither a path nor the name of a scene set.
     """
     path = parse_path(source)
     if isinstance(path, StorePath) or path.exists():
         return path
-    folder, scene_set = locate(source, root, given)
+    folder, scene_set = locate(source, root, set_name)
     return _first_converted(root, scene_set, formats) or folder
 
 
@@ -229,5 +230,5 @@ def _first_converted(root: AnyPath, scene_set: SceneSet, formats: Sequence[str])
 
 
 def converted_folder(root: AnyPath, format_name: str, scene_set: SceneSet) -> AnyPath:
-    """Where a converted set lies below a data root."""
+    """Return the folder of a converted scene set under a data root."""
     return atomic.data_root(root) / format_name / scene_set.name

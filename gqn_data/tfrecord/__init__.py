@@ -1,1 +1,1 @@
-"""TFRecord files: record framing with CRCs, and the wire format of `tf.train.Example`."""
+"""TFRecord files: record framing with checksums, and the wire format of `tf.train.Example`."""

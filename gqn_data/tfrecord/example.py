@@ -1,9 +1,8 @@
-"""The wire scan of one record: where a serialized `Example` keeps the frames and the cameras of a scene.
+"""Scanner for serialized `tf.train.Example` messages: locates the frames and the cameras of a scene.
 
-A frame is an (offset, length) in its record and is never copied to look at; its header, size and end are checked
-where it lies.
+A frame is an (offset, length) in its record. Its header, size and end marker are checked in place, without a copy.
 
-Source: wire format, protobuf.dev/programming-guides/encoding. Imports `errors`, `images`, `layout`, `tfrecords`.
+Source: wire format, protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations
@@ -23,24 +22,24 @@ from gqn_data.tfrecord.framing import HEADER_BYTES, Record
 
 _FLOAT = np.dtype("<f4")
 
-# A record may hold a thousand times more small parts than any scene has; they take some fifty bytes of memory each.
-_MOST_FEATURES = 1000
-_MOST_VALUES = 1 << 20
+# Bounds on what a hostile record can make us keep: each span takes about fifty bytes of memory.
+_MAX_FEATURES = 1000
+_MAX_VALUES = 1 << 20
 
-# Between two frames: the end marker of the one, the tag and the first two bytes of the length of the next.
+# Between two frames: end marker of the first, then tag and first two length bytes of the second.
 _BETWEEN = struct.Struct("<HBBB")
 _END_OF_IMAGE = 0xD9FF  # FF D9 as a little-endian number
 
-# Before each length on the way to the frames: the map's entry, the feature in it, the list in that.
-_FRAMES_BEGIN = (b"\x0a", b"\x0a\x06frames\x12", b"\x0a")
+# What precedes each length on the path to the frames: map entry, feature, bytes list.
+_FRAMES_PREFIXES = (b"\x0a", b"\x0a\x06frames\x12", b"\x0a")
 
 
 class ScannedScene(NamedTuple):
-    """Where a record keeps its scene.
+    """Location of a scene's frames in its record, and its cameras.
 
     Attributes:
-        offsets: where each view's JPEG begins, in bytes from the start of the payload.
-        lengths: its length in bytes.
+        offsets: start of each view's JPEG, in bytes from the start of the payload.
+        lengths: length of each view's JPEG in bytes.
         cameras: float32 (views, camera numbers).
     """
 
@@ -50,7 +49,12 @@ class ScannedScene(NamedTuple):
 
 
 class WireError(Exception):
-    """Bytes that are no protobuf message, with the byte at which that shows."""
+    """Bytes that are not a protobuf message.
+
+    Args:
+        at: offset of the fault in the payload.
+        reason: what was found.
+    """
 
     def __init__(self, at: int, reason: str) -> None:
         self.at = at
@@ -58,40 +62,39 @@ class WireError(Exception):
 
 
 class SceneScanner:
-    """Finds the frames and the cameras of a scene in a serialized `Example`.
+    """Scanner that finds the frames and the cameras of a scene in a serialized `Example`.
 
-    Accepts all that protobuf allows: features and fields in any order, packed and unpacked floats, repeated and
-    unknown fields, extra features. The last entry of a map wins, repeated messages merge, as the protobuf
-    specification has it.
+    Accepts everything that protobuf allows: features and fields in any order, packed and unpacked floats, repeated
+    and unknown fields, extra features. As in the protobuf specification, the last entry of a map wins and repeated
+    messages merge.
 
     Args:
-        layout: what a scene of the set looks like; anything else is refused.
+        layout: expected shape of a scene; records of another shape are rejected.
     """
 
     def __init__(self, layout: SceneLayout) -> None:
         self.layout = layout
         self._frames = FrameChecker(layout.height, layout.width)
         self._numbers = layout.views * len(layout.camera_fields)
-        self._cameras_begin = _cameras_begin(self._numbers * _FLOAT.itemsize)
+        self._cameras_prefix = _cameras_prefix(self._numbers * _FLOAT.itemsize)
 
     def scan(self, record: Record, path: AnyPath) -> ScannedScene:
-        """Where the frames of the record lie, and its cameras.
+        """Return the location of a record's frames, and its cameras.
 
         Raises:
-            CorruptRecord: it is no `Example`, or no scene of the layout.
+            CorruptRecord: the payload is not an `Example`, or not a scene of the layout.
         """
-        return self._scan_usual(record.payload) or self._scan_any(record, path)
+        return self._scan_fast(record.payload) or self._scan_general(record, path)
 
-    def _scan_usual(self, data: bytes) -> ScannedScene | None:
-        """What `_scan_any` finds in a good scene as protobuf libraries write them; None for all else.
+    def _scan_fast(self, data: bytes) -> ScannedScene | None:
+        """Return what `_scan_general` finds, for records laid out as protobuf libraries write them; otherwise None.
 
-        Such a record holds the two features and nothing more, each list in one piece and the floats packed; only
-        which feature comes first is open. Its structure is then a few bytes at places that follow from one another,
-        and checking those takes half the time. Nothing is refused here: whatever is not as expected, a header of a
-        frame that was not met before included, is looked at in the general way.
+        Such a record holds only the two features, in either order, with one list each and packed floats. Its
+        structure is a few bytes at computable offsets, so checking them takes half the time of a general scan.
+        This never rejects a record. Anything unexpected, such as a JPEG header not seen before, returns None.
         """
         size = len(data)
-        cameras_begin, good = self._cameras_begin, self._frames.good
+        cameras_prefix, good = self._cameras_prefix, self._frames.good
         camera_bytes = self._numbers * _FLOAT.itemsize
         starts_with, between = data.startswith, _BETWEEN.unpack_from
         offsets: list[int] = []
@@ -100,20 +103,20 @@ class SceneScanner:
             length, at = _varint(data, 1)
             if data[0] != 0x0A or at + length != size:
                 return None
-            if starts_with(cameras_begin, at):
-                floats, end = at + len(cameras_begin), size
+            if starts_with(cameras_prefix, at):
+                floats, end = at + len(cameras_prefix), size
                 at = floats + camera_bytes
             else:
-                floats, end = size - camera_bytes, size - camera_bytes - len(cameras_begin)
-                if end < at or not starts_with(cameras_begin, end):
+                floats, end = size - camera_bytes, size - camera_bytes - len(cameras_prefix)
+                if end < at or not starts_with(cameras_prefix, end):
                     return None
-            for tag in _FRAMES_BEGIN:
+            for tag in _FRAMES_PREFIXES:
                 if not starts_with(tag, at):
                     return None
                 length, at = _varint(data, at + len(tag))
                 if at + length != end:
                     return None
-            at -= 2  # before the first frame there is no end marker, but there are two bytes
+            at -= 2  # the first frame follows two bytes of the prefix instead of an end marker
             for _ in range(self.layout.views):
                 marker, tag_byte, low, high = between(data, at)
                 if tag_byte != 0x0A or (marker != _END_OF_IMAGE and offsets):
@@ -129,14 +132,15 @@ class SceneScanner:
                 lengths.append(length)
         except (IndexError, struct.error, WireError):
             return None
-        # The frames follow one another, so where the last one ends with the list none reaches beyond it.
+        # Frames are consecutive: if the last one ends where the list ends, none exceeds the list.
         if at + 2 != end or data[at:end] != b"\xff\xd9":
             return None
-        numbers = np.frombuffer(data[floats : floats + camera_bytes], _FLOAT)  # a copy: views of it keep no record
+        # Slicing copies, so that the cameras do not keep the record alive.
+        numbers = np.frombuffer(data[floats : floats + camera_bytes], _FLOAT)
         return ScannedScene(offsets, lengths, numbers.reshape(self.layout.views, -1))
 
-    def _scan_any(self, record: Record, path: AnyPath) -> ScannedScene:
-        """Where the frames of the record lie, and its cameras, in whatever way protobuf allows to write them."""
+    def _scan_general(self, record: Record, path: AnyPath) -> ScannedScene:
+        """Return what `scan` returns, for every encoding that protobuf allows."""
         payload = record.payload
         start = record.offset + HEADER_BYTES
         try:
@@ -146,18 +150,18 @@ class SceneScanner:
         except WireError as error:
             raise CorruptRecord(path, record.number, start + error.at, str(error)) from error
         except IndexError as error:
-            reason = "not a whole Example message: it ends inside a field"
+            reason = "not a complete Example message: it ends inside a field"
             raise CorruptRecord(path, record.number, start + len(payload), reason) from error
         layout = self.layout
         if len(offsets) != layout.views:
             reason = f"{len(offsets)} views, expected {layout.views} ({layout.because})"
-            raise CorruptRecord(path, record.number, start, reason, "name the right set with --set")
+            raise CorruptRecord(path, record.number, start, reason, "pass the right set with --set")
         if len(numbers) != self._numbers:
             reason = (
                 f"{len(numbers)} camera numbers, expected {self._numbers}: "
                 f"{layout.views} views of {', '.join(layout.camera_fields)}"
             )
-            raise CorruptRecord(path, record.number, start, reason, "name the right set with --set")
+            raise CorruptRecord(path, record.number, start, reason, "pass the right set with --set")
         check = self._frames.check
         view = 0
         try:
@@ -169,15 +173,15 @@ class SceneScanner:
         return ScannedScene(offsets, lengths, numbers.reshape(layout.views, -1))
 
 
-def _cameras_begin(size: int) -> bytes:
-    """The map's entry of the cameras, up to the floats, as protobuf writes it: known, for their size is."""
-    begin = b""
+def _cameras_prefix(size: int) -> bytes:
+    """Return the bytes that protobuf writes before `size` bytes of camera floats in the feature map."""
+    prefix = b""
     for tag in (b"\x0a", b"\x12", b"\x0a\x07cameras\x12", b"\x0a"):  # floats, list, feature with its name, entry
-        begin = tag + _as_varint(size + len(begin)) + begin
-    return begin
+        prefix = tag + _encode_varint(size + len(prefix)) + prefix
+    return prefix
 
 
-def _as_varint(value: int) -> bytes:
+def _encode_varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -190,7 +194,7 @@ _Span = tuple[int, int]
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The varint at `at` and the byte after it."""
+    """Return the varint at `at`, and the offset after it."""
     byte = data[at]
     if byte < 0x80:
         return byte, at + 1
@@ -203,11 +207,11 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value & 0xFFFFFFFFFFFFFFFF, at + 1
         shift += 7
         if shift > 63:
-            raise WireError(begin, "not an Example message: a varint of more than ten bytes")
+            raise WireError(begin, "not an Example message: a varint of more than 10 bytes")
 
 
 def _fields(data: bytes, span: _Span) -> Iterator[tuple[int, int, int, int]]:
-    """The fields of a message: (field number, wire type, start, stop of the value)."""
+    """Yield the fields of a message: (field number, wire type, start and stop of the value)."""
     at, end = span
     while at < end:
         begin = at
@@ -241,7 +245,7 @@ def _fields(data: bytes, span: _Span) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _end_of_group(data: bytes, at: int, end: int, number: int) -> int:
-    """The byte after a group (a deprecated kind of field, skipped like any unknown one)."""
+    """Return the offset after a group, a deprecated kind of field that is skipped like an unknown one."""
     open_groups = [number]
     while open_groups:
         if at >= end:
@@ -264,7 +268,7 @@ def _end_of_group(data: bytes, at: int, end: int, number: int) -> int:
 
 
 def _features(data: bytes) -> dict[bytes, list[_Span]]:
-    """The features of an `Example` by name: the spans of their `Feature` messages (more than one merge)."""
+    """Return the spans of the `Feature` messages of an `Example`, by feature name; several spans merge."""
     found: dict[bytes, list[_Span]] = {}
     for number, kind, start, stop in _fields(data, (0, len(data))):
         if number != 1 or kind != 2:
@@ -278,15 +282,15 @@ def _features(data: bytes) -> dict[bytes, list[_Span]]:
                     name = data[begin:end]
                 elif part == 2 and part_kind == 2:
                     values.append((begin, end))
-                    _bounded(values, begin, name)
+                    _check_count(values, begin, name)
             found[name] = values
-            if len(found) > _MOST_FEATURES:
-                raise WireError(entry_start, f"more than {_MOST_FEATURES} features, expected frames and cameras")
+            if len(found) > _MAX_FEATURES:
+                raise WireError(entry_start, f"more than {_MAX_FEATURES} features, expected frames and cameras")
     return found
 
 
 def _lists(data: bytes, features: dict[bytes, list[_Span]], name: bytes, wanted: int) -> list[_Span]:
-    """The spans of the list messages of one feature, of kind `wanted` (1 bytes, 2 floats, 3 integers)."""
+    """Return the spans of one feature's list messages, of kind `wanted` (1 bytes, 2 floats, 3 integers)."""
     if name not in features:
         names = ", ".join(sorted(map(_printable, features))[:8]) or "none"
         raise WireError(0, f"no feature {name.decode()!r} in the record; its features: {names}")
@@ -295,11 +299,11 @@ def _lists(data: bytes, features: dict[bytes, list[_Span]], name: bytes, wanted:
     for span in features[name]:
         for number, kind, start, stop in _fields(data, span):
             if number in (1, 2, 3) and kind == 2:
-                if number != kept_kind:  # the lists are a oneof: another kind replaces what came before
+                if number != kept_kind:  # the lists are a oneof: another kind replaces the earlier ones
                     kept = []
                 kept_kind = number
                 kept.append((start, stop))
-                _bounded(kept, start, name)
+                _check_count(kept, start, name)
     if kept_kind != wanted:
         kinds = {1: "bytes", 2: "floats", 3: "integers"}
         reason = f"feature {name.decode()!r} holds {kinds[kept_kind]}, expected {kinds[wanted]}"
@@ -307,30 +311,30 @@ def _lists(data: bytes, features: dict[bytes, list[_Span]], name: bytes, wanted:
     return kept
 
 
-def _bounded(values: Sized, at: int, name: bytes) -> None:
-    if len(values) > _MOST_VALUES:
-        raise WireError(at, f"more than {_MOST_VALUES} values in feature {_printable(name)!r}")
+def _check_count(values: Sized, at: int, name: bytes) -> None:
+    if len(values) > _MAX_VALUES:
+        raise WireError(at, f"more than {_MAX_VALUES} values in feature {_printable(name)!r}")
 
 
 def _printable(name: bytes) -> str:
-    """A feature's name for a message of one line: a record that is no scene may hold anything."""
+    """Return a feature's name, which may be any bytes, escaped and shortened for a one-line message."""
     return name[:40].decode("utf-8", "replace").encode("unicode_escape").decode()
 
 
 def _byte_values(data: bytes, features: dict[bytes, list[_Span]], name: bytes) -> tuple[list[int], list[int]]:
-    """The offsets and lengths of the values of a bytes feature."""
+    """Return the offsets and lengths of the values of a bytes feature."""
     offsets: list[int] = []
     lengths: list[int] = []
     for at, end in _lists(data, features, name, 1):
         here = at
         while here < end:
-            # Nearly every field is a value whose length takes one to three bytes: no call for those.
+            # Nearly every field is a value with a length of one to three bytes; these are parsed without a call.
             if data[here] != 0x0A:
                 for number, kind, start, stop in _fields(data, (here, end)):
                     if number == 1 and kind == 2:
                         offsets.append(start)
                         lengths.append(stop - start)
-                        _bounded(offsets, start, name)
+                        _check_count(offsets, start, name)
                 break
             length = data[here + 1]
             if length < 0x80:
@@ -345,12 +349,12 @@ def _byte_values(data: bytes, features: dict[bytes, list[_Span]], name: bytes) -
                 raise WireError(start, f"a frame of {length} bytes, {end - start} left in its list")
             offsets.append(start)
             lengths.append(length)
-            _bounded(offsets, start, name)
+            _check_count(offsets, start, name)
     return offsets, lengths
 
 
 def _float_values(data: bytes, features: dict[bytes, list[_Span]], name: bytes) -> NDArray[np.float32]:
-    """The values of a float feature, packed or not."""
+    """Return the values of a float feature, packed or unpacked."""
     parts: list[bytes] = []
     for span in _lists(data, features, name, 2):
         for number, kind, start, stop in _fields(data, span):
@@ -358,5 +362,5 @@ def _float_values(data: bytes, features: dict[bytes, list[_Span]], name: bytes) 
                 if (stop - start) % 4:
                     raise WireError(start, f"packed floats in {stop - start} bytes, expected a multiple of 4")
                 parts.append(data[start:stop])
-                _bounded(parts, start, name)
+                _check_count(parts, start, name)
     return np.frombuffer(b"".join(parts), _FLOAT)

@@ -176,7 +176,7 @@ def test_stock_tfrecord_reads_the_shards(sources, tmp_path):
 def test_shards_do_not_bear_the_names_of_source_files(sources, tmp_path):
     folder = converted("zarr", sources, tmp_path, "tfrecord", "jpeg")
     assert not any(source_file_number(path.name) for path in folder.rglob("*.tfrecord"))
-    with pytest.raises(SourceMissing, match="a dataset, and no source files; it is ready as it is"):
+    with pytest.raises(SourceMissing, match="already a converted dataset"):
         open_raw_folder(folder, ROW)
 
 

@@ -339,7 +339,7 @@ def test_more_bytes_than_the_array_are_refused(tmp_path):
     folder = make_mirror(tmp_path / SET)
     with (folder / "train_images.npy").open("ab") as file:
         file.write(b"more")
-    with pytest.raises(ArrayFileError, match="more than the array"):
+    with pytest.raises(ArrayFileError, match=r"\d+ bytes, expected \d+ for shape \(7, "):
         open_mirror(folder, ROW)
     folder = make_mirror(tmp_path / "gz" / SET, ending=".npy.gz")
     path = folder / "train_images.npy.gz"
@@ -378,10 +378,10 @@ def test_a_bomb_is_given_up_at_the_length_that_the_header_tells(tmp_path):
         for _ in range(200):
             file.write(bytes(1 << 20))
     told = []
-    with pytest.raises(ArrayFileError, match="more than the 132 bytes"):
+    with pytest.raises(ArrayFileError, match="more than 132 bytes"):
         check_gzip(path, read_header(path).bytes, told.append)
     assert sum(told) == 0
-    with pytest.raises(ArrayFileError, match="does not unpack to 132 bytes"):
+    with pytest.raises(ArrayFileError, match="132 bytes"):
         write_seek_points(path, 132, tmp_path / "points")
 
 

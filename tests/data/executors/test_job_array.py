@@ -1,4 +1,4 @@
-"""Job arrays: parts of a run, at work at the same time as processes of their own, and what joins them."""
+"""Job arrays: parts of a run in parallel processes, and the run that joins them."""
 
 import json
 import os
@@ -35,7 +35,7 @@ ROW = SCENE_SETS[SET]
 SMALL = 3000  # bytes a shard: one scene or two
 BOTH = ("zarr", "webdataset")
 
-# One part with small shards, which the command has no option for.
+# One part with shards smaller than the command can write.
 DRIVER = """
 import sys
 from pathlib import Path
@@ -53,7 +53,7 @@ def options(**more):
 
 
 def whole_of(raw, root, **more):
-    """What a run without parts makes."""
+    """Return the files that a run without parts writes."""
     convert(raw, ROW, root, options(**more))
     return tree(root)
 
@@ -67,39 +67,39 @@ def start(raw, root, text):
     return subprocess.Popen(line, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
-# Which parts there are.
+# Numbering of parts.
 
 
 @given(items=st.lists(st.integers(), max_size=50), count=st.integers(1, 60))
-def test_parts_share_everything_once_and_evenly(items, count):
+def test_parts_cover_all_items_once_and_evenly(items, count):
     shares = [Part(number, count).of(items) for number in range(count)]
     assert sorted(item for share in shares for item in share) == sorted(items)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 @pytest.mark.parametrize("text", ["0/1", "0/8", "7/8", "999/1000"])
-def test_parts_are_written_as_they_are_read(text):
+def test_str_inverts_parse(text):
     assert str(Part.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["8/8", "1/1", "0/0", "3/2"])
-def test_a_part_that_there_is_none_of_is_refused(text):
-    with pytest.raises(OptionError, match=f"there is no part {text}; parts are numbered from 0: "):
+def test_a_part_out_of_range_is_rejected(text):
+    with pytest.raises(OptionError, match=f"part {text} .*from 0: "):
         Part.parse(text)
 
 
 @pytest.mark.parametrize(
     "text", ["", "1", "1/", "/2", "a/b", "-1/2", "1/2/3", " 1/2", "\u0661/\u0662", "1/2\n", "9" * 40 + "/1"]
 )
-def test_what_names_no_part_is_refused(text):
-    with pytest.raises(OptionError, match="expected like 0/10"):
+def test_malformed_parts_are_rejected(text):
+    with pytest.raises(OptionError, match="expected NUMBER/COUNT: 0/10"):
         Part.parse(text)
 
 
 # Conversion.
 
 
-def test_parts_at_work_at_the_same_time_are_joined_to_the_bytes_of_one_run(tmp_path):
+def test_parallel_parts_join_to_the_bytes_of_one_run(tmp_path):
     raw = make_raw_folder(tmp_path / "raw" / SET, train=(9, 6), test=(3,))
     root = tmp_path / "out"
     running = [start(raw, root, f"{number}/3") for number in range(3)]
@@ -110,7 +110,7 @@ def test_parts_at_work_at_the_same_time_are_joined_to_the_bytes_of_one_run(tmp_p
     assert tree(root) == whole_of(raw, tmp_path / "whole", formats=BOTH)
 
 
-def test_a_part_killed_and_run_again_changes_nothing(tmp_path, faults):
+def test_killing_and_rerunning_a_part_gives_the_same_bytes(tmp_path, faults):
     raw = make_raw_folder(tmp_path / "raw" / SET, train=(30, 15), test=(3,))
     whole = whole_of(raw, tmp_path / "whole", formats=BOTH)
     tries, survived = faults.tries(1), 0
@@ -122,7 +122,7 @@ def test_a_part_killed_and_run_again_changes_nothing(tmp_path, faults):
         wait_until(lambda: running[0].poll() is not None or sum(1 for _ in root.rglob("*")) > enough)  # noqa: B023
         running[0].kill()
         running[0].wait()
-        again = start(raw, root, "0/2")  # while the other one is at work
+        again = start(raw, root, "0/2")  # while the other part is running
         assert again.wait(120) == 0
         assert running[1].wait(120) == 0
         assert not list(root.rglob("manifest.json"))
@@ -133,7 +133,7 @@ def test_a_part_killed_and_run_again_changes_nothing(tmp_path, faults):
     )
 
 
-def test_what_a_part_leaves_out_is_made_when_they_are_joined(shared_raw, tmp_path):
+def test_the_joining_run_writes_shards_of_missing_parts(shared_raw, tmp_path):
     whole = whole_of(shared_raw, tmp_path / "whole")
     done = [run_part(shared_raw, tmp_path / "out", text)[0] for text in ("0/3", "2/3")]
     assert done[1].done == done[0].written + done[1].written
@@ -143,12 +143,12 @@ def test_what_a_part_leaves_out_is_made_when_they_are_joined(shared_raw, tmp_pat
     assert tree(tmp_path / "out") == whole
 
 
-def test_a_part_that_is_done_is_not_done_again(shared_raw, tmp_path):
+def test_a_finished_part_is_not_repeated(shared_raw, tmp_path):
     first, again = (run_part(shared_raw, tmp_path, "1/2")[0] for _ in range(2))
     assert (again.written, again.kept) == (0, first.written)
 
 
-def test_more_parts_than_shards_do_no_harm(shared_raw, tmp_path):
+def test_more_parts_than_shards_are_harmless(shared_raw, tmp_path):
     whole = whole_of(shared_raw, tmp_path / "whole", shard_bytes=10**6)
     for number in range(5):
         run_part(shared_raw, tmp_path / "out", f"{number}/5", shard_bytes=10**6)
@@ -164,7 +164,7 @@ def test_parts_of_different_counts_may_be_mixed(shared_raw, tmp_path):
     assert tree(tmp_path / "out") == whole
 
 
-def test_corrupt_records_are_looked_for_once_by_all_parts(tmp_path, monkeypatch):
+def test_all_parts_together_scan_for_corrupt_records_once(tmp_path, monkeypatch):
     raw = make_raw_folder(tmp_path / "raw" / SET)
     path = raw / "train" / "001-of-900.tfrecord"
     data = bytearray(path.read_bytes())
@@ -181,14 +181,14 @@ def test_corrupt_records_are_looked_for_once_by_all_parts(tmp_path, monkeypatch)
     assert tree(tmp_path / "out") == whole
 
 
-def test_parts_of_a_dataset_that_is_whole_have_nothing_to_do(shared_raw, tmp_path):
+def test_parts_of_a_complete_dataset_do_nothing(shared_raw, tmp_path):
     whole = whole_of(shared_raw, tmp_path)
     assert run_part(shared_raw, tmp_path, "0/2") == []
     assert tree(tmp_path) == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == ["zarr"]
 
 
-def test_parts_make_what_is_missing_of_a_dataset(shared_raw, tmp_path):
+def test_parts_write_the_missing_shards_of_a_dataset(shared_raw, tmp_path):
     whole = whole_of(shared_raw, tmp_path)
     shards = read_manifest(tmp_path / "zarr" / SET).splits["train"].shards
     for number in (0, 1):
@@ -198,7 +198,7 @@ def test_parts_make_what_is_missing_of_a_dataset(shared_raw, tmp_path):
     assert tree(tmp_path) == whole
 
 
-def test_a_part_with_other_options_is_refused_and_takes_nothing_away(shared_raw, tmp_path):
+def test_a_part_with_other_options_is_rejected_and_removes_nothing(shared_raw, tmp_path):
     run_part(shared_raw, tmp_path, "0/2")
     before = tree(tmp_path)
     for other in ({"shard_bytes": 9000}, {"limit": 2}, {"splits": ("test",)}, {"frames": "raw"}):
@@ -207,19 +207,19 @@ def test_a_part_with_other_options_is_refused_and_takes_nothing_away(shared_raw,
     assert tree(tmp_path) == before
 
 
-def test_a_part_of_other_source_files_is_refused(raw, tmp_path):
+def test_a_part_of_other_source_files_is_rejected(raw, tmp_path):
     run_part(raw, tmp_path / "out", "0/2")
     (raw / "train" / "002-of-900.tfrecord").unlink()
     with pytest.raises(DestinationError, match="of other source files or with other options"):
         run_part(raw, tmp_path / "out", "1/2")
 
 
-def test_parts_replace_no_dataset(shared_raw, tmp_path):
+def test_parts_cannot_overwrite_a_dataset(shared_raw, tmp_path):
     with pytest.raises(OptionError, match="parts do not replace a dataset"):
         run_part(shared_raw, tmp_path, "0/2", overwrite=True)
 
 
-def test_a_part_leaves_the_temporary_files_of_others_alone(shared_raw, tmp_path):
+def test_a_part_keeps_the_temporary_files_of_others(shared_raw, tmp_path):
     others = tmp_path / "out" / "zarr" / SET / "train" / "frames" / "c" / "x.partial"
     others.parent.mkdir(parents=True)
     others.write_bytes(b"half of a shard of another part")
@@ -240,30 +240,30 @@ def test_parts_in_an_object_store_are_joined(s3, shared_raw, tmp_path):
     assert {name: (out / name).read_bytes() for name, _ in out.files()} == whole
 
 
-# Who waits for whom.
+# Locks.
 
 
-def test_the_same_part_twice_at_once_is_refused(shared_raw, tmp_path):
+def test_the_same_part_cannot_run_twice_in_parallel(shared_raw, tmp_path):
     work = tmp_path / ".work" / SET
     with hold_part(work, Part(1, 2), lambda: None):
-        with pytest.raises(DestinationError, match=r"part 1/2 is at work already; wait for it"):
+        with pytest.raises(DestinationError, match="part 1/2 "):
             run_part(shared_raw, tmp_path, "1/2")
-        run_part(shared_raw, tmp_path, "0/2")  # another one is not
+        run_part(shared_raw, tmp_path, "0/2")  # another part is accepted
     run_part(shared_raw, tmp_path, "1/2")
 
 
-def test_a_run_without_a_part_is_refused_while_parts_are_at_work(shared_raw, tmp_path):
+def test_a_run_without_a_part_is_rejected_while_parts_run(shared_raw, tmp_path):
     work = tmp_path / ".work" / SET
     with (
         hold_part(work, Part(3, 10), lambda: None),
-        pytest.raises(DestinationError, match=r"part 3/10 is at work there; wait until all parts are done"),
+        pytest.raises(DestinationError, match="part 3/10 "),
     ):
         convert(shared_raw, ROW, tmp_path, options())
     convert(shared_raw, ROW, tmp_path, options())
     assert not (tmp_path / ".work").exists()
 
 
-def test_the_lock_of_a_killed_part_holds_nobody_up(tmp_path):
+def test_stale_locks_of_killed_parts_are_removed(tmp_path):
     (tmp_path / ".part-3-of-10.lock").touch()
     check_no_parts_running(tmp_path)
     assert tree(tmp_path) == {}
@@ -273,7 +273,7 @@ def test_the_lock_of_a_killed_part_holds_nobody_up(tmp_path):
     assert tree(tmp_path) == {}
 
 
-def test_a_part_waits_until_a_run_without_one_has_ended(shared_raw, tmp_path, monkeypatch):
+def test_a_part_waits_for_a_run_without_a_part(shared_raw, tmp_path, monkeypatch):
     monkeypatch.setattr(job_array, "_POLL", 0.01)
     work = tmp_path / ".work" / SET
     said, done = [], []
@@ -285,24 +285,24 @@ def test_a_part_waits_until_a_run_without_one_has_ended(shared_raw, tmp_path, mo
         thread = threading.Thread(target=late)
         thread.start()
         wait_until(lambda: said)
-        assert "waiting for it" in said[0]
+        assert str(work) in said[0]
         assert not done
     thread.join(60)
     assert done[0].written > 0
 
 
-def test_only_one_part_at_a_time_begins(tmp_path, monkeypatch):
+def test_parts_prepare_the_folder_one_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(job_array, "_POLL", 0.01)
-    at_once, most = [], []
+    running, counts = [], []
 
-    def begin():
-        at_once.append(1)
-        most.append(len(at_once))
+    def prepare():
+        running.append(1)
+        counts.append(len(running))
         atomic.write_json(tmp_path / "plan.json", {})
-        at_once.pop()
+        running.pop()
 
     def work(number):
-        with hold_part(tmp_path, Part(number, 6), begin):
+        with hold_part(tmp_path, Part(number, 6), prepare):
             pass
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
@@ -310,7 +310,7 @@ def test_only_one_part_at_a_time_begins(tmp_path, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert most == [1] * 6
+    assert counts == [1] * 6
 
 
 # The commands.
@@ -320,7 +320,7 @@ def command(*arguments):
     return CliRunner().invoke(gqn_data, [str(argument) for argument in arguments])
 
 
-def test_the_command_converts_a_part_and_tells_how_far_all_are(shared_raw, tmp_path):
+def test_the_command_converts_a_part_and_reports_overall_progress(shared_raw, tmp_path):
     made = ("convert", shared_raw, "--set", SET, "--out", tmp_path / "out", "--workers", "1")
     said = command(*made, "--shard", "0/2")
     assert said.exit_code == 0, said.output
@@ -332,18 +332,18 @@ def test_the_command_converts_a_part_and_tells_how_far_all_are(shared_raw, tmp_p
 
 
 @pytest.mark.parametrize("name", ["convert", "verify"])
-def test_a_part_that_there_is_none_of_is_a_usage_error(name, shared_raw):
+def test_a_part_out_of_range_is_a_usage_error(name, shared_raw):
     said = command(name, shared_raw, "--set", SET, "--shard", "2/2")
     assert said.exit_code == 2
     assert said.stderr.splitlines() == [
-        "Error: there is no part 2/2; parts are numbered from 0: 0/2 to 1/2",
+        "Error: part 2/2 does not exist; parts are numbered from 0: 0/2 to 1/2",
     ]
 
 
 # Rendering and checking.
 
 
-def test_rendered_parts_are_the_files_of_one_run(tmp_path):
+def test_rendered_parts_give_the_files_of_one_run(tmp_path):
     wanted = {"scenes": 70, "views": 1, "frame_size": 16, "supersample": False, "workers": 1}
     render_scene_set(tmp_path / "whole", SET, **wanted)
     reports = [render_scene_set(tmp_path / "parts", SET, part=Part(number, 3), **wanted) for number in range(3)]
@@ -354,16 +354,16 @@ def test_rendered_parts_are_the_files_of_one_run(tmp_path):
     assert (joined.files_written, joined.files_kept) == (0, sum(report.files_written for report in reports))
 
 
-def test_a_rendering_run_is_refused_while_parts_are_at_work(tmp_path):
+def test_a_rendering_run_is_rejected_while_parts_run(tmp_path):
     folder = tmp_path / "raw" / SET
     with (
         hold_part(folder, Part(0, 2), lambda: None),
-        pytest.raises(DestinationError, match="part 0/2 is at work there"),
+        pytest.raises(DestinationError, match="part 0/2 "),
     ):
         render_scene_set(tmp_path, SET, scenes=2, views=1, frame_size=16, workers=1)
 
 
-def test_parts_of_a_check_find_together_what_one_check_finds(shared_raw, tmp_path):
+def test_parts_of_verify_find_the_faults_of_one_run(shared_raw, tmp_path):
     whole_of(shared_raw, tmp_path)
     folder = tmp_path / "zarr" / SET
     for row in list(read_manifest(folder).all_files())[:6:2]:

@@ -106,7 +106,7 @@ def test_checking_alone_finds_what_reading_finds(lengths, change, cut, buffer, t
     except CorruptRecord as fault:
         expected = (type(fault), str(fault))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(framing, "_CHECKED", buffer)
+        patch.setattr(framing, "_CHECK_BLOCK", buffer)
         try:
             found = check_records(path)
         except CorruptRecord as fault:
