@@ -132,7 +132,7 @@ def _parse(head: bytes, path: AnyPath) -> ArrayHeader:
         raise ArrayFileError(f"{path}: cannot parse its header ({what}); copy it again") from error
     if dtype.hasobject:
         raise ArrayFileError(
-            f"{path}: holds Python objects (a pickle, which could run any code), expected plain numbers; "
+            f"{path}: holds Python objects (a pickle), expected plain numbers; "
             "write the array with numpy.save(..., allow_pickle=False)"
         )
     if fortran and len(shape) > 1:

@@ -345,7 +345,7 @@ def test_more_bytes_than_the_array_are_refused(tmp_path):
     path = folder / "train_images.npy.gz"
     whole = path.read_bytes()
     path.write_bytes(gzip.compress(gzip.decompress(whole) + b"more"))
-    with pytest.raises(ArrayFileError, match="more than the"):
+    with pytest.raises(ArrayFileError, match=r"more than \d+ bytes"):
         run(folder, tmp_path / "out")
     path.write_bytes(whole + b"garbage behind the end")
     with pytest.raises(ArrayFileError, match="damaged"):
@@ -469,7 +469,7 @@ def test_a_gzipped_file_that_has_changed_is_refused(close_points, tmp_path):
     file = gz_file(tmp_path, bytes(300_000))
     with (tmp_path / "data.gz").open("ab") as changed:
         changed.write(b"x")
-    with pytest.raises(ShardChecksumError, match="has changed"):
+    with pytest.raises(ShardChecksumError, match=r"data\.gz: changed"):
         file.read(0, 10)
 
 

@@ -1,4 +1,4 @@
-"""Every container: what is written is read back, by us and by the stock readers, and converts to any other."""
+"""Every container: round trip, reading by third-party libraries, and conversion to any other container."""
 
 import hashlib
 import io
@@ -31,8 +31,8 @@ from gqn_data.schema.manifest import read_manifest
 from gqn_data.sources.raw_folder import open_raw_folder
 
 CASES = [(name, encoding) for name in WRITABLE for encoding in FORMATS[name].encodings]
-SPLITS = {"train": (0, 7), "test": (1000, 2)}  # the first made scene, and how many
-SMALL = 6000  # bytes a shard: several shards of each container
+SPLITS = {"train": (0, 7), "test": (1000, 2)}  # first made scene, and number of scenes
+SMALL = 6000  # bytes per shard: gives several shards in each container
 CODEC = "imagecodecs_jpeg"
 
 
@@ -43,7 +43,7 @@ def converted(source, root, name, encoding, **options):
 
 @pytest.fixture(scope="module")
 def datasets(shared_raw, tmp_path_factory):
-    """A dataset of the made scenes in every container, in several shards; made when first asked for."""
+    """Return a function that converts the made scenes to a container, in several shards, and caches the result."""
     root = tmp_path_factory.mktemp("containers")
 
     @cache
@@ -59,7 +59,7 @@ def datasets(shared_raw, tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def codec_is_known():
-    """Where the project is installed zarr finds the codec by its entry point; elsewhere it is told of it."""
+    """Register the codec with zarr if the project is not installed, so that its entry point is missing."""
     try:
         get_codec_class(CODEC)
     except KeyError:
@@ -73,13 +73,13 @@ def expected_frames(number):
 every_container = pytest.mark.parametrize(("name", "encoding"), [*CASES, ("indexed", "jpeg")])
 
 
-def test_every_container_of_the_dict_is_either_written_or_read_in_place():
+def test_every_format_is_writable_or_read_in_place():
     assert {*WRITABLE, "mirror"} == set(FORMATS)
     assert all(FORMATS[name].name == name for name in FORMATS)
 
 
 @every_container
-def test_what_is_written_is_read_back(name, encoding, datasets):
+def test_scenes_are_read_back_as_written(name, encoding, datasets):
     folder = datasets(name, encoding)
     for split, (first, count) in SPLITS.items():
         scenes = open_dataset(folder, split)
@@ -97,7 +97,7 @@ def test_what_is_written_is_read_back(name, encoding, datasets):
 
 
 @every_container
-def test_chosen_views_are_decoded_into_a_batch_and_no_others(name, encoding, datasets):
+def test_only_the_chosen_views_are_decoded_into_a_batch(name, encoding, datasets):
     scenes = open_dataset(datasets(name, encoding))
     for number in (0, 3, 6):
         for views in ([2, 0], [1], [], [2, 2, 1, 0]):
@@ -108,7 +108,7 @@ def test_chosen_views_are_decoded_into_a_batch_and_no_others(name, encoding, dat
 
 
 @every_container
-def test_cameras_of_all_scenes_are_those_of_each(name, encoding, datasets):
+def test_cameras_of_all_scenes_equal_those_of_each_scene(name, encoding, datasets):
     scenes = open_dataset(datasets(name, encoding))
     expected = np.stack([made_scene(number).cameras for number in range(7)])
     assert scenes.cameras.tobytes() == expected.tobytes()
@@ -117,7 +117,7 @@ def test_cameras_of_all_scenes_are_those_of_each(name, encoding, datasets):
 
 
 @every_container
-def test_scenes_are_numbered_as_in_a_list(name, encoding, datasets):
+def test_scenes_are_indexed_like_a_list(name, encoding, datasets):
     scenes = open_dataset(datasets(name, encoding))
     assert np.array_equal(scenes[-1].cameras, scenes[6].cameras)
     for outside in (7, -8, 10**9):
@@ -126,7 +126,7 @@ def test_scenes_are_numbered_as_in_a_list(name, encoding, datasets):
 
 
 @every_container
-def test_the_fingerprint_tells_scenes_apart_and_not_containers(name, encoding, datasets, tmp_path):
+def test_the_fingerprint_depends_on_scenes_not_on_the_container(name, encoding, datasets, tmp_path):
     folder = datasets(name, encoding)
     prints = {open_dataset(folder, split).fingerprint for split in SPLITS}
     assert prints == {open_dataset(datasets("indexed", "jpeg"), split).fingerprint for split in SPLITS}
@@ -135,7 +135,7 @@ def test_the_fingerprint_tells_scenes_apart_and_not_containers(name, encoding, d
 
 
 @every_container
-def test_checksums_are_what_sha256sum_checks(name, encoding, datasets):
+def test_sha256sum_accepts_the_checksums(name, encoding, datasets):
     folder = datasets(name, encoding)
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
     manifest = read_manifest(folder)
@@ -220,7 +220,7 @@ def test_stock_zarr_reads_the_groups(encoding, datasets):
         assert cameras.attrs["angles"] == "radians"
 
 
-def test_the_index_of_a_zarr_shard_ends_in_its_checksum_and_tells_where_each_jpeg_lies(datasets):
+def test_the_index_of_a_zarr_shard_locates_each_jpeg_and_has_a_checksum(datasets):
     folder = datasets("zarr", "jpeg")
     row = read_manifest(folder).splits["train"]
     number = 0
@@ -231,7 +231,7 @@ def test_the_index_of_a_zarr_shard_ends_in_its_checksum_and_tells_where_each_jpe
         assert crc32c.crc32c(index) == int.from_bytes(checksum, "little")
         extents = np.frombuffer(index, "<u8").reshape(-1, VIEWS, 2)
         for within, scene in enumerate(extents):
-            if within >= shard.scenes:  # the last shard is written whole, its missing scenes marked as absent
+            if within >= shard.scenes:  # the last shard has full size, with missing scenes marked
                 assert (scene == 2**64 - 1).all()
                 continue
             found = [data[offset : offset + length] for offset, length in scene.tolist()]
@@ -240,7 +240,7 @@ def test_the_index_of_a_zarr_shard_ends_in_its_checksum_and_tells_where_each_jpe
     assert number == 7
 
 
-def test_a_damaged_index_is_noticed_by_stock_zarr(datasets, tmp_path):
+def test_stock_zarr_detects_a_damaged_index(datasets, tmp_path):
     folder = converted(datasets("indexed", "jpeg"), tmp_path, "zarr", "jpeg")
     path = folder / read_manifest(folder).splits["train"].shards[0].files[0].name
     data = bytearray(path.read_bytes())
@@ -266,7 +266,7 @@ def test_stock_zarr_encodes_and_decodes_with_our_codec(tmp_path):
     assert abs(again.astype(int) - pixels).mean() < 8  # a lossy codec
 
 
-def test_the_entry_point_that_zarr_looks_for_names_a_codec():
+def test_the_zarr_entry_point_names_a_codec():
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     module, name = project["entry-points"]["zarr.codecs"][CODEC].split(":")
     codec = getattr(import_module(module), name)
@@ -277,7 +277,7 @@ def test_the_entry_point_that_zarr_looks_for_names_a_codec():
 leaves_files_open = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 
-@leaves_files_open  # webdataset does; nothing of ours is concerned
+@leaves_files_open  # by webdataset
 def test_stock_webdataset_reads_the_tars(datasets):
     folder = datasets("webdataset", "jpeg")
     for split, (first, count) in SPLITS.items():
@@ -300,7 +300,7 @@ def test_webdatasets_own_decoders_give_pixels_and_cameras(datasets):
         assert np.array_equal(sample["cameras.npy"], made_scene(number).cameras)
 
 
-def test_the_tars_are_what_tarfile_writes_byte_for_byte(datasets):
+def test_tars_equal_those_of_tarfile_byte_for_byte(datasets):
     folder = datasets("webdataset", "jpeg")
     number = 0
     for shard in read_manifest(folder).splits["train"].shards:
@@ -331,11 +331,11 @@ def test_more_than_a_hundred_views_keep_their_order_in_a_tar(tmp_path):
     assert [bytes(frame) for frame in scene.encoded] == list(made_scene(1, 101).frames)
 
 
-# What lies on the disk may have changed.
+# Files that changed since they were written.
 
 
 @every_container
-def test_files_that_are_cut_or_absent_are_an_error_that_names_them(name, encoding, datasets, tmp_path):
+def test_truncated_and_missing_files_are_named_in_the_error(name, encoding, datasets, tmp_path):
     source = datasets(name, encoding)
     for damage in ("cut", "absent"):
         for row in read_manifest(source).splits["train"].shards[0].files:
@@ -358,7 +358,7 @@ def test_files_that_are_cut_or_absent_are_an_error_that_names_them(name, encodin
                 assert str(path) in str(caught.value)
 
 
-def test_a_record_that_changed_since_it_was_indexed_is_refused(raw, scene_set):
+def test_a_record_changed_since_indexing_is_rejected(raw, scene_set):
     index_raw_folder(open_raw_folder(raw, scene_set))
     path = raw / "train" / "002-of-900.tfrecord"
     data = bytearray(path.read_bytes())
@@ -368,7 +368,7 @@ def test_a_record_that_changed_since_it_was_indexed_is_refused(raw, scene_set):
         list(open_dataset(raw))
 
 
-def test_datasets_are_opened_by_split_and_by_the_folder_of_a_split(datasets):
+def test_datasets_open_by_split_or_by_the_folder_of_a_split(datasets):
     folder = datasets("zarr", "jpeg")
     assert len(open_dataset(folder)) == len(open_dataset(str(folder), "train")) == len(open_dataset(folder / "train"))
     assert len(open_dataset(folder, "test")) == len(open_dataset(folder / "test")) == 2
@@ -377,7 +377,7 @@ def test_datasets_are_opened_by_split_and_by_the_folder_of_a_split(datasets):
         open_dataset(folder, "trian")
 
 
-def test_what_is_no_dataset_is_refused_with_what_to_do(tmp_path, shared_raw, datasets):
+def test_folders_without_a_dataset_are_rejected_with_a_remedy(tmp_path, shared_raw, datasets):
     for folder, said in (
         (tmp_path / "nowhere", "no such folder"),
         (tmp_path, r"manifest\.json"),

@@ -1,4 +1,4 @@
-"""Which scenes and views batches hold: for any number of ranks, any tail, any mixture, exactly."""
+"""Scenes and views of batches, for any number of ranks, any tail and any mixture."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _rows(sample: Sample) -> list[tuple[int, int, tuple[int, ...]]]:
 
 
 def _epoch(sampling: BatchSampler, epoch: int, ranks: int = 1) -> list[list[tuple[int, int, tuple[int, ...]]]]:
-    """The batches of an epoch, put together from the shares of all ranks."""
+    """Concatenate the shares of all ranks to the batches of an epoch."""
     return [
         [row for rank in range(ranks) for row in _rows(sampling.batch(epoch, batch, rank=rank, ranks=ranks))]
         for batch in range(sampling.batches)
@@ -74,7 +74,7 @@ def test_ranks_share_every_batch_and_an_epoch_has_every_scene_once(
 
 @settings(deadline=None)
 @given(scenes=st.integers(1, 60), share=st.integers(1, 6), ranks=st.integers(1, 5))
-def test_shares_are_as_even_as_they_go(scenes: int, share: int, ranks: int) -> None:
+def test_shares_of_ranks_are_even(scenes: int, share: int, ranks: int) -> None:
     for tail in TAILS:
         sampling = _one(scenes, batch_size=share * ranks, tail=tail)
         for batch in range(sampling.batches):
@@ -84,7 +84,7 @@ def test_shares_are_as_even_as_they_go(scenes: int, share: int, ranks: int) -> N
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_a_batch_is_the_same_whether_those_around_it_were_asked_for_or_not(shuffle: bool) -> None:
+def test_a_batch_does_not_depend_on_earlier_requests(shuffle: bool) -> None:
     # 300 views of 36 scenes are drawn a few batches at a time.
     options = {"scenes": 5000, "views": 300, "batch_size": 36, "shuffle": shuffle}
     sampling = _one(**options)
@@ -94,7 +94,7 @@ def test_a_batch_is_the_same_whether_those_around_it_were_asked_for_or_not(shuff
     assert _rows(sampling.batch(2, 4)) != straight[4]
 
 
-def test_a_batch_far_ahead_costs_no_more_than_the_first() -> None:
+def test_a_late_batch_needs_no_more_memory_than_the_first() -> None:
     sampling = _one(10_800_000, views=15, batch_size=36)
     tracemalloc.start()
     try:
@@ -103,13 +103,13 @@ def test_a_batch_far_ahead_costs_no_more_than_the_first() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 10_000_000  # a table of the order alone would take 86 MB
+    assert peak < 10_000_000  # a table of the order would take 86 MB
 
 
 # Context views.
 
 
-def test_the_number_of_context_views_is_drawn_for_each_scene_or_for_each_batch() -> None:
+def test_context_counts_are_drawn_per_scene_or_per_batch() -> None:
     def numbers(per: Any) -> list[list[int]]:
         sampling = _one(400, context_per=per, tail="exact")
         return [[sum(view >= 0 for view in views) - 1 for *_, views in batch] for batch in _epoch(sampling, 0)]
@@ -123,14 +123,14 @@ def test_the_number_of_context_views_is_drawn_for_each_scene_or_for_each_batch()
     assert all(len(set(batch)) == 1 for batch in by_batch)
 
 
-def test_one_number_for_a_batch_needs_no_masked_slots() -> None:
+def test_one_context_count_per_batch_leaves_no_empty_slots() -> None:
     sampling = _one(400, context_per="batch")
     widths = {sampling.batch(0, batch).views.shape[1] for batch in range(sampling.batches)}
     assert widths == {2, 3, 4}
     assert all((sampling.batch(0, batch).views >= 0).all() for batch in range(sampling.batches))
 
 
-def test_all_views_come_in_their_order() -> None:
+def test_all_views_keep_their_order() -> None:
     sampling = _one(21, context=None, tail="pad")
     assert sampling.slots == 5
     for _, scene, views in itertools.chain.from_iterable(_epoch(sampling, 0)):
@@ -143,7 +143,7 @@ SAMPLES = np.array([[3, 0, 1, -1], [3, 4, 2, 3], [20, 1, 0, 2], [0, 2, 4, -1], [
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_list_of_samples_is_given_in_its_order_in_every_epoch(ranks: int) -> None:
+def test_samples_keep_their_order_in_every_epoch(ranks: int) -> None:
     sampling = _one(samples=SAMPLES, tail="exact", batch_size=2)
     for epoch in (0, 7):
         rows = [[scene, *views] for _, scene, views in itertools.chain.from_iterable(_epoch(sampling, epoch, ranks))]
@@ -154,7 +154,7 @@ def test_a_list_of_samples_is_given_in_its_order_in_every_epoch(ranks: int) -> N
     ("row", "column", "value"),
     [(0, 0, 21), (0, 0, -1), (1, 1, 5), (1, 1, -1), (1, 2, -1), (1, 3, 4), (2, 2, 1), (0, 3, -2)],
 )
-def test_samples_that_the_scenes_do_not_have_are_refused(row: int, column: int, value: int) -> None:
+def test_samples_of_missing_scenes_or_views_are_rejected(row: int, column: int, value: int) -> None:
     samples = SAMPLES.copy()
     samples[row, column] = value
     with pytest.raises(OptionError, match=rf"sample {row} is .*all different and below 5"):
@@ -162,18 +162,18 @@ def test_samples_that_the_scenes_do_not_have_are_refused(row: int, column: int, 
 
 
 @pytest.mark.parametrize("samples", [np.zeros((0, 3), int), np.zeros((2, 2), int), np.zeros((2, 3)), np.zeros(3, int)])
-def test_what_is_no_list_of_samples_is_refused(samples: Any) -> None:
+def test_malformed_samples_are_rejected(samples: Any) -> None:
     with pytest.raises(OptionError, match="expected whole numbers"):
         _one(samples=samples)
 
 
 @given(chosen=st.sets(st.integers(0, 40), min_size=1), seed=SEEDS, window=st.integers(1, 5))
-def test_chosen_scenes_come_once_an_epoch_in_windows_or_not(chosen: set[int], seed: int, window: int) -> None:
+def test_chosen_scenes_come_once_per_epoch_with_or_without_windows(chosen: set[int], seed: int, window: int) -> None:
     numbers = np.array(sorted(chosen))
     sizes = np.diff(np.searchsorted(numbers, [0, 9, 10, 25, 41])).tolist()
     windows = Windows(sizes, window=window, seed=seed)
-    for way in (None, windows):
-        member = Member(scenes=len(numbers), views=3, chosen=numbers, windows=way)
+    for choice in (None, windows):
+        member = Member(scenes=len(numbers), views=3, chosen=numbers, windows=choice)
         sampling = BatchSampler([member], batch_size=2, context=(1, 2), seed=seed, tail="exact")
         assert sorted(scene for batch in _epoch(sampling, 1) for _, scene, _ in batch) == numbers.tolist()
 
@@ -203,7 +203,7 @@ def test_the_shards_of_a_batch_are_those_of_its_windows(
             assert found == set().union(*(shards for shards in of_windows if shards & touched))
 
 
-def test_any_shard_may_be_needed_where_scenes_come_in_no_windows() -> None:
+def test_without_windows_any_shard_may_be_needed() -> None:
     member = Member(scenes=21, views=3, windows=Windows([7, 7, 7], window=1, seed=0))
     options: dict[str, Any] = {"batch_size": 4, "context": (1, 2), "seed": 0}
     assert BatchSampler([member], **options).shards_of(0, 0) is not None
@@ -225,7 +225,7 @@ def test_any_shard_may_be_needed_where_scenes_come_in_no_windows() -> None:
     seed=SEEDS,
     shuffle=st.booleans(),
 )
-def test_a_mixture_is_exact_in_every_epoch_and_each_dataset_in_its_own(
+def test_mixtures_are_exact_per_epoch_and_per_pass_of_each_dataset(
     sizes: list[int],
     weights: list[float],
     epoch_scenes: int,
@@ -257,11 +257,11 @@ def test_a_mixture_is_exact_in_every_epoch_and_each_dataset_in_its_own(
     for stream, size in zip(streams, sizes):
         times = Counter(stream)
         assert set(times) <= set(range(size))
-        # Of a dataset that was gone through n times and a bit, every scene came n or n + 1 times.
+        # After n full passes and a partial one, every scene was drawn n or n + 1 times.
         assert max(times.values()) - min(times[scene] for scene in range(size)) <= 1
 
 
-def test_datasets_without_weights_give_each_scene_once_an_epoch_and_well_mixed() -> None:
+def test_unweighted_datasets_yield_each_scene_once_and_well_mixed() -> None:
     sampling = BatchSampler(
         [Member(scenes=300, views=5), Member(scenes=100, views=9)], batch_size=20, context=(1, 3), seed=0
     )
@@ -275,7 +275,7 @@ def test_datasets_without_weights_give_each_scene_once_an_epoch_and_well_mixed()
     assert {view for batch in batches for member, _, views in batch for view in views if member} > {5, 6, 7, 8}
 
 
-def test_a_scene_that_comes_twice_in_an_epoch_of_a_mixture_has_other_views() -> None:
+def test_a_scene_repeated_in_an_epoch_has_other_views() -> None:
     sampling = BatchSampler(
         [Member(scenes=2, views=9), Member(scenes=50, views=9)],
         batch_size=10,
@@ -303,13 +303,13 @@ def test_a_scene_that_comes_twice_in_an_epoch_of_a_mixture_has_other_views() -> 
         ({"samples": SAMPLES}, "samples name scenes of one dataset"),
     ],
 )
-def test_what_a_mixture_does_not_allow_is_refused(options: dict[str, Any], message: str) -> None:
+def test_options_that_a_mixture_does_not_allow_are_rejected(options: dict[str, Any], message: str) -> None:
     members = [Member(scenes=10, views=5), Member(scenes=10, views=6)]
     with pytest.raises(OptionError, match=message):
         BatchSampler(members, **{"batch_size": 2, "context": (1, 2), "seed": 0, **options})
 
 
-def test_every_option_tells_streams_apart() -> None:
+def test_every_option_changes_the_identity() -> None:
     one = Member(scenes=10, views=5)
     base: dict[str, Any] = {"batch_size": 2, "context": (1, 2), "seed": 0}
     streams = [

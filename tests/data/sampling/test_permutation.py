@@ -1,4 +1,4 @@
-"""The order of scenes: a permutation of each epoch, computed from nothing but (seed, epoch, position)."""
+"""Shuffled order of scenes: a permutation per epoch, computed from (seed, epoch, position)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _epoch(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def _chi_square(observed: NDArray[np.int64]) -> float:
-    """Pearson's statistic against equal frequencies, in standard deviations above its expectation."""
+    """Compute Pearson's statistic against equal frequencies, in standard deviations above its expectation."""
     expected = observed.sum() / observed.size
     freedom = observed.size - 1
     return float((((observed - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom))
@@ -32,7 +32,7 @@ def test_every_scene_comes_exactly_once_in_an_epoch(count: int, seed: int, epoch
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 16, 17, 63, 64, 65, 4095, 4096, 4097, 100_003])
-def test_counts_around_powers_of_four_are_permuted_too(count: int) -> None:
+def test_counts_around_powers_of_four_are_permuted(count: int) -> None:
     assert np.bincount(_epoch(count, 5, 2), minlength=count).tolist() == [1] * count
 
 
@@ -47,7 +47,7 @@ def test_scenes_of_huge_sets_are_in_range_and_distinct(count: int) -> None:
 
 @settings(deadline=None)
 @given(data=st.data(), count=st.integers(1, 300), seed=SEEDS, epoch=EPOCHS)
-def test_positions_may_be_asked_in_any_grouping(data: st.DataObject, count: int, seed: int, epoch: int) -> None:
+def test_scenes_do_not_depend_on_the_grouping(data: st.DataObject, count: int, seed: int, epoch: int) -> None:
     whole = _epoch(count, seed, epoch)
     asked = np.array(data.draw(st.lists(st.integers(0, count - 1), max_size=20)), np.int64)
     np.testing.assert_array_equal(permute(asked, count, seed=seed, epoch=epoch), whole[asked])
@@ -63,7 +63,7 @@ def test_positions_may_have_any_shape(shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(scenes, _epoch(50, 3, 1)[positions])
 
 
-def test_asking_leaves_the_positions_as_they_were() -> None:
+def test_permute_does_not_modify_its_input() -> None:
     positions = np.arange(20)
     permute(positions, 20, seed=0, epoch=0)
     assert positions.tolist() == list(range(20))
@@ -80,23 +80,23 @@ def test_seed_and_epoch_are_not_interchangeable() -> None:
 
 
 def test_the_order_is_the_same_in_every_version() -> None:
-    # A state saved by one version goes on in the next: these numbers are part of the format of a checkpoint.
+    # States saved by one version are resumed by the next: these numbers are part of the checkpoint format.
     assert _epoch(10, 0, 0).tolist() == [9, 2, 1, 0, 4, 6, 8, 3, 5, 7]
     assert _epoch(10, 7, 3).tolist() == [7, 3, 5, 9, 2, 8, 0, 4, 6, 1]
 
 
 @pytest.mark.parametrize("count", [7, 10, 16, 33])
-def test_every_scene_is_as_likely_at_every_position(count: int) -> None:
+def test_every_scene_is_equally_likely_at_every_position(count: int) -> None:
     epochs = 4000
     orders = np.stack([_epoch(count, 11, epoch) for epoch in range(epochs)])
     table = np.stack([np.bincount(orders[:, position], minlength=count) for position in range(count)])
-    # Rows and columns of the table sum to the number of epochs, which takes away some freedom; generous all the same.
+    # Rows and columns of the table sum to the number of epochs, so that there are fewer degrees of freedom.
     assert _chi_square(table) < 5
     for position in range(count):
         assert _chi_square(table[position]) < 6
 
 
-def test_neighbours_in_an_epoch_are_any_pair_of_scenes() -> None:
+def test_every_pair_of_neighbours_is_equally_likely() -> None:
     count = 8
     table = np.zeros((count, count), np.int64)
     for seed in range(3000):
@@ -106,7 +106,7 @@ def test_neighbours_in_an_epoch_are_any_pair_of_scenes() -> None:
     assert _chi_square(table[~np.eye(count, dtype=bool)]) < 5
 
 
-def test_scenes_do_not_follow_one_another_as_in_the_source() -> None:
+def test_the_order_is_uncorrelated_with_the_source_order() -> None:
     order = _epoch(50_000, 4, 0)
     steps = np.abs(np.diff(order))
     # Two of 50,000 uniform scenes are neighbours with probability 2 / 50,000: 2 such pairs are expected.
@@ -115,7 +115,7 @@ def test_scenes_do_not_follow_one_another_as_in_the_source() -> None:
     assert np.corrcoef(order, np.arange(len(order)))[0, 1] == pytest.approx(0, abs=0.03)
 
 
-def test_two_epochs_have_nothing_to_do_with_each_other() -> None:
+def test_two_epochs_are_uncorrelated() -> None:
     first, second = _epoch(50_000, 4, 0), _epoch(50_000, 4, 1)
     assert np.corrcoef(first, second)[0, 1] == pytest.approx(0, abs=0.03)
     assert (first == second).sum() < 15  # one is expected
@@ -134,7 +134,7 @@ def test_mix_is_splitmix64() -> None:
     ]
 
 
-def test_a_generator_without_state_gives_its_numbers_one_by_one_or_together() -> None:
+def test_draw_is_elementwise() -> None:
     ordered = draw(key(3, 4), np.arange(12).reshape(3, 4))
     for counter in range(12):
         assert draw(key(3, 4), np.array([counter]))[0] == ordered.ravel()[counter]

@@ -1,4 +1,4 @@
-"""The wire scan of a record, held against protobuf's own parser through the `Example` class of `tfrecord`."""
+"""The record scanner, compared with protobuf's parser through the `Example` class of `tfrecord`."""
 
 import contextlib
 import struct
@@ -24,7 +24,7 @@ PAYLOAD = example_bytes(SCENE.frames, SCENE.cameras)
 
 
 def varint(value, extra=0):
-    """A varint; `extra` bytes longer than it need be, which protobuf allows."""
+    """Encode a varint, `extra` bytes longer than necessary, which protobuf allows."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -45,7 +45,7 @@ def delimited(number, value, extra=0):
 
 
 extras = st.sampled_from([0, 0, 0, 1, 2])
-unknown_numbers = st.integers(20, 1 << 15)  # a tag has at most five bytes, the longer spellings included
+unknown_numbers = st.integers(20, 1 << 15)  # a tag has at most five bytes, also in longer encodings
 
 
 @st.composite
@@ -56,7 +56,7 @@ def groups(draw, depth=2):
 
 
 def unknown_fields(depth=2):
-    """A field that the message does not know, of any wire type."""
+    """Generate an unknown field of any wire type."""
     kinds = [
         st.builds(lambda n, v: tag(n, 0) + varint(v), unknown_numbers, st.integers(0, (1 << 64) - 1)),
         st.builds(lambda n, v: tag(n, 1) + v, unknown_numbers, st.binary(min_size=8, max_size=8)),
@@ -67,7 +67,7 @@ def unknown_fields(depth=2):
 
 
 def mixed(fields, max_size=4):
-    """Some of these fields with unknown ones between them, joined."""
+    """Generate a message of some of the fields, with unknown ones between them."""
     return st.lists(st.one_of(fields, fields, fields, unknown_fields()), max_size=max_size).map(b"".join)
 
 
@@ -104,7 +104,7 @@ examples = mixed(st.builds(delimited, st.just(1), features_messages, extras), ma
 
 
 def by_protobuf(payload):
-    """(frames, cameras) as protobuf reads them; None for a feature that is absent or of another kind."""
+    """Return (frames, cameras) as read by protobuf; None for a feature that is missing or of another kind."""
     feature = parse(payload).features.feature
     frames = cameras = None
     if "frames" in feature and feature["frames"].WhichOneof("kind") in ("bytes_list", None):
@@ -134,7 +134,7 @@ def assert_equal(found, expected):
 
 @given(examples)
 @settings(max_examples=250)
-def test_the_scan_reads_what_protobufs_parser_reads(payload):
+def test_the_scan_agrees_with_protobuf_on_any_message(payload):
     assert_equal(by_scan(payload), by_protobuf(payload))
 
 
@@ -143,7 +143,7 @@ def test_the_scan_reads_what_protobufs_parser_reads(payload):
     st.lists(st.floats(width=32), max_size=20),
     st.dictionaries(st.sampled_from(["frame", "camera", "x", "captions"]), st.integers(-5, 5)),
 )
-def test_messages_that_protobuf_writes_are_read_whatever_other_features_they_have(frames, cameras, others):
+def test_extra_features_are_ignored(frames, cameras, others):
     example = parse(example_bytes(frames, cameras))
     for name, value in others.items():
         example.features.feature[name].int64_list.value.append(value)
@@ -189,7 +189,7 @@ UNPACKED = delimited(2, b"".join(tag(1, 5) + FLOATS[at : at + 4] for at in (0, 4
         "an empty list",
     ],
 )
-def test_each_liberty_of_the_format_is_read_as_protobuf_reads_it(message, frames, cameras):
+def test_alternative_encodings_are_read_as_by_protobuf(message, frames, cameras):
     payload = delimited(1, message)
     expected = frames, None if cameras is None else np.array(cameras, np.float32)
     assert_equal(by_protobuf(payload), expected)  # the oracle itself
@@ -198,7 +198,7 @@ def test_each_liberty_of_the_format_is_read_as_protobuf_reads_it(message, frames
 
 @given(unknown_fields())
 @settings(max_examples=50)
-def test_unknown_fields_in_a_map_entry_are_passed_over(unknown):
+def test_unknown_fields_in_a_map_entry_are_skipped(unknown):
     entry = unknown + delimited(1, b"cameras") + unknown + delimited(2, PACKED) + unknown
     assert by_scan(delimited(1, delimited(1, entry)))[1].tolist() == [1.5, -2.0, 3.25]
 
@@ -214,7 +214,7 @@ def scan(payload):
     return SceneScanner(LAYOUT).scan(Record(0, 0, payload), Path("made.tfrecord"))
 
 
-def test_a_scene_is_found_where_it_lies():
+def test_offsets_and_lengths_locate_the_frames():
     scene = scan(PAYLOAD)
     found = [PAYLOAD[offset : offset + length] for offset, length in zip(scene.offsets, scene.lengths)]
     assert found == list(SCENE.frames)
@@ -224,7 +224,7 @@ def test_a_scene_is_found_where_it_lies():
 
 @given(st.binary(max_size=400))
 @settings(max_examples=250)
-def test_arbitrary_bytes_are_reported_and_nothing_else_happens(payload):
+def test_arbitrary_bytes_raise_only_corrupt_record(payload):
     with pytest.raises(CorruptRecord):
         scan(payload)
 
@@ -232,7 +232,7 @@ def test_arbitrary_bytes_are_reported_and_nothing_else_happens(payload):
 mutations = st.lists(
     st.one_of(
         st.tuples(st.integers(0, len(PAYLOAD) - 1), st.just(1), st.binary(min_size=1, max_size=1)),
-        st.tuples(st.integers(0, 80), st.just(1), st.binary(min_size=1, max_size=1)),  # where the structure is
+        st.tuples(st.integers(0, 80), st.just(1), st.binary(min_size=1, max_size=1)),  # the message structure
         st.tuples(st.integers(0, len(PAYLOAD) - 1), st.integers(0, 9), st.binary(max_size=9)),
     ),
     min_size=1,
@@ -248,7 +248,7 @@ def mutated(data, changes):
 
 @given(mutations)
 @settings(max_examples=300)
-def test_a_changed_message_is_refused_or_read_as_protobuf_reads_it(changes):
+def test_a_changed_message_is_rejected_or_read_as_by_protobuf(changes):
     payload = mutated(PAYLOAD, changes)
     try:
         found = scan(payload)
@@ -257,7 +257,7 @@ def test_a_changed_message_is_refused_or_read_as_protobuf_reads_it(changes):
     try:
         expected = by_protobuf(payload)
     except DecodeError:
-        assume(False)  # protobuf looks at more than we need, such as the spelling of unknown names
+        assume(False)  # protobuf validates more, such as the encoding of unknown names
     frames = [payload[offset : offset + length] for offset, length in zip(found.offsets, found.lengths)]
     assert frames == expected[0]
     assert found.cameras.tobytes() == expected[1].tobytes()
@@ -268,43 +268,43 @@ CAMERAS = delimited(1, delimited(1, b"cameras") + delimited(2, delimited(2, deli
 
 
 def as_protobuf_writes(frames, cameras_first=False):
-    """An `Example` in the spelling of protobuf libraries, the features in an order of our choice."""
+    """Encode an `Example` as protobuf libraries do, with the features in the chosen order."""
     values = b"".join(delimited(1, frame) for frame in frames)
     entries = [CAMERAS, delimited(1, delimited(1, b"frames") + delimited(2, delimited(1, values)))]
     return delimited(1, b"".join(entries if cameras_first else reversed(entries)))
 
 
-def scanner_that_met_such_frames():
+def scanner_with_known_header():
     scanner = SceneScanner(LAYOUT)
     scanner.scan(Record(0, 0, PAYLOAD), Path("made.tfrecord"))
     return scanner
 
 
-def assert_short_way_agrees(payload):
-    """The short way gives what the general one gives, or leaves the record to it; tells which."""
-    scanner = scanner_that_met_such_frames()
-    short = scanner._scan_fast(payload)
-    if short is None:
+def is_scanned_fast(payload):
+    """Return whether the fast scan accepts a record, after asserting that it equals the general scan."""
+    scanner = scanner_with_known_header()
+    fast = scanner._scan_fast(payload)
+    if fast is None:
         return False
     general = scanner._scan_general(Record(0, 0, payload), Path("made.tfrecord"))
-    assert (short.offsets, short.lengths) == (general.offsets, general.lengths)
-    assert short.cameras.tobytes() == general.cameras.tobytes()
-    assert (short.cameras.shape, short.cameras.dtype) == (general.cameras.shape, general.cameras.dtype)
+    assert (fast.offsets, fast.lengths) == (general.offsets, general.lengths)
+    assert fast.cameras.tobytes() == general.cameras.tobytes()
+    assert (fast.cameras.shape, fast.cameras.dtype) == (general.cameras.shape, general.cameras.dtype)
     return True
 
 
 @given(st.lists(st.one_of(st.binary(max_size=300), st.integers(15_000, 17_000).map(bytes)), min_size=3, max_size=3))
-def test_a_scene_as_protobuf_writes_it_goes_the_short_way_in_either_order(scans):
+def test_scenes_written_by_protobuf_are_scanned_fast_in_either_order(scans):
     frames = [HEADER + data + b"\xff\xd9" for data in scans]
     assert PAYLOAD in (as_protobuf_writes(SCENE.frames), as_protobuf_writes(SCENE.frames, cameras_first=True))
     for cameras_first in (False, True):
-        assert assert_short_way_agrees(as_protobuf_writes(frames, cameras_first))
+        assert is_scanned_fast(as_protobuf_writes(frames, cameras_first))
 
 
 @given(mutations, st.booleans())
 @settings(max_examples=300)
-def test_the_short_way_never_differs_from_the_general_one_over_a_changed_message(changes, cameras_first):
-    assert_short_way_agrees(mutated(as_protobuf_writes(SCENE.frames, cameras_first), changes))
+def test_fast_and_general_scan_agree_on_changed_messages(changes, cameras_first):
+    is_scanned_fast(mutated(as_protobuf_writes(SCENE.frames, cameras_first), changes))
 
 
 good_frames = st.sampled_from([*SCENE.frames, SCENE.frames[0][:-1], SCENE.frames[0] + b"\x00\xff\xd9", HEADER, b""])
@@ -322,12 +322,12 @@ any_features = st.lists(
 
 @given(st.lists(any_features, min_size=1, max_size=2), extras)
 @settings(max_examples=300)
-def test_the_short_way_never_differs_from_the_general_one_over_any_message(messages, extra):
-    assert_short_way_agrees(b"".join(delimited(1, message, extra) for message in messages))
+def test_fast_and_general_scan_agree_on_any_message(messages, extra):
+    is_scanned_fast(b"".join(delimited(1, message, extra) for message in messages))
 
 
 def frames_entry(values, name=b"frames", cut=(0, 0, 0), behind=(b"", b"", b"")):
-    """The frames' entry of the map; its list, feature and entry announce `cut` bytes less, and end in `behind`."""
+    """Encode the frames' map entry, with `cut` bytes off the lengths of list, feature and entry, and `behind` appended."""
     out = b"".join(values)
     for number, before, less, after in zip((1, 2, 1), (b"", delimited(1, name), b""), cut, behind):
         out += after
@@ -339,7 +339,7 @@ VALUES = [delimited(1, frame) for frame in SCENE.frames]
 FRAMES = frames_entry(VALUES)
 UNENDED = delimited(1, SCENE.frames[1][:-1] + b"\x00")
 UNKNOWN = delimited(30, b"x")
-NOT_JUST_SO = {
+UNUSUAL = {
     "two frames": (frames_entry(VALUES[:2]), CAMERAS),
     "four frames": (frames_entry([*VALUES, VALUES[0]]), CAMERAS),
     "a frame in the middle without an end": (frames_entry([VALUES[0], UNENDED, VALUES[2]]), CAMERAS),
@@ -355,33 +355,33 @@ NOT_JUST_SO = {
     "more in the entry": (frames_entry(VALUES, behind=(b"", b"", UNKNOWN)), CAMERAS),
     "no cameras": (FRAMES, CAMERAS.replace(b"cameras", b"camerae")),
     "cameras cut": (FRAMES, CAMERAS[:-1]),
-    "something behind the cameras": (FRAMES, CAMERAS + UNKNOWN),
+    "something after the cameras": (FRAMES, CAMERAS + UNKNOWN),
     "cameras twice": (FRAMES, CAMERAS + CAMERAS),
-    "something behind the frames": (FRAMES + UNKNOWN, CAMERAS),
+    "something after the frames": (FRAMES + UNKNOWN, CAMERAS),
     "frames twice": (FRAMES + frames_entry(VALUES[:2]), CAMERAS),
-    "frames no entry": (b"\x12" + FRAMES[1:], CAMERAS),
-    "cameras no entry": (FRAMES, b"\x12" + CAMERAS[1:]),
+    "frames outside an entry": (b"\x12" + FRAMES[1:], CAMERAS),
+    "cameras outside an entry": (FRAMES, b"\x12" + CAMERAS[1:]),
 }
 
 
 @pytest.mark.parametrize("cameras_first", [False, True])
-@pytest.mark.parametrize(("frames", "cameras"), NOT_JUST_SO.values(), ids=NOT_JUST_SO)
-def test_the_short_way_leaves_what_is_not_just_so_to_the_general_one(frames, cameras, cameras_first):
-    assert assert_short_way_agrees(delimited(1, FRAMES + CAMERAS))  # from which all of them differ in one thing
-    assert not assert_short_way_agrees(delimited(1, cameras + frames if cameras_first else frames + cameras))
+@pytest.mark.parametrize(("frames", "cameras"), UNUSUAL.values(), ids=UNUSUAL)
+def test_the_fast_scan_declines_unusual_records(frames, cameras, cameras_first):
+    assert is_scanned_fast(delimited(1, FRAMES + CAMERAS))  # all cases differ from it in one thing
+    assert not is_scanned_fast(delimited(1, cameras + frames if cameras_first else frames + cameras))
 
 
 @pytest.mark.parametrize("change", [lambda whole: b"\x12" + whole[1:], lambda whole: whole[:-1], lambda w: w + UNKNOWN])
 @pytest.mark.parametrize("cameras_first", [False, True])
-def test_the_short_way_wants_one_features_message_and_nothing_else(change, cameras_first):
+def test_the_fast_scan_declines_more_than_one_features_message(change, cameras_first):
     whole = as_protobuf_writes(SCENE.frames, cameras_first)
-    assert assert_short_way_agrees(whole)
-    assert not assert_short_way_agrees(change(whole))
+    assert is_scanned_fast(whole)
+    assert not is_scanned_fast(change(whole))
 
 
 @given(st.binary(max_size=100))
-def test_the_short_way_leaves_what_is_no_message_to_the_general_one(payload):
-    assert not assert_short_way_agrees(payload)
+def test_the_fast_scan_declines_arbitrary_bytes(payload):
+    assert not is_scanned_fast(payload)
 
 
 @given(changes=mutations)
@@ -414,7 +414,7 @@ def test_a_changed_record_is_reported_or_gives_the_same_scene(changes, tmp_path)
         ((SCENE.frames[0], b"", SCENE.frames[2]), SCENE.cameras, r"view 1.*not a JPEG"),
     ],
 )
-def test_scenes_of_another_shape_are_refused_saying_what_was_found_and_expected(frames, cameras, said):
+def test_scenes_of_another_shape_name_found_and_expected_values(frames, cameras, said):
     with pytest.raises(CorruptRecord, match=said):
         scan(example_bytes(frames, cameras))
 
@@ -431,14 +431,14 @@ def test_scenes_of_another_shape_are_refused_saying_what_was_found_and_expected(
         ),
     ],
 )
-def test_records_without_the_two_features_are_refused_naming_what_they_have(features, said):
+def test_records_without_the_two_features_name_theirs(features, said):
     with pytest.raises(CorruptRecord, match=said):
         scan(TFRecordWriter.serialize_tf_example(features))
 
 
 @given(st.dictionaries(st.text(max_size=60), st.just(([1], "int")), max_size=20))
 @settings(max_examples=50)
-def test_whatever_a_record_holds_instead_is_named_in_one_line(features):
+def test_any_feature_names_fit_into_a_one_line_error(features):
     with pytest.raises(CorruptRecord) as caught:
         scan(TFRecordWriter.serialize_tf_example(features))
     assert str(caught.value).isprintable()
@@ -447,7 +447,7 @@ def test_whatever_a_record_holds_instead_is_named_in_one_line(features):
 
 @given(st.integers(1, 6), st.integers(0, 1000))
 @settings(max_examples=25)
-def test_what_we_serialize_protobuf_parses(views, number):
+def test_protobuf_parses_what_we_serialize(views, number):
     scene = made_scene(number % 7, views)
     payload = serialize_example(scene.frames, scene.cameras)
     frames, cameras = by_protobuf(payload)

@@ -1,4 +1,4 @@
-"""TFRecord files: their framing, what is wrong with damaged and foreign ones, and what the writer writes."""
+"""TFRecord framing: the reader, errors for damaged and foreign files, and the writer."""
 
 import gzip
 import io
@@ -37,7 +37,7 @@ def flipped(data, at, mask):
     return data[:at] + bytes([data[at] ^ mask]) + data[at + 1 :]
 
 
-def test_a_whole_file_gives_its_records_in_order_with_their_places(tmp_path):
+def test_records_are_read_in_order_with_their_offsets(tmp_path):
     records = list(read_records(file_of(tmp_path, BYTES)))
     assert [record.payload for record in records] == PAYLOADS
     assert [record.number for record in records] == [0, 1, 2, 3]
@@ -67,8 +67,8 @@ def test_every_changed_byte_is_reported(at, mask, tmp_path):
         list(read_records(file_of(tmp_path, flipped(BYTES, at, mask))))
 
 
-def test_a_file_cut_anywhere_is_reported_but_on_the_border_of_a_record(tmp_path):
-    # A cut between two records leaves a whole, shorter file: only its count of scenes can tell.
+def test_a_file_cut_inside_a_record_is_reported(tmp_path):
+    # A cut between two records leaves a valid, shorter file, which only its number of scenes reveals.
     for length in range(len(BYTES)):
         path = file_of(tmp_path, BYTES[:length])
         if length in STARTS and length:
@@ -96,7 +96,7 @@ def test_counting_reports_damaged_lengths_without_reading_payloads(tmp_path):
     buffer=st.integers(1, 200),
 )
 @settings(max_examples=300)
-def test_checking_alone_finds_what_reading_finds(lengths, change, cut, buffer, tmp_path):
+def test_check_records_and_read_records_find_the_same_faults(lengths, change, cut, buffer, tmp_path):
     data = framed([bytes(range(7, 7 + length % 200)) * (length // 200 + 1) for length in lengths])
     if change and data:
         data = flipped(data, change[0] % len(data), change[1])
@@ -114,7 +114,7 @@ def test_checking_alone_finds_what_reading_finds(lengths, change, cut, buffer, t
     assert found == expected
 
 
-def test_checking_takes_no_memory_for_the_length_of_a_record(tmp_path):
+def test_checking_uses_constant_memory(tmp_path):
     path = file_of(tmp_path, framed([bytes(40_000_000), b"end"]))
     tracemalloc.start()
     try:
@@ -124,7 +124,7 @@ def test_checking_takes_no_memory_for_the_length_of_a_record(tmp_path):
         tracemalloc.stop()
 
 
-def test_a_length_beyond_the_file_is_refused_before_any_memory_is_taken_for_it(tmp_path):
+def test_a_length_beyond_the_file_is_rejected_before_allocation(tmp_path):
     length = (1 << 62).to_bytes(8, "little")
     path = file_of(tmp_path, length + TFRecordWriter.masked_crc(length) + b"short")
     with pytest.raises(CorruptFraming, match=r"ends inside the record: 17 bytes left, expected 4611686018427387920"):
@@ -156,7 +156,7 @@ def zipped(data):
     ],
     ids=["gzip", "zlib", "fast zlib", "zstd", "zip", "html", "xml", "lfs", "empty", "tiny", "jpeg", "zeros"],
 )
-def test_foreign_files_are_named_for_what_they_are(data, said, tmp_path):
+def test_foreign_files_are_identified(data, said, tmp_path):
     path = file_of(tmp_path, data)
     for read in (lambda: list(read_records(path)), lambda: count_records(path)):
         with pytest.raises(CorruptFraming) as caught:
@@ -172,7 +172,7 @@ def test_a_record_whose_length_begins_like_a_foreign_file_is_read(tmp_path):
         assert [record.payload for record in read_records(file_of(tmp_path, framed([payload])))] == [payload]
 
 
-def test_skipping_goes_on_after_a_bad_payload_and_ends_at_bad_framing(tmp_path):
+def test_skipping_continues_after_a_bad_payload_and_stops_at_bad_framing(tmp_path):
     data = flipped(BYTES, STARTS[1] + 20, 1)
     faults = []
     kept = [record.number for record in read_records(file_of(tmp_path, data), faults.append)]
@@ -186,7 +186,7 @@ def test_skipping_goes_on_after_a_bad_payload_and_ends_at_bad_framing(tmp_path):
     assert [(type(fault), fault.record) for fault in faults] == [(CorruptRecord, 1), (CorruptFraming, 2)]
 
 
-def test_errors_cross_process_borders_unchanged():
+def test_errors_can_be_pickled():
     for fault in (CorruptRecord("a", 1, 2, "why"), CorruptFraming("b", 3, 4, "why", "do that")):
         again = pickle.loads(pickle.dumps(fault))
         assert type(again) is type(fault)
@@ -203,19 +203,19 @@ def written(payloads):
 
 
 @given(st.lists(st.binary(max_size=300), max_size=5))
-def test_our_framing_is_that_of_the_tfrecord_package_byte_for_byte(payloads):
+def test_our_framing_equals_the_tfrecord_packages_byte_for_byte(payloads):
     assert written(payloads) == framed(payloads)
 
 
 @given(payloads=st.lists(st.binary(max_size=300), min_size=1, max_size=5))
 @settings(max_examples=40)
-def test_what_we_write_the_tfrecord_package_reads(payloads, tmp_path):
+def test_the_tfrecord_package_reads_our_files(payloads, tmp_path):
     path = file_of(tmp_path, written(payloads))
     assert [bytes(payload) for payload in tfrecord_iterator(str(path))] == payloads
     assert [record.payload for record in read_records(path)] == payloads
 
 
-def test_scenes_that_we_write_its_loader_gives_back(tmp_path):
+def test_the_tfrecord_packages_loader_reads_our_scenes(tmp_path):
     scenes = scenes_from(0, 3)
     path = file_of(tmp_path, written(serialize_example(scene.frames, scene.cameras) for scene in scenes))
     loaded = list(tfrecord_loader(str(path), None, {"frames": "byte", "cameras": "float"}))
@@ -231,13 +231,13 @@ def test_records_that_end_in_nul_bytes_keep_them(tmp_path):
     assert next(read_records(path)).payload == b"frame\x00\x00\x00"
 
 
-def test_payloads_are_owned_and_do_not_change_when_the_next_is_read(tmp_path):
+def test_payloads_do_not_change_when_the_next_is_read(tmp_path):
     records = list(read_records(write_source_file(tmp_path / "0001-of-0900.tfrecord", scenes_from(0, 4))))
     assert len({record.payload for record in records}) == 4
 
 
 @pytest.mark.parametrize("on_corrupt", ["fail", "skip"])
-def test_a_split_without_one_good_scene_is_refused(on_corrupt, tmp_path, scene_set):
+def test_a_split_without_a_good_scene_is_rejected(on_corrupt, tmp_path, scene_set):
     folder = make_raw_folder(tmp_path / "raw", train=(1,), test=())
     path = folder / "train" / "001-of-900.tfrecord"
     path.write_bytes(flipped(path.read_bytes(), 100, 4))
@@ -245,7 +245,7 @@ def test_a_split_without_one_good_scene_is_refused(on_corrupt, tmp_path, scene_s
         index_source_files(open_raw_folder(folder, scene_set), tmp_path / "index", on_corrupt=on_corrupt)
 
 
-def test_a_wrong_camera_type_shows_in_the_numbers_of_the_oracle():
+def test_the_oracles_cameras_are_float32():
     # Guards the oracle: DeepMind's floats are 32 bits wide, and the tfrecord package keeps them so.
     scene = scenes_from(1, 1)[0]
     assert scene.cameras.dtype == np.float32
