@@ -327,7 +327,7 @@ def test_fast_and_general_scan_agree_on_any_message(messages, extra):
 
 
 def frames_entry(values, name=b"frames", cut=(0, 0, 0), behind=(b"", b"", b"")):
-    """Encode the frames' map entry, with `cut` bytes off the lengths of list, feature and entry, and `behind` appended."""
+    """Encode the frames' map entry; `cut` shortens the lengths of list, feature and entry, `behind` is appended."""
     out = b"".join(values)
     for number, before, less, after in zip((1, 2, 1), (b"", delimited(1, name), b""), cut, behind):
         out += after
