@@ -169,7 +169,7 @@ def test_the_commands_know_it(mirror, tmp_path):
     assert found.exit_code == 0, found.output
     same(tmp_path / "numpy" / SET)
     assert "numpy mirror" in call("index", mirror).output
-    assert "convert them first" in call("view", mirror, "-o", tmp_path / "x.png").output
+    assert f"gqn-data convert {mirror}" in call("view", mirror, "-o", tmp_path / "x.png").output
 
 
 def test_a_mirror_in_the_data_root_is_not_fetched_anew(tmp_path):
