@@ -150,7 +150,7 @@ class SceneScanner:
         except WireError as error:
             raise CorruptRecord(path, record.number, start + error.at, str(error)) from error
         except IndexError as error:
-            reason = "not a complete Example message: it ends inside a field"
+            reason = "not a whole Example message: it ends inside a field"
             raise CorruptRecord(path, record.number, start + len(payload), reason) from error
         layout = self.layout
         if len(offsets) != layout.views:
@@ -207,7 +207,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value & 0xFFFFFFFFFFFFFFFF, at + 1
         shift += 7
         if shift > 63:
-            raise WireError(begin, "not an Example message: a varint of more than 10 bytes")
+            raise WireError(begin, "not an Example message: a varint of more than ten bytes")
 
 
 def _fields(data: bytes, span: _Span) -> Iterator[tuple[int, int, int, int]]:

@@ -4,6 +4,8 @@ The reader checks both checksums of every record before it uses a length or a pa
 memory, and returns bytes that the caller owns. `example.py` parses payloads. The writer serializes scenes with the
 `Example` message of the `tfrecord` package.
 
+The reasons of faults are recorded in manifests, and fingerprints cover them: their wording does not change.
+
 Sources: framing, tensorflow/core/lib/io/record_writer.h; `Example` message, tensorflow/core/example/*.proto.
 """
 
@@ -113,7 +115,7 @@ def read_records(
 
 def payload_crc_error(path: object, number: int, offset: int, found: int, expected: int) -> CorruptRecord:
     """Return the error for a payload that does not match the checksum in its footer."""
-    reason = f"checksum of the payload is {found:08x}, expected {expected:08x}"
+    reason = f"checksum of the payload is {found:08x}, the file says {expected:08x}"
     return CorruptRecord(path, number, offset, reason)
 
 
@@ -153,10 +155,10 @@ def _framing_fault(header: bytes, left: int, *, first: bool) -> str:
         length, expected = _HEADER.unpack(header)
         found = masked_crc(header[:8])
         what = "not a TFRecord, or damaged" if first else "damaged"
-        return f"{what}: checksum of the length {length} is {found:08x}, expected {expected:08x}"
+        return f"{what}: checksum of the length {length} is {found:08x}, the file says {expected:08x}"
     needed = HEADER_BYTES + _payload_length(header) + FOOTER_BYTES
     if needed <= left:
-        return f"a record of {_payload_length(header)} bytes, expected at most {_MAX_RECORD_BYTES}"
+        return f"a record of {_payload_length(header)} bytes, expected {_MAX_RECORD_BYTES} at most"
     return f"the file ends inside the record: {left} bytes left, expected {needed}"
 
 

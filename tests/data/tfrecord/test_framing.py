@@ -186,6 +186,22 @@ def test_skipping_continues_after_a_bad_payload_and_stops_at_bad_framing(tmp_pat
     assert [(type(fault), fault.record) for fault in faults] == [(CorruptRecord, 1), (CorruptFraming, 2)]
 
 
+def test_recorded_reasons_keep_their_wording(tmp_path):
+    # Manifests list the reason of a skipped record, and fingerprints cover it: other words would be another dataset.
+    damaged = flipped(PAYLOADS[1], 8, 1)
+    found, stored = (int.from_bytes(TFRecordWriter.masked_crc(payload), "little") for payload in (damaged, PAYLOADS[1]))
+    data = BYTES.replace(PAYLOADS[1], damaged)
+    data = flipped(data, STARTS[2], 4)
+    lengths = [(4).to_bytes(8, "little"), (0).to_bytes(8, "little")]
+    length_found, length_stored = (int.from_bytes(TFRecordWriter.masked_crc(one), "little") for one in lengths)
+    faults = []
+    list(read_records(file_of(tmp_path, data), faults.append))
+    assert [fault.reason for fault in faults] == [
+        f"checksum of the payload is {found:08x}, the file says {stored:08x}",
+        f"damaged: checksum of the length 4 is {length_found:08x}, the file says {length_stored:08x}",
+    ]
+
+
 def test_errors_can_be_pickled():
     for fault in (CorruptRecord("a", 1, 2, "why"), CorruptFraming("b", 3, 4, "why", "do that")):
         again = pickle.loads(pickle.dumps(fault))
