@@ -1,4 +1,4 @@
-"""Downloads: the source files of a scene set from its bucket or a mirror, resumable and checked.
+"""Download the source files of a scene set from its bucket or a mirror, resumable and checked.
 
 `download_set` fetches a set; `fetch` fetches one file over a `Remote`: `http_remote` or `store_remote`.
 """

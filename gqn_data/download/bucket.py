@@ -1,8 +1,7 @@
-"""A scene set on a server: which of its source files are there, where they come from, and one of them fetched.
+"""A scene set on a server: list its source files, read their origin, fetch one of them.
 
-Names come from the catalogue, so nothing need be listed. The server is the public bucket that the catalogue names, or
-a mirror of it. Imports `fetch`, `http_remote`, `json_files`, `origin`, `scene_sets`, `stores`, `tfrecords`
-and what lies below them.
+The catalogue gives the file names, so the server need not support listing. The server is the public bucket of the
+catalogue, or a mirror of it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Self
 
 from gqn_data.download.fetch import fetch_file
 from gqn_data.download.http_remote import HTTPRemote
-from gqn_data.download.remote import Remote, RemoteFile, ask
+from gqn_data.download.remote import Remote, RemoteFile, stat_file
 from gqn_data.download.retry import RetryPolicy
 from gqn_data.errors import OptionError, OriginError, RemoteRefused
 from gqn_data.io import strict_json
@@ -28,22 +27,23 @@ from gqn_data.schema.origin import SOURCE_FILE, Origin
 from gqn_data.tfrecord.framing import RecordChecker
 
 BASE_URL = "GQN_BASE_URL"
-_DEEPMINDS = "gqn-dataset"
-_ASKERS = 16  # questions under way at once
-_LARGEST_ORIGIN = 1 << 16
+_DEEPMIND_BUCKET = "gqn-dataset"
+_STAT_THREADS = 16
+_MAX_ORIGIN_BYTES = 1 << 16
+_REPORT = "Report it to the owner of the mirror, or choose another with --base-url"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BucketFile:
-    """One source file as the catalogue names it.
+    """A source file of the catalogue.
 
     Attributes:
-        split: that it belongs to.
-        number: of it, as its name says.
-        name: from the set's folder, with forward slashes: `train/0001-of-2160.tfrecord`.
-        expected_scenes: what the catalogue announces for it.
-        remote: what the server says of it; None where it has no such file.
-        required: whether its absence would be a fault; see `Bucket.listing`.
+        split: its split.
+        number: its number, part of the name.
+        name: path below the set's folder, with forward slashes: `train/0001-of-2160.tfrecord`.
+        expected_scenes: scenes that it holds according to the catalogue.
+        remote: the server's description of it; None if the server does not have it.
+        required: whether it is an error if the server does not have it; see `Bucket.listing`.
     """
 
     split: Split
@@ -55,20 +55,20 @@ class BucketFile:
 
     @property
     def size(self) -> int:
-        """Its bytes; 0 where it is not there."""
+        """Size in bytes; 0 if the server does not have the file."""
         return 0 if self.remote is None else self.remote.size
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedSource:
-    """A source file that was fetched, and all of whose records were checked.
+    """A fetched source file; the checksums of all records were verified.
 
     Attributes:
-        file: which.
+        file: the source file.
         path: where it lies now.
-        scenes: records in it, counted.
-        crc32c: of its bytes.
-        received: bytes that came over the wire.
+        scenes: number of records.
+        crc32c: CRC32C of its bytes.
+        received: bytes transferred.
     """
 
     file: BucketFile
@@ -79,15 +79,15 @@ class FetchedSource:
 
 
 def missing(files: Iterable[BucketFile]) -> tuple[BucketFile, ...]:
-    """Those whose absence is a fault."""
+    """Return the required files that the server does not have."""
     return tuple(file for file in files if file.remote is None and file.required)
 
 
 def parse_files(text: str) -> tuple[int, ...]:
-    """The numbers in `1-20` or `3,7-9`, in order, each once.
+    """Parse a list of file numbers such as `1-20` or `3,7-9`; return them sorted, without duplicates.
 
     Raises:
-        OptionError: it is no such list.
+        OptionError: `text` is not such a list.
     """
     numbers: set[int] = set()
     for part in text.split(","):
@@ -95,13 +95,13 @@ def parse_files(text: str) -> tuple[int, ...]:
         first = int(match[1]) if match else 0
         last = int(match[2] or match[1]) if match else 0
         if not 0 < first <= last:
-            raise OptionError(f"--files {text!r}: {part.strip()!r} is no number and no range; expected such as 3,7-9")
+            raise OptionError(f"--files {text!r}: {part.strip()!r}, expected numbers and ranges such as 3,7-9")
         numbers.update(range(first, last + 1))
     return tuple(sorted(numbers))
 
 
 def format_files(numbers: Iterable[int]) -> str:
-    """Numbers as `parse_files` reads them: `3,7-9`."""
+    """Format file numbers the way `parse_files` reads them: `3,7-9`."""
     ranges: list[list[int]] = []
     for number in sorted(set(numbers)):
         if ranges and number == ranges[-1][1] + 1:
@@ -114,41 +114,40 @@ def format_files(numbers: Iterable[int]) -> str:
 def file_numbers(
     scene_set: SceneSet, splits: Sequence[Split] = SPLITS, files: Sequence[int] | None = None
 ) -> dict[Split, tuple[int, ...]]:
-    """The numbers of the source files of each split: all, or those of `files` that the split has.
+    """Return the source file numbers per split: all, or those in `files`.
 
     Raises:
-        OptionError: no split has one of `files`.
+        OptionError: a number in `files` belongs to none of the splits.
     """
-    numbers = {split: scene_set.split(split).numbers for split in splits}
+    valid = {split: scene_set.split(split).numbers for split in splits}
     for number in files or ():
-        if not any(number in those for those in numbers.values()):
-            has = "; ".join(f"{split} has files {those[0]} to {those[-1]}" for split, those in numbers.items())
-            raise OptionError(f"{scene_set.name}: there is no source file {number}; {has}")
+        if not any(number in numbers for numbers in valid.values()):
+            ranges = " or ".join(f"{numbers[0]} to {numbers[-1]} ({split})" for split, numbers in valid.items())
+            raise OptionError(f"--files: {scene_set.name} does not have source file {number}, expected {ranges}")
     return {
-        split: tuple(those) if files is None else tuple(number for number in sorted(set(files)) if number in those)
-        for split, those in numbers.items()
+        split: tuple(numbers) if files is None else tuple(number for number in sorted(set(files)) if number in numbers)
+        for split, numbers in valid.items()
     }
 
 
 class Bucket:
-    """A scene set on a server. Any number of threads may use one; a context manager.
+    """A scene set on a server; a context manager. Thread-safe.
 
     Args:
         scene_set: the set.
-        base_url: of a mirror; None for `$GQN_BASE_URL`, else the public bucket. A file lies at
+        base_url: URL of a mirror; None for `$GQN_BASE_URL`, else the public bucket. A file lies at
             `<base>/<set>/<split>/<file>`.
         timeout: seconds without a byte after which a connection counts as dead.
-        patience: how often is tried again.
-        remote: what to fetch from in place of a web server; it is a mirror, and has files named
-            `<set>/<split>/<file>`.
-        tell: told of every fault that is passed over.
+        retry: how often to retry.
+        remote: mirror to fetch from instead of a web server, with files named `<set>/<split>/<file>`.
+        log: called with a line for each fault that is retried.
 
     Attributes:
         scene_set: the set.
-        url: where the server is, for people to read: without credentials.
+        url: address of the server for display, without credentials.
 
     Raises:
-        OptionError: the base URL is none.
+        OptionError: the base URL is not the URL of a web server.
     """
 
     def __init__(
@@ -157,16 +156,16 @@ class Bucket:
         base_url: str | None = None,
         *,
         timeout: float = 60.0,
-        patience: RetryPolicy | None = None,
+        retry: RetryPolicy | None = None,
         remote: Remote | None = None,
-        tell: Callable[[str], None] | None = None,
+        log: Callable[[str], None] | None = None,
     ) -> None:
         base = base_url or os.environ.get(BASE_URL) or scene_set.bucket_url
-        self._own = HTTPRemote(base, timeout=timeout) if remote is None else None
-        self._remote: Remote = remote or self._own or HTTPRemote(base)
-        self._is_the_bucket = remote is None and base.rstrip("/") == scene_set.bucket_url
-        self._patience = patience or RetryPolicy()
-        self._tell = tell
+        self._http = HTTPRemote(base, timeout=timeout) if remote is None else None
+        self._remote: Remote = remote or self._http or HTTPRemote(base)
+        self._is_public_bucket = remote is None and base.rstrip("/") == scene_set.bucket_url
+        self._retry = retry or RetryPolicy()
+        self._log = log
         self._origin: Origin | None = None
         self.scene_set = scene_set
         self.url = self._remote.url("").rstrip("/")
@@ -178,49 +177,51 @@ class Bucket:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections."""
-        if self._own is not None:
-            self._own.close()
+        """Close the connections."""
+        if self._http is not None:
+            self._http.close()
 
     def _name(self, name: str) -> str:
         return f"{self.scene_set.name}/{name}"
 
     def origin(self) -> Origin:
-        """Where the scenes come from: the public bucket, or what a mirror's `source.json` says.
+        """Return the origin of the scenes: the public bucket, or the one in a mirror's `source.json`.
 
-        A mirror without one is no more than a place that scenes were imported from.
+        Scenes of a mirror without `source.json` count as imported from its address.
 
         Raises:
-            OriginError: the mirror's `source.json` cannot be understood.
+            OriginError: the mirror's `source.json` is not valid.
             FetchError: the server does not answer.
         """
         if self._origin is None:
-            self._origin = self._bucket_origin() if self._is_the_bucket else self._mirror_origin()
+            self._origin = self._bucket_origin() if self._is_public_bucket else self._mirror_origin()
         return self._origin
 
     def _bucket_origin(self) -> Origin:
         bucket = self.scene_set.bucket
-        return Origin(kind="deepmind" if bucket == _DEEPMINDS else "imported", details={"bucket": f"gs://{bucket}"})
+        return Origin(
+            kind="deepmind" if bucket == _DEEPMIND_BUCKET else "imported", details={"bucket": f"gs://{bucket}"}
+        )
 
     def _mirror_origin(self) -> Origin:
         name = self._name(SOURCE_FILE)
-        where = self._remote.url(name)
+        url = self._remote.url(name)
         try:
-            found = ask(self._remote, name, patience=self._patience, tell=self._tell)
-        except RemoteRefused:  # so some stores answer where they have no such file
-            found = None
-        if found is None:
+            remote_file = stat_file(self._remote, name, retry=self._retry, log=self._log)
+        except RemoteRefused:  # some stores refuse requests for missing files
+            remote_file = None
+        if remote_file is None:
             return Origin(kind="imported", details={"from": self.url})
-        if found.size > _LARGEST_ORIGIN:
-            raise OriginError(f"{where}: {found.size} bytes, expected {_LARGEST_ORIGIN} at most; it is not ours")
+        if remote_file.size > _MAX_ORIGIN_BYTES:
+            raise OriginError(f"{url}: {remote_file.size} bytes, expected at most {_MAX_ORIGIN_BYTES}. {_REPORT}")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / SOURCE_FILE
-            fetch_file(self._remote, name, path, known=found, patience=self._patience, tell=self._tell)
+            fetch_file(self._remote, name, path, known=remote_file, retry=self._retry, log=self._log)
             try:
                 value = strict_json.read_note(path, needs_checksum=False)
             except ValueError as error:
-                raise OriginError(f"{where}: {error}; its owner has to write it anew") from error
-        return Origin.from_json(value, where)
+                raise OriginError(f"{url}: {error}. {_REPORT}") from error
+        return Origin.from_json(value, url)
 
     def listing(
         self,
@@ -229,18 +230,18 @@ class Bucket:
         *,
         named: bool | None = None,
     ) -> tuple[BucketFile, ...]:
-        """The source files, split by split, in order, each asked for; also those that the server has not.
+        """Describe the source files, split by split, in order, including files that the server lacks.
 
-        A mirror of rendered scenes holds as many files as were rendered: those behind its last one are no fault, unless
-        they are asked for by number. Everywhere else each file is required.
+        A mirror of rendered scenes may end early: files after its last one are required only if the user chose them by
+        number. On other servers every file is required.
 
         Args:
-            splits: which.
-            files: their numbers; None for all.
-            named: whether somebody asked for them by number; None where `files` says so.
+            splits: the splits to list.
+            files: file numbers; None for all.
+            named: whether the user chose the files by number; None to infer it from `files`.
 
         Raises:
-            OptionError: no split has such a number.
+            OptionError: a number in `files` belongs to none of the splits.
             FetchError: the server does not answer.
         """
         wanted = [
@@ -248,8 +249,8 @@ class Bucket:
             for split, numbers in file_numbers(self.scene_set, splits, files).items()
             for number in numbers
         ]
-        with DaemonThreadPool(min(_ASKERS, len(wanted))) as threads:
-            futures = [threads.submit(self._asked, split, number, threads.stop) for split, number in wanted]
+        with DaemonThreadPool(min(_STAT_THREADS, len(wanted))) as threads:
+            futures = [threads.submit(self._stat, split, number, threads.stop) for split, number in wanted]
             listed = tuple(future.result() for future in futures)
         if named is None:
             named = files is not None
@@ -258,9 +259,9 @@ class Bucket:
             listed = tuple(replace(file, required=file.number <= last.get(file.split, 0)) for file in listed)
         return listed
 
-    def _asked(self, split: Split, number: int, stop: threading.Event) -> BucketFile:
+    def _stat(self, split: Split, number: int, stop: threading.Event) -> BucketFile:
         name = self.scene_set.source_name(split, number)
-        remote = ask(self._remote, self._name(name), patience=self._patience, stop=stop, tell=self._tell)
+        remote = stat_file(self._remote, self._name(name), retry=self._retry, stop=stop, log=self._log)
         expected = self.scene_set.split(split).scenes_in_file(number)
         return BucketFile(split=split, number=number, name=name, expected_scenes=expected, remote=remote)
 
@@ -272,16 +273,16 @@ class Bucket:
         progress: Callable[[int], None] | None = None,
         stop: threading.Event | None = None,
     ) -> FetchedSource:
-        """Fetches a file to `path`, whole, both checksums of every record tested; goes on with a part that is there.
+        """Fetch a file to `path`, verifying both checksums of every record; resume a partial file.
 
         Args:
-            file: which.
-            path: where it is to lie.
-            progress: told the bytes that have come, one time with another; fewer than none where some are thrown away.
-            stop: when set, fetching ends with `FetchStopped`.
+            file: the source file.
+            path: where to write it.
+            progress: called with the number of bytes received, negative if bytes were discarded.
+            stop: when set, the fetch ends with `FetchStopped`.
 
         Raises:
-            FetchError, NoSpace: as `fetch.fetch_file`.
+            FetchError, NoSpace: see `fetch.fetch_file`.
         """
         checkers: list[RecordChecker] = []
 
@@ -296,9 +297,9 @@ class Bucket:
             known=file.remote,
             check=check,
             progress=progress,
-            patience=self._patience,
+            retry=self._retry,
             stop=stop,
-            tell=self._tell,
+            log=self._log,
         )
         return FetchedSource(
             file=file, path=path, scenes=checkers[0].finish(), crc32c=fetched.crc32c, received=fetched.received

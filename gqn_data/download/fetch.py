@@ -1,7 +1,4 @@
-"""Fetching: one remote file to a local path, whole and checked, however often it takes.
-
-Imports `errors`, `part_file`, `patience`, `remote`.
-"""
+"""Fetch one remote file to a local path: complete, checked, with retries."""
 
 from __future__ import annotations
 
@@ -16,20 +13,20 @@ from gqn_data.download.remote import Remote, RemoteFile
 from gqn_data.download.retry import Retries, RetryPolicy
 from gqn_data.errors import FetchError, NoSpace, RemoteChanged, RemoteDamaged, RemoteFault, RemoteMissing
 
-# The names that those who fetch need, in one place.
+# The names that callers of `fetch_file` need, in one place.
 __all__ = ["Check", "Fetched", "Remote", "RemoteFile", "RetryPolicy", "fetch_file"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """A file that was fetched.
+    """A fetched file.
 
     Attributes:
         path: where it lies now.
-        file: what the server said of it.
-        crc32c: of its bytes, computed as they came.
-        resumed_at: the bytes that were there from an earlier run.
-        received: the bytes that came over the wire, those that had to be thrown away included.
+        file: the server's description of it.
+        crc32c: CRC32C of its bytes, computed as they arrived.
+        resumed_at: bytes that an earlier run had received.
+        received: bytes transferred, discarded ones included.
     """
 
     path: Path
@@ -47,46 +44,46 @@ def fetch_file(
     known: RemoteFile | None = None,
     check: Callable[[int], Check] | None = None,
     progress: Callable[[int], None] | None = None,
-    patience: RetryPolicy | None = None,
+    retry: RetryPolicy | None = None,
     stop: threading.Event | None = None,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Fetched:
-    """Fetches a remote file; under `path` there is all of it in the end, or what was there before.
+    """Fetch a remote file to `path`, atomically: on an error, the file under `path` is unchanged.
 
     Args:
-        remote: where it lies.
+        remote: where the file lies.
         name: its name there.
-        path: where it is to lie; a part left by an earlier run is gone on with where the file is still the same.
-        known: what `ask` said of it, if it was asked.
-        check: makes what looks at the bytes of a file of so many bytes as they come, besides size and CRC32C.
-        progress: told the bytes that have come, one time with another; fewer than none where some are thrown away.
-        patience: how often is tried again.
-        stop: when set, fetching ends with `FetchStopped`.
-        tell: told of every fault that is passed over.
+        path: where to write it. A partial file of an earlier run is resumed if the remote file is unchanged.
+        known: result of `remote.stat`, if the caller has it.
+        check: makes a validator for a file of the given size; size and CRC32C are checked anyway.
+        progress: called with the number of bytes received, negative if bytes were discarded.
+        retry: how often to retry.
+        stop: when set, the fetch ends with `FetchStopped`.
+        log: called with a line for each fault that is retried.
 
     Raises:
-        RemoteMissing: there is no such file.
-        RemoteRefused: the server will not give it.
-        RemoteDamaged: its bytes were wrong each time.
-        FetchError: the server does not answer, or the file changes all the time.
-        NoSpace: the disk is full; the part is kept.
+        RemoteMissing: the file does not exist.
+        RemoteRefused: the server refuses to send it.
+        RemoteDamaged: the bytes were wrong in every attempt.
+        FetchError: the server does not answer, or the file keeps changing.
+        NoSpace: the disk is full; the partial file is kept.
     """
-    fetch = _Fetch(remote, name, path, known, check, progress, patience or RetryPolicy(), stop, tell)
+    fetch = _Fetch(remote, name, path, known, check, progress, retry or RetryPolicy(), stop, log)
     try:
         return fetch.run()
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise NoSpace(
-            f"{fetch.part.path}: the disk is full after {fetch.part.size} bytes; they are kept. "
-            "Make room and run the same command again"
+            f"{fetch.partial.path}: the disk is full after {fetch.partial.size} bytes, which are kept. "
+            "Free some space and run the same command again"
         ) from error
     finally:
-        fetch.part.end()
+        fetch.partial.shutdown()
 
 
 class _Fetch:
-    """One file under way."""
+    """The transfer of one file."""
 
     def __init__(
         self,
@@ -96,90 +93,91 @@ class _Fetch:
         known: RemoteFile | None,
         check: Callable[[int], Check] | None,
         progress: Callable[[int], None] | None,
-        patience: RetryPolicy,
+        retry: RetryPolicy,
         stop: threading.Event | None,
-        tell: Callable[[str], None] | None,
+        log: Callable[[str], None] | None,
     ) -> None:
         self._remote, self._name, self._path, self._known = remote, name, path, known
         self._url = remote.url(name)
-        self._anew = patience.anew
-        self._retries = Retries(patience, stop, tell, "what has come is kept: run the same command again to go on")
+        self._max_restarts = retry.restarts
+        self._retries = Retries(retry, stop, log, "The received bytes are kept; run the same command again to resume")
         self._resumed_at: int | None = None
         self._received = 0
         self._farthest = 0
-        self.part = PartialFile(path, self._url, progress, check)
+        self.partial = PartialFile(path, self._url, progress, check)
 
     def run(self) -> Fetched:
-        begun = 0
+        restarts = 0
         while True:
             self._retries.check_stop()
             try:
-                file = self._receive(self._file())
-                if file.crc32c is not None and self.part.crc != file.crc32c:
-                    raise ChecksumMismatch(f"CRC32C is {self.part.crc:08x}, expected {file.crc32c:08x}")
-                self.part.finish()
+                file = self._receive(self._stat())
+                if file.crc32c is not None and self.partial.crc != file.crc32c:
+                    raise ChecksumMismatch(f"CRC32C is {self.partial.crc:08x}, expected {file.crc32c:08x}")
+                self.partial.publish()
                 return Fetched(
                     path=self._path,
                     file=file,
-                    crc32c=self.part.crc,
+                    crc32c=self.partial.crc,
                     resumed_at=self._resumed_at or 0,
                     received=self._received,
                 )
             except RemoteFault as fault:
-                # A server that knows no ranges sends the same bytes each time: only what is new counts.
-                progressed, self._farthest = self.part.size > self._farthest, max(self.part.size, self._farthest)
-                self._retries.after(fault, progressed=progressed)
+                # A server without range support sends the same bytes each time: only new ones are progress.
+                size = self.partial.size
+                progressed, self._farthest = size > self._farthest, max(size, self._farthest)
+                self._retries.wait_after(fault, progressed=progressed)
             except (RemoteChanged, ChecksumMismatch) as fault:
-                begun += 1
-                self.part.remove()
+                restarts += 1
+                self.partial.remove()
                 self._known, self._farthest = None, 0
-                if begun >= self._anew:
-                    raise self._given_up(fault, begun) from fault
-                self._retries.pause(f"{self._url}: {fault}; begun anew", begun)
+                if restarts >= self._max_restarts:
+                    raise self._final_error(fault, restarts) from fault
+                self._retries.pause(f"{self._url}: {fault}; discarded the received bytes", restarts)
 
-    def _given_up(self, fault: RemoteChanged | ChecksumMismatch, begun: int) -> FetchError:
+    def _final_error(self, fault: RemoteChanged | ChecksumMismatch, restarts: int) -> FetchError:
+        times = "once" if restarts == 1 else f"{restarts} times"
         if isinstance(fault, RemoteChanged):
-            return FetchError(f"{self._url}: changed {begun} times while it was fetched ({fault}); try again later")
-        times = "once" if begun == 1 else f"{begun} times"
-        return RemoteDamaged(f"{self._url}: fetched {times}, and the bytes were wrong: {fault}; fetch it elsewhere")
+            return FetchError(f"{self._url}: changed {times} during the transfer ({fault}). Try again later")
+        return RemoteDamaged(f"{self._url}: fetched {times}, with wrong bytes: {fault}. Try another server")
 
-    def _file(self) -> RemoteFile:
+    def _stat(self) -> RemoteFile:
         if self._known is None:
-            self._known = self._remote.ask(self._name)
+            self._known = self._remote.stat(self._name)
         if self._known is None:
-            raise RemoteMissing(f"{self._url}: not there")
+            raise RemoteMissing(f"{self._url}: file not found")
         return self._known
 
     def _receive(self, file: RemoteFile) -> RemoteFile:
-        """Fetches what is missing; the file, with all that is known of it now."""
-        self.part.take_up(file)
+        """Fetch the missing bytes; return the description of the file with all that is known of it now."""
+        self.partial.open(file)
         if self._resumed_at is None:
-            self._resumed_at = self._farthest = self.part.size
-        if self.part.size == file.size > 0:
+            self._resumed_at = self._farthest = self.partial.size
+        if self.partial.size == file.size > 0:
             return file
-        if self.part.size and not file.can_be_told_apart:
-            self.part.empty()
-        with self._remote.open(self._name, offset=self.part.size, like=file) as body:
+        if self.partial.size and not file.has_version:
+            self.partial.truncate()
+        with self._remote.open(self._name, offset=self.partial.size, like=file) as body:
             same = file.is_same(body.file)
             if same is False or (same is None and body.offset > 0):
-                raise RemoteChanged(f"it was {_described(file)}, now it is {_described(body.file)}")
-            if body.offset != self.part.size:
+                raise RemoteChanged(f"was {_describe(file)}, is now {_describe(body.file)}")
+            if body.offset != self.partial.size:
                 if body.offset:
                     raise RemoteFault(
-                        f"{self._url}: bytes from {self.part.size} on were asked for, those from {body.offset} on came"
+                        f"{self._url}: received bytes from {body.offset} on, expected those from {self.partial.size} on"
                     )
-                self.part.empty()
+                self.partial.truncate()
             for block in body.blocks():
                 self._retries.check_stop()
                 self._received += len(block)
-                if self.part.size + len(block) > file.size:
-                    raise ChecksumMismatch(f"more than the {file.size} bytes came that it has")
-                self.part.write(block)
-            if self.part.size < file.size:
-                raise RemoteFault(f"{self._url}: the connection ended at byte {self.part.size} of {file.size}")
+                if self.partial.size + len(block) > file.size:
+                    raise ChecksumMismatch(f"more bytes than the expected {file.size}")
+                self.partial.write(block)
+            if self.partial.size < file.size:
+                raise RemoteFault(f"{self._url}: the connection ended at byte {self.partial.size} of {file.size}")
             return file if file.crc32c is not None else replace(file, crc32c=body.file.crc32c)
 
 
-def _described(file: RemoteFile) -> str:
-    tag = file.etag or file.modified
-    return f"{file.size} bytes" + (f", {tag}" if tag else "")
+def _describe(file: RemoteFile) -> str:
+    version = file.etag or file.modified
+    return f"{file.size} bytes" + (f", {version}" if version else "")

@@ -1,6 +1,6 @@
-"""What files are fetched from: any place that says what it has, and sends bytes. No protocol is known here.
+"""The `Remote` protocol: a place that describes its files and sends their bytes.
 
-`http_remote` is one, `store_remote` another. Imports `errors`, `patience`.
+`http_remote` and `store_remote` implement it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from gqn_data.errors import RemoteFault
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """What a server says of one of its files.
+    """A server's description of one of its files.
 
     Attributes:
-        name: below the remote's base, with forward slashes.
-        size: in bytes.
-        etag: its entity tag, which tells two versions of the file apart; `W/` in front where it is a weak one.
-        modified: when it was changed, in the server's words.
-        crc32c: of all its bytes.
+        name: path below the remote's base, with forward slashes.
+        size: bytes.
+        etag: entity tag, which identifies a version of the file; weak tags begin with `W/`.
+        modified: time of the last change, as the server writes it.
+        crc32c: checksum of all bytes.
     """
 
     name: str
@@ -33,12 +33,12 @@ class RemoteFile:
     crc32c: int | None = None
 
     @property
-    def can_be_told_apart(self) -> bool:
-        """Whether a later version of the file would be known for one."""
+    def has_version(self) -> bool:
+        """Whether a later version of the file would be recognised as another one."""
         return not (self.etag is None and self.modified is None and self.crc32c is None)
 
     def is_same(self, other: RemoteFile) -> bool | None:
-        """Whether both are one version of the file; None where nothing tells."""
+        """Compare two descriptions: True if both are of one version, None if that cannot be decided."""
         if self.size != other.size:
             return False
         if self.etag is not None and other.etag is not None:
@@ -51,21 +51,23 @@ class RemoteFile:
 
 
 class Body(Protocol):
-    """The bytes of a file on their way; a context manager that lets go of the connection.
+    """The bytes of a file in transfer; a context manager that releases the connection.
 
     Attributes:
-        file: the file as this answer describes it.
-        offset: where the first byte belongs in the file: where it was asked for, or 0 where the server sends all of it.
+        file: the file as this response describes it.
+        offset: position of the first byte in the file: the requested one, or 0 if the server sends the whole file.
     """
 
     file: RemoteFile
     offset: int
 
     def blocks(self) -> Iterator[bytes]:
-        """The bytes, as they come. They may end early, or be too many: whoever takes them counts.
+        """Yield the bytes as they arrive.
+
+        There may be fewer or more than the file has: the caller counts.
 
         Raises:
-            RemoteFault: the connection was cut, or nothing came for too long.
+            RemoteFault: the connection broke or timed out.
         """
 
     def __enter__(self) -> Self: ...
@@ -74,47 +76,47 @@ class Body(Protocol):
 
 
 class Remote(Protocol):
-    """A place that files are fetched from. Used by several threads at once."""
+    """A place to fetch files from. Thread-safe."""
 
     def url(self, name: str) -> str:
-        """Where a file lies, for people to read: without credentials."""
+        """Return the address of a file for display, without credentials."""
 
-    def ask(self, name: str) -> RemoteFile | None:
-        """What there is under a name; None where there is nothing.
+    def stat(self, name: str) -> RemoteFile | None:
+        """Describe a file; return None if it is missing.
 
         Raises:
-            RemoteFault: asking again may help.
-            RemoteRefused: it will not.
+            RemoteFault: the request failed; a retry may help.
+            RemoteRefused: the request failed; a retry will not help.
         """
 
     def open(self, name: str, *, offset: int = 0, like: RemoteFile | None = None) -> Body:
-        """The bytes of a file from `offset` on, provided that it is still the one that `like` describes.
+        """Open a file for reading from `offset`, if it is still the version that `like` describes.
 
         Raises:
-            RemoteChanged: it is another one, or does not reach as far.
-            RemoteMissing: it is not there.
-            RemoteFault: asking again may help.
-            RemoteRefused: it will not.
+            RemoteChanged: it is another version, or ends before `offset`.
+            RemoteMissing: it does not exist.
+            RemoteFault: the request failed; a retry may help.
+            RemoteRefused: the request failed; a retry will not help.
         """
 
 
-def ask(
+def stat_file(
     remote: Remote,
     name: str,
     *,
-    patience: RetryPolicy | None = None,
+    retry: RetryPolicy | None = None,
     stop: threading.Event | None = None,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> RemoteFile | None:
-    """What a remote has under a name, asked until it answers; None where there is nothing.
+    """Describe a remote file, with retries; return None if it is missing.
 
     Raises:
-        FetchError: it does not answer, or refuses to.
+        FetchError: the server does not answer, or refuses to.
     """
-    retries = Retries(patience or RetryPolicy(), stop, tell, "try again later")
+    retries = Retries(retry or RetryPolicy(), stop, log, "Try again later")
     while True:
         retries.check_stop()
         try:
-            return remote.ask(name)
+            return remote.stat(name)
         except RemoteFault as fault:
-            retries.after(fault, progressed=False)
+            retries.wait_after(fault, progressed=False)

@@ -1,4 +1,4 @@
-"""Trying again: how often, after how long, and when to give up. Imports `errors` alone."""
+"""Retries with exponential backoff and jitter."""
 
 from __future__ import annotations
 
@@ -13,79 +13,81 @@ from gqn_data.errors import FetchError, FetchStopped, RemoteFault
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How often something is tried again, and after how long.
+    """How often to retry a transfer, and how long to wait in between.
 
     Attributes:
-        tries: tries in a row that bring nothing new before it is given up.
-        anew: times that a file is begun because it changed meanwhile or came with wrong bytes.
-        first_wait: seconds after the first fault; each fault in a row doubles it.
-        most_wait: seconds at the most, of our own choice.
-        most_told: seconds at the most where the server asks for more.
-        sleep: waits so many seconds; None to wait by the clock.
-        chance: a number from 0 to 1; waits differ by up to half, so that many clients do not come back at once.
+        attempts: consecutive attempts without progress before giving up.
+        restarts: times to start a file over because it changed meanwhile or arrived with wrong bytes.
+        backoff: seconds to wait after the first fault; each consecutive fault doubles it.
+        max_backoff: upper bound of the backoff in seconds.
+        max_retry_after: upper bound in seconds of a wait that the server asks for.
+        sleep: called with the seconds to wait; None for the real clock.
+        jitter: returns a number from 0 to 1. Waits shrink by up to half, so that clients do not return in step.
     """
 
-    tries: int = 8
-    anew: int = 4
-    first_wait: float = 1.0
-    most_wait: float = 60.0
-    most_told: float = 300.0
+    attempts: int = 8
+    restarts: int = 4
+    backoff: float = 1.0
+    max_backoff: float = 60.0
+    max_retry_after: float = 300.0
     sleep: Callable[[float], object] | None = None
-    chance: Callable[[], float] = random.random
+    jitter: Callable[[], float] = random.random
 
-    def wait(self, faults: int, told: float | None) -> float:
-        """Seconds to wait after so many faults in a row, the server having asked for `told`."""
-        own = min(self.most_wait, self.first_wait * 2.0 ** (min(faults, 30) - 1)) * (1 - self.chance() / 2)
-        return max(own, min(told or 0.0, self.most_told))
+    def delay(self, faults: int, retry_after: float | None) -> float:
+        """Return the seconds to wait after consecutive faults, at least the `retry_after` of the server."""
+        backoff = min(self.max_backoff, self.backoff * 2.0 ** (min(faults, 30) - 1)) * (1 - self.jitter() / 2)
+        return max(backoff, min(retry_after or 0.0, self.max_retry_after))
 
 
 class Retries:
-    """Counts faults in a row, waits after each, and gives up in the end.
+    """Counts consecutive faults, waits after each, and gives up after too many.
 
     Args:
-        patience: how often, and for how long.
-        stop: when set, waiting ends with `FetchStopped`.
-        tell: told of each fault.
-        remedy: what to do when it is given up.
+        policy: limits and waits.
+        stop: when set, waits end with `FetchStopped`.
+        log: called with a line for each fault.
+        remedy: last sentence of the final error: what the user can do.
     """
 
     def __init__(
-        self, patience: RetryPolicy, stop: threading.Event | None, tell: Callable[[str], None] | None, remedy: str
+        self, policy: RetryPolicy, stop: threading.Event | None, log: Callable[[str], None] | None, remedy: str
     ) -> None:
-        self._patience, self._stop, self._tell, self._remedy = patience, stop, tell, remedy
+        self._policy, self._stop, self._log, self._remedy = policy, stop, log, remedy
         self._faults = 0
 
     def check_stop(self) -> None:
-        """Returns where nobody asked to stop.
+        """Raise if a stop was requested.
 
         Raises:
-            FetchStopped: somebody did.
+            FetchStopped: the stop event is set.
         """
         if self._stop is not None and self._stop.is_set():
-            raise FetchStopped("told to stop; what has come is kept")
+            raise FetchStopped("stopped on request; the received bytes are kept")
 
-    def after(self, fault: RemoteFault, *, progressed: bool) -> None:
-        """Waits after a fault.
+    def wait_after(self, fault: RemoteFault, *, progressed: bool) -> None:
+        """Count a fault and wait.
 
         Raises:
-            FetchError: there were enough of them.
+            FetchError: too many consecutive faults.
+            FetchStopped: a stop was requested.
         """
         self._faults = 0 if progressed else self._faults + 1
-        if self._faults >= self._patience.tries:
-            raise FetchError(f"{fault}; {self._faults} tries brought nothing more; {self._remedy}") from fault
+        if self._faults >= self._policy.attempts:
+            attempts = "1 attempt" if self._faults == 1 else f"{self._faults} attempts"
+            raise FetchError(f"{fault}; no progress in {attempts}. {self._remedy}") from fault
         self.pause(str(fault), max(1, self._faults), fault.after)
 
-    def pause(self, reason: str, faults: int, told: float | None = None) -> None:
-        """Says why, and waits.
+    def pause(self, reason: str, faults: int, retry_after: float | None = None) -> None:
+        """Log the reason and wait.
 
         Raises:
-            FetchStopped: somebody asked to.
+            FetchStopped: a stop was requested.
         """
-        seconds = self._patience.wait(faults, told)
-        if self._tell is not None:
-            self._tell(f"{reason}; trying again in {seconds:.0f} s")
-        if self._patience.sleep is not None:
-            self._patience.sleep(seconds)
+        seconds = self._policy.delay(faults, retry_after)
+        if self._log is not None:
+            self._log(f"{reason}; retrying in {seconds:.0f} s")
+        if self._policy.sleep is not None:
+            self._policy.sleep(seconds)
         elif self._stop is not None:
             self._stop.wait(seconds)
         else:

@@ -1,4 +1,4 @@
-"""Files fetched from an object store, as `fetch` wants them. Imports `errors`, `remote`, `stores`."""
+"""A `Remote` over a folder in an object store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StoreRemote:
 
     Args:
         folder: the folder.
-        prefix: that names begin with and the folder's keys do not: a raw folder is asked for `mazes/train/...`.
+        prefix: removed from the front of names, which begin with the set: `mazes/train/...` is `train/...` here.
     """
 
     def __init__(self, folder: StorePath, prefix: str = "") -> None:
@@ -35,48 +35,36 @@ class StoreRemote:
         return self._folder / name.removeprefix(self._prefix)
 
     def url(self, name: str) -> str:
-        """Where a file lies."""
+        """Return the address of a file."""
         return str(self._path(name))
 
-    def ask(self, name: str) -> RemoteFile | None:
-        """What there is under a name; None where there is nothing.
-
-        Raises:
-            RemoteFault: asking again may help.
-            RemoteRefused: it will not.
-        """
+    def stat(self, name: str) -> RemoteFile | None:
+        """Describe a file; return None if it is missing. See `remote.Remote`."""
         try:
             stat = self._path(name).stat()
         except FileNotFoundError:
             return None
         except StoreError as error:
-            raise _as_remote(error) from error
+            raise _to_fetch_error(error) from error
         return RemoteFile(name=name, size=stat.st_size, etag=stat.e_tag)
 
     def open(self, name: str, *, offset: int = 0, like: RemoteFile | None = None) -> StoreBody:
-        """The bytes of a file from `offset` on, provided that it is still the one that `like` describes.
-
-        Raises:
-            RemoteChanged: it is another one.
-            RemoteMissing: it is not there.
-            RemoteFault: asking again may help.
-            RemoteRefused: it will not.
-        """
-        file = self.ask(name)
+        """Open a file for reading from `offset`, if it is still the version of `like`. See `remote.Remote`."""
+        file = self.stat(name)
         if file is None:
-            raise RemoteMissing(f"{self.url(name)}: not there; check the address")
+            raise RemoteMissing(f"{self.url(name)}: file not found. Check the address")
         if like is not None and like.is_same(file) is False:
-            raise RemoteChanged(f"{self.url(name)}: was replaced meanwhile; run the same command again")
+            raise RemoteChanged(f"{self.url(name)}: replaced during the transfer. Run the same command again")
         return StoreBody(self._path(name), file, offset)
 
 
 class StoreBody:
-    """Bytes under way; a context manager.
+    """The bytes of an object in transfer; a context manager. See `remote.Body`.
 
     Args:
-        path: of the object.
-        file: what the store says of it.
-        offset: of the first byte.
+        path: address of the object.
+        file: the store's description of it.
+        offset: position of the first byte.
     """
 
     def __init__(self, path: StorePath, file: RemoteFile, offset: int) -> None:
@@ -91,21 +79,21 @@ class StoreBody:
         pass
 
     def blocks(self) -> Iterator[bytes]:
-        """The bytes, in blocks.
+        """Yield the bytes in blocks.
 
         Raises:
-            RemoteFault: they stopped coming.
-            RemoteChanged: the object was replaced meanwhile.
+            RemoteFault: the transfer broke.
+            RemoteChanged: the object was replaced during the transfer.
         """
         try:
             yield from self._path.blocks(self.offset, self.file.etag)
         except FileNotFoundError as error:
-            raise RemoteChanged(f"{self._path}: was removed meanwhile") from error
+            raise RemoteChanged(f"{self._path}: removed during the transfer. Run the same command again") from error
         except StoreError as error:
-            raise _as_remote(error) from error
+            raise _to_fetch_error(error) from error
 
 
-def _as_remote(error: StoreError) -> FetchError:
+def _to_fetch_error(error: StoreError) -> FetchError:
     if isinstance(error, StoreRefused):
         return RemoteRefused(str(error))
     if isinstance(error, StoreChanged):

@@ -21,7 +21,7 @@ from gqn_data.io.paths import parse_path
 from gqn_data.schema.catalog import SCENE_SETS
 
 ROW = SCENE_SETS[SET]
-QUICK = RetryPolicy(tries=3, anew=2, sleep=lambda _: None)
+QUICK = RetryPolicy(attempts=3, restarts=2, sleep=lambda _: None)
 FILES = (1, 2, 3)
 
 # By kind: a fault for a file of about so many bytes.
@@ -54,7 +54,7 @@ def mirror(tmp_path_factory):
 
 
 def download_it(server, root):
-    download(ROW, root, split="train", files=FILES, base_url=server.url, workers=2, patience=QUICK, timeout=0.5)
+    download(ROW, root, split="train", files=FILES, base_url=server.url, workers=2, retry=QUICK, timeout=0.5)
 
 
 def convert_it(server, root):

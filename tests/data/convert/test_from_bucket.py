@@ -30,7 +30,7 @@ from gqn_data.schema.origin import read_origin
 
 ROW = SCENE_SETS[SET]
 FORMATS = ("zarr", "numpy", "webdataset")
-HASTY = RetryPolicy(tries=3, anew=2, sleep=lambda _: None)
+HASTY = RetryPolicy(attempts=3, restarts=2, sleep=lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def options(**changes):
 def arrive(server, root, chosen=None, *, bucket=Bucket, **settings):
     # By number, so that not each of the set's thousand files is asked for.
     settings = {"files": tuple(range(1, 9)), "whole_set": False, **settings}
-    with bucket(ROW, server.url, patience=HASTY) as remote:
+    with bucket(ROW, server.url, retry=HASTY) as remote:
         return convert_from_bucket(remote, root, chosen or options(), **settings)
 
 
@@ -206,7 +206,7 @@ def test_a_file_that_is_not_there_is_told_before_anything_is_fetched(server, tmp
 
 
 def test_a_server_that_does_not_answer_is_an_error(tmp_path):
-    with Bucket(ROW, "http://127.0.0.1:9", patience=HASTY) as bucket, pytest.raises(FetchError, match=r"127\.0\.0\.1"):
+    with Bucket(ROW, "http://127.0.0.1:9", retry=HASTY) as bucket, pytest.raises(FetchError, match=r"127\.0\.0\.1"):
         convert_from_bucket(bucket, tmp_path, options())
 
 
