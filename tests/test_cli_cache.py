@@ -1,4 +1,4 @@
-"""The command `gqn-data cache`: what it tells, checks and removes."""
+"""The command `gqn-data cache`: report, verify and clear."""
 
 import hashlib
 import json
@@ -24,14 +24,15 @@ def call(*arguments):
     return CliRunner().invoke(gqn_data, ["cache", *arguments])
 
 
-def test_the_cache_is_told_in_text_and_as_json(copies):
+def test_the_cache_is_reported_as_text_and_as_json(copies):
     done = call()
     assert done.exit_code == 0
-    assert done.stdout == f"{copies.parent}: 3 files, 3.0 kB\n"
+    assert str(copies.parent) in done.stdout
+    assert "3 files, 3.0 kB" in done.stdout
     assert json.loads(call("--json").stdout) == {"folder": str(copies.parent), "files": 3, "bytes": 3000, "faults": []}
 
 
-def test_damaged_copies_are_told_and_removed(copies):
+def test_damaged_copies_are_reported_and_removed(copies):
     damaged = sorted(copies.iterdir())[1]
     damaged.write_bytes(bytes(1000)[:-1] + b"x")
     done = call("--verify")
@@ -41,14 +42,15 @@ def test_damaged_copies_are_told_and_removed(copies):
     assert call("--verify").exit_code == 0
 
 
-def test_the_cache_is_emptied(copies):
+def test_the_cache_is_cleared(copies):
     done = call("--clear")
     assert done.exit_code == 0
-    assert "removed 3 files, 3.0 kB" in done.stdout
+    assert "3 files, 3.0 kB" in done.stdout
+    assert "0 files, 0 B" in done.stdout
     assert list(copies.iterdir()) == []
 
 
-def test_a_cache_that_is_not_there_is_empty_and_not_made(tmp_path):
+def test_a_missing_cache_is_empty_and_not_created(tmp_path):
     for arguments in ((), ("--verify",), ("--clear",)):
         done = call("--cache", str(tmp_path / "none"), *arguments)
         assert done.exit_code == 0

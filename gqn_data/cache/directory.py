@@ -1,17 +1,14 @@
-"""Copies of files in a folder that many processes share, bounded in size; how they come there is in `cache`.
+"""The cache directory: copies of files, shared by processes, bounded in size, evicted in LRU order.
 
-A copy that is being fetched has a temporary name, on which the process that fetches holds a lock; the system lets go
-of it when that process is killed, and the next one begins anew. What was not used for longest goes first, what living
-processes pinned goes last. Names of copies may be removed while they are read: open files live on, and take room, until
-their readers close them at the end of a window.
+A copy is fetched to a temporary name, locked by the fetching process. If that process is killed, the system releases
+the lock and the next process starts over. Pinned copies are evicted last. A copy may be evicted while it is read: the
+open file stays readable, and takes disk space until its reader closes it at the end of a window.
 
-    <folder>/files/<address>            the copies
-    <folder>/files/<address>.partial    one that is being fetched, locked
-    <folder>/files/<address>.sha256     the checksum of a copy whose address is none
-    <folder>/pins/<name>                what a living process needs, locked
-    <folder>/lock                       held while room is made
-
-Imports `storage`.
+    <folder>/files/<address>            a copy
+    <folder>/files/<address>.partial    a copy in transfer, locked
+    <folder>/files/<address>.sha256     checksum of a copy whose address is not its checksum
+    <folder>/pins/<name>                addresses that a running process needs, locked
+    <folder>/lock                       held during eviction and pinning
 """
 
 from __future__ import annotations
@@ -28,12 +25,12 @@ from gqn_data.io import atomic
 
 try:
     import fcntl
-except ImportError:  # Windows has no fcntl; two processes may then fetch the same file at once
+except ImportError:  # not on Windows, where two processes may fetch the same file at once
     fcntl = None  # type: ignore[assignment]
 
 _PARTIAL = ".partial"
 _CHECKSUM = ".sha256"
-# backup programs leave out folders with this file (bford.info/cachedir)
+# Backup programs skip folders with this file (bford.info/cachedir).
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Copies of remote files, made by gqn-toolkit; may be removed.\n"
 
 
@@ -42,9 +39,9 @@ class Entry:
     """A copy.
 
     Attributes:
-        path: of the file.
-        size: in bytes.
-        used: when it was last asked for, in nanoseconds.
+        path: its file.
+        size: bytes.
+        used: time of the last use, in nanoseconds.
     """
 
     path: Path
@@ -53,11 +50,11 @@ class Entry:
 
 
 class CacheDirectory:
-    """A folder of copies.
+    """A folder of copies. Safe for use by several processes.
 
     Args:
         folder: the folder.
-        limit: bytes that all copies together may have; those being fetched count whole.
+        limit: maximum bytes of all copies; a copy in transfer counts with its full size.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -68,8 +65,8 @@ class CacheDirectory:
 
     # --- one copy ---
 
-    def use(self, path: Path, size: int) -> bool:
-        """Whether the copy is there; notes that it is used. One of another size is removed."""
+    def touch(self, path: Path, size: int) -> bool:
+        """Return whether the copy exists, and mark it as used. Remove it if it has another size."""
         try:
             found = path.stat().st_size
             if found == size:
@@ -81,28 +78,28 @@ class CacheDirectory:
         return False
 
     @contextlib.contextmanager
-    def claimed(self, path: Path) -> Iterator[IO[bytes] | None]:
-        """The temporary file of a copy, for this process alone; None where another one has it."""
+    def claim(self, path: Path) -> Iterator[IO[bytes] | None]:
+        """Open and lock the temporary file of a copy; yield None if another process holds it."""
         self._prepare()
         partial = _partial_of(path)
-        with _opened(partial) as file, _locked(file) as locked:
-            if not (locked and _still_named(file, partial)):
+        with _open(partial) as file, _lock(file) as locked:
+            if not (locked and _is_at(file, partial)):
                 yield None
                 return
-            file.truncate(0)  # anything in it is what a killed process had fetched
+            file.truncate(0)  # drop the bytes of a killed process
             try:
                 yield file
             finally:
-                if _still_named(file, partial):
+                if _is_at(file, partial):
                     partial.unlink(missing_ok=True)
 
-    def keep(self, path: Path, partial: IO[bytes], sha256: str) -> None:
-        """Gives what was fetched whole its name.
+    def publish(self, path: Path, partial: IO[bytes], sha256: str) -> None:
+        """Flush a completed copy to the disk and move it to its final name.
 
         Args:
-            path: the name.
-            partial: of `claimed`.
-            sha256: of its bytes, as computed when they came.
+            path: the final name.
+            partial: the file that `claim` yielded.
+            sha256: checksum of its bytes, computed as they arrived.
         """
         partial.flush()
         os.fsync(partial.fileno())
@@ -111,27 +108,27 @@ class CacheDirectory:
         _partial_of(path).replace(path)
         atomic.sync_folder(path.parent)
 
-    # --- room ---
+    # --- eviction ---
 
     def reserve(self, path: Path, partial: IO[bytes], size: int, *, urgent: bool) -> bool:
-        """Whether there is room for a copy, which is then taken: the temporary file is as large as the copy will be.
+        """Reserve space for a copy by extending its temporary file; return False if the limit does not allow it.
 
-        What was not used for longest is removed; what living processes pinned last, and only where it is urgent.
+        The least recently used copies are evicted; pinned copies last, and only if the request is urgent.
         """
-        with self.making_room():
-            # In this order: a copy that gets its name between the two looks is seen by both, and not by none.
-            fetched = self._being_fetched(_partial_of(path))
+        with self.lock():
+            # In this order, a copy that is published between the two scans is counted by both rather than by neither.
+            fetching = self._fetching(_partial_of(path))
             entries = sorted(self.entries(), key=lambda entry: entry.used)
             for entry in entries:
-                fetched.pop(entry.path, None)
+                fetching.pop(entry.path, None)
             pinned = self._pinned()
-            removable = [entry for entry in entries if entry.path.name not in pinned]
+            evictable = [entry for entry in entries if entry.path.name not in pinned]
             if urgent:
-                removable += [entry for entry in entries if entry.path.name in pinned]
-            total = size + sum(fetched.values()) + sum(entry.size for entry in entries)
-            if total - sum(entry.size for entry in removable) > self.limit:
-                return False  # until others are done with what they fetch, or with what they pinned
-            for entry in removable:
+                evictable += [entry for entry in entries if entry.path.name in pinned]
+            total = size + sum(fetching.values()) + sum(entry.size for entry in entries)
+            if total - sum(entry.size for entry in evictable) > self.limit:
+                return False  # until other processes finish their transfers or release their pins
+            for entry in evictable:
                 if total <= self.limit:
                     break
                 _remove(entry.path)
@@ -139,21 +136,21 @@ class CacheDirectory:
             partial.truncate(size)
             return True
 
-    def _being_fetched(self, mine: Path | None = None) -> dict[Path, int]:
-        """The copies that others fetch now, and their bytes; what killed processes left is removed."""
+    def _fetching(self, mine: Path | None = None) -> dict[Path, int]:
+        """Return the copies that other processes are fetching, with their sizes; remove those of killed processes."""
         found: dict[Path, int] = {}
         for partial in self.files.glob("*" + _PARTIAL):
             if partial == mine:
                 continue
-            with contextlib.suppress(FileNotFoundError), partial.open("r+b") as file, _locked(file) as left:
-                if not left:
+            with contextlib.suppress(FileNotFoundError), partial.open("r+b") as file, _lock(file) as is_stale:
+                if not is_stale:
                     found[partial.with_name(partial.name.removesuffix(_PARTIAL))] = os.fstat(file.fileno()).st_size
-                elif _still_named(file, partial):
+                elif _is_at(file, partial):
                     partial.unlink(missing_ok=True)
         return found
 
     def entries(self) -> list[Entry]:
-        """All copies, in order of their names."""
+        """List all copies, sorted by name."""
         found = []
         with contextlib.suppress(FileNotFoundError):
             for path in sorted(self.files.iterdir()):
@@ -165,10 +162,10 @@ class CacheDirectory:
         return found
 
     @contextlib.contextmanager
-    def making_room(self) -> Iterator[None]:
-        """Holds the folder: one process at a time counts, removes and pins."""
+    def lock(self) -> Iterator[None]:
+        """Lock the directory: one process at a time counts, evicts and pins."""
         self._prepare()
-        with _opened(self.folder / "lock") as file, _locked(file, wait=True):
+        with _open(self.folder / "lock") as file, _lock(file, wait=True):
             yield
 
     def _prepare(self) -> None:
@@ -178,48 +175,48 @@ class CacheDirectory:
         if not tag.exists():
             tag.write_bytes(_TAG)
 
-    # --- what is needed ---
+    # --- pins ---
 
     def pins(self) -> Pins:
-        """A new set of pins of this process, with nothing pinned."""
+        """Create an empty set of pins for this process."""
         self._prepare()
         return Pins(self)
 
-    def remove_leftovers(self) -> None:
-        """Removes what killed processes left: half-fetched files, and pins. To be called in `making_room`."""
-        self._being_fetched()
+    def remove_stale(self) -> None:
+        """Remove the temporary files and pins of killed processes. The caller holds `lock`."""
+        self._fetching()
         self._pinned()
 
     def _pinned(self) -> set[str]:
-        """Addresses that living processes pinned; pins of killed ones are removed."""
+        """Return the addresses that running processes pinned; remove the pins of killed ones."""
         pinned: set[str] = set()
         for path in self._pins.iterdir():
-            with contextlib.suppress(FileNotFoundError), path.open("r+b") as file, _locked(file) as left:
-                if left:
+            with contextlib.suppress(FileNotFoundError), path.open("r+b") as file, _lock(file) as is_stale:
+                if is_stale:
                     path.unlink(missing_ok=True)
                 else:
                     pinned.update(file.read().decode().split())
         return pinned
 
-    # --- by hand ---
+    # --- maintenance ---
 
     def clear(self) -> tuple[int, int]:
-        """Removes all copies; who reads one goes on reading. Returns how many files and bytes."""
-        with self.making_room():
-            self.remove_leftovers()
+        """Remove all copies; return the number of files and bytes. Open copies stay readable."""
+        with self.lock():
+            self.remove_stale()
             entries = self.entries()
             for entry in entries:
                 _remove(entry.path)
-            for left in self.files.glob("*" + _CHECKSUM):
-                left.unlink(missing_ok=True)
+            for checksum in self.files.glob("*" + _CHECKSUM):
+                checksum.unlink(missing_ok=True)
         return len(entries), sum(entry.size for entry in entries)
 
     def verify(self) -> list[str]:
-        """Computes the checksum of every copy; removes those that are damaged, and tells them."""
-        return [fault for entry in self.entries() if (fault := self.removed_if_damaged(entry.path)) is not None]
+        """Verify the checksum of every copy; remove the damaged ones and return a message for each."""
+        return [fault for entry in self.entries() if (fault := self.remove_if_damaged(entry.path)) is not None]
 
-    def removed_if_damaged(self, path: Path) -> str | None:
-        """What is wrong with a copy, which is removed then; None where it is as it came."""
+    def remove_if_damaged(self, path: Path) -> str | None:
+        """Remove a copy if its checksum is wrong; return a message, or None if the copy is intact or gone."""
         try:
             found = atomic.sha256_of(path)
         except FileNotFoundError:
@@ -231,32 +228,32 @@ class CacheDirectory:
         if found == expected:
             return None
         _remove(path)
-        return f"{path}: SHA-256 is {found}, expected {expected}; removed, so that it is fetched again"
+        return f"{path}: SHA-256 is {found}, expected {expected}; removed, will be fetched again when needed"
 
 
 class Pins:
-    """What a process needs soon, so that others remove it last; let go of when the process ends, however it ends."""
+    """Copies that a process needs soon, which others evict last. Released when the process ends, even by a kill."""
 
-    def __init__(self, copies: CacheDirectory) -> None:
-        self._copies = copies
-        self._path = copies.folder / "pins" / f"{os.getpid()}-{uuid.uuid4().hex}"
+    def __init__(self, directory: CacheDirectory) -> None:
+        self._directory = directory
+        self._path = directory.folder / "pins" / f"{os.getpid()}-{uuid.uuid4().hex}"
         self._held = contextlib.ExitStack()
-        with copies.making_room():  # else it might be taken for a killed process's, before it is locked
-            copies.remove_leftovers()
-            self._file = self._held.enter_context(_opened(self._path))
-            self._held.enter_context(_locked(self._file))
+        with directory.lock():  # before it is locked, the new file looks like one of a killed process
+            directory.remove_stale()
+            self._file = self._held.enter_context(_open(self._path))
+            self._held.enter_context(_lock(self._file))
 
     def set(self, addresses: Iterable[str]) -> None:
-        """Pins these addresses, and no others."""
+        """Replace the pinned addresses."""
         text = "\n".join(addresses).encode()
-        with self._copies.making_room():  # nobody reads it half-written
+        with self._directory.lock():  # other processes never read a half-written list
             self._file.seek(0)
             self._file.truncate(0)
             self._file.write(text)
             self._file.flush()
 
     def close(self) -> None:
-        """Lets go of all."""
+        """Release all pins."""
         self._path.unlink(missing_ok=True)
         self._held.close()
 
@@ -279,14 +276,14 @@ def _remove(path: Path) -> None:
         _checksum_of(path).unlink(missing_ok=True)
 
 
-def _opened(path: Path) -> IO[bytes]:
-    """A file to read and write, made where it is absent and left as it is where it is not."""
+def _open(path: Path) -> IO[bytes]:
+    """Open a file for reading and writing, without truncating it; create it if it does not exist."""
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666), "r+b")
 
 
 @contextlib.contextmanager
-def _locked(file: IO[bytes], *, wait: bool = False) -> Iterator[bool]:
-    """Whether the file is locked for this holder alone, until the block ends or the process does."""
+def _lock(file: IO[bytes], *, wait: bool = False) -> Iterator[bool]:
+    """Lock a file until the block or the process ends; yield False if another process holds it."""
     if fcntl is None:
         yield True
         return
@@ -298,12 +295,12 @@ def _locked(file: IO[bytes], *, wait: bool = False) -> Iterator[bool]:
     try:
         yield True
     finally:
-        # Closing is not enough: a process that was forked meanwhile has the file open as well.
+        # Closing is not enough: a child forked in the meantime has the file open as well.
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _still_named(file: IO[bytes], path: Path) -> bool:
-    """Whether an open file is what the path names: it may have been renamed or removed before it was locked."""
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Return whether an open file is still at its path: it may be renamed or removed before it is locked."""
     try:
         return path.stat().st_ino == os.fstat(file.fileno()).st_ino
     except FileNotFoundError:

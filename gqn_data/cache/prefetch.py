@@ -1,7 +1,7 @@
-"""The window ahead: threads that fetch the files of the window in use, then those of the next, into the cache.
+"""Prefetching: threads that fetch the files of the current window, then those of the next, into the cache.
 
-They run in the process that takes the batches; the workers find the files, or fetch what they miss themselves. Nothing
-here decides what a batch holds. Imports `cache`, `errors`, `manifest`, `order`.
+They run in the process that consumes the batches. Workers find the files in the cache, or fetch missing ones
+themselves. Prefetching never changes the content of a batch.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from gqn_data.sampling.permutation import Windows
 from gqn_data.schema.manifest import FileRow, ShardRow
 
 _THREADS = 4
-_BUSY = 0.2  # seconds until a file that another process fetches is looked for again
-_FAULT = 5.0  # seconds until a file that could not be fetched is tried again
-_PATIENCE = 5.0  # seconds to wait for threads to end; one that a stalled server holds ends by itself later
+_POLL = 0.2  # seconds between two checks for a file that another process fetches
+_RETRY = 5.0  # seconds until a failed fetch is retried
+_JOIN_TIMEOUT = 5.0  # seconds to wait for the threads to end; one blocked by a stalled server ends later
 
 
 class Position(NamedTuple):
@@ -37,11 +37,11 @@ class WindowFetcher:
     """Fetches files before they are needed; a context manager.
 
     Args:
-        cache: where copies go.
-        folder: of the dataset.
-        shards: of the split.
-        windows: the way through them.
-        epochs: how many there are; None for ever.
+        cache: the cache to fill.
+        folder: folder of the dataset.
+        shards: shards of the split.
+        windows: order of the shards.
+        epochs: number of epochs; None for an endless stream.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class WindowFetcher:
         self._threads = [threading.Thread(target=self._work, name="prefetch", daemon=True) for _ in range(_THREADS)]
 
     def __enter__(self) -> Self:
-        self._pins = self._cache.copies.pins()
+        self._pins = self._cache.directory.pins()
         atexit.register(self.close)
         for thread in self._threads:
             thread.start()
@@ -71,20 +71,24 @@ class WindowFetcher:
         self.close()
 
     def close(self) -> None:
-        """Ends the threads, and what they are fetching."""
+        """Stop the threads and their transfers."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
-        end = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _JOIN_TIMEOUT
         for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
         self._pins.close()
         atexit.unregister(self.close)
 
     def need(self, first: Position, last: Position) -> None:
-        """Says what is in use: all from the batch that is taken next to the one that is made last.
+        """Set the range of positions in use, and queue the files of their windows.
 
-        The next window is fetched when one window alone is in use, so that no more than two are needed at once.
+        The window after them is queued too if only one is in use, so that at most two are needed at a time.
+
+        Args:
+            first: position of the batch that the consumer takes next.
+            last: position of the last batch that the workers have been asked for.
         """
         span = self._window(first), self._window(last)
         if span == self._span:
@@ -92,9 +96,9 @@ class WindowFetcher:
         self._span = span
         windows = [span[0]]
         while windows[-1] != span[1]:
-            windows.append(self._after(windows[-1]))
-        if len(windows) == 1 and (self._epochs is None or self._after(windows[0])[0] < self._epochs):
-            windows.append(self._after(windows[0]))
+            windows.append(self._next_window(windows[-1]))
+        if len(windows) == 1 and (self._epochs is None or self._next_window(windows[0])[0] < self._epochs):
+            windows.append(self._next_window(windows[0]))
         wanted = {row.name: row for epoch, window in windows for row in self._files(epoch, window)}
         with self._changed:
             self._wanted = wanted
@@ -105,7 +109,7 @@ class WindowFetcher:
     def _window(self, at: Position) -> tuple[int, int]:
         return at.epoch, self._windows.window_at(at.position, at.epoch)
 
-    def _after(self, window: tuple[int, int]) -> tuple[int, int]:
+    def _next_window(self, window: tuple[int, int]) -> tuple[int, int]:
         epoch, number = window
         return (epoch, number + 1) if number + 1 < self._windows.count else (epoch + 1, 0)
 
@@ -114,23 +118,23 @@ class WindowFetcher:
             yield from self._shards[shard].files
 
     def _work(self) -> None:
-        while (row := self._next()) is not None:
-            again = _BUSY
+        while (row := self._next_file()) is not None:
+            delay = _POLL
             try:
                 if self._cache.fetch_ahead(self._folder / row.name, row, self._stop):
                     continue
             except FetchStopped:
                 return
-            except Exception:  # noqa: BLE001  whoever needs the file meets the same fault, and tells it
-                again = _FAULT
-            self._stop.wait(again)
+            except Exception:  # noqa: BLE001  the worker that needs the file meets the same fault, and reports it
+                delay = _RETRY
+            self._stop.wait(delay)
             with self._changed:
                 if row.name in self._wanted:
                     self._queue.append(row)
                     self._changed.notify()
 
-    def _next(self) -> FileRow | None:
-        """The next file to fetch, waited for; None when there is no more to do."""
+    def _next_file(self) -> FileRow | None:
+        """Wait for the next file to fetch and return it; return None after `close`."""
         while not self._stop.is_set():
             with self._changed:
                 if self._to_pin is None and not self._queue:
@@ -145,7 +149,7 @@ class WindowFetcher:
     def _pin(self, rows: list[FileRow]) -> None:
         addresses = []
         for row in rows:
-            with contextlib.suppress(GQNError):  # the store may have to be asked; what is not pinned may go, no more
+            with contextlib.suppress(GQNError):  # the store may not answer; pins only delay eviction
                 addresses.append(self._cache.address(self._folder / row.name, row))
         with contextlib.suppress(OSError):
             self._pins.set(addresses)

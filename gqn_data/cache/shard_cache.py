@@ -1,11 +1,10 @@
-"""Local copies of remote files: checked when they arrive, shared by all runs on a machine, bounded in size.
+"""Local copies of remote files: checked on arrival, shared by all runs on a machine, bounded in size.
 
     cache = open_cache()
-    path = cache.get(place("s3://bucket/set/train-000000.tar"), row)
+    path = cache.get(parse_path("s3://bucket/set/train-000000.tar"), row)
 
-A copy is named by its SHA-256, so that datasets share what they have in common; source files, whose checksums lie
-in their records, by URL, size and version. Where copies lie and which of them go is in `copies`.
-Imports `copies`, `errors`, `manifest`, `storage`, `stores`.
+A copy is named by its SHA-256, so that datasets share equal files. Source files have checksums in their records only;
+their copies are named by URL, size and version. `directory` stores and evicts the copies.
 """
 
 from __future__ import annotations
@@ -29,221 +28,227 @@ from gqn_data.io.paths import StorePath
 from gqn_data.schema.manifest import FileRow
 
 DEFAULT_BYTES = 50_000_000_000
-_TRIES = 3  # fetches of a file whose bytes are not those of the manifest
-_POLL = 0.05  # seconds between two looks at a file that another process fetches
+_ATTEMPTS = 3  # fetches of a file whose bytes differ from the manifest
+_POLL = 0.05  # seconds between two checks for a file that another process fetches
 
 
 def default_folder() -> Path:
-    """Where copies lie: `$GQN_CACHE`, else `gqn-toolkit` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
-    given = os.environ.get("GQN_CACHE")
-    if given:
-        return Path(given)
-    above = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(above) if Path(above).is_absolute() else Path("~/.cache").expanduser()) / "gqn-toolkit"
+    """Return the cache folder: `$GQN_CACHE`, else `gqn-toolkit` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
+    folder = os.environ.get("GQN_CACHE")
+    if folder:
+        return Path(folder)
+    parent = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(parent) if Path(parent).is_absolute() else Path("~/.cache").expanduser()) / "gqn-toolkit"
 
 
 def open_cache(folder: str | os.PathLike[str] | None = None, gigabytes: float | None = None) -> ShardCache:
-    """The cache in a folder.
+    """Open the cache in a folder; create the folder if it does not exist.
 
     Args:
-        folder: None for the default.
-        gigabytes: the most that copies may take; None for 50, or half of the disk's room where that is less.
+        folder: the folder; None for `default_folder()`.
+        gigabytes: maximum size of all copies; None for 50, or half of the disk space if that is less.
 
     Raises:
-        OptionError: the folder cannot be made, or no size at all.
+        OptionError: the folder cannot be created, or the size is not positive.
     """
-    place = Path(folder).expanduser() if folder else default_folder()
+    path = Path(folder).expanduser() if folder else default_folder()
     if gigabytes is not None and not gigabytes > 0:
-        raise OptionError(f"the cache may hold {gigabytes} GB; possible: more than 0")
+        raise OptionError(f"--cache-gb: {gigabytes}, expected more than 0")
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OptionError(f"{place}: no folder for copies ({error.strerror}); give another one") from error
-    cache = ShardCache(place, int((gigabytes or 0) * 1e9))
+        raise OptionError(f"{path}: cannot create the cache folder ({error.strerror}). Change --cache") from error
+    cache = ShardCache(path, int((gigabytes or 0) * 1e9))
     if gigabytes is None:
-        room = shutil.disk_usage(place).free + sum(entry.size for entry in cache.copies.entries())
-        cache = ShardCache(place, min(DEFAULT_BYTES, room // 2))
+        space = shutil.disk_usage(path).free + sum(entry.size for entry in cache.directory.entries())
+        cache = ShardCache(path, min(DEFAULT_BYTES, space // 2))
     return cache
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Wanted:
-    """A file to have here.
+class _Request:
+    """A file to copy.
 
     Attributes:
         address: its name in the cache.
-        size: in bytes.
-        sha256: its checksum; None where nobody knows it.
-        blocks: fetches it.
-        told: what it is, for messages.
+        size: bytes.
+        sha256: its checksum; None if unknown.
+        blocks: yields its bytes.
+        label: its name in messages.
     """
 
     address: str
     size: int
     sha256: str | None
     blocks: Callable[[], Generator[bytes]]
-    told: str
+    label: str
 
 
 class ShardCache:
-    """Copies of remote files.
+    """A cache of remote files. Safe for use by several threads and processes.
 
     Args:
-        folder: where they lie.
-        limit: bytes that all of them together may have.
+        folder: the folder of the copies.
+        limit: maximum bytes of all copies.
+
+    Attributes:
+        directory: the copies in the folder.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
         self.limit = limit
-        self.copies = CacheDirectory(folder, limit)
+        self.directory = CacheDirectory(folder, limit)
 
     def __reduce__(self) -> tuple[type[ShardCache], tuple[Path, int]]:
         return type(self), (self.folder, self.limit)
 
-    def get(self, place: StorePath, row: FileRow) -> Path:
-        """The path of the copy of a remote file, fetched and checked if there is none, or once another process has it.
+    def get(self, path: StorePath, row: FileRow) -> Path:
+        """Return the local copy of a remote file; fetch and check it first if it is not cached.
 
-        What other runs pinned is removed where nothing else makes room. Another process may remove the name at any
-        time: who finds it gone asks again.
+        Waits if another process is fetching the file. Evicts copies that other runs pinned if necessary. Another
+        process may evict the copy at any time: a caller that cannot open it calls `get` again.
 
         Args:
-            place: of the file.
+            path: the remote file.
             row: its size and checksum.
 
         Raises:
-            ShardChecksumError: what the store has is not what the manifest says, or absent.
-            StoreError: the store cannot be asked.
-            OptionError: the file is larger than the cache may be.
+            ShardChecksumError: the remote file is missing, or differs from the manifest.
+            StoreError: the store does not answer.
+            OptionError: the file is larger than the cache.
             NoSpace: the disk is full.
         """
-        return self._get(lambda: self._whole(place, row), place)
+        return self._get(lambda: self._request(path, row), path)
 
-    def get_tail(self, place: StorePath, row: FileRow, start: int) -> Path:
-        """The path of a copy of the end of a remote file, from the byte `start` on; as `get`."""
+    def get_tail(self, path: StorePath, row: FileRow, start: int) -> Path:
+        """Return the local copy of the end of a remote file, from byte `start` on. See `get`."""
 
-        def tail() -> _Wanted:
-            return _Wanted(
-                address=f"{self._whole(place, row).address}-from-{start}",
+        def tail() -> _Request:
+            return _Request(
+                address=f"{self._request(path, row).address}-from-{start}",
                 size=row.bytes - start,
                 sha256=None,
-                blocks=lambda: place.blocks(start),
-                told=f"{place} from byte {start} on",
+                blocks=lambda: path.blocks(start),
+                label=f"{path} from byte {start} on",
             )
 
-        return self._get(tail, place)
+        return self._get(tail, path)
 
-    def fetch_ahead(self, place: StorePath, row: FileRow, stop: threading.Event) -> bool:
-        """Whether a copy is there now, fetched if there was none; not if others fetch it or pin too much.
+    def fetch_ahead(self, path: StorePath, row: FileRow, stop: threading.Event) -> bool:
+        """Fetch a remote file unless it is cached; return whether it is cached now.
+
+        Returns False if another process is fetching the file, or pinned copies leave too little space.
 
         Args:
-            place: of the file.
+            path: the remote file.
             row: its size and checksum.
-            stop: ends the fetch when it is set.
+            stop: when set, the fetch ends.
 
         Raises:
             FetchStopped: `stop` was set.
-            GQNError: as of `get`.
+            GQNError: see `get`.
         """
-        with self._told(place):
-            return self._have(self._whole(place, row), urgent=False, stop=stop) is not None
+        with self._translate_errors(path):
+            return self._ensure(self._request(path, row), urgent=False, stop=stop) is not None
 
-    def address(self, place: StorePath, row: FileRow) -> str:
-        """The name of a file's copy; asks the store where the manifest knows no checksum."""
-        with self._told(place):
-            return self._whole(place, row).address
+    def address(self, path: StorePath, row: FileRow) -> str:
+        """Return the name of a file's copy. Asks the store if the manifest does not contain a checksum."""
+        with self._translate_errors(path):
+            return self._request(path, row).address
 
-    def _get(self, wanted: Callable[[], _Wanted], place: StorePath) -> Path:
+    def _get(self, request: Callable[[], _Request], path: StorePath) -> Path:
         while True:
-            with self._told(place):
-                path = self._have(wanted(), urgent=True, stop=None)
-            if path is not None:
-                return path
+            with self._translate_errors(path):
+                copy = self._ensure(request(), urgent=True, stop=None)
+            if copy is not None:
+                return copy
             time.sleep(_POLL)
 
     @contextlib.contextmanager
-    def _told(self, place: StorePath) -> Iterator[None]:
+    def _translate_errors(self, path: StorePath) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
-            if error.filename != str(place):
+            if error.filename != str(path):
                 raise
             raise ShardChecksumError(
-                f"{place}: listed in the manifest and absent; convert or copy the dataset again"
+                f"{path}: listed in the manifest, but missing. Convert or copy the dataset again"
             ) from error
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise NoSpace(
-                f"{self.folder}: the disk of the cache is full; make room, allow the cache less with --cache-gb, "
-                "or place it elsewhere with --cache"
+                f"{self.folder}: the disk of the cache is full. Free some space, lower --cache-gb, or change --cache"
             ) from error
 
-    def _whole(self, place: StorePath, row: FileRow) -> _Wanted:
+    def _request(self, path: StorePath, row: FileRow) -> _Request:
         tag = None
         if row.sha256 is not None:
             address = row.sha256
         else:
-            tag = place.stat().e_tag
-            address = "source-" + hashlib.sha256(f"{place}\n{row.bytes}\n{tag}".encode()).hexdigest()
-        return _Wanted(
+            tag = path.stat().e_tag
+            address = "source-" + hashlib.sha256(f"{path}\n{row.bytes}\n{tag}".encode()).hexdigest()
+        return _Request(
             address=address,
             size=row.bytes,
             sha256=row.sha256,
-            blocks=lambda: place.blocks(e_tag=tag),
-            told=str(place),
+            blocks=lambda: path.blocks(e_tag=tag),
+            label=str(path),
         )
 
-    def _have(self, wanted: _Wanted, *, urgent: bool, stop: threading.Event | None) -> Path | None:
-        """The path of a copy; None where another process fetches it, or there is no room for it now."""
-        if wanted.size > self.limit:
+    def _ensure(self, request: _Request, *, urgent: bool, stop: threading.Event | None) -> Path | None:
+        """Return the copy, fetched if necessary; None if another process fetches it or space is short."""
+        if request.size > self.limit:
             raise OptionError(
-                f"{wanted.told}: {atomic.human_bytes(wanted.size)}, and the cache in {self.folder} may hold "
-                f"{atomic.human_bytes(self.limit)}; allow it more with --cache-gb, or read by range: --remote range"
+                f"{request.label}: {atomic.human_bytes(request.size)}, but the cache in {self.folder} is limited to "
+                f"{atomic.human_bytes(self.limit)}. Raise --cache-gb, or read by range with --remote range"
             )
-        path = self.copies.files / wanted.address
-        if self.copies.use(path, wanted.size):
-            return path
-        with self.copies.claimed(path) as partial:
+        copy = self.directory.files / request.address
+        if self.directory.touch(copy, request.size):
+            return copy
+        with self.directory.claim(copy) as partial:
             if partial is None:
                 return None
-            if self.copies.use(path, wanted.size):  # whoever held the claim before has fetched it
-                return path
-            if not self.copies.reserve(path, partial, wanted.size, urgent=urgent):
+            if self.directory.touch(copy, request.size):  # fetched by the previous holder of the claim
+                return copy
+            if not self.directory.reserve(copy, partial, request.size, urgent=urgent):
                 return None
-            self._fetch(wanted, path, partial, stop)
-            return path
+            self._fetch(request, copy, partial, stop)
+            return copy
 
-    def _fetch(self, wanted: _Wanted, path: Path, partial: IO[bytes], stop: threading.Event | None) -> None:
-        for _ in range(_TRIES):
+    def _fetch(self, request: _Request, copy: Path, partial: IO[bytes], stop: threading.Event | None) -> None:
+        for _ in range(_ATTEMPTS):
             try:
-                fault, found = _take_in(wanted, partial, stop)
+                fault, found = _fetch_once(request, partial, stop)
             except StoreChanged as error:
                 fault = str(error)
                 continue
             if fault is None:
-                self.copies.keep(path, partial, found)
+                self.directory.publish(copy, partial, found)
                 return
-        raise ShardChecksumError(f"{wanted.told}: {fault}, in {_TRIES} fetches; convert or copy the dataset again")
+        raise ShardChecksumError(
+            f"{request.label}: {fault}, in {_ATTEMPTS} attempts. Convert or copy the dataset again"
+        )
 
 
-def _take_in(wanted: _Wanted, file: IO[bytes], stop: threading.Event | None) -> tuple[str | None, str]:
-    """Fetches a file once; what is wrong with it, if anything, and its SHA-256."""
+def _fetch_once(request: _Request, file: IO[bytes], stop: threading.Event | None) -> tuple[str | None, str]:
+    """Fetch a file once; return what is wrong with it, or None, and its SHA-256."""
     digest = hashlib.sha256()
     count = 0
     file.seek(0)
-    with contextlib.closing(wanted.blocks()) as blocks:
+    with contextlib.closing(request.blocks()) as blocks:
         for block in blocks:
             if stop is not None and stop.is_set():
-                raise FetchStopped(f"{wanted.told}: no longer wanted")
+                raise FetchStopped(f"{request.label}: fetch stopped on request")
             count += len(block)
-            if count > wanted.size:
-                return f"more than the {wanted.size} bytes that the manifest says", ""
+            if count > request.size:
+                return f"more bytes than the expected {request.size}", ""
             digest.update(block)
             file.write(block)
     found = digest.hexdigest()
-    if count != wanted.size:
-        return f"{count} bytes, the manifest says {wanted.size}", found
-    if wanted.sha256 not in (None, found):
-        return f"SHA-256 is {found}, the manifest says {wanted.sha256}", found
+    if count != request.size:
+        return f"{count} bytes, expected {request.size}", found
+    if request.sha256 not in (None, found):
+        return f"SHA-256 is {found}, expected {request.sha256}", found
     return None, found

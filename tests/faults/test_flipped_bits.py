@@ -185,10 +185,10 @@ def test_a_flipped_bit_in_a_cached_copy_is_told_and_it_is_fetched_again(checksum
     unnoticed = []
     for number in range(tries):
         path = cache.get(Remote(data), row)
-        assert cache.copies.verify() == []
+        assert cache.directory.verify() == []
         flip = Flip(tmp_path, kind, random.Random(f"{name} {number}"))
         with flip:
-            told_of = cache.copies.verify()
+            told_of = cache.directory.verify()
             if str(path) not in "".join(told_of) or path.exists():
                 unnoticed.append(f"{flip}: {told_of}")
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The order for scenes far away: shards shuffled, then the scenes of some shards at a time."""
+"""The order of scenes in a store: shuffled shards, then shuffled scenes within a window of shards."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def _epoch(windows: Windows, scenes: int, epoch: int) -> list[int]:
 
 
 def _shard_of(shards: list[int]) -> list[int]:
-    """The shard of each scene, written out."""
+    """Return the shard of each scene."""
     return [number for number, scenes in enumerate(shards) for _ in range(scenes)]
 
 
 @settings(deadline=None)
 @given(shards=SHARDS, window=st.integers(1, 40), seed=SEEDS, epoch=EPOCHS, shuffle=st.booleans())
-def test_every_scene_comes_exactly_once_in_an_epoch(
+def test_an_epoch_visits_every_scene_exactly_once(
     shards: list[int], window: int, seed: int, epoch: int, shuffle: bool
 ) -> None:
     windows = Windows(shards, window=window, seed=seed, shuffle=shuffle)
@@ -37,7 +37,7 @@ def test_every_scene_comes_exactly_once_in_an_epoch(
 
 @settings(deadline=None)
 @given(shards=SHARDS, window=st.integers(1, 40), seed=SEEDS, epoch=EPOCHS, shuffle=st.booleans())
-def test_scenes_come_window_by_window_of_so_many_shards_at_the_most(
+def test_scenes_come_in_windows_of_bounded_size(
     shards: list[int], window: int, seed: int, epoch: int, shuffle: bool
 ) -> None:
     windows = Windows(shards, window=window, seed=seed, shuffle=shuffle)
@@ -60,7 +60,7 @@ def test_scenes_come_window_by_window_of_so_many_shards_at_the_most(
 
 @settings(deadline=None)
 @given(shards=SHARDS, more=st.integers(0, 5), seed=SEEDS, epoch=EPOCHS)
-def test_one_window_of_all_shards_is_the_order_of_the_whole(
+def test_one_window_of_all_shards_equals_the_full_permutation(
     shards: list[int], more: int, seed: int, epoch: int
 ) -> None:
     windows = Windows(shards, window=len(shards) + more, seed=seed)
@@ -71,22 +71,22 @@ def test_one_window_of_all_shards_is_the_order_of_the_whole(
 
 @settings(deadline=None)
 @given(data=st.data(), shards=SHARDS, window=st.integers(1, 12), seed=SEEDS, epoch=st.integers(0, 9))
-def test_positions_may_be_asked_in_any_grouping_and_from_anew(
+def test_positions_do_not_depend_on_grouping_or_earlier_calls(
     data: st.DataObject, shards: list[int], window: int, seed: int, epoch: int
 ) -> None:
     count = sum(shards)
     whole = np.array(_epoch(Windows(shards, window=window, seed=seed), count, epoch))
     asked = np.array(data.draw(st.lists(st.integers(0, count - 1), max_size=20)), np.int64)
     used = Windows(shards, window=window, seed=seed)
-    for other in (epoch + 1, 0, epoch + 7, epoch):  # what was asked before changes nothing
+    for other in (epoch + 1, 0, epoch + 7, epoch):  # earlier calls change nothing
         used.scenes_at(asked, other)
     np.testing.assert_array_equal(used.scenes_at(asked, epoch), whole[asked])
     for position in asked.tolist():
-        alone = Windows(shards, window=window, seed=seed).scenes_at(np.array([position]), epoch)
-        assert alone.tolist() == [whole[position]]
+        single = Windows(shards, window=window, seed=seed).scenes_at(np.array([position]), epoch)
+        assert single.tolist() == [whole[position]]
 
 
-def test_windows_are_of_equal_size_as_nearly_as_shards_allow() -> None:
+def test_windows_differ_by_at_most_one_shard() -> None:
     windows = Windows([10] * 17, window=8, seed=0)
     assert windows.count == 3
     assert sorted(len(windows.shards_of(number, 0)) for number in range(3)) == [5, 6, 6]
@@ -99,7 +99,7 @@ def test_without_shuffling_scenes_stay_in_source_order() -> None:
     assert windows.identity == {}
 
 
-def test_another_seed_or_epoch_visits_shards_and_scenes_in_another_order() -> None:
+def test_seed_and_epoch_change_the_order_of_shards_and_scenes() -> None:
     visits, orders = set(), set()
     for seed in range(8):
         windows = Windows([20] * 12, window=3, seed=seed)
@@ -110,7 +110,7 @@ def test_another_seed_or_epoch_visits_shards_and_scenes_in_another_order() -> No
     assert len(orders) == 64
 
 
-def test_two_windows_of_an_epoch_are_not_shuffled_alike() -> None:
+def test_windows_of_an_epoch_are_shuffled_differently() -> None:
     windows = Windows([50] * 4, window=1, seed=2)
     order = _epoch(windows, 200, 0)
     within = {tuple(scene % 50 for scene in order[at : at + 50]) for at in range(0, 200, 50)}
@@ -118,33 +118,33 @@ def test_two_windows_of_an_epoch_are_not_shuffled_alike() -> None:
 
 
 @pytest.mark.parametrize("shards", [[30, 30, 30, 30], [7, 50, 3, 40, 20]])
-def test_a_scene_may_come_anywhere_in_an_epoch_and_in_its_window(shards: list[int]) -> None:
+def test_a_scene_may_come_at_any_position_of_an_epoch(shards: list[int]) -> None:
     count, epochs = sum(shards), 800
     windows = Windows(shards, window=2, seed=5)
-    places = np.array(
+    positions = np.array(
         [np.argsort(_epoch(windows, count, epoch))[[0, count // 2, count - 1]] for epoch in range(epochs)]
     )
-    # The mean of uniform positions lies in the middle, give or take count / sqrt(12 epochs); shards differ, so more.
-    assert np.abs(places.mean(0) - (count - 1) / 2).max() < 6 * count / np.sqrt(12 * epochs) + 0.1 * count
-    assert places.min(0).max() < count // 10
-    assert places.max(0).min() > count - count // 10
+    # The mean of uniform positions has a standard deviation of count / sqrt(12 epochs); unequal shards widen it.
+    assert np.abs(positions.mean(0) - (count - 1) / 2).max() < 6 * count / np.sqrt(12 * epochs) + 0.1 * count
+    assert positions.min(0).max() < count // 10
+    assert positions.max(0).min() > count - count // 10
 
 
 def test_the_order_is_the_same_in_every_version() -> None:
-    # A state saved by one version goes on in the next: these numbers are part of the format of a checkpoint.
+    # A later version must resume a saved state: these numbers are part of the checkpoint format.
     windows = Windows([3, 2, 4, 1], window=2, seed=7)
     assert _epoch(windows, 10, 3) == [8, 7, 6, 9, 5, 2, 0, 3, 1, 4]
     assert windows.identity == {"windows": 2, "shards": "4, efc8893a"}
 
 
-def test_orders_over_other_shards_have_another_identity() -> None:
+def test_orders_of_different_shards_have_different_identities() -> None:
     made = [Windows(shards, window=2, seed=0) for shards in ([4, 4, 4], [4, 4, 5], [4, 4, 4, 1])]
     assert len({str(windows.identity) for windows in made}) == 3
     assert Windows([4, 4, 4], window=2, seed=0).identity == made[0].identity
     assert Windows([4, 4, 4], window=1, seed=0).identity != made[0].identity
 
 
-def test_a_batch_costs_the_memory_of_the_shards_and_not_of_the_scenes() -> None:
+def test_memory_grows_with_shards_and_not_with_scenes() -> None:
     shards = [5000] * 2160
     windows = Windows(shards, window=64, seed=0)
     tracemalloc.start()
@@ -157,7 +157,7 @@ def test_a_batch_costs_the_memory_of_the_shards_and_not_of_the_scenes() -> None:
     assert peak < 500_000
 
 
-def test_positions_at_the_borders_of_windows_and_shards_fall_where_sums_say() -> None:
+def test_positions_at_window_borders_fall_into_the_right_window() -> None:
     shards = [1, 9, 2, 8, 30, 1]
     windows = Windows(shards, window=2, seed=11)
     shard_of = _shard_of(shards)
