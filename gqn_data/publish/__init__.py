@@ -1,7 +1,6 @@
-"""What a converted dataset says of itself: a card for people, a Croissant description for catalogues.
+"""Descriptions of a converted dataset: a card for people, a Croissant file for catalogues.
 
-Both are pure functions of the manifest: no time, host or path enters them, and two runs give the same bytes.
-Imports the rest of the package, `manifest` and `storage`.
+Both are pure functions of the manifest. They contain neither time, host nor path, so two runs give the same bytes.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ __all__ = ["croissant", "dataset_card", "descriptions"]
 
 
 def descriptions(manifest: Manifest) -> dict[str, bytes]:
-    """The files that describe a converted dataset, by name, in the order in which they are written.
+    """Return the files that describe a converted dataset, by name, in the order of writing.
 
     Args:
-        manifest: whole, with the rows of all shards.
+        manifest: the complete manifest, with the rows of all shards.
 
     Raises:
-        UnknownName: the manifest names a container of another version.
+        UnknownName: this version does not know the manifest's format.
     """
     return {
         CARD_FILE: dataset_card(manifest).encode(),

@@ -1,7 +1,6 @@
-"""The dataset card: `README.md` of a converted dataset, for people, with the front matter that Hugging Face reads.
+"""The dataset card: `README.md` of a converted dataset, with the front matter that Hugging Face reads.
 
-Every sentence follows from the manifest or the catalogue. What reads each container is a line of `_READERS`.
-Imports `provenance` and what lies below it.
+Every sentence follows from the manifest or the catalogue. `_READERS` has one entry per container: how to read it.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from gqn_data.publish.provenance import about_set, citation, provenance
 from gqn_data.schema.catalog import SCENE_SETS, Split
 from gqn_data.schema.manifest import CHECKSUM_FILE, CROISSANT_FILE, MANIFEST_FILE, Manifest
 
-_SKIPPED_SHOWN = 20
+_MAX_SKIPPED_LISTED = 20
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Reader:
-    """How a container is read without this project.
+    """How to read a container without this project.
 
     Attributes:
-        about: what lies where, in sentences.
-        needs: what to install.
-        lines: Python that makes `frames` and `cameras` of the first scene of a split, from the dataset's folder.
+        about: its layout, in sentences.
+        needs: packages to install.
+        lines: Python that reads `frames` and `cameras` of the first scene of a split, run in the dataset's folder.
     """
 
     about: Callable[[Manifest], str]
@@ -35,10 +34,10 @@ class _Reader:
 
 
 def dataset_card(manifest: Manifest) -> str:
-    """The card of a dataset, as Markdown.
+    """Return the card of a dataset, as Markdown.
 
     Raises:
-        UnknownName: the manifest names a container of another version.
+        UnknownName: this version does not know the manifest's format.
     """
     if manifest.format not in _READERS:
         raise UnknownName("format in the manifest", manifest.format, _READERS)
@@ -47,11 +46,11 @@ def dataset_card(manifest: Manifest) -> str:
         _front_matter(manifest),
         f"# {manifest.scene_set} ({known.short}), {manifest.format}\n",
         f"> **{_plain(known.headline)}**\n",
-        _what(manifest),
-        _how_much(manifest),
-        _left_out(manifest),
-        _reading(manifest),
-        _checking(),
+        _contents(manifest),
+        _counts(manifest),
+        _skipped_records(manifest),
+        _usage(manifest),
+        _verification(),
         "## Origin\n\nAs the manifest carries it:\n\n"
         f"```json\n{json.dumps(manifest.origin.to_json(), indent=2, ensure_ascii=False)}\n```\n",
         f"## Licence of the data\n\n{_plain(known.licence)}\n",
@@ -63,20 +62,20 @@ def dataset_card(manifest: Manifest) -> str:
 
 
 def _plain(value: object) -> str:
-    """A value as text that Markdown leaves alone, on one line: what a manifest says may be anybody's."""
+    """Escape a value for Markdown, on one line: a manifest may contain any text."""
     text = " ".join(str(value).split())
     return "".join(f"\\{letter}" if letter in r"\`*_[]<>|#!~" else letter for letter in text)
 
 
 def _front_matter(manifest: Manifest) -> str:
-    """What the Hugging Face hub reads of a card (hub-docs, datasetcard.md). JSON strings are YAML."""
+    """Return the YAML that the Hugging Face hub reads (hub-docs, datasetcard.md). JSON strings are valid YAML."""
     known = provenance(manifest)
     scenes = sum(split.scenes for split in manifest.splits.values())
     size = next((name for power, name in enumerate(_SIZES, 3) if scenes < 10**power), "n>1B")
     lines = [
         "---",
         f"pretty_name: {json.dumps(f'GQN {manifest.scene_set} ({known.short})')}",
-        *(["license: unknown"] if manifest.origin.kind == "deepmind" else []),  # the others': who publishes chooses
+        *(["license: unknown"] if manifest.origin.kind == "deepmind" else []),  # of other scenes, the publisher decides
         "tags:",
         *(f"- {tag}" for tag in ("gqn", "generative-query-network", "novel-view-synthesis", manifest.format)),
         "size_categories:",
@@ -87,11 +86,11 @@ def _front_matter(manifest: Manifest) -> str:
         for split in manifest.splits:
             lines += [f"  - split: {split}", f'    path: "{split}-*.tar"']
     else:
-        lines.append("viewer: false")  # the hub shows no such container
+        lines.append("viewer: false")  # the hub's viewer does not support the container
     return "\n".join([*lines, "---", ""])
 
 
-def _what(manifest: Manifest) -> str:
+def _contents(manifest: Manifest) -> str:
     frames, cameras = manifest.frames, manifest.cameras
     about = about_set(manifest)
     kept = {
@@ -120,7 +119,7 @@ def _what(manifest: Manifest) -> str:
     return "\n".join([*lines, ""])
 
 
-def _how_much(manifest: Manifest) -> str:
+def _counts(manifest: Manifest) -> str:
     row = SCENE_SETS.get(manifest.scene_set)
     lines = [
         "## How much of it",
@@ -148,7 +147,7 @@ def _how_much(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
-def _left_out(manifest: Manifest) -> str:
+def _skipped_records(manifest: Manifest) -> str:
     skipped = [
         (source.name, row) for split in manifest.splits.values() for source in split.sources for row in source.skipped
     ]
@@ -161,15 +160,15 @@ def _left_out(manifest: Manifest) -> str:
         "",
         *(
             f"- {_plain(name)}, record {row.record:,} at byte {row.offset:,}: {_plain(row.reason)}"
-            for name, row in skipped[:_SKIPPED_SHOWN]
+            for name, row in skipped[:_MAX_SKIPPED_LISTED]
         ),
     ]
-    if len(skipped) > _SKIPPED_SHOWN:
-        lines.append(f"- and {len(skipped) - _SKIPPED_SHOWN:,} more, in `{MANIFEST_FILE}`")
+    if len(skipped) > _MAX_SKIPPED_LISTED:
+        lines.append(f"- and {len(skipped) - _MAX_SKIPPED_LISTED:,} more, in `{MANIFEST_FILE}`")
     return "\n".join([*lines, ""])
 
 
-def _reading(manifest: Manifest) -> str:
+def _usage(manifest: Manifest) -> str:
     reader, split = _READERS[manifest.format], next(iter(manifest.splits))
     frames, cameras = manifest.frames, len(manifest.cameras.fields)
     shape = f"({frames.views}, {frames.height}, {frames.width}, 3)"
@@ -196,7 +195,7 @@ def _reading(manifest: Manifest) -> str:
     )
 
 
-def _checking() -> str:
+def _verification() -> str:
     return "\n".join(
         [
             "## Checking it",

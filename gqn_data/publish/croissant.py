@@ -1,11 +1,11 @@
 """The Croissant description of a converted dataset: `croissant.json`, for catalogues and loaders.
 
-Every file is listed with its checksum: files that a pattern names nobody could check. Croissant has readers for tars
-of JPEGs and for JSON, so that the frames of WebDataset shards, and for every container the list of shards, load as
-records; of arrays in zarr, `.npy` and TFRecords it can say the shape and the type. What no source tells, such as the
-day of publication of scenes that somebody rendered, is left out. Imports `provenance` and what lies below it.
+Every file is listed with its checksum; a file pattern could not carry one. Croissant reads tars of JPEGs and JSON: the
+frames of WebDataset shards load as records, and so does the list of shards of every container. For arrays in zarr,
+`.npy` and TFRecords it only states shape and type. Facts without a source, such as the publication date of rendered
+scenes, are left out.
 
-Source: docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html; the context is that of `mlcroissant`.
+Source: docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html; the context is copied from `mlcroissant`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _CONTEXT: dict[str, Any] = {
     "transform": "cr:transform",
 }
 
-# Media types by the end of a name; where none is registered, the page that specifies the format, as Croissant asks.
+# Media types by suffix; for unregistered formats the page that specifies the format, as Croissant requires.
 _FORMATS = {
     ".json": "application/json",
     ".tar": "application/x-tar",
@@ -73,7 +73,7 @@ _FORMATS = {
 }
 _ZARR = "https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html"
 
-# Where in the files of a split a scene's frames and cameras lie.
+# Location of a scene's frames and cameras in the files of a split.
 _ARRAYS = {
     "zarr": "in the array `{what}` of the Zarr v3 group `{split}`",
     "numpy": "a row of the array in `{split}/{what}-*.npy`",
@@ -83,10 +83,10 @@ _SPLIT_URLS = {"train": "cr:TrainingSplit", "test": "cr:TestSplit"}
 
 
 def croissant(manifest: Manifest) -> dict[str, Any]:
-    """The description of a dataset, as JSON-LD.
+    """Return the description of a dataset, as JSON-LD.
 
     Raises:
-        UnknownName: the manifest names a container of another version.
+        UnknownName: this version does not know the manifest's format.
     """
     if manifest.format not in (*_ARRAYS, "webdataset"):
         raise UnknownName("format in the manifest", manifest.format, (*_ARRAYS, "webdataset"))
@@ -94,7 +94,7 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
     about = about_set(manifest)
     frames = manifest.frames
     value: dict[str, Any] = {
-        "@context": copy.deepcopy(_CONTEXT),  # readers write into what they are given
+        "@context": copy.deepcopy(_CONTEXT),  # readers modify the dict they are given
         "@type": "sc:Dataset",
         "name": f"gqn-{manifest.scene_set}-{manifest.format}",
         "description": f"{known.headline} {manifest.scene_set}, a scene set for Generative Query Networks"
@@ -102,13 +102,13 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
         f"each with its camera: {', '.join(manifest.cameras.fields)}{_angles(manifest, ', ')}.",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "citeAs": citation(manifest),
-        # The specification wants one; a work whose text says what is known of it is the truth.
+        # The specification requires a licence; a creative work can describe what is known about it.
         "license": {
             "@type": "sc:CreativeWork",
             "name": known.licence_name or "not stated here",
             "description": known.licence,
         },
-        "version": f"{manifest.schema}.0.0",  # of the layout; scenes of one origin have no other version
+        "version": f"{manifest.schema}.0.0",  # version of the layout; the scenes of an origin are not versioned
         "keywords": ["gqn", "generative query network", "novel view synthesis", manifest.scene_set, known.short],
     }
     if known.page is not None:
@@ -151,7 +151,7 @@ def _media(name: str) -> str:
 
 
 def _angles(manifest: Manifest, before: str) -> str:
-    """What angles are in; nothing where nobody says what the numbers are."""
+    """Return the clause with the unit of angles; empty if the cameras are undocumented."""
     angles = manifest.cameras.angles
     return "" if angles == "undocumented" else f"{before}angles in {angles}"
 
@@ -202,7 +202,7 @@ def _splits(manifest: Manifest) -> dict[str, Any]:
 
 
 def _shards(manifest: Manifest) -> dict[str, Any]:
-    """The shards as records, read from the manifest: what Croissant can load of every container."""
+    """Describe the shards as records of the manifest, which Croissant can load for every container."""
 
     def field(name: str, kind: str, path: str, **more: Any) -> dict[str, Any]:
         source = {"fileObject": {"@id": MANIFEST_FILE}, "extract": {"jsonPath": f"$.splits.*.shards[*].{path}"}, **more}
@@ -230,7 +230,7 @@ def _records(manifest: Manifest, split: Split) -> Iterator[dict[str, Any]]:
         return
     where = _ARRAYS[manifest.format]
     shape = f"{views},{manifest.frames.height},{manifest.frames.width},3"
-    told = {
+    arrays = {
         "frames": ("The frame of each view: red, green, blue", "cr:UInt8", shape),
         "cameras": (cameras, "cr:Float32", f"{views},{numbers}"),
     }
@@ -246,19 +246,19 @@ def _records(manifest: Manifest, split: Split) -> Iterator[dict[str, Any]]:
                 "description": f"{about}; {where.format(split=split, what=what)}.",
                 "dataType": kind,
                 "isArray": True,
-                "arrayShape": of,
+                "arrayShape": array_shape,
                 "source": {"fileSet": {"@id": f"{split}-files"}},
             }
-            for what, (about, kind, of) in told.items()
+            for what, (about, kind, array_shape) in arrays.items()
         ],
     }
 
 
 def _members(split: Split, cameras: str) -> Iterator[dict[str, Any]]:
-    """The members of a split's tars as records: `0000000007.02.jpg` is view 2 of scene 7."""
+    """Yield record sets of the members of a split's tars: `0000000007.02.jpg` is view 2 of scene 7."""
     number = ("sc:Integer", "The number of the scene in the split, from 0.", r"^(\d+)\.")
     view = ("sc:Integer", "The number of the view in the scene, from 0.", r"^\d+\.(\d+)\.jpg$")
-    told = {
+    record_sets = {
         f"{split}-frames": {
             "frame": ("sc:ImageObject", "The frame of one view.", None),
             "scene": number,
@@ -266,7 +266,7 @@ def _members(split: Split, cameras: str) -> Iterator[dict[str, Any]]:
         },
         f"{split}-cameras": {"cameras": ("sc:Text", cameras, None), "scene": number},
     }
-    for records, fields in told.items():
+    for records, fields in record_sets.items():
         yield {
             "@type": "cr:RecordSet",
             "@id": records,

@@ -1,6 +1,6 @@
-"""Where a dataset's scenes come from, and what follows: who made them, since when, what is known of a licence.
+"""Provenance of a dataset's scenes: creator, date of publication, licence.
 
-Only what a source says is said. Imports `manifest` and `scene_sets`.
+Every statement has a source; facts without one are left out.
 
 Sources: github.com/google-deepmind/gqn-datasets (its README names no licence for the data; the header of its
 data_reader.py is the Apache License 2.0); science.org/doi/10.1126/science.aar6170 for the paper, its authors and its
@@ -50,16 +50,16 @@ _EGQN_CITATION = """\
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What can be said of the scenes of a dataset.
+    """Known facts about the scenes of a dataset.
 
     Attributes:
-        short: in a word or two, for titles.
-        headline: one sentence that nobody should miss.
-        licence: what is known of the licence of the data, in sentences.
-        licence_name: of the licence, where one is stated.
-        page: where the scenes are described; None where nobody knows.
-        creator: the organisation that made them; None where nobody knows.
-        published: the day they were published, as a date of ISO 8601; None where no source tells.
+        short: one or two words, for titles.
+        headline: the sentence at the top of the card.
+        licence: what is known about the licence of the data, in sentences.
+        licence_name: name of the licence; None if it is not stated.
+        page: URL of a page that describes the scenes; None if unknown.
+        creator: organisation that made them; None if unknown.
+        published: date of publication in ISO 8601; None if unknown.
     """
 
     short: str
@@ -71,7 +71,7 @@ class Provenance:
     published: str | None = None
 
 
-_DEEPMINDS = Provenance(
+_DEEPMIND = Provenance(
     short="DeepMind's",
     headline="DeepMind's own scenes, from their public bucket gs://gqn-dataset.",
     licence="DeepMind state none for the data: the README of https://github.com/google-deepmind/gqn-datasets tells "
@@ -79,10 +79,10 @@ _DEEPMINDS = Provenance(
     "which is code. Ask them where you need more than that.",
     page="https://github.com/google-deepmind/gqn-datasets",
     creator="DeepMind",
-    published="2018-06-15",  # the paper's day; the sets came out with it
+    published="2018-06-15",  # date of the paper; the sets were released with it
 )
 
-_EGQNS = Provenance(
+_EGQN = Provenance(
     short="E-GQN's",
     headline="The scenes of E-GQN (Tobin et al., 2019), from their public bucket gs://egqn-datasets. "
     "These are not DeepMind's scenes.",
@@ -93,24 +93,24 @@ _EGQNS = Provenance(
 
 
 def provenance(manifest: Manifest) -> Provenance:
-    """What can be said of the scenes of a dataset, by the origin that its manifest carries."""
+    """Return the provenance that follows from the origin in a manifest."""
     origin = manifest.origin
     if origin.kind == "deepmind":
-        return _DEEPMINDS
+        return _DEEPMIND
     if origin.kind == "rendered":
         return _rendered(origin.details)
     if _is_egqn(manifest) and origin.details.get("bucket") == f"gs://{_EGQN_BUCKET}":
-        return _EGQNS
+        return _EGQN
     return _imported(manifest)
 
 
 def citation(manifest: Manifest) -> str:
-    """BibTeX of the papers that a scene set comes from."""
+    """Return the BibTeX entries of the papers that introduced a scene set."""
     return _CITATION + (_EGQN_CITATION if _is_egqn(manifest) else "")
 
 
 def about_set(manifest: Manifest) -> str:
-    """What the scenes of a set show, in a clause; empty where the catalogue does not say."""
+    """Return a clause that describes the scenes of a set; empty if the catalogue does not have one."""
     row = SCENE_SETS.get(manifest.scene_set)
     return "" if row is None else row.about
 
@@ -122,8 +122,8 @@ def _is_egqn(manifest: Manifest) -> bool:
 
 def _rendered(details: Mapping[str, Any]) -> Provenance:
     by = _one_line(details.get("renderer", "a renderer that the manifest does not name"))
-    told = [f"{key} {_one_line(details[key])}" for key in ("version", "seed") if key in details]
-    how = f", {', '.join(told)}" if told else ""
+    options = [f"{key} {_one_line(details[key])}" for key in ("version", "seed") if key in details]
+    how = f", {', '.join(options)}" if options else ""
     return Provenance(
         short="rendered",
         headline=f"Rendered by {by}{how}. These are not DeepMind's scenes.",
