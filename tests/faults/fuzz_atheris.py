@@ -1,10 +1,10 @@
-"""The parsers fuzzed by what leads to new code: a program of its own, not a test; needs `pip install atheris`.
+"""Coverage-guided fuzzing of the parsers. A separate program, not a test; needs `pip install atheris`.
 
     python tests/faults/fuzz_atheris.py message -max_total_time=600
 
-The first word names a target of fuzz_targets.py; libFuzzer takes the rest. Inputs that led to new code are kept in
-.fuzz/TARGET/ and are where the next run goes on; one that shows a fault is written to .fuzz/TARGET-crash-...: put
-its bytes into FOUND of test_fuzz_parsers.py.
+The first argument names a target of fuzz_targets.py; libFuzzer takes the rest. Inputs that reach new code are kept in
+.fuzz/TARGET/, where the next run resumes. An input that shows a fault is written to .fuzz/TARGET-crash-...: add its
+bytes to FOUND of test_fuzz_parsers.py.
 """
 
 import sys
@@ -22,7 +22,7 @@ def main():
 
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in TARGETS:
-        sys.exit(f"name one of: {', '.join(TARGETS)}")
+        sys.exit(f"unknown target {name!r}, expected one of: {', '.join(TARGETS)}")
     target, good = TARGETS[name]
     word = name.replace(" ", "-")
     corpus = ROOT / ".fuzz" / word

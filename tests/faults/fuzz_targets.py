@@ -1,8 +1,7 @@
-"""What is fuzzed: a parser each, fed with any bytes, held against somebody else's parser where there is one.
+"""Fuzz targets: one per parser, compared with an independent parser if there is one.
 
-A target returns where the parser did as it should: took the bytes for what they are, or refused them with an error
-of ours. Anything else is an exception. test_fuzz_parsers.py feeds the targets with changed good files,
-fuzz_atheris.py with whatever leads to new code.
+A target returns if the parser read the bytes correctly or refused them with an error of ours, and raises otherwise.
+test_fuzz_parsers.py feeds the targets with mutated good files, fuzz_atheris.py with inputs that reach new code.
 """
 
 import contextlib
@@ -44,7 +43,7 @@ SCENE = made_scene(3)
 
 @cache
 def folder():
-    """A folder for the files that are fuzzed; in memory where the system has such."""
+    """Make a folder for the fuzzed files, in memory if possible."""
     memory = Path("/dev/shm")
     held = tempfile.TemporaryDirectory(prefix="gqn-fuzz-", dir=memory if memory.is_dir() else None)
     folder.held = held  # removed when the process ends
@@ -61,7 +60,7 @@ def file_of(data, name="x"):
 
 
 def records_of(data):
-    """(offset, payload) of the whole records at the beginning of a file, by the letter of the format."""
+    """Return (offset, payload, is_valid) of the complete leading records, and whether they fill the file."""
     found, at = [], 0
     while at < len(data):
         head, length = data[at : at + 8], int.from_bytes(data[at : at + 8], "little")
@@ -75,7 +74,7 @@ def records_of(data):
 
 
 def records(data):
-    """The framing of a TFRecord."""
+    """Fuzz the framing of TFRecords."""
     path = file_of(data, "x.tfrecord")
     expected, whole = records_of(data)
     faults = []
@@ -96,7 +95,7 @@ def records(data):
 
 
 def by_protobuf(data):
-    """(frames, cameras) as protobuf reads them, where they make a scene of the layout; None for all else."""
+    """Return (frames, cameras) as protobuf reads them; None if they are not a scene of the layout."""
     try:
         feature = parse(data).features.feature
     except DecodeError:
@@ -125,7 +124,7 @@ def by_scan(data):
 
 
 def message(data):
-    """The wire scan of an `Example`."""
+    """Fuzz the wire scanner of `Example` messages."""
     expected = by_protobuf(data)
     try:
         found = by_scan(data)
@@ -135,9 +134,9 @@ def message(data):
         try:
             parse(data)
         except DecodeError:
-            return  # protobuf also looks at what we pass over, such as whether names are UTF-8
+            return  # protobuf also checks parts that we skip, such as whether names are UTF-8
         assert found == expected
-    if expected is not None:  # as protobuf itself would write it, it must be read
+    if expected is not None:  # what protobuf writes must be readable
         assert by_scan(parse(data).SerializeToString(deterministic=True)) == expected
 
 
@@ -145,7 +144,7 @@ def message(data):
 
 
 def jpeg_bytes(data):
-    """The header of a JPEG, and decoding it into a frame of known size."""
+    """Fuzz the JPEG header parser, and decoding into a frame of known size."""
     checked = True
     try:
         jpeg.FrameChecker(SIZE, SIZE).check(data, 0, len(data))
@@ -154,7 +153,7 @@ def jpeg_bytes(data):
     height = width = None
     with contextlib.suppress(CorruptFrame):
         height, width, length = jpeg.header_of(data)
-        assert 21 <= length <= len(data)  # the marker of the image and the whole frame segment, at least
+        assert 21 <= length <= len(data)  # at least the image marker and the frame segment
     assert not checked or (height, width) == (SIZE, SIZE)
     out = np.full((SIZE + 2, SIZE, 3), 99, np.uint8)
     try:
@@ -163,11 +162,11 @@ def jpeg_bytes(data):
         decoded = False
     else:
         decoded = True
-    assert (out[[0, -1]] == 99).all()  # nothing beside the frame is written to
+    assert (out[[0, -1]] == 99).all()  # bytes around the frame are untouched
     with contextlib.suppress(CorruptFrame):
         jpeg.decode(data)
     if decoded and height is not None:
-        # Another parser of the same library: where both read a header, they read the same.
+        # Another parser of the same library: headers that both can read must agree.
         assert simplejpeg.decode_jpeg_header(data)[:2] == (height, width) == (SIZE, SIZE)
 
 
@@ -177,7 +176,7 @@ NPY_TYPE, NPY_SHAPE, NPY_COUNT = np.dtype("<f4"), (5,), 4
 
 
 def npy(data):
-    """A `.npy` file of which type and shape are known."""
+    """Fuzz reading a `.npy` file of known type and shape."""
     path = file_of(data, "x.npy")
     try:
         found = npy_rows(RangedFile(path), NPY_TYPE, NPY_SHAPE, NPY_COUNT).all()
@@ -194,7 +193,7 @@ def npy(data):
 
 @cache
 def manifest_folder(name):
-    """A dataset of one container, for its manifest to be changed."""
+    """Make a dataset of one container, whose manifest is fuzzed."""
     raw = make_raw_folder(folder() / "raw" / SET, train=(3,), test=(1,))
     options = Options(formats=(name,), shard_bytes=9000, workers=1)
     return convert(raw, SCENE_SETS[SET], folder() / "sets", options)[0].folder
@@ -205,7 +204,7 @@ def good_manifest():
 
 
 def manifest(data):
-    """A manifest, and reading by it."""
+    """Fuzz a manifest, and reading a dataset by it."""
     dataset = manifest_folder("zarr")
     good_manifest()
     path = dataset / "manifest.json"
@@ -230,7 +229,7 @@ def manifest(data):
 
 
 def origin(data):
-    """`source.json` of a raw folder, and the note of an indexer, which is of its kind."""
+    """Fuzz `source.json` of a raw folder, and the note of an indexer, which has the same form."""
     path = folder() / "origin" / "source.json"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
@@ -242,7 +241,7 @@ def origin(data):
 # Shards.
 
 
-def place_of(name, encoding="jpeg", scenes=2):
+def location_of(name, encoding="jpeg", scenes=2):
     frames = FramesRow(encoding=encoding, views=VIEWS, height=SIZE, width=SIZE)
     return ShardLocation(
         folder=folder() / f"{name}-{encoding}",
@@ -258,21 +257,23 @@ def place_of(name, encoding="jpeg", scenes=2):
 
 @cache
 def good_shard(name, encoding):
-    """A shard of two scenes, and the bytes of each of its files."""
-    place = place_of(name, encoding)
-    row = FORMATS[name].write_shard(place, (Scene(m.cameras, encoded=m.frames) for m in (made_scene(1), made_scene(2))))
-    return place, row, [(place.folder / file.name).read_bytes() for file in row.files]
+    """Write a shard of two scenes; return it with the bytes of each of its files."""
+    location = location_of(name, encoding)
+    row = FORMATS[name].write_shard(
+        location, (Scene(m.cameras, encoded=m.frames) for m in (made_scene(1), made_scene(2)))
+    )
+    return location, row, [(location.folder / file.name).read_bytes() for file in row.files]
 
 
 def shard(name, encoding, number, data):
-    """One file of a shard changed, of whatever size: scenes are read or refused, and memory is not touched."""
-    place, row, files = good_shard(name, encoding)
-    path = place.folder / row.files[number].name
+    """Fuzz one file of a shard: scenes are read or refused, and no memory outside the frames changes."""
+    location, row, files = good_shard(name, encoding)
+    path = location.folder / row.files[number].name
     path.write_bytes(data)
     try:
         rows = list(row.files)
         rows[number] = replace(rows[number], bytes=len(data))
-        opened = FORMATS[name].open_shard(place, replace(row, files=tuple(rows)))
+        opened = FORMATS[name].open_shard(location, replace(row, files=tuple(rows)))
         assert opened.all_cameras().shape == (2, VIEWS, 5)
         for scene in range(row.scenes):
             out = np.full((VIEWS + 2, SIZE, SIZE, 3), 99, np.uint8)
@@ -288,41 +289,41 @@ def shard(name, encoding, number, data):
 
 
 def zarr(data):
-    """The frames of a zarr shard with the index behind them."""
+    """Fuzz a zarr shard of JPEG frames, with its index."""
     shard("zarr", "jpeg", 0, data)
 
 
 def zarr_pixels(data):
-    """The same with pixels compressed by zstd."""
+    """Fuzz a zarr shard of pixels compressed by zstd."""
     shard("zarr", "raw", 0, data)
 
 
 def tar(data):
-    """A tar, read by its index."""
+    """Fuzz a tar, read by its index."""
     shard("webdataset", "jpeg", 0, data)
 
 
 def tar_index(data):
-    """The index of a tar."""
+    """Fuzz the index of a tar."""
     shard("webdataset", "jpeg", 1, data)
 
 
 def tar_written(data):
-    """Frames of any bytes, written into a tar: Python's own `tarfile` reads the same."""
-    place = place_of("written", scenes=2)
+    """Write arbitrary frames into a tar: Python's `tarfile` must read the same."""
+    location = location_of("written", scenes=2)
     cut = sorted({min(byte * 7, len(data)) for byte in data[: 2 * VIEWS - 1]} | {0, len(data)})
     parts = [data[start:stop] for start, stop in pairwise(cut)]
     parts += [b""] * (2 * VIEWS - len(parts))
     scenes = [Scene(made_scene(at).cameras, encoded=parts[at * VIEWS : (at + 1) * VIEWS]) for at in range(2)]
-    row = FORMATS["webdataset"].write_shard(place, iter(scenes))
-    with tarfile.open(place.folder / row.files[0].name) as opened:
+    row = FORMATS["webdataset"].write_shard(location, iter(scenes))
+    with tarfile.open(location.folder / row.files[0].name) as opened:
         members = opened.getmembers()
         assert all(member.isreg() and member.name == Path(member.name).name for member in members)
         found = [opened.extractfile(member).read() for member in members]
     arrays = [np.load(io.BytesIO(found[at])) for at in (0, VIEWS + 1)]
     assert [array.tobytes() for array in arrays] == [scene.cameras.tobytes() for scene in scenes]
     assert found[1 : VIEWS + 1] + found[VIEWS + 2 :] == parts
-    again = FORMATS["webdataset"].open_shard(place, row)
+    again = FORMATS["webdataset"].open_shard(location, row)
     assert [bytes(frame) for scene in range(2) for frame in again.scene(scene).encoded] == parts
 
 
@@ -336,7 +337,7 @@ def good_npy():
     return file.getvalue()
 
 
-# Each target with good bytes for it, to be changed.
+# Each target with a good input to mutate.
 TARGETS = {
     "records": (records, lambda: framed([b"one", bytes(40), b"", b"the last"])),
     "message": (message, lambda: example_bytes(SCENE.frames, SCENE.cameras)),

@@ -1,8 +1,8 @@
-"""Hostile input: files made to take memory, time or control from whoever opens them. Run by test_hostile_input.py.
+"""Hostile input: files made to exhaust memory or time, or to take control. Run by test_hostile_input.py.
 
-A case makes its files in a folder of its own and hands them to the project; what must come of it is a `GQNError`.
-As a program this runs the cases named on the command line, one after another, in little memory and limited time,
-and prints a line of JSON for each: whoever takes more memory gets a MemoryError, whoever takes more time is killed.
+A case makes its files in an empty folder and hands them to the project, which must raise a `GQNError`. As a program,
+this module runs the cases named on stdin one after another, with limited memory and time, and prints a line of JSON
+for each: a case that takes too much memory gets a MemoryError, one that takes too much time is killed.
 """
 
 import gzip
@@ -34,14 +34,14 @@ from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.sources.raw_folder import open_raw_folder
 from gqn_data.tfrecord.framing import count_records, masked_crc
 
-MEMORY = 512 << 20  # more than the program has when all is imported
-SECONDS = 120  # a case takes a hundredth of a second; this is for what would take for ever
+MEMORY = 512 << 20  # on top of the memory in use after all imports
+SECONDS = 120  # a case takes a hundredth of a second
 
 CASES = {}
 
 
 def case(group, name):
-    """Names a case; its group is a row of the table."""
+    """Register a case; its group is a row of the table."""
 
     def add(function):
         CASES[f"{group}: {name}"] = function
@@ -50,11 +50,11 @@ def case(group, name):
     return add
 
 
-# What the cases are made of.
+# Building blocks of the cases.
 
 
 def dataset(folder, name="zarr", frames=None):
-    """A dataset of one split and one shard, made once and copied."""
+    """Copy a dataset of one split and one shard, which is made once."""
     made = folder.parent / f"good-{name}-{frames}"
     found = made / ("raw" if name == "tfrecord" else name) / SET
     if not made.exists():
@@ -67,7 +67,7 @@ def dataset(folder, name="zarr", frames=None):
 
 
 def edited(folder, change):
-    """Changes the manifest of a dataset."""
+    """Change the manifest of a dataset; return its folder."""
     path = folder / "manifest.json"
     value = json.loads(path.read_text())
     change(value, value["splits"]["train"])
@@ -76,21 +76,21 @@ def edited(folder, change):
 
 
 def name_of(folder, number):
-    """The name of a file of the first shard."""
+    """Return the name of a file of the first shard."""
     value = json.loads((folder / "manifest.json").read_text())
     return value["splits"]["train"]["shards"][0]["files"][number]["name"]
 
 
-def look_at(folder):
-    """Reads all that is to be had of a dataset, and raises what `verify --deep` tells."""
+def read_all(folder):
+    """Read a whole dataset, and raise the first fault of `verify --deep`."""
     for scene in open_dataset(folder):
         _ = scene.frames
     decode_all(folder)
-    deep_look(folder)
+    deep_verify(folder)
 
 
 def decode_all(folder):
-    """Reads frames the way the loader does."""
+    """Read frames like the loader does."""
     scenes = open_dataset(folder)
     out = np.zeros((VIEWS, SIZE, SIZE, 3), np.uint8)
     for scene in range(len(scenes)):
@@ -98,19 +98,19 @@ def decode_all(folder):
     _ = scenes.cameras
 
 
-def deep_look(folder):
-    """Verifies, and raises what is told."""
-    told = verify(folder, SCENE_SETS[SET], deep=True, workers=1).faults
-    if told:
-        raise GQNError(told[0])
+def deep_verify(folder):
+    """Verify, and raise the first fault."""
+    found = verify(folder, SCENE_SETS[SET], deep=True, workers=1).faults
+    if found:
+        raise GQNError(found[0])
 
 
-def each_of(*looks):
-    """Raises the error of the last look; each of them must end in one."""
+def each_of(*reads):
+    """Run several reads, each of which must fail; raise the last error."""
     fault = None
-    for look in looks:
+    for read in reads:
         try:
-            look()
+            read()
         except GQNError as error:
             fault = error
         else:
@@ -119,17 +119,17 @@ def each_of(*looks):
 
 
 def raw_of(folder, data):
-    """A raw folder with one source file of those bytes."""
+    """Make a raw folder with one source file of the given bytes."""
     raw = make_raw_folder(folder / SET, train=(1,), test=())
     (raw / "train" / "001-of-900.tfrecord").write_bytes(data)
     return raw
 
 
-def look_at_raw(raw, out):
-    """Verifies, counts, indexes and converts a raw folder; all of them must refuse it."""
+def read_raw(raw, out):
+    """Verify, index and convert a raw folder; each of these must refuse it."""
     options = Options(formats=("numpy",), workers=1)
     each_of(
-        lambda: deep_look(raw),
+        lambda: deep_verify(raw),
         lambda: index_raw_folder(open_raw_folder(raw, SCENE_SETS[SET])),
         lambda: convert(raw, SCENE_SETS[SET], out, options),
     )
@@ -148,7 +148,7 @@ def delimited(number, data, length=None):
 
 
 def giant(frame):
-    """The frame, its header claiming 65500x65500 pixels."""
+    """Return the frame with a header that claims 65500x65500 pixels."""
     frame = bytearray(frame)
     at = frame.index(b"\xff\xc0")
     frame[at + 5 : at + 9] = struct.pack(">HH", 65500, 65500)
@@ -156,7 +156,7 @@ def giant(frame):
 
 
 class Bomb:
-    """Leaves a file behind when somebody unpickles it."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -165,7 +165,7 @@ class Bomb:
         return Path.touch, (Path(self.path),)
 
 
-def unless_gone_off(folder):
+def check_bomb(folder):
     if (folder / "gone off").exists():
         raise AssertionError("a pickle was loaded")
 
@@ -188,22 +188,22 @@ for what, wrong in OUTSIDE.items():
     def _(folder, wrong=wrong):
         found = dataset(folder)
         edited(found, lambda _, train: train["shards"][0]["files"][0].update(name=wrong))
-        each_of(lambda: open_dataset(found)[0], lambda: deep_look(found))
+        each_of(lambda: open_dataset(found)[0], lambda: deep_verify(found))
 
     @case("manifest", f"{what}, as metadata")
     def _(folder, wrong=wrong):
-        deep_look(edited(dataset(folder), lambda _, train: train["files"][0].update(name=wrong)))
+        deep_verify(edited(dataset(folder), lambda _, train: train["files"][0].update(name=wrong)))
 
     @case("manifest", f"{what}, as a source file")
     def _(folder, wrong=wrong):
         found = dataset(folder)
-        deep_look(edited(found, lambda _, train: train["sources"][0].update(name=wrong)))
+        deep_verify(edited(found, lambda _, train: train["sources"][0].update(name=wrong)))
 
     @case("manifest", f"{what}, as an index")
     def _(folder, wrong=wrong):
         found = dataset(folder, "tfrecord")
         edited(found, lambda _, train: train["shards"][0]["files"][1].update(name=wrong))
-        each_of(lambda: open_dataset(found)[0], lambda: deep_look(found))
+        each_of(lambda: open_dataset(found)[0], lambda: deep_verify(found))
 
 
 for container in ("zarr", "numpy", "webdataset", "tfrecord"):
@@ -215,23 +215,23 @@ for container in ("zarr", "numpy", "webdataset", "tfrecord"):
             train["scenes_per_shard"] = train["scenes_per_shard"] and 1 << 62
 
         found = edited(dataset(folder, container), many)
-        each_of(lambda: look_at(found), lambda: deep_look(found), lambda: open_dataset(found).cameras)
+        each_of(lambda: read_all(found), lambda: deep_verify(found), lambda: open_dataset(found).cameras)
 
     @case("manifest", f"frames of 65536x65536 in {container}")
     def _(folder, container=container):
         found = edited(dataset(folder, container), lambda all_, _: all_["frames"].update(height=1 << 16, width=1 << 16))
-        each_of(lambda: look_at(found), lambda: deep_look(found))
+        each_of(lambda: read_all(found), lambda: deep_verify(found))
 
     @case("manifest", f"65536 views in {container}")
     def _(folder, container=container):
         found = edited(dataset(folder, container), lambda all_, _: all_["frames"].update(views=1 << 16))
-        each_of(lambda: look_at(found), lambda: deep_look(found))
+        each_of(lambda: read_all(found), lambda: deep_verify(found))
 
     @case("manifest", f"files of 2^62 bytes in {container}")
     def _(folder, container=container):
         found = dataset(folder, container)
         edited(found, lambda _, train: train["shards"][0]["files"][0].update(bytes=1 << 62))
-        each_of(lambda: look_at(found), lambda: deep_look(found))
+        each_of(lambda: read_all(found), lambda: deep_verify(found))
 
 
 TEXTS = {
@@ -256,11 +256,11 @@ for what, text in TEXTS.items():
     def _(folder, text=text):
         raw = make_raw_folder(folder / SET, train=(1,), test=())
         (raw / "source.json").write_bytes(text)
-        look_at_raw(raw, folder / "out")
+        read_raw(raw, folder / "out")
 
 
 def twice(text, key):
-    """The JSON text with one entry of its first table written a second time, with another value."""
+    """Return the JSON text with a duplicate of one entry of its first table, with another value."""
     return text.replace("{", "{" + f'"{key}": "another",', 1)
 
 
@@ -282,8 +282,8 @@ def _(folder):
 
 ENDLESS = {
     "a link to an endless device": lambda path: path.symlink_to("/dev/zero"),
-    "a pipe that nobody fills": os.mkfifo,
-    "a terabyte of nothing": lambda path: path.touch() or os.truncate(path, 1 << 40),
+    "a pipe without a writer": os.mkfifo,
+    "a terabyte of zeros": lambda path: path.touch() or os.truncate(path, 1 << 40),
 }
 for what, make in ENDLESS.items():
 
@@ -296,14 +296,14 @@ for what, make in ENDLESS.items():
     def _(folder, make=make):
         raw = make_raw_folder(folder / SET, train=(1,), test=(), origin=False)
         make(raw / "source.json")
-        look_at_raw(raw, folder / "out")
+        read_raw(raw, folder / "out")
 
     @case("endless file", f"{what}, as SHA256SUMS")
     def _(folder, make=make):
         found = dataset(folder)
         (found / "SHA256SUMS").unlink()
         make(found / "SHA256SUMS")
-        deep_look(found)
+        deep_verify(found)
 
     for number, said in ((0, None), (1, None), (0, 0), (1, 0)):
 
@@ -315,7 +315,7 @@ for what, make in ENDLESS.items():
             make(path)
             if said is not None:
                 edited(found, lambda _, train: train["shards"][0]["files"][number].update(bytes=said))
-            each_of(lambda: open_dataset(found)[0], lambda: deep_look(found))
+            each_of(lambda: open_dataset(found)[0], lambda: deep_verify(found))
 
     @case("endless file", f"{what}, as an indexed source file")
     def _(folder, make=make):
@@ -323,7 +323,7 @@ for what, make in ENDLESS.items():
         path = found / "train" / "001-of-900.tfrecord"
         path.unlink()
         make(path)
-        each_of(lambda: open_dataset(found)[0], lambda: deep_look(found))
+        each_of(lambda: open_dataset(found)[0], lambda: deep_verify(found))
 
 
 # Records.
@@ -341,20 +341,20 @@ for power in (31, 32, 40, 62, 63):
         def _(folder, length=(1 << power) - less):
             raw = raw_of(folder, header(length) + bytes(100))
             path = raw / "train" / "001-of-900.tfrecord"
-            each_of(lambda: look_at_raw(raw, folder / "out"), lambda: count_records(path))
+            each_of(lambda: read_raw(raw, folder / "out"), lambda: count_records(path))
 
 
 @case("record", "of 2^64 - 1 bytes, which would end where it begins")
 def _(folder):
     raw = raw_of(folder, header((1 << 64) - 1) + bytes(100))
-    look_at_raw(raw, folder / "out")
+    read_raw(raw, folder / "out")
 
 
-@case("record", "of 2^40 bytes in a file of as many, all nothing")
+@case("record", "of 2^40 bytes in a file of 2^40 zeros")
 def _(folder):
     raw = raw_of(folder, header(1 << 40))
     os.truncate(raw / "train" / "001-of-900.tfrecord", (1 << 40) + 16)
-    look_at_raw(raw, folder / "out")
+    read_raw(raw, folder / "out")
 
 
 SCENE = made_scene(1)
@@ -382,16 +382,16 @@ PAYLOADS = {
     "a million features of one name": delimited(1, delimited(1, delimited(1, b"a")) * 1_000_000),
     "a million features, one in another": b"\x0a\x80\x80\x01" * 1_000_000,
     "a name of ten megabytes": delimited(1, delimited(1, delimited(1, b"x" * 10_000_000))),
-    "a million fields that nobody knows": b"\x78\x01" * 1_000_000,
+    "a million unknown fields": b"\x78\x01" * 1_000_000,
     "a field of number 0": b"\x02\x00",
-    "nothing but 0xff": b"\xff" * 1_000_000,
+    "only 0xff": b"\xff" * 1_000_000,
     "a GIF among the frames": example(delimited(2, delimited(1, delimited(1, b"GIF89a" * 9) * VIEWS))),
 }
 for what, payload in PAYLOADS.items():
 
     @case("record", f"with {what}")
     def _(folder, payload=payload):
-        look_at_raw(raw_of(folder, framed([payload])), folder / "out")
+        read_raw(raw_of(folder, framed([payload])), folder / "out")
 
 
 # Frames.
@@ -401,11 +401,11 @@ GIANTS = delimited(2, delimited(1, b"".join(delimited(1, giant(frame)) for frame
 
 @case("JPEG of 65500x65500", "in a source file")
 def _(folder):
-    look_at_raw(raw_of(folder, framed([example(GIANTS)])), folder / "out")
+    read_raw(raw_of(folder, framed([example(GIANTS)])), folder / "out")
 
 
 def with_giants(folder, name):
-    """A dataset whose first shard's frames all claim to be giants, with the checksums that belong to it."""
+    """Make a dataset whose frames in the first shard claim a giant size, with valid checksums."""
     found = dataset(folder, name)
     path = found / name_of(found, 0)
     data = path.read_bytes()
@@ -426,12 +426,12 @@ for container in ("zarr", "webdataset", "tfrecord"):
             lambda: scenes[0].frame(0),
             lambda: scenes[0].frames,
             lambda: decode_all(found),
-            lambda: deep_look(found),
+            lambda: deep_verify(found),
             lambda: convert(found, SCENE_SETS[SET], folder / "out", Options(formats=("numpy",), workers=1)),
         )
 
 
-@case("JPEG of 65500x65500", "of which nothing is known")
+@case("JPEG of 65500x65500", "without a known size")
 def _(folder):
     from gqn_data.schema import jpeg
 
@@ -442,7 +442,7 @@ def _(folder):
 
 
 def zarr_index(folder, change):
-    """A zarr dataset whose shard has another index, with all checksums as they belong to it."""
+    """Make a zarr dataset whose shard has another index, with valid checksums."""
     found = dataset(folder)
     path = found / "train/frames/c/0/0/0/0/0"
     data = path.read_bytes()
@@ -455,14 +455,14 @@ def zarr_index(folder, change):
 
 
 EXTENTS = {
-    "points behind its file": lambda index, size: index.__setitem__((..., 0), size),
-    "points far behind its file": lambda index, _: index.__setitem__((..., 0), 1 << 62),
-    "ends behind its file": lambda index, size: index.__setitem__((..., 1), size),
+    "points after its file": lambda index, size: index.__setitem__((..., 0), size),
+    "points far after its file": lambda index, _: index.__setitem__((..., 0), 1 << 62),
+    "ends after its file": lambda index, size: index.__setitem__((..., 1), size),
     "says 2^64 - 1": lambda index, _: index.fill((1 << 64) - 1),
     "overflows": lambda index, _: index.__setitem__((..., 1), np.uint64(1 << 63) - index[..., 0] + np.uint64(1 << 63)),
     "says 2^63": lambda index, _: index.fill(1 << 63),
     "holds no frames": lambda index, _: index.fill(0),
-    "lays frames one upon another": lambda index, _: index.__setitem__((..., 0), np.arange(3 * VIEWS).reshape(3, -1)),
+    "overlaps frames": lambda index, _: index.__setitem__((..., 0), np.arange(3 * VIEWS).reshape(3, -1)),
     "gives every frame the whole file": lambda index, size: index.__setitem__((...,), (1, size - 1)),
 }
 for what, change in EXTENTS.items():
@@ -473,13 +473,13 @@ for what, change in EXTENTS.items():
         each_of(
             lambda: open_dataset(found)[0].frames,
             lambda: decode_all(found),
-            lambda: deep_look(found),
+            lambda: deep_verify(found),
             lambda: convert(found, SCENE_SETS[SET], folder / "out", Options(formats=("numpy",), workers=1)),
         )
 
 
 def zstd_chunk(folder, chunk):
-    """A zarr dataset of pixels whose first chunk is another one."""
+    """Make a zarr dataset of pixels with another first chunk."""
     found = dataset(folder, frames="raw")
     path = found / "train/frames/c/0/0/0/0/0"
     data = bytearray(path.read_bytes())
@@ -503,7 +503,7 @@ CHUNKS = {
     "of too many bytes": lambda: zstd(bytes(10_000)),
     "that does not say its size": lambda: b"\x28\xb5\x2f\xfd\x00" + zstd(bytes(VIEWS * SIZE * SIZE * 3))[7:],
     "twice": lambda: zstd(bytes(VIEWS * SIZE * SIZE * 3)) * 2,
-    "that is nothing": lambda: b"",
+    "that is empty": lambda: b"",
     "that is something else": lambda: b"GIF89a" * 10,
 }
 for what, chunk in CHUNKS.items():
@@ -511,7 +511,7 @@ for what, chunk in CHUNKS.items():
     @case("zstd chunk", what)
     def _(folder, chunk=chunk):
         found = zstd_chunk(folder, chunk())
-        each_of(lambda: open_dataset(found)[0].frames, lambda: deep_look(found))
+        each_of(lambda: open_dataset(found)[0].frames, lambda: deep_verify(found))
 
 
 def npy(version, text, length=None):
@@ -533,8 +533,8 @@ ARRAYS = {
     "of 2^62 scenes": lambda _: npy(1, b"{'descr': '|u1', 'fortran_order': False, 'shape': (%d,), }\n" % (1 << 62)),
     "whose header is code": lambda _: npy(1, b"__import__('os').mkdir('/tmp/never')\n"),
     "whose header is nested 10,000 deep": lambda _: npy(1, b"[" * 10_000 + b"\n"),
-    "of nothing": lambda _: b"",
-    "of no header": lambda _: b"\x93NUMPY",
+    "that is empty": lambda _: b"",
+    "without a header": lambda _: b"\x93NUMPY",
 }
 PLACES = {
     "index of a source file": ("tfrecord", 1),
@@ -557,18 +557,18 @@ for where, (container, number) in PLACES.items():
                     lambda: open_dataset(found)[0],
                     lambda: decode_all(found),
                     lambda: open_dataset(found).cameras,
-                    lambda: deep_look(found),
+                    lambda: deep_verify(found),
                     lambda: convert(found, SCENE_SETS[SET], folder / "out", Options(formats=("zarr",), workers=1)),
                 )
             finally:
-                unless_gone_off(folder)
+                check_bomb(folder)
 
 
 # Arrays of the numpy mirror.
 
 
 def mirror(folder, images, viewpoints=None):
-    """A folder of the mirror's two arrays of one split, of those bytes; gzipped where they begin so."""
+    """Make a folder of the mirror's two arrays of one split; the name ends in .gz if the bytes are gzip."""
     found = folder / SET
     found.mkdir()
     good = io.BytesIO()
@@ -583,7 +583,7 @@ PIXELS = b"{'descr': '|u1', 'fortran_order': False, 'shape': (%d, 15, 64, 64, 3)
 
 
 def packed(data, count=1):
-    """The bytes, so often, gzipped."""
+    """Gzip the bytes, repeated `count` times."""
     file = io.BytesIO()
     with gzip.open(file, "wb", 9) as out:
         for _ in range(count):
@@ -608,17 +608,17 @@ for what, make in MIRRORS.items():
         found = mirror(folder, make(folder))
         try:
             each_of(
-                lambda: deep_look(found),
+                lambda: deep_verify(found),
                 lambda: convert(found, SCENE_SETS[SET], folder / "out", Options(formats=("zarr",), workers=1)),
             )
         finally:
-            unless_gone_off(folder)
+            check_bomb(folder)
 
 
-# What a run that was cut off left, and what it would have removed.
+# Notes of interrupted runs, and the files that they would remove.
 
 
-@case("note of a conversion", "that names files outside as its own")
+@case("note of a conversion", "that names files outside the folder")
 def _(folder):
     from gqn_data.io import strict_json
 
@@ -630,7 +630,7 @@ def _(folder):
     strict_json.write_note(note, {"identity": None, "files": names})
     convert(raw, SCENE_SETS[SET], folder, Options(workers=1))
     assert (folder / "precious").read_bytes() == b"x"
-    raise GQNError("nothing outside was touched")
+    raise GQNError("the files outside are unchanged")
 
 
 @case("note of a conversion", "that is nested deeply")
@@ -640,7 +640,7 @@ def _(folder):
     note.parent.mkdir(parents=True)
     note.write_bytes(b"[" * 100_000)
     convert(raw, SCENE_SETS[SET], folder, Options(workers=1))
-    raise GQNError("it was taken for none")
+    raise GQNError("the note was ignored")
 
 
 # Tars: members are found by the index, and never unpacked.
@@ -661,7 +661,7 @@ def _(folder):
     decode_all(found)
     outside = [folder / "outside", folder.parent / "outside", Path("/tmp/outside-of-gqn")]
     assert not any(place.exists() for place in outside)
-    deep_look(found)  # it is not the tar that was written
+    deep_verify(found)  # the checksum differs
 
 
 @case("tar", "members that are links and devices")
@@ -675,7 +675,7 @@ def _(folder):
             data[at + 157 : at + 168] = b"/etc/passwd"
     path.write_bytes(data)
     decode_all(found)
-    deep_look(found)
+    deep_verify(found)
 
 
 # Origins.
@@ -693,14 +693,14 @@ for what, details in DETAILS.items():
     def _(folder, details=details):
         raw = make_raw_folder(folder / SET, train=(1,), test=())
         (raw / "source.json").write_text(json.dumps({"kind": "rendered", "details": details}))
-        look_at_raw(raw, folder / "out")
+        read_raw(raw, folder / "out")
 
 
 # Runs and checkpoints.
 
 
 def run_with(folder, data):
-    """A run with one checkpoint of those bytes, and the checksum that belongs to it."""
+    """Make a run with one checkpoint of the given bytes, and its checksum."""
     import hashlib
 
     from gqn_model.checkpoint.checkpoint import write_config
@@ -723,7 +723,7 @@ def saved(value):
 
 
 def inflated():
-    """A checkpoint of a gigabyte, packed into a megabyte."""
+    """Return a checkpoint of a gigabyte, packed into a megabyte."""
     packed, file = zipfile.ZipFile(io.BytesIO(saved({"format": 1, "model": {}}))), io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as out:
         for entry in packed.infolist():
@@ -740,10 +740,10 @@ CHECKPOINTS = {
     "that is a pickle": lambda folder: pickle.dumps(Bomb(folder / "gone off")),
     "that holds a pickle": lambda folder: saved({"format": 1, "model": Bomb(folder / "gone off")}),
     "that packs a gigabyte into a megabyte": lambda _: inflated(),
-    "that is no checkpoint": lambda _: b"GIF89a" * 100,
-    "of nothing": lambda _: b"",
+    "that is not a checkpoint": lambda _: b"GIF89a" * 100,
+    "that is empty": lambda _: b"",
     "of another format": lambda _: saved({"format": 99}),
-    "of a format and nothing else": lambda _: saved({"format": 1}),
+    "of only a format": lambda _: saved({"format": 1}),
     "of a list": lambda _: saved([1, 2, 3]),
 }
 for what, make in CHECKPOINTS.items():
@@ -755,7 +755,7 @@ for what, make in CHECKPOINTS.items():
         try:
             load_checkpoint(run_with(folder, make(folder)))
         finally:
-            unless_gone_off(folder)
+            check_bomb(folder)
 
 
 for what, text in TEXTS.items():
@@ -776,8 +776,8 @@ for what, text in TEXTS.items():
 
 
 def run_cases(names, folder):
-    """Runs cases and prints what became of each."""
-    import gqn_model.train.run  # noqa: F401  before memory is limited: torch takes gigabytes of addresses
+    """Run cases and print the outcome of each."""
+    import gqn_model.train.run  # noqa: F401  before memory is limited: torch reserves gigabytes of addresses
 
     saved({})
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -791,7 +791,7 @@ def run_cases(names, folder):
         try:
             CASES[name](place)
             kind, refused, said = "nothing", False, ""
-        except BaseException as error:  # noqa: BLE001  whatever comes of it is told
+        except BaseException as error:  # noqa: BLE001  any outcome is reported
             kind, refused, said = type(error).__name__, isinstance(error, GQNError), str(error)[:300]
         signal.alarm(0)
         sys.stdout.write(json.dumps({"case": name, "kind": kind, "refused": refused, "said": said}) + "\n")

@@ -1,6 +1,6 @@
-"""Work that the tests kill, run twice at once, or let run out of disk: each a program of its own.
+"""Jobs that the tests kill, run twice at once, or run on full disks; each is a separate program.
 
-A job reads the source that it is given and writes below its root; two runs of it give the same bytes.
+A job reads a source and writes below its root. Two runs of it give the same bytes.
 """
 
 import os
@@ -47,21 +47,21 @@ if __name__ == "__main__":
 
 
 def _nothing(source, target):
-    """Makes the root of a try as it is before the first run."""
+    """Leave the root of a try empty."""
 
 
 def _copy(source, target):
-    shutil.copytree(source, target, dirs_exist_ok=True)  # times too: the notes of an indexer hold them
+    shutil.copytree(source, target, dirs_exist_ok=True)  # with times, which the notes of the indexer contain
 
 
 class Job(NamedTuple):
     """One kind of work.
 
     Attributes:
-        code: what is run, in words of the program above.
-        reads: `disk` or `store`: where its source lies; a raw folder.
-        writes: the same of what it makes.
-        prepare: makes a root on a disk ready, from the source.
+        code: statement that the program above runs.
+        reads: where its source lies, a raw folder: `disk` or `store`.
+        writes: where its root lies: `disk` or `store`.
+        prepare: prepares a root on a disk from the source.
     """
 
     code: str
@@ -88,18 +88,18 @@ JOBS = {
 
 
 def make_source(folder):
-    """A raw folder of 45 train scenes in six source files, and three test scenes."""
+    """Make a raw folder of 45 train scenes in six source files, and three test scenes."""
     return make_raw_folder(folder / SET, train=(10, 8, 8, 7, 6, 6), test=(2, 1))
 
 
 class Bench:
-    """Runs one kind of work.
+    """Runs one kind of job.
 
     Args:
-        job: which.
+        job: name of the job.
         source: the raw folder on a disk.
-        folder: for the roots of tries.
-        bucket: the URL of an empty one, on a server that the environment names.
+        folder: folder for the roots of tries.
+        bucket: URL of an empty bucket, on the server of the environment.
     """
 
     def __init__(self, job, source, folder, bucket):
@@ -111,7 +111,7 @@ class Bench:
                 (self.given / name).put(data)
 
     def new_root(self, name):
-        """An empty place to write to, or one made ready."""
+        """Make a root, empty or prepared."""
         if self.job.writes == "store":
             return self.bucket / name
         root = self.folder / name
@@ -120,28 +120,28 @@ class Bench:
         return root
 
     def start(self, root, workers=1):
-        """The work as a process, the leader of a group of its own."""
+        """Start the job as the leader of a new process group."""
         command = [sys.executable, "-c", _PROGRAM % (SET, self.job.code), str(self.given), str(root), str(workers)]
-        cache = self.folder / f"cache-{root.name}"  # each try fetches anew
+        cache = self.folder / f"cache-{root.name}"  # each try starts with an empty cache
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "GQN_CACHE": str(cache)}
         return subprocess.Popen(
             command, start_new_session=True, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
 
     def finish(self, root, workers=1):
-        """Runs the work to its end; what it told."""
+        """Run the job to completion; return its exit status and stderr."""
         process = self.start(root, workers)
         _, said = process.communicate(timeout=300)
         return process.returncode, said.decode()
 
     def files(self, root):
-        """Every file below a root with its bytes."""
+        """Return every file below a root with its bytes."""
         if isinstance(root, StorePath):
             return {name: (root / name).read_bytes() for name, _ in root.files()}
         return tree(root)
 
     def count(self, root):
-        """How many files are whole; it grows as the work goes on."""
+        """Count the finished files; the count grows with the progress of the job."""
         if isinstance(root, StorePath):
             return sum(1 for _ in root.files())
         return sum(1 for _, _, names in os.walk(root) for name in names if not name.endswith(".partial"))

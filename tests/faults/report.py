@@ -1,9 +1,9 @@
-"""Runs all tests of faults at their full counts, and writes the table of docs/reliability.md: `make faults`.
+"""Run all fault tests at their full counts, and write the table of docs/reliability.md: `make faults`.
 
     python tests/faults/report.py [-n WORKERS]
 
-The tests note what they tried (see fault_counts.py); nothing of the machine, the time or the speed enters the table.
-It is written only where every test passed.
+The tests record what they tried (see fault_counts.py). The table contains neither machine, time nor speed, and is
+written only if every test passed.
 """
 
 import argparse
@@ -19,12 +19,12 @@ PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- made by `make faults`: begin -->\n", "<!-- made by `make faults`: end -->\n"
 FUZZ_EXAMPLES = 5000
 
-# In the order in which they are told; others follow by name.
+# In the order of the table; others follow by name.
 KINDS = ("flipped bits", "bad server", "killed", "full disk", "two at once", "hostile input", "fuzz")
 
 
 def rows_of(lines):
-    """The rows of the table: (fault, what must hold, tries, survived, file of the test)."""
+    """Return the rows of the table: (fault, what must hold, tries, survived, file of the test)."""
     found = {}
     for line in lines:
         note = json.loads(line)
@@ -32,21 +32,21 @@ def rows_of(lines):
         row[1] += note["tries"]
         row[2] += note["survived"]
 
-    def place(fault):
+    def rank(fault):
         kind = fault.split(":")[0]
         return (KINDS.index(kind) if kind in KINDS else len(KINDS), fault)
 
-    return [(fault, *found[fault]) for fault in sorted(found, key=place)]
+    return [(fault, *found[fault]) for fault in sorted(found, key=rank)]
 
 
 def table(rows):
-    """The rows as Markdown, a part for each kind with its sum."""
+    """Format the rows as Markdown, one section per kind with its sum."""
     out = []
     kinds = list(dict.fromkeys(row[0].split(":")[0] for row in rows))
     for kind in kinds:
         part = [row for row in rows if row[0].split(":")[0] == kind]
         tries, survived = sum(row[2] for row in part), sum(row[3] for row in part)
-        # What holds of all of them is said once.
+        # A condition that all rows share is stated once.
         common = part[0][1] if len({row[1] for row in part}) == 1 else ""
         out.append(f"**{kind[:1].upper()}{kind[1:]}**: {tries:,} tries, {survived:,} survived")
         out += [f"What must hold: {common}.\n"] if common else [""]
@@ -61,11 +61,11 @@ def table(rows):
 
 
 def with_table(page, text):
-    """The page with the table between its two marks."""
+    """Return the page with the table between its two marks."""
     before, mark, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not mark or not end:
-        raise SystemExit(f"{PAGE}: the marks between which the table goes are not there")
+        raise SystemExit(f"{PAGE}: the marks of the table are missing, expected {BEGIN.strip()} and {END.strip()}")
     return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 

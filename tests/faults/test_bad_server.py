@@ -1,7 +1,7 @@
-"""A server that misbehaves: in the end the right bytes, or an error in words and nothing half-made.
+"""A server that misbehaves: the right bytes in the end, or an error and no partial file.
 
-The server is a real one on this machine (fault_server.py). Each try puts some faults of one kind into its answers, at
-random; what comes of it is looked at; then the server behaves, and the same again must end with the right bytes.
+The server is a real one on this machine (fault_server.py). Each try puts random faults of one kind into its responses
+and checks the result. Then the server recovers, and the same command must end with the right bytes.
 """
 
 import random
@@ -24,7 +24,7 @@ ROW = SCENE_SETS[SET]
 QUICK = RetryPolicy(attempts=3, restarts=2, sleep=lambda _: None)
 FILES = (1, 2, 3)
 
-# By kind: a fault for a file of about so many bytes.
+# By kind: makes a fault for a file of about `size` bytes.
 FAULTS = {
     "a connection that is cut": lambda dice, size: Fault(cut=dice.randrange(size)),
     "a connection that is reset": lambda dice, size: Fault(reset=dice.randrange(size)),
@@ -46,7 +46,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory):
-    """A folder to serve: source files, and a dataset made of them."""
+    """Make a folder to serve: source files, and a dataset made of them."""
     folder = tmp_path_factory.mktemp("mirror")
     raw = make_raw_folder(folder / SET, train=(9, 8, 7), test=(1,))
     convert(raw, ROW, folder, Options(formats=("webdataset",), shard_bytes=50_000, workers=1))
@@ -67,14 +67,14 @@ WORK = {"download": (download_it, 6000), SLOW: (convert_it, 20_000)}
 
 
 def whole_files(root):
-    """What lies there under final names."""
+    """Return the files under final names."""
     between = (".part", ".part.json", ".partial", ".lock")
     return {name: data for name, data in tree(root).items() if not name.endswith(between) and ".work/" not in name}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("work", ["download", pytest.param(SLOW, marks=pytest.mark.slow)])
-def test_a_bad_answer_ends_in_the_right_bytes_or_in_words(work, fault, mirror, tmp_path, monkeypatch, faults):
+def test_bad_responses_end_with_the_right_bytes_or_an_error(work, fault, mirror, tmp_path, monkeypatch, faults):
     do, size = WORK[work]
     monkeypatch.setitem(paths._CLIENT, "read_timeout", timedelta(seconds=0.5))  # usually a minute
     tries = faults.tries(1)
@@ -83,7 +83,7 @@ def test_a_bad_answer_ends_in_the_right_bytes_or_in_words(work, fault, mirror, t
         monkeypatch.setenv("GQN_CACHE", str(tmp_path / "cache"))
         do(server, tmp_path / "whole")
         expected = whole_files(tmp_path / "whole")
-        usual = len(server.gets())  # answers with bytes; the faults come between them
+        usual = len(server.gets())  # responses with a body; the faults come between them
         for number in range(tries):
             dice = random.Random(f"{work} {fault} {number}")
             root = tmp_path / str(number)
@@ -96,15 +96,15 @@ def test_a_bad_answer_ends_in_the_right_bytes_or_in_words(work, fault, mirror, t
             except GQNError as error:
                 said = str(error)
                 if "\n" in said or server.url not in said:
-                    wrong.append(f"{number}: told as {said!r}")
-            there = whole_files(root)
-            halves = [name for name, data in there.items() if expected.get(name) != data]
-            if halves or (not said and there != expected):
-                wrong.append(f"{number}: {halves} are not what they should be; {said or 'nothing was told'}")
+                    wrong.append(f"{number}: error is {said!r}")
+            found = whole_files(root)
+            wrong_files = [name for name, data in found.items() if expected.get(name) != data]
+            if wrong_files or (not said and found != expected):
+                wrong.append(f"{number}: wrong files {wrong_files}; {said or 'not reported'}")
             server.forget()
             do(server, root)
             if whole_files(root) != expected:
-                wrong.append(f"{number}: the run after it gave other bytes")
+                wrong.append(f"{number}: the rerun gave other bytes")
     assert not wrong, "\n".join(wrong)
     faults.record(
         f"bad server: {fault}",

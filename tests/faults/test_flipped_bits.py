@@ -1,7 +1,7 @@
-"""One flipped bit in any file of any kind: told by `verify --deep` with the file's name, and the record's.
+"""One flipped bit in a file of any kind: `verify --deep` reports the file's name, and the record's number.
 
-Every try flips one bit, looks, and puts it back. The kinds of files are rows of `KINDS`; `make faults` tries each
-of them often enough for more than a thousand flips in all.
+Every try flips one bit, verifies, and restores it. `KINDS` lists the kinds of files; `make faults` makes more than a
+thousand flips in total.
 """
 
 import gzip
@@ -31,7 +31,7 @@ VIEWS, RECORD_HEADER = 3, 12
 
 
 class Kind(NamedTuple):
-    """A kind of file: in which dataset, under which names, and which of its bytes (from, to; negative from the end)."""
+    """A kind of file: its dataset, its names, and the range of bytes to flip (negative from the end)."""
 
     dataset: str
     pattern: str
@@ -66,7 +66,7 @@ KINDS = {
 
 
 def made_raw(folder):
-    """A raw folder as the renderer leaves one: it says where its scenes come from before the first is written."""
+    """Make a raw folder like the renderer does, with its origin first."""
     details = {"renderer": "gqn-toolkit", "seed": 5, "frame_size": 16, "views": VIEWS, "supersample": True}
     folder.mkdir(parents=True)
     claim(folder, Origin(kind="rendered", details=details))
@@ -89,8 +89,8 @@ def datasets(tmp_path_factory):
     return found
 
 
-def told(folder):
-    """What a deep look says of a folder, whether as faults or because it cannot be used at all."""
+def report(folder):
+    """Return the faults that a deep verification finds, or the error if the folder cannot be opened."""
     try:
         return "\n".join(verify(folder, SCENE_SETS[SET], deep=True, workers=1).faults)
     except GQNError as error:
@@ -98,7 +98,7 @@ def told(folder):
 
 
 def record_at(data, at):
-    """The number and the first byte of the record that holds the byte `at`, by the framing of the whole file."""
+    """Return number and offset of the record that contains the byte `at`, by the framing of the file."""
     number = begin = 0
     while True:
         end = begin + 16 + int.from_bytes(data[begin : begin + 8], "little")
@@ -108,7 +108,7 @@ def record_at(data, at):
 
 
 class Flip:
-    """One bit of one file, flipped as long as the block lasts."""
+    """A context manager that flips one bit of a file."""
 
     def __init__(self, folder, kind, chance):
         self.path = chance.choice(sorted(path for path in folder.glob(kind.pattern) if path.is_file()))
@@ -131,23 +131,23 @@ class Flip:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_flipped_bit_is_told_by_a_deep_look(name, datasets, faults):
+def test_deep_verification_reports_a_flipped_bit(name, datasets, faults):
     kind = KINDS[name]
     folder = datasets[kind.dataset]
     if not any(folder.glob(kind.pattern)):
-        pytest.skip("this version does not write such a file")
+        pytest.skip("this version does not write such files")
     tries = faults.tries(6, full=60)
     unnoticed = []
     for number in range(tries):
         with Flip(folder, kind, random.Random(f"{name} {number}")) as flip:
-            said = told(folder)
+            said = report(folder)
         wanted = str(flip.path)
         if flip.path.suffix == ".tfrecord":
             record, begin = record_at(flip.good, flip.at)
             wanted = f"{flip.path}: record {record} at byte {begin}:"
         if wanted not in said:
-            unnoticed.append(f"{flip}: {said or 'nothing was told'}")
-    assert told(folder) == ""  # everything is back in its place
+            unnoticed.append(f"{flip}: {said or 'not reported'}")
+    assert report(folder) == ""  # every bit was restored
     assert not unnoticed, "\n".join(unnoticed)
     faults.record(
         f"flipped bits: {name}",
@@ -159,7 +159,7 @@ def test_a_flipped_bit_is_told_by_a_deep_look(name, datasets, faults):
 
 
 class Remote:
-    """A file in a store, as the cache sees it."""
+    """A file in a store, with the methods that the cache uses."""
 
     def __init__(self, data):
         self.data = data
@@ -175,7 +175,7 @@ class Remote:
 
 
 @pytest.mark.parametrize("checksum", [True, False], ids=["shard", "source file"])
-def test_a_flipped_bit_in_a_cached_copy_is_told_and_it_is_fetched_again(checksum, tmp_path, faults):
+def test_a_damaged_copy_is_reported_and_fetched_again(checksum, tmp_path, faults):
     cache = ShardCache(tmp_path, 1 << 20)
     data = random.Random(1).randbytes(5000)
     row = FileRow(name="x", bytes=len(data), sha256=hashlib.sha256(data).hexdigest() if checksum else None)
@@ -188,12 +188,12 @@ def test_a_flipped_bit_in_a_cached_copy_is_told_and_it_is_fetched_again(checksum
         assert cache.directory.verify() == []
         flip = Flip(tmp_path, kind, random.Random(f"{name} {number}"))
         with flip:
-            told_of = cache.directory.verify()
-            if str(path) not in "".join(told_of) or path.exists():
-                unnoticed.append(f"{flip}: {told_of}")
+            faults_found = cache.directory.verify()
+            if str(path) not in "".join(faults_found) or path.exists():
+                unnoticed.append(f"{flip}: {faults_found}")
         path.unlink(missing_ok=True)
         if cache.get(Remote(data), row).read_bytes() != data:
-            unnoticed.append(f"{flip}: what came then is not what was asked for")
+            unnoticed.append(f"{flip}: the copy fetched again has other bytes")
     assert not unnoticed, "\n".join(unnoticed)
     faults.record(
         f"flipped bits: {name}",
@@ -203,7 +203,7 @@ def test_a_flipped_bit_in_a_cached_copy_is_told_and_it_is_fetched_again(checksum
     )
 
 
-def test_a_flipped_bit_in_a_gzipped_array_of_the_numpy_mirror_is_told(tmp_path, faults):
+def test_a_flipped_bit_in_a_gzipped_array_is_reported(tmp_path, faults):
     folder = tmp_path / SET
     folder.mkdir()
     dice = np.random.default_rng(1)
@@ -212,15 +212,15 @@ def test_a_flipped_bit_in_a_gzipped_array_of_the_numpy_mirror_is_told(tmp_path, 
         file = io.BytesIO()
         np.save(file, array)
         (folder / f"train_{name}.npy.gz").write_bytes(gzip.compress(file.getvalue(), 1))
-    assert told(folder) == ""
+    assert report(folder) == ""
     tries = faults.tries(6, full=60)
     unnoticed = []
     for number in range(tries):
-        with Flip(folder, Kind("mirror", "*.gz", 10), random.Random(f"mirror {number}")) as flip:  # behind the header
-            said = told(folder)
+        with Flip(folder, Kind("mirror", "*.gz", 10), random.Random(f"mirror {number}")) as flip:  # after the header
+            said = report(folder)
             same = said == "" and gzip.decompress(flip.path.read_bytes()) == gzip.decompress(flip.good)
-        if str(flip.path) not in said and not same:  # some bits of a gzip stream mean nothing
-            unnoticed.append(f"{flip}: {said or 'nothing was told'}")
+        if str(flip.path) not in said and not same:  # some bits of a gzip stream are unused
+            unnoticed.append(f"{flip}: {said or 'not reported'}")
     assert not unnoticed, "\n".join(unnoticed)
     faults.record(
         "flipped bits: gzipped array of the numpy mirror",
@@ -230,10 +230,10 @@ def test_a_flipped_bit_in_a_gzipped_array_of_the_numpy_mirror_is_told(tmp_path, 
     )
 
 
-def test_no_kind_of_file_is_left_out(datasets):
+def test_every_kind_of_file_is_covered(datasets):
     for dataset, folder in datasets.items():
         covered = {path for kind in KINDS.values() if kind.dataset == dataset for path in folder.glob(kind.pattern)}
-        # The two that are alike in all datasets are tried in one or two of them.
+        # Files that are alike in all datasets are tried in one or two of them.
         everywhere = {"manifest.json", "SHA256SUMS", "README.md", "croissant.json", "zarr.json"}
         everywhere |= {"source.json"} if dataset == "tfrecord written" else set()
         left = {file for file in tree(folder) if folder / file not in covered}
@@ -242,8 +242,8 @@ def test_no_kind_of_file_is_left_out(datasets):
         assert {file for file in left if file.rsplit("/", 1)[-1] not in everywhere} == set()
 
 
-def test_a_flipped_bit_in_a_record_is_told_to_whoever_reads_its_scene(datasets, faults):
-    # Records carry their own checksum: scenes that are read whole (by `convert`, as `dataset[7]`) are held against it.
+def test_reading_a_scene_reports_a_flipped_bit_in_its_record(datasets, faults):
+    # Records contain checksums, which reading a whole scene (`convert`, `dataset[7]`) verifies.
     folder = datasets["tfrecord"]
     whole = [scene.cameras.tobytes() + b"".join(map(bytes, scene.encoded)) for scene in open_dataset(folder, "train")]
     tries = faults.tries(10, full=100)
@@ -251,19 +251,19 @@ def test_a_flipped_bit_in_a_record_is_told_to_whoever_reads_its_scene(datasets, 
     for number in range(tries):
         with Flip(folder, Kind("tfrecord", "train/*.tfrecord"), random.Random(f"read {number}")) as flip:
             record, begin = record_at(flip.good, flip.at)
-            scene = record + (4 if flip.path.name.startswith("002") else 0)  # four scenes lie in the first file
+            scene = record + (4 if flip.path.name.startswith("002") else 0)  # the first file holds four scenes
             try:
                 found = open_dataset(folder, "train")[scene]
                 said = "nothing"
             except CorruptRecord as fault:
                 said = f"{fault.file} {fault.record} {fault.offset}"
             else:
-                # The index knows the record's length: its header is not read, and what is read is whole.
+                # The index gives the record's length, so its header is not read; the payload is intact.
                 if flip.at - begin < RECORD_HEADER:
                     same = found.cameras.tobytes() + b"".join(map(bytes, found.encoded)) == whole[scene]
                     said = "the same scene" if same else "another scene"
         if said not in (f"{flip.path} {record} {begin}", "the same scene"):
-            unnoticed.append(f"{flip}: {said} was told")
+            unnoticed.append(f"{flip}: reported {said}")
     assert not unnoticed, "\n".join(unnoticed)
     faults.record(
         "flipped bits: record of a source file, read as a scene",

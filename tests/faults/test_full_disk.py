@@ -1,7 +1,7 @@
-"""Disks that fill up at any byte: told as such, nothing half-made under a final name, and gone on with afterwards.
+"""Disks that fill up at any byte: a clear error, no partial file under a final name, and a rerun that completes.
 
-Each try gives the work a disk of another size, too small for it; looks at what lies there; makes the disk larger, and
-runs the same again. What refuses to begin for want of room (its own estimate) is made to begin in every other try.
+Each try runs the work on a disk that is too small for it, checks the files, enlarges the disk, and runs the same work
+again. Work that refuses to begin, by its own estimate of space, is made to begin in every other try.
 """
 
 import hashlib
@@ -33,16 +33,16 @@ from gqn_data.schema.manifest import read_manifest
 from gqn_data.sources.raw_folder import open_raw_folder
 
 ROW = SCENE_SETS[SET]
-BETWEEN = (".partial", ".part", ".part.json", ".lock")  # names of files that are under way
+BETWEEN = (".partial", ".part", ".part.json", ".lock")  # suffixes of unfinished files
 
 
 class Work:
-    """Kinds of work, by name; each runs to its end in this process, below a root.
+    """Kinds of work, by name; each runs to completion in this process and writes below a root.
 
     Args:
-        folder: for what the work reads.
-        url: of a web server of `folder`.
-        store: the URL of an empty bucket.
+        folder: folder for the sources.
+        url: URL of a web server that serves `folder`.
+        store: URL of an empty bucket.
     """
 
     def __init__(self, folder, url, store):
@@ -72,7 +72,7 @@ class Work:
     def download(self, root):
         download(ROW, root, base_url=self.url, files=[1, 2, 3], split="train")
 
-    def straight_from_the_bucket(self, root):
+    def from_the_bucket(self, root):
         with Bucket(ROW, self.url) as bucket:
             convert_from_bucket(bucket, root, self.options("zarr"), files=(1, 2, 3), whole_set=False)
 
@@ -99,7 +99,7 @@ WORK = {
     "render": lambda work, root: work.render(root),
     "render straight into containers": lambda work, root: work.render_containers(root),
     "download": lambda work, root: work.download(root),
-    "convert straight from the bucket": lambda work, root: work.straight_from_the_bucket(root),
+    "convert straight from the bucket": lambda work, root: work.from_the_bucket(root),
     "own scenes": lambda work, root: work.own_scenes(root),
     "cache": lambda work, root: work.cache(root),
 }
@@ -113,7 +113,7 @@ def work(tmp_path, s3):
 
 
 def final_files(folder):
-    """What lies there under final names; what a conversion keeps to go on with is not among them."""
+    """Return the files under final names, without the work folder of a conversion."""
     files = tree(folder).items()
     return {name: data for name, data in files if not name.endswith(BETWEEN) and ".work/" not in name}
 
@@ -123,7 +123,7 @@ def below(files, folder):
 
 
 @pytest.mark.parametrize("name", WORK)
-def test_a_full_disk_is_told_and_the_work_is_ended_when_there_is_room(name, work, tmp_path, monkeypatch, faults):
+def test_work_on_a_full_disk_is_an_error_and_a_rerun_completes(name, work, tmp_path, monkeypatch, faults):
     do = WORK[name]
     wrong = []
     with small_disk(tmp_path / "disk") as disk:
@@ -146,7 +146,7 @@ def test_a_full_disk_is_told_and_the_work_is_ended_when_there_is_room(name, work
             disk.resize(disk.used() + chance.randrange(PAGE, max(2 * PAGE, room - (disk.used() - start))))
             try:
                 with monkeypatch.context() as patch:
-                    if full % 2 == 0:  # else it would not begin
+                    if full % 2 == 0:  # otherwise it does not begin
                         patch.setattr(atomic, "check_free_space", lambda *_: None)
                     do(work, root)
             except NoSpace as error:
@@ -154,22 +154,22 @@ def test_a_full_disk_is_told_and_the_work_is_ended_when_there_is_room(name, work
             else:
                 disk.resize(64 << 20)
                 shutil.rmtree(root)
-                continue  # there was room after all: less is held at once than lies there in the end
+                continue  # it fit after all: the work needs less space at a time than its result
             full += 1
             if "disk" not in said and "free" not in said:
-                wrong.append(f"told as {said}")
-            there = final_files(root)
-            halves = [file for file, data in there.items() if expected.get(file) != data]
-            if halves:
-                wrong.append(f"half-made: {halves} ({said})")
-            for file in there:
+                wrong.append(f"error without a reason: {said}")
+            found = final_files(root)
+            partial = [file for file, data in found.items() if expected.get(file) != data]
+            if partial:
+                wrong.append(f"wrong files: {partial} ({said})")
+            for file in found:
                 folder = file.rpartition("/")[0]
-                if file.endswith("manifest.json") and below(there, folder) != below(expected, folder):
-                    wrong.append(f"a dataset that is none: {folder} ({said})")
+                if file.endswith("manifest.json") and below(found, folder) != below(expected, folder):
+                    wrong.append(f"incomplete dataset: {folder} ({said})")
             disk.resize(64 << 20)
             do(work, root)
             if final_files(root) != expected:
-                wrong.append("the run after it gave other bytes")
+                wrong.append("the rerun gave other bytes")
             if set(tree(root)) != set(final_files(root)) and name != "cache":
                 wrong.append(f"left behind: {set(tree(root)) - set(final_files(root))}")
             shutil.rmtree(root)
@@ -187,11 +187,11 @@ def test_both_kinds_of_small_disks_fill_up(tmp_path):
         try:
             disk = kind(tmp_path / str(number))
         except PermissionError as error:
-            print(f"not allowed here: {error}")
+            print(f"not permitted here: {error}")
             continue
         try:
             disk.resize(3 * PAGE)
-            with pytest.raises(NoSpace, match="the disk is full"), atomic.writing(disk.folder / "x") as file:
+            with pytest.raises(NoSpace, match="disk"), atomic.writing(disk.folder / "x") as file:
                 file.write(bytes(10 * PAGE))
             assert tree(disk.folder) == {}
             disk.resize(20 * PAGE)
@@ -230,7 +230,7 @@ def small_config():
 
 
 @pytest.mark.slow
-def test_a_training_on_a_full_disk_goes_on_and_ends_as_it_would_have(tmp_path, monkeypatch, faults):
+def test_a_training_resumes_after_a_full_disk_to_the_same_weights(tmp_path, monkeypatch, faults):
     import torch
 
     from gqn_model.checkpoint.checkpoint import load_checkpoint
@@ -276,11 +276,11 @@ def test_a_training_on_a_full_disk_goes_on_and_ends_as_it_would_have(tmp_path, m
             for path in run.glob("checkpoints/*.sha256"):
                 digest = hashlib.sha256(path.with_suffix("").read_bytes()).hexdigest()
                 if path.read_text().split()[0] != digest:
-                    wrong.append(f"{path.name} is of other bytes")
+                    wrong.append(f"{path.name} belongs to other bytes")
             disk.resize(64 << 20)
             train(run)
             if last(run) != expected:
-                wrong.append("the training ended otherwise")
+                wrong.append("the training ended with other weights")
             if any(name.endswith(BETWEEN) for name in tree(run)):
                 wrong.append(f"left behind: {sorted(tree(run))}")
             shutil.rmtree(run)

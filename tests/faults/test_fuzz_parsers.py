@@ -1,7 +1,7 @@
-"""Parsers fed with anything: they take it for what it is, or refuse it in words; never anything else.
+"""Parsers fed with arbitrary bytes: they parse them correctly or refuse them with an error, nothing else.
 
-GQN_FUZZ_EXAMPLES says how many inputs each parser gets; `make faults` gives them many. An input that once showed a
-fault stands in `FOUND`, and is tried first for ever after. What hypothesis finds it also keeps in .hypothesis/.
+GQN_FUZZ_EXAMPLES sets the number of inputs per parser; `make faults` raises it. Inputs that once showed a fault stand
+in `FOUND` and are always tried first. Hypothesis keeps what it finds in .hypothesis/.
 """
 
 import os
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 # Inputs that showed a fault, by target.
 FOUND: dict[str, list[bytes]] = {
-    # A frame segment said to be of no bytes: the header ended before the size, and would have stood for any size.
+    # A frame segment of length 0: the header ended before the size, and would have matched any size.
     "JPEG header": [bytes.fromhex("ffd8ffc00000170010001403")],
 }
 
@@ -34,7 +34,7 @@ INTERESTING = st.sampled_from(
         b"\0",
     ]
 )
-# A change: where, as a share of the length; what becomes of the bytes there; how many; with what.
+# A change: position as a share of the length, operation, number of bytes, new bytes.
 CHANGES = st.lists(
     st.tuples(
         st.floats(0, 1, exclude_max=True),
@@ -71,7 +71,7 @@ def examples():
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_any_bytes_are_read_or_refused(name, faults):
+def test_any_bytes_are_parsed_or_refused(name, faults):
     target, good = TARGETS[name]
     start = good()
     tried = 0
@@ -95,18 +95,18 @@ def test_any_bytes_are_read_or_refused(name, faults):
     )
 
 
-def test_the_fuzz_would_see_a_parser_that_fails(monkeypatch):
-    # A parser that trusts a length: the fuzz must find it in as many tries as it has here.
+def test_fuzzing_finds_a_faulty_parser(monkeypatch):
+    # A parser that trusts a length: the fuzzer must find it within the examples of a quick run.
     def trusting(data):
         length = data[0] | data[1] << 8
         assert len(data) >= length
 
     monkeypatch.setitem(TARGETS, "trusting", (trusting, lambda: bytes([20, 0]) + bytes(20)))
     with pytest.raises((AssertionError, IndexError)):
-        test_any_bytes_are_read_or_refused("trusting", None)
+        test_any_bytes_are_parsed_or_refused("trusting", None)
 
 
-def test_every_target_takes_what_is_good():
+def test_every_target_accepts_good_input():
     for name, (target, good) in TARGETS.items():
         target(good())
         assert name

@@ -1,7 +1,7 @@
-"""Files made to take memory, time or control: each is refused in words, in little memory and bounded time.
+"""Files made to exhaust memory or time, or to take control: each is refused with an error, within limits.
 
-The cases are in hostile_cases.py, which runs them in a process that the system gives no more than some hundred
-megabytes; a case that takes more, or does not end, is told here by its name.
+hostile_cases.py has the cases. They run in a process limited to a few hundred megabytes; a case that takes more, or
+does not end, fails here by name.
 """
 
 import json
@@ -18,10 +18,10 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="l
 
 
 def run_cases(names, folder):
-    """What became of each case; one that ends its process is told as such, and the rest run in another."""
+    """Return the outcome of each case; after a case that ends its process, the rest run in another one."""
     found = {}
     left = list(names)
-    # One arena: each thread would reserve 64 MiB of addresses of its own, which count here as memory.
+    # One arena: every thread would reserve 64 MiB of addresses, which count towards the limit.
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")]),
@@ -58,12 +58,12 @@ def outcome(tmp_path_factory):
 
 
 @pytest.mark.parametrize("group", dict.fromkeys(name.split(":")[0] for name in hostile_cases.CASES))
-def test_hostile_input_is_refused_in_little_memory_and_bounded_time(group, outcome, faults):
+def test_hostile_input_is_refused_within_limits_of_memory_and_time(group, outcome, faults):
     rows = {name: row for name, row in outcome.items() if name.split(":")[0] == group}
     wrong = [f"{name}: {row['kind']}: {row['said']}" for name, row in rows.items() if not row["refused"]]
     assert not wrong, "\n".join(wrong)
-    untold = [f"{name}: {row['said']!r}" for name, row in rows.items() if not row["said"] or "\n" in row["said"]]
-    assert not untold, "\n".join(untold)
+    unclear = [f"{name}: {row['said']!r}" for name, row in rows.items() if not row["said"] or "\n" in row["said"]]
+    assert not unclear, "\n".join(unclear)
     faults.record(
         f"hostile input: {group}",
         holds=f"refused with a message, within {hostile_cases.MEMORY >> 20} MiB of memory",

