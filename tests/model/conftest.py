@@ -1,4 +1,4 @@
-"""A dataset of bars, as an indexed folder of TFRecords, and a run trained on it."""
+"""Fixtures: a dataset of bars as an indexed folder of TFRecords, and a run trained on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gqn_model.train.run import start_run
 
 @pytest.fixture(scope="session")
 def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """rooms_ring_camera in form, bars in content: 24 train and 10 test scenes."""
+    """Return a folder in the format of rooms_ring_camera whose frames show bars: 24 train and 10 test scenes."""
     folder = tmp_path_factory.mktemp("raw") / "rooms_ring_camera"
     row = find_scene_set(folder.name)
     for seed, (split, count) in enumerate(zip(SPLITS, (24, 10), strict=True)):
@@ -38,6 +38,6 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bars_run(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of some steps on the bars."""
+    """Return a run of six steps on the bars."""
     run = tmp_path_factory.mktemp("runs") / "bars"
     return start_run(str(bars), small(steps=6, probe_every=3, picture_every=6, log_every=3), out=run)

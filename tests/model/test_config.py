@@ -1,7 +1,8 @@
-"""The configuration: limits, presets, mods, options, and what the messages say."""
+"""The configuration: limits, presets, mods, command-line options and error messages."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -43,18 +44,18 @@ def _parse(*arguments: str) -> tuple[int, str, dict[str, Any]]:
     return result.exit_code, result.output, seen
 
 
-def test_every_field_is_an_option_of_its_own() -> None:
+def test_every_setting_is_an_option() -> None:
     _, text, _ = _parse("--help")
-    for one in declarations():
-        assert "--" + one.name.replace("_", "-") in text
+    for declared in declarations():
+        assert "--" + declared.name.replace("_", "-") in text
 
 
-def test_no_two_fields_share_a_name() -> None:
-    names = [one.name for one in declarations()]
+def test_names_of_settings_are_unique() -> None:
+    names = [declared.name for declared in declarations()]
     assert len(names) == len(set(names))
 
 
-def test_an_option_not_given_decides_nothing() -> None:
+def test_options_that_are_not_given_change_nothing() -> None:
     assert _parse()[2] == {}
 
 
@@ -63,48 +64,48 @@ def test_booleans_are_pairs_of_flags() -> None:
     assert _parse("--no-shared-cores")[2] == {"shared_cores": False}
 
 
-def test_a_boolean_with_a_value_is_refused_and_never_read_as_true() -> None:
+def test_a_flag_with_a_value_is_refused() -> None:
     code, _, seen = _parse("--shared-cores", "False")
     assert code == 2
     assert seen == {}
 
 
-def test_a_wrong_value_on_the_command_line_says_what_is_possible() -> None:
+def test_an_invalid_value_on_the_command_line_lists_the_valid_ones() -> None:
     code, text, _ = _parse("--representation", "towr")
     assert code == 2
     assert all(name in text for name in ("tower", "pool", "pyramid"))
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "values"),
     [
-        ({"representation": "towr"}, ["towr", "tower, pool, pyramid", "did you mean 'tower'"]),
-        ({"frame_size": 30}, ["30", "multiples of 4"]),
-        ({"kernel": 4}, ["4", "odd"]),
-        ({"representation_channels": 12}, ["12", "multiples of 8"]),
-        ({"batch_size": 0}, ["0", "from 1"]),
-        ({"learning_rate": float("nan")}, ["nan", "from 0"]),
-        ({"steps": True}, ["True", "int"]),
-        ({"shared_cores": "False"}, ["'False'", "bool"]),
-        ({"context_min": 4, "context_max": 3}, ["3", "from 4"]),
+        ({"representation": "towr"}, ["representation", "'towr'", "tower, pool, pyramid", "'tower'"]),
+        ({"frame_size": 30}, ["frame_size", "30", "multiples of 4"]),
+        ({"kernel": 4}, ["kernel", "4", "odd"]),
+        ({"representation_channels": 12}, ["representation_channels", "12", "multiples of 8"]),
+        ({"batch_size": 0}, ["batch_size", "0", "from 1"]),
+        ({"learning_rate": float("nan")}, ["learning_rate", "nan", "from 0"]),
+        ({"steps": True}, ["steps", "True", "int"]),
+        ({"shared_cores": "False"}, ["shared_cores", "'False'", "bool"]),
+        ({"context_min": 4, "context_max": 3}, ["context_max", "3", "from 4"]),
     ],
 )
-def test_an_impossible_value_says_what_is_possible(changes: dict[str, Any], words: list[str]) -> None:
+def test_an_invalid_value_is_refused_with_the_valid_ones(changes: dict[str, Any], values: list[str]) -> None:
     with pytest.raises(OptionError) as error:
         resolve("tiny", (), changes)
-    assert all(word in str(error.value) for word in words)
+    assert all(value in str(error.value) for value in values)
 
 
-def test_unknown_names_offer_the_nearest() -> None:
-    with pytest.raises(UnknownName, match="did you mean 'tiny'"):
+def test_an_unknown_name_suggests_the_nearest_valid_one() -> None:
+    with pytest.raises(UnknownName, match=r"'tinny'.*'tiny'"):
         resolve("tinny")
-    with pytest.raises(UnknownName, match="did you mean 'shared_cores'"):
+    with pytest.raises(UnknownName, match=r"'share_cores'.*'shared_cores'"):
         resolve("paper", ["share_cores"])
-    with pytest.raises(UnknownName, match="did you mean 'batch_size'"):
+    with pytest.raises(UnknownName, match=r"'batch_sise'.*'batch_size'"):
         resolve("paper", (), {"batch_sise": 3})
 
 
-def test_explicit_options_win_over_mods_and_mods_over_the_preset() -> None:
+def test_options_override_mods_and_mods_override_the_preset() -> None:
     assert PRESETS["tiny"]["representation"] != "pyramid"
     assert resolve("tiny", ["pyramid"]).model.representation == "pyramid"
     assert resolve("tiny", ["pyramid"], {"representation": "pool"}).model.representation == "pool"
@@ -113,7 +114,7 @@ def test_explicit_options_win_over_mods_and_mods_over_the_preset() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("mod", MODS)
-def test_every_preset_takes_every_mod(preset: str, mod: str) -> None:
+def test_every_mod_applies_to_every_preset(preset: str, mod: str) -> None:
     assert isinstance(resolve(preset, [mod]), Config)
 
 
@@ -123,9 +124,9 @@ def test_every_preset_takes_every_mod(preset: str, mod: str) -> None:
     shared=st.booleans(),
     representation=st.sampled_from(["tower", "pool", "pyramid"]),
 )
-def test_a_config_is_read_back_as_it_was_written(steps: int, rate: float, shared: bool, representation: str) -> None:
-    import json
-
+def test_a_config_is_unchanged_after_writing_and_reading_it(
+    steps: int, rate: float, shared: bool, representation: str
+) -> None:
     config = resolve(
         "tiny",
         (),
@@ -134,10 +135,10 @@ def test_a_config_is_read_back_as_it_was_written(steps: int, rate: float, shared
     assert Config.from_json(json.loads(json.dumps(config.to_json())), "here") == config
 
 
-def test_a_config_with_an_unknown_field_names_the_file_and_the_nearest_field() -> None:
+def test_an_unknown_setting_in_a_file_names_the_file_and_the_nearest() -> None:
     value = Config().to_json()
     value["model"]["hiden"] = 3
-    with pytest.raises(OptionError, match=r"x\.json.*did you mean 'hidden'"):
+    with pytest.raises(OptionError, match=r"x\.json: .*'hiden'.*'hidden'"):
         Config.from_json(value, "x.json")
 
 
@@ -153,13 +154,13 @@ def test_a_config_with_an_unknown_field_names_the_file_and_the_nearest_field() -
         (2_000_000, 0.7, 5e-5),
     ],
 )
-def test_the_schedules_of_the_paper_have_their_values_at_given_steps(step: int, sigma: float, rate: float) -> None:
+def test_the_schedules_of_the_paper_have_the_published_values(step: int, sigma: float, rate: float) -> None:
     training = resolve("paper").training
     assert sigma_at(training, step) == pytest.approx(sigma, rel=1e-12)
     assert learning_rate_at(training, step) == pytest.approx(rate, rel=1e-12)
 
 
-def test_the_learning_rate_rises_over_the_warm_up() -> None:
+def test_the_learning_rate_rises_during_the_warm_up() -> None:
     training = TrainingConfig(warmup_steps=10, learning_rate=1.0, learning_rate_end=1.0)
     assert [learning_rate_at(training, step) for step in (0, 4, 9, 10, 500)] == [0.1, 0.5, 1.0, 1.0, 1.0]
 
@@ -180,5 +181,6 @@ def test_help_lists_every_setting_under_its_group_within_80_columns() -> None:
     sections = re.split(rf"^({'|'.join(group.capitalize() for group in GROUPS)}):$", text, flags=re.MULTILINE)
     found = dict(zip((name.lower() for name in sections[1::2]), sections[2::2], strict=True))
     assert list(found) == list(GROUPS)
-    for one in declarations():
-        assert re.search(rf"--{one.name.replace('_', '-')}[ /\n]", found[one.group]), one.name
+    for declared in declarations():
+        name = declared.name.replace("_", "-")
+        assert re.search(rf"--{name}[ /\n]", found[declared.group]), name

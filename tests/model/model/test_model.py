@@ -1,4 +1,4 @@
-"""The network: against the plain one, and on its own. Bugs of peers are in test_peers_bugs.py."""
+"""The network: compared with the naive model, and its properties. See test_peers_bugs.py for bugs of others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _noise(config: Config, batch: int = 3, dtype: torch.dtype = torch.float64) -
     return torch.randn(shape, generator=torch.Generator().manual_seed(5), dtype=dtype)
 
 
-# Maps smaller than the kernel (2x2), of DeepMind's frames (64 pixels), and odd ones (20, 84).
+# (frame size, kernel): maps smaller than the kernel, DeepMind's frames (64), and maps of odd size (20, 84).
 SLOW = pytest.mark.slow
 MAPS = [
     (8, 5),
@@ -43,11 +43,11 @@ MAPS = [
 @pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("shared", CORES)
 @pytest.mark.parametrize(("size", "kernel"), MAPS)
-def test_elbo_and_gradients_equal_those_of_the_naive_model(
+def test_elbo_gradients_and_predictions_equal_the_naive_model(
     representation: str, shared: bool, size: int, kernel: int
 ) -> None:
     config = small(representation=representation, shared_cores=shared, frame_size=size, kernel=kernel)
-    _holds_the_naive_model(config, small_inputs(config, dtype=torch.float64))
+    _assert_equals_naive_model(config, small_inputs(config, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,11 @@ def test_elbo_and_gradients_equal_those_of_the_naive_model(
         (False, "pyramid", {"latent": 5}),
     ],
 )
-def test_other_networks_equal_the_naive_model_too(representation: str, shared: bool, changes: dict[str, int]) -> None:
+def test_other_settings_equal_the_naive_model(representation: str, shared: bool, changes: dict[str, int]) -> None:
     config = small(representation=representation, shared_cores=shared, **changes)
     context, _, target = small_inputs(config, dtype=torch.float64)
     poses = torch.rand(3, 4, config.model.pose, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    _holds_the_naive_model(config, Inputs(context._replace(poses=poses[:, 1:]), poses[:, 0], target))
+    _assert_equals_naive_model(config, Inputs(context._replace(poses=poses[:, 1:]), poses[:, 0], target))
 
 
 @pytest.mark.parametrize(
@@ -80,20 +80,20 @@ def test_views_in_one_batch_equal_views_one_by_one(representation: str, mask: li
     config = small(representation=representation)
     inputs = small_inputs(config, dtype=torch.float64)
     context = inputs.context._replace(mask=torch.tensor(mask, dtype=torch.bool))
-    _holds_the_naive_model(config, inputs._replace(context=context))
+    _assert_equals_naive_model(config, inputs._replace(context=context))
 
 
 @pytest.mark.parametrize("shared", CORES)
 @pytest.mark.parametrize("representation", ENCODERS)
-def test_a_gpu_s_way_of_convolving_equals_the_naive_model_too(
+def test_the_gpu_path_of_convolutions_equals_the_naive_model(
     representation: str, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
     monkeypatch.setattr(convolutions, "convolves_narrow_separately", lambda tensor: calls.append(tensor.shape) or True)
-    # r of more channels than a narrow part has, so that there are parts of both kinds
+    # The representation has more channels than a narrow part, so that both kinds occur.
     config = small(representation=representation, shared_cores=shared, representation_channels=32, hidden=32)
     assert config.model.hidden >= convolutions.NARROW
-    _holds_the_naive_model(config, small_inputs(config, dtype=torch.float64))
+    _assert_equals_naive_model(config, small_inputs(config, dtype=torch.float64))
     assert calls
 
 
@@ -105,7 +105,7 @@ def test_a_gpu_s_way_of_convolving_equals_the_naive_model_too(
     seed=st.integers(0, 99),
 )
 @settings(max_examples=40, deadline=None)
-def test_parts_convolved_apart_add_up_to_the_convolution_of_all(
+def test_convolving_parts_equals_convolving_their_concatenation(
     channels: list[int], side: int, half: int, biased: bool, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -117,20 +117,21 @@ def test_parts_convolved_apart_add_up_to_the_convolution_of_all(
     weight, bias = draw(5, sum(channels), 2 * half + 1, 2 * half + 1), draw(5) if biased else None
     learned = [*parts, weight, *([] if bias is None else [bias])]
     expected = torch.nn.functional.conv2d(torch.cat(parts, 1), weight, bias, padding=half)
-    for way in (True, False):
+    for separately in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(convolutions, "convolves_narrow_separately", lambda _, way=way: way)
+            patch.setattr(convolutions, "convolves_narrow_separately", lambda _, value=separately: value)
             found = convolutions.convolve(parts, weight, bias)
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-        over = draw(*expected.shape).detach()
+        cotangent = draw(*expected.shape).detach()
         for one, other in zip(
-            torch.autograd.grad(found, learned, over), torch.autograd.grad(expected, learned, over, retain_graph=True)
+            torch.autograd.grad(found, learned, cotangent),
+            torch.autograd.grad(expected, learned, cotangent, retain_graph=True),
         ):
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-def _holds_the_naive_model(config: Config, inputs: Inputs) -> None:
-    """ELBO, gradients and predictions are those of the naive model."""
+def _assert_equals_naive_model(config: Config, inputs: Inputs) -> None:
+    """Compare ELBO, gradients and predictions with the naive model."""
     model = small_model(config, dtype=torch.float64)
     noise = _noise(config)
     parameters = dict(model.named_parameters())
@@ -142,7 +143,7 @@ def _holds_the_naive_model(config: Config, inputs: Inputs) -> None:
     our_gradients = torch.autograd.grad(ours.sum(), learned)
     naive_gradients = torch.autograd.grad(naive.sum(), learned)
     for one, other in zip(our_gradients, naive_gradients, strict=True):
-        # to 1e-10 of the largest of them
+        # relative to the largest gradient
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10 * float(other.abs().max()))
     with torch.no_grad():
         ours = model.predict(inputs.context, inputs.query, noise)
@@ -158,7 +159,7 @@ def _holds_the_naive_model(config: Config, inputs: Inputs) -> None:
     seed=st.integers(0, 99),
 )
 @settings(max_examples=60, deadline=None)
-def test_the_convolution_of_a_constant_is_that_of_its_map(
+def test_convolve_constant_equals_convolving_a_constant_map(
     batch: int, channels: int, side: int, half: int, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -171,7 +172,7 @@ def test_the_convolution_of_a_constant_is_that_of_its_map(
 
 @pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("shared", CORES)
-def test_single_precision_is_near_double(representation: str, shared: bool) -> None:
+def test_float32_is_close_to_float64(representation: str, shared: bool) -> None:
     config = small(representation=representation, shared_cores=shared)
     narrow, wide = (
         _loss_and_gradients(small_model(config).to(dtype), small_inputs(config, dtype=dtype), _noise(config).to(dtype))
@@ -191,7 +192,7 @@ def _loss_and_gradients(
 
 @pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("shared", CORES)
-def test_bfloat16_keeps_likelihood_and_divergence_in_single_precision(representation: str, shared: bool) -> None:
+def test_bfloat16_keeps_likelihood_and_divergence_in_float32(representation: str, shared: bool) -> None:
     config = small(representation=representation, shared_cores=shared)
     model, inputs, noise = small_model(config), small_inputs(config), _noise(config, dtype=torch.float32)
     heads: list[torch.dtype] = []
@@ -199,7 +200,7 @@ def test_bfloat16_keeps_likelihood_and_divergence_in_single_precision(representa
     with torch.autocast("cpu", dtype=torch.bfloat16):
         elbo = model(inputs, 0.9, noise)
         predicted = model.predict(inputs.context, inputs.query, noise)
-    assert set(heads) == {torch.bfloat16}  # the network itself is narrow
+    assert set(heads) == {torch.bfloat16}  # the network itself computes in bfloat16
     assert {part.dtype for part in (*elbo, predicted)} == {torch.float32}
     (-elbo.value.mean()).backward()
     for name, parameter in model.named_parameters():
@@ -210,7 +211,7 @@ def test_bfloat16_keeps_likelihood_and_divergence_in_single_precision(representa
 
 
 @pytest.mark.parametrize("shared", CORES)
-def test_a_deviation_on_the_device_is_a_number(shared: bool) -> None:
+def test_sigma_may_be_a_tensor_or_a_number(shared: bool) -> None:
     config = small(shared_cores=shared)
     model, inputs, noise = small_model(config), small_inputs(config), _noise(config, dtype=torch.float32)
     assert torch.equal(model(inputs, torch.tensor(0.9), noise).value, model(inputs, 0.9, noise).value)
@@ -218,8 +219,8 @@ def test_a_deviation_on_the_device_is_a_number(shared: bool) -> None:
 
 @pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("shared", CORES)
-def test_no_value_decides_what_is_computed(representation: str, shared: bool) -> None:
-    # Tensors of the meta device have shapes and no values: whatever asks for one, as `.item()` or `if`, fails.
+def test_control_flow_does_not_depend_on_values(representation: str, shared: bool) -> None:
+    # Tensors on the meta device have shapes without values: `.item()` or `if` on one of them fails.
     config = small(representation=representation, shared_cores=shared)
     model = small_model(config).to("meta")
     context, query, target = small_inputs(config)
@@ -233,16 +234,16 @@ def test_no_value_decides_what_is_computed(representation: str, shared: bool) ->
 @SLOW
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 @pytest.mark.parametrize(("shared", "representation"), [(True, "tower"), (False, "pool")])
-def test_the_compiled_network_is_the_network(shared: bool, representation: str) -> None:
+def test_the_compiled_network_equals_the_eager_one(shared: bool, representation: str) -> None:
     config = small(shared_cores=shared, representation=representation, core_steps=4)
     model, inputs, noise = small_model(config), small_inputs(config), _noise(config, dtype=torch.float32)
     expected, expected_gradients = _loss_and_gradients(model, inputs, noise)
     predicted = model.sample(inputs.context, inputs.query, 2, seed=0)
-    with warnings.catch_warnings():  # those of the compiler about itself
+    with warnings.catch_warnings():  # from the compiler
         warnings.simplefilter("ignore")
         model.compile_parts()
         loss, gradients = _loss_and_gradients(model, inputs, noise)
-    assert torch.equal(model.sample(inputs.context, inputs.query, 2, seed=0), predicted)  # which is not compiled
+    assert torch.equal(model.sample(inputs.context, inputs.query, 2, seed=0), predicted)  # sampling is not compiled
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     for one, other in zip(gradients, expected_gradients, strict=True):
         assert float((one - other).norm() / other.norm()) < 1e-4
@@ -262,7 +263,7 @@ def test_the_paper_preset_has_the_published_number_of_parameters(
 
 
 @pytest.mark.parametrize("shared", CORES)
-def test_the_layout_in_memory_changes_nothing(shared: bool) -> None:
+def test_the_memory_format_does_not_change_the_elbo(shared: bool) -> None:
     config = small(shared_cores=shared)
     model = small_model(config, dtype=torch.float64)
     inputs, noise = small_inputs(config, dtype=torch.float64), _noise(config)
@@ -272,7 +273,7 @@ def test_the_layout_in_memory_changes_nothing(shared: bool) -> None:
 
 
 @pytest.mark.parametrize(("representation", "millions"), [("tower", 1.96), ("pool", 1.96), ("pyramid", 2.14)])
-def test_the_representations_have_the_published_number_of_parameters(representation: str, millions: float) -> None:
+def test_the_encoders_have_the_published_number_of_parameters(representation: str, millions: float) -> None:
     with torch.device("meta"):
         model = GQN(ModelConfig(frame_size=64, representation=representation))
     count = sum(parameter.numel() for parameter in model.representation.parameters())
@@ -281,7 +282,7 @@ def test_the_representations_have_the_published_number_of_parameters(representat
 
 @pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("size", [32, 64, 84, 128])
-def test_every_frame_size_is_learned_from_and_predicted(representation: str, size: int) -> None:
+def test_every_frame_size_can_be_trained_and_predicted(representation: str, size: int) -> None:
     config = small(frame_size=size, representation=representation, core_steps=2)
     model, inputs = small_model(config), small_inputs(config)
     elbo = model(inputs, 1.0)
@@ -290,7 +291,7 @@ def test_every_frame_size_is_learned_from_and_predicted(representation: str, siz
     assert model.predict(inputs.context, inputs.query).shape == (3, 3, size, size)
 
 
-def test_the_pyramid_reads_every_pixel_where_the_map_is_odd() -> None:
+def test_the_pyramid_reads_every_pixel_if_the_map_is_odd() -> None:
     config = small(frame_size=84, representation="pyramid", representation_channels=32)
     model = small_model(config)
     frames = torch.rand(16, 3, 84, 84, requires_grad=True)
@@ -299,14 +300,14 @@ def test_the_pyramid_reads_every_pixel_where_the_map_is_odd() -> None:
     assert bool((frames.grad.abs().sum((0, 1)) > 0).all())
 
 
-def test_a_network_of_no_size_says_what_is_possible() -> None:
-    with pytest.raises(OptionError, match="frame_size is 0"):
+def test_a_network_without_a_frame_size_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"frame_size\b.* 0\b"):
         GQN(ModelConfig())
 
 
 @pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("numbers", [1, 9])
-def test_poses_of_other_numbers_are_learned_from_and_predicted(representation: str, numbers: int) -> None:
+def test_poses_of_another_length_can_be_trained_and_predicted(representation: str, numbers: int) -> None:
     config = small(representation=representation, pose_numbers=numbers)
     model, (context, _, target) = small_model(config), small_inputs(config)
     poses = torch.rand(*context.mask.shape, numbers)
@@ -317,21 +318,21 @@ def test_poses_of_other_numbers_are_learned_from_and_predicted(representation: s
         assert bool(parameter.grad.abs().sum() > 0), name
     before = model.predict(inputs.context, inputs.query, torch.zeros(3, 3, 3, 4, 4))
     turned = model.predict(inputs.context, inputs.query + 1, torch.zeros(3, 3, 3, 4, 4))
-    assert not torch.equal(before, turned)  # every one of them is read
+    assert not torch.equal(before, turned)  # the pose is read
     with pytest.raises(RuntimeError, match="channels"):
         small_model(small(representation=representation))(inputs, 1.0)
 
 
-def test_a_pose_of_seven_numbers_need_not_be_asked_for() -> None:
-    open_, asked = small_model(small()), small_model(small(pose_numbers=7))
-    assert [p.shape for p in open_.parameters()] == [p.shape for p in asked.parameters()]
+def test_poses_have_seven_numbers_by_default() -> None:
+    default, seven = small_model(small()), small_model(small(pose_numbers=7))
+    assert [p.shape for p in default.parameters()] == [p.shape for p in seven.parameters()]
 
 
 @pytest.mark.parametrize("representation", ENCODERS)
 @pytest.mark.parametrize("shared", CORES)
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_the_gradient_reaches_every_parameter(representation: str, shared: bool, steps: int) -> None:
-    # also the canvas of separate cores: the first reads an empty one, and so has no weight for it (`down`)
+    # With separate cores the first one reads an empty canvas, and so lacks a weight for it (`down`).
     config = small(representation=representation, shared_cores=shared, core_steps=steps)
     model = small_model(config)
     (-model(small_inputs(config), 1.0).value.mean()).backward()
@@ -345,18 +346,18 @@ def test_the_gradient_reaches_every_parameter(representation: str, shared: bool,
         assert bool(parameter.grad.abs().sum() > 0), name
 
 
-def test_each_sample_has_its_own_number_of_views() -> None:
+def test_samples_may_have_different_numbers_of_views() -> None:
     config = small()
     model, inputs = small_model(config, dtype=torch.float64), small_inputs(config, seed=3, dtype=torch.float64)
     counts = inputs.context.mask.sum(1).tolist()
     assert len(set(counts)) > 1
-    all_reduce = model.represent(inputs.context)
+    batched = model.represent(inputs.context)
     for row, count in enumerate(counts):
-        alone = Context(*(part[row : row + 1, :count] for part in inputs.context))
-        torch.testing.assert_close(model.represent(alone)[0], all_reduce[row])
+        single = Context(*(part[row : row + 1, :count] for part in inputs.context))
+        torch.testing.assert_close(model.represent(single)[0], batched[row])
 
 
-def test_the_prediction_does_not_see_the_target() -> None:
+def test_predictions_depend_on_the_query_and_not_on_global_noise() -> None:
     config = small()
     model, inputs = small_model(config), small_inputs(config)
     noise = _noise(config, dtype=torch.float32)
@@ -368,7 +369,7 @@ def test_the_prediction_does_not_see_the_target() -> None:
     )
 
 
-def test_sampling_leaves_the_generator_of_torch_alone() -> None:
+def test_sampling_does_not_change_the_global_generator() -> None:
     config = small()
     model, inputs = small_model(config), small_inputs(config)
     before = torch.get_rng_state()
@@ -378,22 +379,19 @@ def test_sampling_leaves_the_generator_of_torch_alone() -> None:
     assert not torch.equal(first[0], first[1])
 
 
-numbers = st.floats(-3, 3, allow_nan=False)
-
-
-def test_the_likelihood_is_that_of_torch_distributions() -> None:
+def test_log_likelihood_equals_torch_distributions() -> None:
     target, mean = torch.rand(2, 3, 8, 8, dtype=torch.float64), torch.rand(2, 3, 8, 8, dtype=torch.float64)
     expected = torch.distributions.Normal(mean, 0.6).log_prob(target).sum((1, 2, 3))
     torch.testing.assert_close(log_likelihood(target, mean, 0.6), expected)
 
 
-def test_the_gaussian_floor_is_the_published_one() -> None:
+def test_the_gaussian_floor_has_the_published_value() -> None:
     assert gaussian_floor(64 * 64 * 3, 0.7) == pytest.approx(6909.1, abs=0.05)
     frame = torch.rand(1, 3, 64, 64, dtype=torch.float64)
     assert float(-log_likelihood(frame, frame, 0.7)) == pytest.approx(gaussian_floor(64 * 64 * 3, 0.7))
 
 
-def test_likelihood_and_divergence_are_wide_where_the_network_is_narrow() -> None:
+def test_bfloat16_inputs_give_float32_likelihood_and_divergence() -> None:
     narrow = torch.rand(2, 3, 64, 64).bfloat16()
     value = log_likelihood(narrow, narrow + 0.01, 0.7)
     assert value.dtype == torch.float32

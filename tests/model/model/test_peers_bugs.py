@@ -1,7 +1,7 @@
-"""The bugs that other implementations have, one test each, with the proof that it notices the bug.
+"""Bugs of other implementations, one test each, with proof that the test detects the bug.
 
-A detector asserts what must hold. It passes for our code, and fails where the bug is put in: into the plain network of
-`naive`, into the loader, the schedules, the options or the training.
+A detector asserts a property. It passes on our code and fails once the bug is put into the plain network of `naive`,
+the loader, the schedules, the options or the training.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from gqn_model.model.inputs import Inputs
 from gqn_model.train import schedules
 from gqn_model.train.trainer import train
 
-# Gives the divergence of each step, (B, L), and the predicted mean, from noise (L, B, Z, h, w).
+# Returns the divergence per generation step, (B, L), and the predicted mean for noise (L, B, Z, h, w).
 Network = Callable[[Inputs, Tensor], tuple[Tensor, Tensor]]
 
 
 @contextlib.contextmanager
 def fails() -> Iterator[None]:
-    """The detector in the block notices the bug."""
+    """Assert that the detector inside the block detects the bug."""
     with pytest.raises(AssertionError):
         yield
 
@@ -66,17 +66,17 @@ def _setting(**changes: object) -> tuple[GQN, Inputs, Tensor]:
     config = small(**changes)
     inputs = small_inputs(config, dtype=torch.float64)
     model = small_model(config, dtype=torch.float64)
-    with torch.no_grad():  # heads that say little at first would hide what they read
+    with torch.no_grad():  # the small initial weights of the heads would hide what they read
         for head in (model.prior_head, model.posterior_head):
             head.weight.mul_(10)
     noise = torch.randn(3, 3, 3, 4, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     return model, inputs, noise
 
 
-# The prior of a step is taken before the latent of that step is consumed.
+# The prior of a step does not depend on the latent of that step.
 
 
-def _prior_waits_for_no_latent(network: Network, inputs: Inputs, noise: Tensor) -> None:
+def _prior_is_independent_of_its_latent(network: Network, inputs: Inputs, noise: Tensor) -> None:
     kl, _ = network(inputs, noise)
     for step in range(len(noise)):
         other = noise.clone()
@@ -88,7 +88,7 @@ def _prior_waits_for_no_latent(network: Network, inputs: Inputs, noise: Tensor) 
 
 @contextlib.contextmanager
 def _prior_one_step_late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Network], Network]]:
-    """The plain network with each prior made of the state after the latent; states of a first pass stand in."""
+    """Yield a wrapper that computes each prior from the state after its latent, recorded in a first pass."""
     states: list[Tensor] = []
     late: list[bool] = [False]
     conv, lstm = naive._conv, naive._lstm
@@ -121,27 +121,27 @@ def _prior_one_step_late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_the_prior_is_taken_before_its_latent_is_consumed(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_prior_of_a_step_does_not_depend_on_its_latent(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs, noise = _setting(shared_cores=shared)
-    _prior_waits_for_no_latent(_ours(model), inputs, noise)
-    _prior_waits_for_no_latent(_plain(model), inputs, noise)
+    _prior_is_independent_of_its_latent(_ours(model), inputs, noise)
+    _prior_is_independent_of_its_latent(_plain(model), inputs, noise)
     with _prior_one_step_late(monkeypatch) as bugged, fails():
-        _prior_waits_for_no_latent(bugged(_plain(model)), inputs, noise)
+        _prior_is_independent_of_its_latent(bugged(_plain(model)), inputs, noise)
 
 
-# The posterior is taken from the new state of the inference core, which has seen the target.
+# The posterior is computed from the new state of the inference core, which depends on the target.
 
 
-def _posterior_has_seen_the_target(network: Network, inputs: Inputs, noise: Tensor) -> None:
+def _posterior_depends_on_the_target(network: Network, inputs: Inputs, noise: Tensor) -> None:
     kl, _ = network(inputs, noise)
     changed, _ = network(inputs._replace(target=1 - inputs.target), noise)
     assert bool((changed != kl).all())
 
 
-def test_the_posterior_is_taken_from_the_new_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_posterior_is_computed_from_the_new_state(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs, noise = _setting()
-    _posterior_has_seen_the_target(_ours(model), inputs, noise)
-    _posterior_has_seen_the_target(_plain(model), inputs, noise)
+    _posterior_depends_on_the_target(_ours(model), inputs, noise)
+    _posterior_depends_on_the_target(_plain(model), inputs, noise)
     before: list[Tensor] = []
     conv, lstm = naive._conv, naive._lstm
 
@@ -156,10 +156,10 @@ def test_the_posterior_is_taken_from_the_new_state(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(naive, "_lstm", stepped)
     monkeypatch.setattr(naive, "_conv", stale)
     with fails():
-        _posterior_has_seen_the_target(_plain(model), inputs, noise)
+        _posterior_depends_on_the_target(_plain(model), inputs, noise)
 
 
-# The heads give the logarithm of a variance: nine times the variance is three times the deviation.
+# The heads output log variances: nine times the variance is three times the standard deviation.
 
 
 def _set_heads(model: GQN, log_variance: float) -> None:
@@ -172,21 +172,21 @@ def _set_heads(model: GQN, log_variance: float) -> None:
         model.posterior_head.bias[latent:] = log_variance  # type: ignore[index]
 
 
-def _log_variance_is_one(network: Network, model: GQN, inputs: Inputs, noise: Tensor) -> None:
+def _heads_output_log_variances(network: Network, model: GQN, inputs: Inputs, noise: Tensor) -> None:
     _set_heads(model, 0.0)
     kl, tripled = network(inputs, 3 * noise)
     assert bool((kl == 0).all())
     _set_heads(model, float(np.log(9.0)))
     kl, mean = network(inputs, noise)
     torch.testing.assert_close(mean, tripled, rtol=1e-10, atol=1e-12)
-    of_one = 0.5 * (9 - np.log(9.0) - 1)  # KL of N(0, 9) from N(0, 1)
-    torch.testing.assert_close(kl, torch.full_like(kl, of_one * noise[0, 0].numel()), rtol=1e-10, atol=0)
+    per_latent = 0.5 * (9 - np.log(9.0) - 1)  # KL of N(0, 9) from N(0, 1)
+    torch.testing.assert_close(kl, torch.full_like(kl, per_latent * noise[0, 0].numel()), rtol=1e-10, atol=0)
 
 
-def test_the_log_variance_is_used_as_one_and_not_as_a_log_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_variances_are_not_used_as_log_scales(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs, noise = _setting()
-    _log_variance_is_one(_ours(model), model, inputs, noise)
-    _log_variance_is_one(_plain(model), model, inputs, noise)
+    _heads_output_log_variances(_ours(model), model, inputs, noise)
+    _heads_output_log_variances(_plain(model), model, inputs, noise)
 
     def scale(both: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_scale = both.chunk(2, 1)
@@ -194,10 +194,10 @@ def test_the_log_variance_is_used_as_one_and_not_as_a_log_scale(monkeypatch: pyt
 
     monkeypatch.setattr(naive, "_heads", scale)
     with fails():
-        _log_variance_is_one(_plain(model), model, inputs, noise)
+        _heads_output_log_variances(_plain(model), model, inputs, noise)
 
 
-def test_the_log_variance_of_the_prior_is_used_as_one_where_frames_are_predicted() -> None:
+def test_log_variances_are_not_used_as_log_scales_in_predictions() -> None:
     model, inputs, noise = _setting()
     _set_heads(model, 0.0)
     tripled = model.predict(inputs.context, inputs.query, 3 * noise)
@@ -206,10 +206,10 @@ def test_the_log_variance_of_the_prior_is_used_as_one_where_frames_are_predicted
     torch.testing.assert_close(model.predict(inputs.context, inputs.query, noise), tripled, rtol=1e-10, atol=1e-12)
 
 
-# The query is never among the context, and every scene of a batch has its own number of views and its own views.
+# The query is never a context view. Views and their number are drawn per scene, not per batch.
 
 
-def _taken(bars: Path, count: int = 6) -> list[Any]:
+def _batches(bars: Path, count: int = 6) -> list[Any]:
     config = small(batch_size=8, context_max=4)
     batches, config = training_batches(str(bars), config)
     with contextlib.closing(batches):
@@ -226,7 +226,7 @@ def _query_is_not_in_the_context(batches: list[Any]) -> None:
         assert not bool((same & batch.context_mask).any())
 
 
-def _scenes_have_their_own_views(batches: list[Any]) -> None:
+def _views_are_drawn_per_scene(batches: list[Any]) -> None:
     for batch in batches:
         assert len({tuple(sorted(row)) for row in batch.views.tolist()}) > 1
         assert len(set(batch.views[:, 0].tolist())) > 1
@@ -241,23 +241,21 @@ def _choose(change: Callable[[views.ViewChoice], views.ViewChoice]) -> Callable[
     return choose
 
 
-def test_the_query_is_not_among_the_context(bars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _query_is_not_in_the_context(_taken(bars))
+def test_the_query_is_not_a_context_view(bars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _query_is_not_in_the_context(_batches(bars))
 
-    def among(choice: views.ViewChoice) -> views.ViewChoice:
+    def with_query(choice: views.ViewChoice) -> views.ViewChoice:
         chosen = choice.views.copy()
         chosen[:, 1] = chosen[:, 0]
         return choice._replace(views=chosen)
 
-    monkeypatch.setattr(batch_sampler, "choose_views", _choose(among))
+    monkeypatch.setattr(batch_sampler, "choose_views", _choose(with_query))
     with fails():
-        _query_is_not_in_the_context(_taken(bars))
+        _query_is_not_in_the_context(_batches(bars))
 
 
-def test_every_scene_of_a_batch_has_its_own_number_of_views_and_its_own_views(
-    bars: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _scenes_have_their_own_views(_taken(bars))
+def test_views_and_their_number_are_drawn_per_scene(bars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _views_are_drawn_per_scene(_batches(bars))
 
     def one_set(choice: views.ViewChoice) -> views.ViewChoice:
         return views.ViewChoice(
@@ -273,10 +271,10 @@ def test_every_scene_of_a_batch_has_its_own_number_of_views_and_its_own_views(
     for bug in (one_set, one_number):
         with monkeypatch.context() as patch, fails():
             patch.setattr(batch_sampler, "choose_views", _choose(bug))
-            _scenes_have_their_own_views(_taken(bars))
+            _views_are_drawn_per_scene(_batches(bars))
 
 
-# Deviation and learning rate fall as they are told to, in what the log tells and in what is used.
+# Sigma and learning rate follow their schedules, both as logged and as used.
 
 
 def _train(run: Path, config: Config, **options: Any) -> None:
@@ -327,10 +325,10 @@ def test_annealing_is_neither_frozen_nor_ten_times_too_short(tmp_path: Path, mon
             _annealing_is_linear(tmp_path / name, monkeypatch)
 
 
-# A flag that is given a word is no flag that is given.
+# A flag does not take a value.
 
 
-def _flags_take_no_words() -> None:
+def _flags_take_no_values() -> None:
     flags = [one.name for one in declarations() if one.kind is bool]
     assert flags
     for name in flags:
@@ -338,7 +336,7 @@ def _flags_take_no_words() -> None:
         @click.command()
         @cli.setting_options
         def command(**given: Any) -> None:
-            """Takes what the training takes."""
+            """Accept the settings of a training."""
 
         result = CliRunner().invoke(command, [f"--{name.replace('_', '-')}", "False"])
         assert result.exit_code == 2
@@ -348,21 +346,21 @@ def _truth(text: str) -> bool:
     return bool(text)
 
 
-def test_a_flag_given_as_false_is_never_read_as_true(monkeypatch: pytest.MonkeyPatch) -> None:
-    _flags_take_no_words()
+def test_a_flag_with_the_value_false_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    _flags_take_no_values()
 
     def as_argparse_does(one: Any) -> Callable[[Any], Any]:
         return click.option("--" + one.name.replace("_", "-"), one.name, type=_truth)
 
     monkeypatch.setattr(cli, "_setting_option", as_argparse_does)
     with fails():
-        _flags_take_no_words()
+        _flags_take_no_values()
 
 
-# A checkpoint holds all that decides: optimiser, step, place in the stream.
+# A checkpoint holds all state that affects training: optimiser, step, position in the stream.
 
 
-def _goes_on_as_if_not_stopped(folder: Path, change: Callable[[Any], Any]) -> None:
+def _resumes_exactly(folder: Path, change: Callable[[Any], Any]) -> None:
     config = smallest(steps=8, checkpoint_every=4, log_every=4, probe_every=0, picture_every=0, keep=9)
     _train(folder / "whole", config)
     half = made_run(folder / "half", steps=(), config=config)
@@ -372,24 +370,24 @@ def _goes_on_as_if_not_stopped(folder: Path, change: Callable[[Any], Any]) -> No
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
-def test_a_checkpoint_holds_optimizer_step_and_place(tmp_path: Path) -> None:
-    _goes_on_as_if_not_stopped(tmp_path / "ours", lambda checkpoint: checkpoint)
+def test_a_checkpoint_holds_optimiser_step_and_position(tmp_path: Path) -> None:
+    _resumes_exactly(tmp_path / "ours", lambda checkpoint: checkpoint)
     new = torch.optim.Adam(small_model(smallest()).parameters()).state_dict()
     bugs: dict[str, Callable[[Any], Any]] = {
         "no optimizer": lambda checkpoint: dataclasses.replace(checkpoint, optimizer=new),
         "no step": lambda checkpoint: dataclasses.replace(checkpoint, step=0),
-        "no place": lambda checkpoint: dataclasses.replace(checkpoint, loader={"place": 0}),
+        "no position": lambda checkpoint: dataclasses.replace(checkpoint, loader={"place": 0}),
     }
     for name, bug in bugs.items():
         with fails():
-            _goes_on_as_if_not_stopped(tmp_path / name, bug)
+            _resumes_exactly(tmp_path / name, bug)
 
 
-# Between two lines of the log nothing waits for the device.
+# Training does not sync with the device between two log lines.
 
 
-class _Reads(TorchDispatchMode):
-    """Counts what would wait for a device: numbers read from tensors, and shapes that depend on numbers."""
+class _SyncCounter(TorchDispatchMode):
+    """Counter of operations that sync with a device: values read from tensors, and shapes that depend on values."""
 
     OPERATIONS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim")
     METHODS = ("item", "tolist", "cpu", "numpy", "__float__", "__bool__", "__int__", "__index__", "__array__")
@@ -407,7 +405,7 @@ class _Reads(TorchDispatchMode):
 
     @contextlib.contextmanager
     def counting(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """Counts in the block."""
+        """Count inside the block."""
         with monkeypatch.context() as patch:
             for name in self.METHODS:
                 original = getattr(Tensor, name)
@@ -421,22 +419,20 @@ class _Reads(TorchDispatchMode):
                 yield
 
 
-def _steps_do_not_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _steps_do_not_sync(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
     for steps in (3, 9):
         config = smallest(steps=steps, log_every=100, checkpoint_every=100, probe_every=0, picture_every=0)
-        reads = _Reads()
-        with reads.counting(monkeypatch):
+        syncs = _SyncCounter()
+        with syncs.counting(monkeypatch):
             _train(folder / str(steps), config)
-        counts.append(reads.count)
+        counts.append(syncs.count)
     assert counts[0] == counts[1]
     assert counts[0] > 0
 
 
-def test_nothing_waits_for_the_device_between_two_lines_of_the_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _steps_do_not_wait(tmp_path / "ours", monkeypatch)
+def test_training_does_not_sync_between_two_log_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _steps_do_not_sync(tmp_path / "ours", monkeypatch)
     forward = GQN.forward
     bugs: dict[str, Callable[[Elbo], object]] = {
         "item": lambda elbo: elbo.kl.mean().item(),
@@ -445,14 +441,14 @@ def test_nothing_waits_for_the_device_between_two_lines_of_the_log(
     }
     for name, bug in bugs.items():
 
-        def waiting(self: GQN, *arguments: Any, _bug: Any = bug) -> Elbo:
+        def syncing(self: GQN, *arguments: Any, _bug: Any = bug) -> Elbo:
             elbo = forward(self, *arguments)
             _bug(Elbo(*(part.detach() for part in elbo)))
             return elbo
 
         with monkeypatch.context() as patch, fails():
-            patch.setattr(GQN, "forward", waiting)
-            _steps_do_not_wait(tmp_path / name, monkeypatch)
+            patch.setattr(GQN, "forward", syncing)
+            _steps_do_not_sync(tmp_path / name, monkeypatch)
 
 
 # Every weight learns.
@@ -467,9 +463,9 @@ def _every_weight_learns(run: Path, shared: bool) -> None:
     before, after = load_checkpoint(run, 0).model, load_checkpoint(run, 2)
     moments = after.optimizer["state"]
     for number, (name, value) in enumerate(after.model.items()):
-        assert number in moments, f"{name} has no gradient"
+        assert number in moments, f"{name} is missing from the optimiser's state"
         assert bool(moments[number]["exp_avg_sq"].any()), f"the gradient of {name} is zero"
-        assert not torch.equal(value, before[name]), f"{name} stays as it was"
+        assert not torch.equal(value, before[name]), f"{name} did not change"
 
 
 @pytest.mark.parametrize("shared", [True, False])
