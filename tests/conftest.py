@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share, and how hypothesis runs here."""
+"""Fixtures shared by test modules, and the profile of hypothesis."""
 
 import signal
 from pathlib import Path
@@ -11,13 +11,13 @@ from s3_server import environment, new_bucket, s3_server
 
 from gqn_data.schema.catalog import SCENE_SETS
 
-# No deadlines: machines differ, and speed is measured in benchmarks/.
+# No deadlines: machines differ in speed, which benchmarks/ measures.
 settings.register_profile(
     "gqn", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("gqn")
 
-# What a shell runs in the background ignores Ctrl-C, and so would the programs that tests start and interrupt.
+# A shell makes background processes ignore Ctrl-C, and child processes that tests interrupt would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -25,8 +25,8 @@ MAZES = Path(__file__).resolve().parents[2] / "shared" / "data" / "mazes"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_cache_of_the_users(tmp_path_factory):
-    """Copies of remote files go to a folder of this run, not to the user's own."""
+def temporary_cache(tmp_path_factory):
+    """Keep local copies of remote files in a temporary folder instead of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GQN_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -34,19 +34,19 @@ def no_cache_of_the_users(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def scene_set():
-    """The row of the set that the made scenes stand for."""
+    """Return the scene set of the synthetic scenes."""
     return SCENE_SETS[SET]
 
 
 @pytest.fixture(scope="session")
 def shared_raw(tmp_path_factory):
-    """A raw folder of 7 train scenes in two source files and 2 test scenes; for reading only."""
+    """Return a read-only raw folder: 7 train scenes in two source files, and 2 test scenes."""
     return make_raw_folder(tmp_path_factory.mktemp("shared") / "raw" / SET)
 
 
 @pytest.fixture
 def raw(tmp_path):
-    """The same in a folder of the test's own."""
+    """Return a raw folder with the same scenes that the test may change."""
     return make_raw_folder(tmp_path / "root" / "raw" / SET)
 
 
@@ -59,20 +59,20 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def faults(request):
-    """Counts of a test of faults: `tries` says how many, `record` notes how it went."""
+    """Return the counter of a fault test: `tries` gives the number of tries, `record` records the outcome."""
     return FaultCounts(request.node.nodeid)
 
 
 @pytest.fixture(scope="session")
 def s3_address():
-    """The address of an S3 server of this test process's own."""
+    """Yield the address of an S3 server that runs during the session of this test process."""
     with s3_server() as address:
         yield address
 
 
 @pytest.fixture
 def s3(s3_address, monkeypatch):
-    """The URL of an empty bucket on a local S3 server that the environment names."""
+    """Return the URL of an empty bucket on a local S3 server, which the environment variables name."""
     for name, value in environment(s3_address).items():
         monkeypatch.setenv(name, value)
     return new_bucket(s3_address)
@@ -80,7 +80,7 @@ def s3(s3_address, monkeypatch):
 
 @pytest.fixture(scope="session")
 def mazes():
-    """The folder of DeepMind's own mazes; for reading only."""
+    """Return the read-only folder of DeepMind's mazes; skip the test if it is missing."""
     if not MAZES.is_dir():
         pytest.skip("DeepMind's mazes are not on this machine (../shared/data/mazes)")
     return MAZES

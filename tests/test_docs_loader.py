@@ -93,11 +93,11 @@ def test_every_snippet_has_a_test_below():
         assert f'"{heading}"' in tests, heading
 
 
-def test_a_loader_is_made_in_one_line(run):
+def test_one_line_makes_a_loader(run):
     assert len(run("")["loader"]) == 5
 
 
-def test_the_plain_loop(run):
+def test_the_plain_loop_trains_for_two_epochs(run):
     names = run("A plain PyTorch loop")
     assert names["step"] == 9  # two epochs of five batches
     slots = names["context"].shape[1]
@@ -114,14 +114,14 @@ def test_a_loaded_state_gives_the_next_batch(run):
     assert _equal(second, expected)
 
 
-def test_several_gpus(home):
+def test_the_snippet_for_several_gpus_runs_under_torchrun(home):
     (launch,) = [shlex.split(line) for line in SHELL["Several GPUs"].splitlines()]
     assert launch[0] == "torchrun"
     assert launch[-1] == "train.py"
     _program(home, "Several GPUs", launcher=(sys.executable, "-m", "torch.distributed.run", *launch[1:-1]))
 
 
-def test_lightning(home):
+def test_lightning_continues_from_the_loaded_state(home):
     if importlib.util.find_spec("pytorch_lightning") is None:
         pytest.skip("pytorch-lightning is not installed")
     more = "print('STATE', trainer.global_step, trainer.train_dataloader.state_dict())\n"
@@ -132,7 +132,7 @@ def test_lightning(home):
     assert "'epoch': 1, 'batches': 3" in state
 
 
-def test_several_datasets(run):
+def test_several_datasets_are_mixed_by_weight(run):
     names = run("Several datasets")
     assert len(names["both"]) == (180 + 54) // 36
     assert set(names["batch"].datasets.tolist()) == {0, 1}
@@ -141,7 +141,7 @@ def test_several_datasets(run):
     assert (epoch == 0).sum() == 300
 
 
-def test_fixed_questions_for_evaluation(run):
+def test_fixed_questions_are_asked_in_order(run):
     names = run("Fixed questions, for evaluation")
     batches = list(names["loader"])
     asked = [[scene, *views] for batch in batches for scene, views in zip(batch.scenes.tolist(), batch.views.tolist())]
@@ -149,14 +149,14 @@ def test_fixed_questions_for_evaluation(run):
     assert [len(batch.scenes) for batch in batches] == [2, 1]
 
 
-def test_sequences(run):
+def test_sequences_hold_all_views_in_order(run):
     batch = run("Sequences: all views in order")["batch"]
     assert batch.views.tolist() == [list(range(6))] * 8
     assert batch.frames.shape == (8, 6, 32, 32, 3)
     assert batch.poses.shape == (8, 6, 7)
 
 
-def test_some_of_the_scenes(run):
+def test_held_out_scenes_are_not_trained_on(run):
     names = run("Some of the scenes")
     held_out = {scene for batch in names["checking"] for scene in batch.scenes.tolist()}
     trained = {scene for batch in islice(names["training"], 9) for scene in batch.scenes.tolist()}
@@ -164,21 +164,21 @@ def test_some_of_the_scenes(run):
     assert not held_out & trained
 
 
-def test_other_sizes_and_poses(run):
+def test_frames_are_resized_and_poses_reordered(run):
     names = run("Frames of another size, poses of another order")
     assert names["loader"].pose_fields == ("x", "y", "z", "cos yaw", "sin yaw", "cos pitch", "sin pitch")
     assert names["larger"].pose_fields == ("x", "y", "z", "yaw", "pitch")
     assert next(iter(names["larger"])).frames.shape[2:] == (96, 96, 3)
 
 
-def test_one_scene_in_a_notebook(run, home, monkeypatch):
+def test_the_notebook_snippet_draws_one_scene(run, home, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.setenv("MPLBACKEND", "agg")
     assert len(run("One scene in a notebook")["scene"].frames) == 6
     assert (home / "scene.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_commands_of_the_page_parse():
+def test_the_commands_of_the_page_are_valid():
     lines = SHELL["How many workers?"].splitlines()
     assert len(lines) > 2
     for line in lines:
