@@ -1,11 +1,9 @@
-"""Where the figures and pictures of a training go: one file a logger, one interface, one dict that names them.
+"""Loggers of a training: one file per logger, one interface, one dict that names them.
 
-Terminal and JSON lines are always there. The others need a package each; none is imported before it is opened, for the
-configuration reads their names from here. What the figures mean: docs/training.md.
+The terminal and `log.jsonl` are always on. Each other logger needs a package, which is imported when the logger is
+opened: the configuration reads the names from here. docs/training.md explains the metrics.
 
-A logger more: a class with `log`, `picture` and `close` in a file of its own, and a line in `LOGGERS`.
-
-Floor: the lowest package, beside `network`. Imports nothing of `gqn_model` but itself.
+To add a logger, write a class with `log`, `picture` and `close`, and add a line to `LOGGERS`.
 """
 
 from __future__ import annotations
@@ -32,83 +30,82 @@ class Adapter:
     """A logger that needs a package.
 
     Attributes:
-        package: the package's name.
-        maker: `module:class`, the logger.
-        aside: whether it is given a process of its own, as what asks a server needs.
-        auto: whether it is taken without being asked for: it needs no server, no account, and nothing leaves the run.
-        patience: seconds that the end of a training waits for it.
-        install: what to type where the package is absent.
+        package: name of the package.
+        factory: class of the logger, as `module:class`.
+        install: command that installs the package.
+        subprocess: run it in a separate process, as clients of servers need.
+        auto: `auto` includes it: it needs neither server nor account, and writes only into the run's folder.
+        timeout: seconds that the end of a training waits for it.
     """
 
     package: str
-    maker: str
+    factory: str
     install: str
-    aside: bool = True
+    subprocess: bool = True
     auto: bool = False
-    patience: float = 10.0
+    timeout: float = 10.0
 
 
 LOGGERS: dict[str, Adapter] = {
     "tensorboard": Adapter(
         package="tensorboard",
-        maker="gqn_model.loggers.tensorboard:TensorBoard",
+        factory="gqn_model.loggers.tensorboard:TensorBoard",
         install='pip install "gqn-toolkit[tensorboard]"',
-        aside=False,
+        subprocess=False,
         auto=True,
     ),
     "visdom": Adapter(
         package="visdom",
-        maker="gqn_model.loggers.visdom:Visdom",
-        # Its setup asks for pkg_resources, which setuptools no longer has.
+        factory="gqn_model.loggers.visdom:Visdom",
+        # Its setup needs pkg_resources, which newer versions of setuptools lack.
         install='pip install "setuptools<81" wheel && pip install --no-build-isolation visdom',
     ),
     "wandb": Adapter(
         package="wandb",
-        maker="gqn_model.loggers.wandb:WandB",
+        factory="gqn_model.loggers.wandb:WandB",
         install='pip install "gqn-toolkit[wandb]"',
-        patience=30.0,
+        timeout=30.0,
     ),
     "trackio": Adapter(
         package="trackio",
-        maker="gqn_model.loggers.trackio:Trackio",
+        factory="gqn_model.loggers.trackio:Trackio",
         install='pip install "gqn-toolkit[trackio]"',
-        patience=30.0,
+        timeout=30.0,
     ),
 }
 
 
 def chosen_loggers(names: str) -> list[str]:
-    """The optional loggers that a list of names asks for, in the order of `LOGGERS`.
+    """Return the names of the chosen optional loggers, in the order of `LOGGERS`.
 
     Args:
-        names: separated by commas; `auto` stands for those installed that need neither server nor account, `none`
-            for none.
+        names: comma-separated; `auto` adds the installed ones that need neither server nor account, `none` adds none.
 
     Raises:
-        OptionError: a name is unknown, or its package is not installed; says what to type.
+        OptionError: a name is unknown, or its package is not installed.
     """
-    asked = [name.strip() for name in names.split(",")]
-    unknown = [name for name in asked if name not in ("auto", "none", *LOGGERS)]
+    wanted = [name.strip() for name in names.split(",")]
+    unknown = [name for name in wanted if name not in ("auto", "none", *LOGGERS)]
     if unknown:
         raise OptionError(f"logger is {unknown[0]!r}; possible: {', '.join(('auto', 'none', *LOGGERS))}")
-    for name in asked:
+    for name in wanted:
         if name in LOGGERS and not _installed(LOGGERS[name]):
             raise OptionError(
                 f"logger is {name!r}, but the package {LOGGERS[name].package} is not installed; "
-                f"type `{LOGGERS[name].install}`, or leave the logger out"
+                f"run `{LOGGERS[name].install}`, or omit the logger"
             )
     return [
         name
         for name, adapter in LOGGERS.items()
-        if name in asked or ("auto" in asked and adapter.auto and _installed(adapter))
+        if name in wanted or ("auto" in wanted and adapter.auto and _installed(adapter))
     ]
 
 
 def check_loggers(names: str) -> None:
-    """Tells before anything is written, and on every rank alike, what `open_loggers` could not open.
+    """Raise unless `open_loggers` could open them; called on every rank, before anything is written.
 
     Raises:
-        OptionError: as `chosen_loggers`.
+        OptionError: a name is unknown, or its package is not installed.
     """
     chosen_loggers(names)
 
@@ -116,77 +113,84 @@ def check_loggers(names: str) -> None:
 def open_loggers(
     names: str, run: Path, start: int, *, quiet: bool = False, config: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[Logger]:
-    """The loggers of a run: terminal and JSON lines always, and of the optional ones those asked for.
+    """Open the loggers of a run: terminal, `log.jsonl` and the chosen optional ones.
 
     Args:
-        names: of optional loggers, as `chosen_loggers` takes them.
+        names: optional loggers, as in `chosen_loggers`.
         run: the run's folder.
-        start: step from which the training goes on.
-        quiet: leave the terminal out.
-        config: the resolved configuration as `Config.to_json` gives it: shown once, and read for the loggers' settings.
+        start: step at which the training starts or resumes.
+        quiet: omit the terminal.
+        config: resolved configuration, as `Config.to_json` returns it. Loggers show it once and read their settings
+            from it.
 
     Raises:
-        OptionError: as `chosen_loggers`.
+        OptionError: a name is unknown, or its package is not installed.
     """
     from gqn_model.loggers.json_lines import JsonLines
     from gqn_model.loggers.subprocess_logger import SubprocessLogger
     from gqn_model.loggers.terminal import Terminal
 
     chosen = chosen_loggers(names)
-    opening = LoggerContext(run=run, start=start, config=config or {})
+    context = LoggerContext(run=run, start=start, config=config or {})
     loggers: list[Logger] = [] if quiet else [Terminal()]
-    # Before those that draw what it holds.
+    # First, because others draw the content of the file.
     loggers.append(JsonLines(run, start))
     for name in chosen:
         adapter = LOGGERS[name]
         try:
-            if adapter.aside:
-                loggers.append(SubprocessLogger(name, adapter.maker, opening, patience=adapter.patience))
+            if adapter.subprocess:
+                loggers.append(SubprocessLogger(name, adapter.factory, context, timeout=adapter.timeout))
             else:
-                loggers.append(Guarded(name, adapter.maker, opening))
-        except OSError as error:  # no process to be had
-            sys.stderr.write(f"warning: {name}: {error} (training goes on)\n")
+                loggers.append(SafeLogger(name, adapter.factory, context))
+        except OSError as error:  # the process could not be started
+            sys.stderr.write(f"warning: {name}: {error} (training continues)\n")
     return loggers
 
 
-class Guarded:
-    """A logger in this process whose failures are told once and go no further."""
+class SafeLogger:
+    """Run a logger in this process; its first failure becomes a warning, later ones are ignored.
 
-    def __init__(self, name: str, maker: str, opening: LoggerContext) -> None:
-        self._name, self._told = name, False
+    Args:
+        name: name of the logger, for the warning.
+        factory: class of the logger, as `module:class`; it is called with the context.
+        context: the run.
+    """
+
+    def __init__(self, name: str, factory: str, context: LoggerContext) -> None:
+        self._name, self._warned = name, False
         self._logger: Logger | None = None
 
-        def make() -> None:
-            module, _, attribute = maker.partition(":")
-            self._logger = getattr(importlib.import_module(module), attribute)(opening)
+        def create() -> None:
+            module, _, attribute = factory.partition(":")
+            self._logger = getattr(importlib.import_module(module), attribute)(context)
 
-        self._try(make)
+        self._try(create)
 
     def log(self, record: Record) -> None:
-        """Takes one line."""
+        """Log the metrics of one line."""
         if self._logger is not None:
             self._try(self._logger.log, record)
 
     def picture(self, step: int, image: Image) -> None:
-        """Takes a picture of predictions."""
+        """Log a picture of predictions."""
         if self._logger is not None:
             self._try(self._logger.picture, step, image)
 
     def close(self) -> None:
-        """Writes out what is held back."""
+        """Flush and close the logger."""
         if self._logger is not None:
             self._try(self._logger.close)
 
     def _try(self, act: Callable[..., None], *arguments: Any) -> None:
         try:
             act(*arguments)
-        except Exception as error:  # noqa: BLE001  of whatever kind: hours of training are not to be lost to a curve
-            if not self._told:
-                sys.stderr.write(f"warning: {self._name}: {error or type(error).__name__} (training goes on)\n")
-            self._told = True
+        except Exception as error:  # noqa: BLE001  any: hours of training must not end because of a curve
+            if not self._warned:
+                sys.stderr.write(f"warning: {self._name}: {error or type(error).__name__} (training continues)\n")
+            self._warned = True
 
 
 def _installed(adapter: Adapter) -> bool:
-    # Files, not a folder that happens to be called so: `wandb/` beside a script is a namespace package to Python.
+    # A package with files: Python also finds a folder `wandb/` beside a script, as a namespace package.
     found = importlib.util.find_spec(adapter.package)
     return found is not None and found.origin is not None

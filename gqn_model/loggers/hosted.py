@@ -1,82 +1,75 @@
-"""What a run is called at a service that keeps runs, and the last step sent there: a small file of the run's folder.
-
-A training that goes on so goes on in the same run there, and what is done again is not sent twice. The services know
-the same three calls, so their loggers differ in how a run is begun, and in that alone.
-"""
+"""Loggers of services that host runs: one class, whose subclasses only begin the service's run."""
 
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from gqn_data.errors import GQNError
 from gqn_data.io import atomic, strict_json
-from gqn_model.loggers.record import Record
+from gqn_model.loggers.record import LoggerContext, Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class HostedClient:
-    """The identity of a run at one service.
-
-    Args:
-        run: the run's folder.
-        service: the service's name, part of the file's.
+class HostedRun(NamedTuple):
+    """A run at a service.
 
     Attributes:
-        identity: eight letters and digits, the same as long as the file is there.
-        step: the last step that was sent.
-        known: whether the run was there before.
+        run: the service's object, with `log(values, step=)` and `finish()`.
+        as_image: converts a Pillow image, with `caption=`, to the service's image.
     """
 
-    def __init__(self, run: Path, service: str) -> None:
-        self._path = run / f"{service}.json"
-        self.identity, self.step, self.known = secrets.token_hex(4), 0, False
+    run: Any
+    as_image: Callable[..., Any]
+
+
+class HostedLogger(ABC):
+    """Send metrics under their names, pictures under `predictions`, and the configuration once.
+
+    A note in the run's folder, `SERVICE.json`, holds the run's id at the service and the last step sent. So a resumed
+    training continues the same hosted run, and repeated steps are not sent again.
+
+    Attributes:
+        service: name of the service and of the note.
+    """
+
+    service: ClassVar[str]
+
+    def __init__(self, context: LoggerContext) -> None:
+        self._path = context.run / f"{self.service}.json"
         try:
             note = strict_json.read_json(self._path)
-            self.identity, self.step, self.known = str(note["id"]), int(note["step"]), True
-        except FileNotFoundError:
-            self._write()
+            self._id, self._step = str(note["id"]), int(note["step"])
         except (GQNError, OSError, ValueError, KeyError, TypeError):
-            self._write()  # damaged: another run there is better than none
+            # Missing or damaged: begin another run there.
+            self._id, self._step = secrets.token_hex(4), 0
+            self._write_note()
+        self._hosted = self._begin(context, self._id)
 
-    def sent(self, step: int) -> None:
-        """Notes a step that was sent."""
-        if step > self.step:
-            self.step = step
-            self._write()
-
-    def _write(self) -> None:
-        atomic.write_json(self._path, {"id": self.identity, "step": self.step})
-
-
-class HostedLogger:
-    """Figures under their names, pictures under `predictions`; steps that are done again are not sent again.
-
-    Args:
-        tracked: the run's identity at the service.
-        run: the service's own run, with `log(values, step=)` and `finish()`.
-        as_image: makes the service's own picture of one of Pillow's and a caption.
-    """
-
-    def __init__(self, tracked: HostedClient, run: Any, as_image: Callable[..., Any]) -> None:
-        self._tracked, self._run, self._as_image = tracked, run, as_image
+    @abstractmethod
+    def _begin(self, context: LoggerContext, identity: str) -> HostedRun:
+        """Begin the service's run with this id, or continue it if the service has it."""
 
     def log(self, record: Record) -> None:
-        """Takes one line."""
-        if record.step > self._tracked.step:
-            self._run.log(dict(record.figures()), step=record.step)
-            self._tracked.sent(record.step)
+        """Send the metrics of one line, unless the step was sent before."""
+        if record.step > self._step:
+            self._hosted.run.log(dict(record.metrics()), step=record.step)
+            self._step = record.step
+            self._write_note()
 
     def picture(self, step: int, image: Image) -> None:
-        """Takes a picture of predictions."""
-        # Steps are taken in order: a picture belongs to the line of its step, or to a step between two lines.
-        if step >= self._tracked.step:
-            self._run.log({"predictions": self._as_image(image, caption=f"step {step}")}, step=step)
+        """Send a picture of predictions, unless a later step was sent before."""
+        # Services accept steps in order; a picture has the step of the last line, or one between two lines.
+        if step >= self._step:
+            self._hosted.run.log({"predictions": self._hosted.as_image(image, caption=f"step {step}")}, step=step)
 
     def close(self) -> None:
-        """Ends the run there, which sends what is held back."""
-        self._run.finish()
+        """Finish the service's run, which sends the rest."""
+        self._hosted.run.finish()
+
+    def _write_note(self) -> None:
+        atomic.write_json(self._path, {"id": self._id, "step": self._step})

@@ -1,4 +1,4 @@
-"""`log.jsonl` in the run's folder: every figure of every line, whatever other loggers there are."""
+"""`log.jsonl` in the run's folder: every metric of every line."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LOG_FILE = "log.jsonl"
 
 
 class JsonLines:
-    """A line a record; pictures are files beside it.
+    """Write one line of JSON per record.
 
     Args:
         run: the run's folder.
-        start: step from which the training goes on; later lines are of steps that are done again, and go.
+        start: step at which the training starts or resumes; lines of later steps, which are repeated, are removed.
     """
 
     def __init__(self, run: Path, start: int) -> None:
@@ -35,34 +35,34 @@ class JsonLines:
                 file.writelines(line for line in lines if _step_of(line) <= start)
         self._path = path
         self._file = path.open("a", encoding="utf-8")
-        self._told = False
+        self._warned = False
 
     def log(self, record: Record) -> None:
-        """Takes one line; where the disk is full it waits for room, and goes first when there is some."""
-        with self._unless_full():
+        """Write one line. On a full disk it stays buffered, and is written first once there is space."""
+        with self._warn_if_full():
             print(json.dumps(record.to_json()), file=self._file, flush=True)
 
     def picture(self, step: int, image: Image) -> None:
-        """Nothing: the picture is a file of the run already."""
+        """Ignore the picture: the trainer writes it into the run's folder."""
 
     def close(self) -> None:
-        """Closes the file."""
-        with self._unless_full():
+        """Close the file."""
+        with self._warn_if_full():
             self._file.close()
 
     @contextlib.contextmanager
-    def _unless_full(self) -> Iterator[None]:
+    def _warn_if_full(self) -> Iterator[None]:
         try:
             with atomic.report_full_disk(self._path):
                 yield
         except NoSpace as error:
-            if not self._told:  # once: hours of training are not to be lost to a line of a log
-                sys.stderr.write(f"warning: {error} (training goes on)\n")
-            self._told = True
+            if not self._warned:  # and continue: hours of training must not end because of a log line
+                sys.stderr.write(f"warning: {error} (training continues)\n")
+            self._warned = True
 
 
 def read_lines(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log, oldest first; what is no line of figures, as the last one after a kill, is left out."""
+    """Read the lines of a run's log, oldest first; skip damaged lines, such as one cut short by a kill."""
     path = run / LOG_FILE
     if not path.exists():
         return []
@@ -70,7 +70,7 @@ def read_lines(run: Path) -> list[dict[str, Any]]:
 
 
 def _step_of(line: bytes) -> float:
-    """The step of a line; infinity where it was cut short by a kill."""
+    """Return the step of a line; infinity if the line is damaged."""
     if not line.endswith(b"\n"):
         return float("inf")
     try:

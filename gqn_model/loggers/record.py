@@ -1,6 +1,6 @@
-"""What a logger takes: the figures of a line, and what is known of the run when its loggers are opened.
+"""What a logger receives: the metrics of one line, and the run that it is opened for.
 
-Imports nothing but the standard library, so that the configuration may name loggers without cost.
+Only the standard library is imported, so that the configuration can name loggers cheaply.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """The figures of one line: means over the steps since the line before.
+    """Metrics of one log line: means over the steps since the line before.
 
-    A field more is shown by every logger without a word there; one that is not always measured is None.
+    Every logger shows every field, also later additions. Fields that are not always measured are None.
 
     Attributes:
         step: steps done.
-        steps: steps of the training in all.
-        rate: steps a second.
+        steps: steps of the whole training.
+        rate: steps per second.
         wait: share of the time spent waiting for batches, 0 to 1.
-        loss: -ELBO in nats a frame.
-        excess: what of the loss lies above the Gaussian floor at the sigma of each step, in nats.
-        kl: divergence of posterior from prior in nats, summed over the generation steps.
-        kl_steps: the same, of each generation step.
+        loss: -ELBO in nats per frame.
+        excess: loss above the Gaussian floor at the sigma of each step, in nats.
+        kl: KL divergence of the posterior from the prior in nats, summed over the generation steps.
+        kl_steps: the same per generation step.
         mse: mean squared error of the posterior's prediction, frames in [0, 1].
-        psnr: mean over samples of the PSNR of the posterior's prediction in dB.
-        prior_sample: mean PSNR of a prior sample on the probe in dB; None where it was not measured.
-        prior_mean: the same with the mean of the prior as latent at every step.
-        sigma: deviation of a pixel at the last step.
-        learning_rate: at the last step.
+        psnr: PSNR of the posterior's prediction in dB, mean over samples.
+        prior_sample: mean PSNR of a prior sample on the probe scenes in dB; None if not measured.
+        prior_mean: the same with every latent at the mean of its prior.
+        sigma: pixel standard deviation at the last step.
+        learning_rate: learning rate at the last step.
         left: seconds left at this rate.
-        gradient_norm: before it was limited; None where there is no limit.
+        gradient_norm: gradient norm before clipping; None without clipping.
     """
 
     step: int
@@ -58,22 +58,22 @@ class Record:
     left: float
     gradient_norm: float | None = None
 
-    def figures(self) -> Iterator[tuple[str, float]]:
-        """Every figure that was measured, by name; `kl_steps/00` and so on for those of each generation step.
+    def metrics(self) -> Iterator[tuple[str, float]]:
+        """Yield (name, value) of every measured metric; `kl_steps/00` and so on for the generation steps.
 
-        Step and number of steps are no figures but the axis.
+        `step` and `steps` are the axis of a plot and are omitted.
         """
         for one in fields(self):
             value = getattr(self, one.name)
             if one.name in ("step", "steps") or value is None:
                 continue
             if isinstance(value, tuple):
-                yield from ((f"{one.name}/{place:02d}", float(part)) for place, part in enumerate(value))
+                yield from ((f"{one.name}/{index:02d}", float(part)) for index, part in enumerate(value))
             else:
                 yield one.name, float(value)
 
     def to_json(self) -> dict[str, Any]:
-        """The record for a line of JSON; what is no finite number is null, for JSON has no word for it."""
+        """Return the record as JSON; NaN and infinity become null, as JSON cannot represent them."""
         return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
 
 
@@ -85,12 +85,12 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggerContext:
-    """What a logger is opened with.
+    """The run that a logger is opened for.
 
     Attributes:
         run: the run's folder.
-        start: step from which the training goes on; 0 where it begins.
-        config: the resolved configuration, as `Config.to_json` gives it.
+        start: step at which the training starts or resumes.
+        config: resolved configuration, as `Config.to_json` returns it.
     """
 
     run: Path
@@ -99,23 +99,23 @@ class LoggerContext:
 
     @property
     def training(self) -> Mapping[str, Any]:
-        """The settings of the training, among them the loggers' own."""
+        """Settings of the training, including those of the loggers."""
         return self.config.get("training", {})
 
     @property
     def label(self) -> str:
-        """What the run is called where many runs are seen: the name of its folder."""
+        """Name of the run's folder, which identifies the run among others."""
         return self.run.absolute().name
 
 
 class Logger(Protocol):
-    """What takes the figures and pictures of a run."""
+    """Receives the metrics and pictures of a run."""
 
     def log(self, record: Record) -> None:
-        """Takes one line."""
+        """Log the metrics of one line."""
 
     def picture(self, step: int, image: Image) -> None:
-        """Takes a picture of predictions."""
+        """Log a picture of predictions."""
 
     def close(self) -> None:
-        """Writes out what is held back."""
+        """Flush and close."""

@@ -1,11 +1,11 @@
-"""A logger in a process of its own, so that nothing it does or meets can stop a training or make it wait.
+"""A logger in a separate process, so that it can neither stop a training nor make it wait.
 
-Clients of servers wait for answers that never come, ask for passwords, hold back the end of a program until all is
-sent. Here they may: the training hands a line over and goes on. What cannot be handed over in time is left out, which
-is told once; `log.jsonl` has every line.
+Clients of servers wait for answers without a timeout, ask for passwords, and delay the exit until everything is sent.
+Here the training queues a line and continues. Lines that the process cannot take in time are dropped, with one warning;
+`log.jsonl` has every line.
 
-The process reads lines of JSON from its standard input, `{"record": ...}`, `{"picture": ...}`, `{"end": true}`, and
-ends with them, or with whoever wrote them.
+The process reads lines of JSON from its standard input: `{"record": ...}`, `{"picture": ...}`, `{"end": true}`. It ends
+after the last one, or when its input is closed because the training died.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ from gqn_model.loggers.record import Logger, LoggerContext, Record
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Lines and pictures that may wait to be handed over.
-_WAITING = 100
-# Seconds for which a logger that failed is left alone before it is opened anew.
-PAUSE = 10.0
+# Lines and pictures in the queue.
+_QUEUE_SIZE = 100
+# Seconds after which a failed logger is opened again.
+RETRY_AFTER = 10.0
 
 
 class SubprocessLogger:
-    """Hands figures and pictures over to a logger in another process.
+    """Send metrics and pictures to a logger in another process.
 
     Args:
-        name: the logger's, for messages.
-        maker: `module:class`, imported there; called with the opening.
-        opening: what it is opened with.
-        patience: seconds that the end of the training waits for what is held back there.
+        name: name of the logger, for warnings.
+        factory: class of the logger, as `module:class`; it is called with the context in the process.
+        context: the run.
+        timeout: seconds that `close` waits for the logger to send the rest.
     """
 
-    def __init__(self, name: str, maker: str, opening: LoggerContext, *, patience: float = 10.0) -> None:
-        self._name, self._patience, self._told = name, patience, False
-        self._telling = threading.Lock()
-        self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue(_WAITING)
-        message = {**dataclasses.asdict(opening), "run": str(opening.run.absolute()), "name": name, "maker": maker}
-        # A session of its own: Ctrl-C and the terminal are the training's.
+    def __init__(self, name: str, factory: str, context: LoggerContext, *, timeout: float = 10.0) -> None:
+        self._name, self._timeout, self._warned = name, timeout, False
+        self._warning = threading.Lock()
+        self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue(_QUEUE_SIZE)
+        message = {**dataclasses.asdict(context), "run": str(context.run.absolute()), "name": name, "factory": factory}
+        # A separate session: Ctrl-C in the terminal reaches only the training.
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
-            stdout=2,  # results go to stdout, and what a logger says is none
+            stdout=2,  # stdout is for results, not for what a logger prints
             bufsize=0,
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -66,28 +66,28 @@ class SubprocessLogger:
         self._feeder.start()
 
     def log(self, record: Record) -> None:
-        """Takes one line; never waits."""
+        """Queue the metrics of one line, without waiting."""
         self._put({"record": dataclasses.asdict(record)})
 
     def picture(self, step: int, image: Image) -> None:
-        """Takes a picture of predictions; never waits."""
+        """Queue a picture of predictions, without waiting."""
         self._put({"picture": step, "image": image})
 
     def close(self) -> None:
-        """Gives the logger some time to send what it holds back, then ends it."""
-        end = time.monotonic() + self._patience
+        """Wait until the logger has sent the rest, at most `timeout` seconds; then kill it."""
+        end = time.monotonic() + self._timeout
         with contextlib.suppress(queue.Full):
-            self._messages.put({"end": True}, timeout=self._patience)
+            self._messages.put({"end": True}, timeout=self._timeout)
         try:
             if self._process.wait(max(0.0, end - time.monotonic())):
-                self._tell("ended before the training; log.jsonl has every line")
+                self._warn("ended before the training; log.jsonl has every line")
         except subprocess.TimeoutExpired:
-            self._tell(f"did not take everything within {self._patience:g} s and was ended; log.jsonl has every line")
-            # With whatever it has started itself.
+            self._warn(f"did not send everything within {self._timeout:g} s and was killed; log.jsonl has every line")
+            # The whole group, with the processes that the logger started.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        # What waits is waited for by nobody now; the last word must find room.
+        # Nothing reads the rest of the queue; empty it, so that the end marker fits.
         with contextlib.suppress(queue.Empty):
             while True:
                 self._messages.get_nowait()
@@ -100,78 +100,81 @@ class SubprocessLogger:
         try:
             self._messages.put_nowait(message)
         except queue.Full:
-            self._tell("does not keep up: lines and pictures are left out there; log.jsonl has every line")
+            self._warn("does not keep up: some lines and pictures are missing there; log.jsonl has every line")
 
     def _feed(self) -> None:
-        """Writes what waits to the process; in a thread, for a full pipe waits."""
+        """Write the queue to the process; in a thread, because writing to a full pipe blocks."""
         stream = self._process.stdin
         assert stream is not None  # noqa: S101  for mypy; it was opened as a pipe
         broken = False
         while (message := self._messages.get()) is not None:
             if broken:
-                continue  # until the last word, so that nobody waits for room
+                continue  # empty the queue until the end marker, so that `close` finds space in it
             image = message.get("image")
             if image is not None:
-                message["image"] = _to_text(image)
+                message["image"] = _encode(image)
             data = memoryview(json.dumps(message).encode() + b"\n")
             try:
                 while data:
                     data = data[stream.write(data) :]
             except OSError:
                 broken = True
-                self._tell("ended before the training; log.jsonl has every line")
+                self._warn("ended before the training; log.jsonl has every line")
             if "end" in message:
                 return
 
-    def _tell(self, what: str) -> None:
-        with self._telling:  # the training's thread and the one that feeds may both have something to say
-            told, self._told = self._told, True
-        if not told:
-            sys.stderr.write(f"warning: {self._name}: {what} (training goes on)\n")
+    def _warn(self, what: str) -> None:
+        """Write a warning, only the first time."""
+        with self._warning:  # called by the training's thread and by the feeder
+            warned, self._warned = self._warned, True
+        if not warned:
+            sys.stderr.write(f"warning: {self._name}: {what} (training continues)\n")
 
 
 class _Receiver:
-    """The logger in its process: opened when the first message comes, opened anew some time after it failed."""
+    """The logger in its process, opened at the first message, and again some time after a failure."""
 
-    def __init__(self, name: str, maker: str, opening: LoggerContext) -> None:
-        self._name, self._opening = name, opening
-        module, _, attribute = maker.partition(":")
+    def __init__(self, name: str, factory: str, context: LoggerContext) -> None:
+        self._name, self._context = name, context
+        module, _, attribute = factory.partition(":")
         self._module, self._attribute = module, attribute
         self._logger: Logger | None = None
-        self._told = False
-        self._rests_until = 0.0
+        self._warned = False
+        self._retry_at = 0.0
 
-    def take(self, message: dict[str, Any]) -> None:
-        """Hands a message to the logger; a failure is told once."""
-        if time.monotonic() < self._rests_until:
+    def handle(self, message: dict[str, Any]) -> None:
+        """Pass a message to the logger; only the first failure is a warning."""
+        if time.monotonic() < self._retry_at:
             return
         try:
             if self._logger is None:
-                self._logger = getattr(importlib.import_module(self._module), self._attribute)(self._opening)
+                self._logger = getattr(importlib.import_module(self._module), self._attribute)(self._context)
             if "record" in message:
                 fields = message["record"]
                 self._logger.log(Record(**{**fields, "kl_steps": tuple(fields["kl_steps"])}))
             elif "picture" in message:
-                self._logger.picture(int(message["picture"]), _to_image(message["image"]))
+                self._logger.picture(int(message["picture"]), _decode(message["image"]))
             elif "end" in message:
                 self._logger.close()
-        except Exception as error:  # noqa: BLE001  of whatever kind: it is not the training's
+        except Exception as error:  # noqa: BLE001  any: the training does not depend on it
             self._logger = None
-            self._rests_until = time.monotonic() + PAUSE
-            if not self._told:
+            self._retry_at = time.monotonic() + RETRY_AFTER
+            if not self._warned:
                 reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-                sys.stderr.write(f"warning: {self._name}: {reason} (training goes on; tried again now and then)\n")
+                sys.stderr.write(
+                    f"warning: {self._name}: {reason}; retried every {RETRY_AFTER:g} s (training continues)\n"
+                )
                 sys.stderr.flush()
-            self._told = True
+            self._warned = True
 
 
-def _to_text(image: Image) -> str:
+def _encode(image: Image) -> str:
     file = io.BytesIO()
     image.save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _to_image(text: str) -> Image:
+def _decode(text: str) -> Image:
     from PIL import Image
 
     image = Image.open(io.BytesIO(base64.b64decode(text)))
@@ -180,28 +183,29 @@ def _to_image(text: str) -> Image:
 
 
 def _receive() -> None:
-    # The training decides when it is over, whoever else is told to end.
+    """Run the logger with the messages on standard input."""
+    # Only the training decides when the logger ends, also if both processes are signalled.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    # Visdom's client would import it, hundreds of megabytes, to know a tensor if it saw one.
+    # Visdom's client imports torch, hundreds of megabytes, only to recognise tensors.
     sys.modules["torch"] = None  # type: ignore[assignment]
     lines = os.fdopen(os.dup(0), "rb")
-    # Nobody is there to answer a question.
+    # A client that asks a question reads the end of the file.
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     opened = json.loads(lines.readline())
-    opening = LoggerContext(run=Path(opened["run"]), start=opened["start"], config=opened["config"])
-    receiver = _Receiver(opened["name"], opened["maker"], opening)
+    context = LoggerContext(run=Path(opened["run"]), start=opened["start"], config=opened["config"])
+    receiver = _Receiver(opened["name"], opened["factory"], context)
     message: dict[str, Any] = {"begin": True}
-    receiver.take(message)
+    receiver.handle(message)
     for line in lines:
         if not line.endswith(b"\n"):
-            break  # the training was killed in the middle of a line
+            break  # the training was killed while it wrote the line
         message = json.loads(line)
-        receiver.take(message)
+        receiver.handle(message)
         if "end" in message:
             return
-    receiver.take({"end": True})
+    receiver.handle({"end": True})
 
 
 if __name__ == "__main__":

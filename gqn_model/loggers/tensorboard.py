@@ -1,4 +1,4 @@
-"""TensorBoard: event files in `tensorboard/` of the run's folder. Needs the package of that name, and torch."""
+"""TensorBoard: event files in `tensorboard/` of the run's folder. Needs the package `tensorboard`."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ if TYPE_CHECKING:
 
 
 class TensorBoard:
-    """Scalars, the KL of each generation step under `kl_steps/`, pictures, and the configuration as a text.
+    """Write metrics as scalars, the KL of generation steps under `kl_steps/`, pictures, and the configuration as text.
 
-    Later events of an earlier try are hidden where a training goes on.
+    A resumed training hides events of steps that it repeats.
     """
 
-    def __init__(self, opening: LoggerContext) -> None:
+    def __init__(self, context: LoggerContext) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(opening.run / "tensorboard", purge_step=opening.start + 1)
-        if opening.config:
-            text = json.dumps(opening.config, indent=2)
-            self._writer.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()), opening.start + 1)
+        self._writer = SummaryWriter(context.run / "tensorboard", purge_step=context.start + 1)
+        if context.config:
+            text = json.dumps(context.config, indent=2)
+            self._writer.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()), context.start + 1)
 
     def log(self, record: Record) -> None:
-        """Takes one line."""
-        for name, value in record.figures():
+        """Write the metrics of one line."""
+        for name, value in record.metrics():
             self._writer.add_scalar(name, value, record.step)
 
     def picture(self, step: int, image: Image) -> None:
-        """Takes a picture of predictions."""
+        """Write a picture of predictions."""
         import numpy as np
 
         self._writer.add_image("predictions", np.asarray(image), step, dataformats="HWC")
 
     def close(self) -> None:
-        """Writes out what is held back."""
+        """Flush and close the event file."""
         self._writer.close()

@@ -1,4 +1,4 @@
-"""The table of a training in the terminal, or in the file that its messages go to."""
+"""The table of metrics on stderr."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 
 class _Column(NamedTuple):
-    """One column: its head, its width, how a value is written, and which columns must be there before it."""
+    """One column of the table.
+
+    Attributes:
+        head: text above the column.
+        width: characters.
+        write: formats a value.
+        rank: 0 for columns that are always shown; others are added in order of rank while they fit.
+    """
 
     head: str
     width: int
@@ -25,7 +32,7 @@ class _Column(NamedTuple):
 
 
 def clock(seconds: float) -> str:
-    """A span of time as people read it: `1:05` minutes, `2:01:05` hours, `3d 04h`."""
+    """Format a duration: `1:05` for minutes, `2:01:05` for hours, `3d 04h` for days; `?` if it is not finite."""
     if not math.isfinite(seconds):
         return "?"
     whole = round(seconds)
@@ -36,11 +43,11 @@ def clock(seconds: float) -> str:
 
 
 def _percent(value: float) -> str:
-    """A share; a small one is not 0 %."""
+    """Format a share in percent, with a decimal below 10 %."""
     return f"{value:.1%}" if value < 0.0995 else f"{value:.0%}"
 
 
-# In the order in which they are read. Those of rank 0 fit 80 characters; the others come where there is room.
+# In the order of the table. The columns of rank 0 fit into 72 characters.
 _COLUMNS = {
     "step": _Column("step", 8, str),
     "rate": _Column("steps/s", 8, "{:.2f}".format),
@@ -56,20 +63,20 @@ _COLUMNS = {
     "learning_rate": _Column("lr", 8, "{:.2g}".format, 3),
     "left": _Column("left", 8, clock),
 }
-# Said otherwise: `steps` by the time left, the KL of each step by their sum.
-_UNSAID = ("steps", "kl_steps")
+# Covered by other columns: `steps` by the time left, the KL per step by the sum.
+_HIDDEN = ("steps", "kl_steps")
 _OTHER_RANK = 5
 
 
 class Terminal:
-    """A table on stderr as wide as the terminal, its head repeated now and then; all columns where it is none.
+    """Print a table that fits the terminal, with the head every 20 lines.
 
     Args:
-        stream: where to write; None: stderr.
-        width: characters of a line; None: the terminal's, and any where the stream is none.
+        stream: stream to write to; None for stderr.
+        width: characters per line; None for the terminal's width, unlimited if the stream is not a terminal.
     """
 
-    _EVERY = 20
+    _HEAD_EVERY = 20
 
     def __init__(self, stream: TextIO | None = None, width: int | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -78,9 +85,9 @@ class Terminal:
         self._lines = 0
 
     def log(self, record: Record) -> None:
-        """Takes one line."""
+        """Print the metrics of one line."""
         shown = self._fitting(record)
-        if self._lines % self._EVERY == 0 or shown.keys() != self._shown.keys():
+        if self._lines % self._HEAD_EVERY == 0 or shown.keys() != self._shown.keys():
             self._shown, self._lines = shown, 0
             print(" ".join(f"{column.head:>{column.width}}" for column in shown.values()), file=self._stream)
         self._lines += 1
@@ -88,17 +95,17 @@ class Terminal:
         print(" ".join(cells), file=self._stream, flush=True)
 
     def picture(self, step: int, image: Image) -> None:
-        """Nothing: a terminal shows no pictures."""
+        """Ignore the picture: a terminal cannot show it."""
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: every line is flushed."""
 
     def _fitting(self, record: Record) -> dict[str, _Column]:
         columns = dict(_COLUMNS)
         for one in fields(record):
-            # A field that is measured now and then keeps its column between two heads.
+            # A field that is measured only sometimes keeps its column until the next head.
             measured = getattr(record, one.name) is not None or one.name in self._shown
-            if one.name not in columns and one.name not in _UNSAID and measured:
+            if one.name not in columns and one.name not in _HIDDEN and measured:
                 columns[one.name] = _Column(one.name, max(len(one.name), 9), "{:.4g}".format, _OTHER_RANK)
         columns["left"] = columns.pop("left")
         width = self._width
@@ -106,12 +113,12 @@ class Terminal:
             width = shutil.get_terminal_size().columns
         if width is None:
             return columns
-        room = width - sum(column.width + 1 for column in columns.values() if not column.rank) + 1
+        space = width - sum(column.width + 1 for column in columns.values() if not column.rank) + 1
         chosen = {name for name, column in columns.items() if not column.rank}
         for name, column in sorted(columns.items(), key=lambda item: item[1].rank):
             if column.rank:
-                room -= column.width + 1
-                if room < 0:
+                space -= column.width + 1
+                if space < 0:
                     break
                 chosen.add(name)
         return {name: column for name, column in columns.items() if name in chosen}
@@ -119,6 +126,6 @@ class Terminal:
 
 def _cell(column: _Column, value: Any) -> str:
     text = "" if value is None else column.write(value)
-    if len(text) > column.width and isinstance(value, float):  # a figure out of all bounds must not move the others
+    if len(text) > column.width and isinstance(value, float):  # a huge value must not shift the other columns
         text = f"{value:.{max(1, column.width - 6)}g}"
     return f"{text:>{column.width}}"

@@ -1,8 +1,8 @@
-"""Visdom: curves and pictures on a Visdom server, live. Needs the package `visdom`, whose client it is.
+"""Visdom: live curves and pictures on a Visdom server. Needs the package `visdom`.
 
-What is drawn is always what the run's folder holds: opening draws the curves of `log.jsonl` and the newest picture in
-place of what the server had, and a server that was away is met by opening anew. So a run has one set of curves however
-often it was stopped, and the server may be started late, or again.
+Opening the logger draws the curves of `log.jsonl` again, and the newest picture unless the server shows one. A logger
+that lost its server is opened again. So a run has one set of curves after any number of stops, and the server may
+start late or restart.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ from gqn_model.loggers.record import LoggerContext, Record
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Seconds: to connect, and for an answer. The package itself would wait for ever.
+# Seconds to connect, and to answer. The package sets no timeout.
 TIMEOUT = (3.0, 5.0)
 
-_SIDE = 320  # pixels of a window of curves
+_SIDE = 320  # width and height of a window with curves, in pixels
 
 
 class Visdom:
-    """A window a figure, one for the KL of all generation steps, one for pictures, one for the configuration.
+    """Draw one window per metric, one for the KL of all generation steps, one for pictures and one for the settings.
 
-    The environment is named after the run's folder, or as the setting `visdom_env` says.
+    The environment has the name of the run's folder, unless the setting `visdom_env` gives another. Every method may
+    raise ConnectionError.
 
     Raises:
-        ConnectionError: the server is away, here and in every method.
+        ConnectionError: the server cannot be reached.
     """
 
-    def __init__(self, opening: LoggerContext) -> None:
+    def __init__(self, context: LoggerContext) -> None:
         import visdom
 
-        logging.getLogger("visdom").setLevel(logging.ERROR)  # it announces every session and socket
-        training = opening.training
-        self._opening = opening
-        # The server makes paths and addresses of an environment's name.
-        environment = re.sub(r"[^\w.-]", "-", str(training.get("visdom_env") or opening.label))
+        logging.getLogger("visdom").setLevel(logging.ERROR)  # it logs every session and socket
+        training = context.training
+        self._context = context
+        # The server uses the environment's name in paths and URLs.
+        environment = re.sub(r"[^\w.-]", "-", str(training.get("visdom_env") or context.label))
         self._client = _with_timeouts(visdom.Visdom)(
             server=str(training.get("visdom_server", "localhost")),
             port=int(training.get("visdom_port", 8097)),
@@ -54,14 +55,14 @@ class Visdom:
         self._draw_all()
 
     def log(self, record: Record) -> None:
-        """Takes one line."""
-        if self._last and not self._client.win_exists("excess"):  # the server was started anew
+        """Draw the metrics of one line."""
+        if self._last and not self._client.win_exists("excess"):  # the server was restarted
             self._draw_all()
         if record.step > self._last:
             self._draw_lines([record.to_json()], "append")
 
     def picture(self, step: int, image: Image) -> None:
-        """Takes a picture of predictions; the window keeps those before."""
+        """Show a picture of predictions; the window keeps the earlier ones."""
         import numpy as np
 
         pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
@@ -69,16 +70,16 @@ class Visdom:
         self._client.image(pixels, win="predictions", opts=options)
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: every call sends at once."""
 
     def _draw_all(self) -> None:
         from PIL import Image
 
         self._last = 0
-        text = html.escape(json.dumps(self._opening.config, indent=2))
+        text = html.escape(json.dumps(self._context.config, indent=2))
         self._client.text(f"<pre>{text}</pre>", win="config", opts={"title": "config"})
-        self._draw_lines(read_lines(self._opening.run), None)
-        pictures = sorted((self._opening.run / "pictures").glob("[0-9]*.png"))
+        self._draw_lines(read_lines(self._context.run), None)
+        pictures = sorted((self._context.run / "pictures").glob("[0-9]*.png"))
         if pictures and not self._client.win_exists("predictions"):
             with Image.open(pictures[-1]) as image:
                 self.picture(int(pictures[-1].stem), image)
@@ -93,19 +94,19 @@ class Visdom:
             values = np.array([value for _, value in points], dtype=np.float64)
             options: dict[str, Any] = {"title": name, "xlabel": "step", "width": _SIDE, "height": _SIDE}
             if values.ndim == 2:
-                options["legend"] = [f"{name}/{place:02d}" for place in range(values.shape[1])]
+                options["legend"] = [f"{name}/{index:02d}" for index in range(values.shape[1])]
             steps = np.array([step for step, _ in points], dtype=np.float64)
             self._client.line(Y=values, X=steps, win=name, opts=options, update=update)
         self._last = max([self._last, *(line["step"] for line in lines)])
 
 
 def _with_timeouts(client: Any) -> Any:
-    """The package's client with an end to its patience, in the one place that it offers for that."""
+    """Return a subclass of the package's client whose requests have a timeout."""
 
-    class Impatient(client):  # type: ignore[misc]
+    class ClientWithTimeouts(client):  # type: ignore[misc]
         def _handle_post(self, url: str, data: Any = None) -> str:
             response = self.session.post(url, data={} if data is None else data, timeout=TIMEOUT)
             response.raise_for_status()
             return str(response.text)
 
-    return Impatient
+    return ClientWithTimeouts

@@ -1,7 +1,7 @@
-"""Weights & Biases: a run there for a run here. Needs the package `wandb`, and an account or `WANDB_MODE=offline`.
+"""Weights & Biases. Needs the package `wandb`, and an account or `WANDB_MODE=offline`.
 
-Where the service cannot be reached when the training begins, or nobody is logged in, the run is written to `wandb/` in
-the run's folder, and `wandb sync` sends it later.
+If the service cannot be reached at the start, or the user is not logged in, the run is written to `wandb/` in the run's
+folder. `wandb sync` sends it later.
 """
 
 from __future__ import annotations
@@ -9,43 +9,42 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from gqn_model.loggers.hosted import HostedClient, HostedLogger
+from gqn_model.loggers.hosted import HostedLogger, HostedRun
 from gqn_model.loggers.record import LoggerContext
 
-# Seconds until a run is begun offline. Figures wait meanwhile; the training does not.
+# Seconds until the run begins offline. Metrics wait meanwhile; the training does not.
 INIT_TIMEOUT = 20.0
 
 
 class WandB(HostedLogger):
-    """Figures under their names, pictures under `predictions`, the configuration once.
+    """Log to a run of Weights & Biases."""
 
-    A training that goes on continues the run; steps that are done again are not sent again.
-    """
+    service = "wandb"
 
-    def __init__(self, opening: LoggerContext) -> None:
+    def _begin(self, context: LoggerContext, identity: str) -> HostedRun:
+        """Begin or continue the run with this id; offline if the service fails."""
         import wandb
 
-        tracked = HostedClient(opening.run, "wandb")
         settings: dict[str, Any] = {
-            "project": str(opening.training.get("project", "gqn")),
-            "name": opening.label,
-            "id": tracked.identity,
-            "dir": str(opening.run),
-            "config": {part: dict(fields) for part, fields in opening.config.items()},
+            "project": str(context.training.get("project", "gqn")),
+            "name": context.label,
+            "id": identity,
+            "dir": str(context.run),
+            "config": {part: dict(fields) for part, fields in context.config.items()},
             "resume": "allow",
-            # What the training prints is nobody's to capture; what it has learned is in its own table.
+            # Do not capture the terminal's output, and do not print a summary.
             "settings": wandb.Settings(console="off", quiet=True, init_timeout=INIT_TIMEOUT),
         }
         try:
             run = wandb.init(**settings)
-        except Exception as error:  # noqa: BLE001  of whatever kind: no account, no network, no answer
+        except Exception as error:  # noqa: BLE001  any: a missing account, the network, a timeout
             sys.stderr.write(
-                f"warning: wandb: {_first_line(error)}; the run is written to {opening.run / 'wandb'}, "
-                "send it with `wandb sync` (training goes on)\n"
+                f"warning: wandb: {_first_line(error)}; the run is written to {context.run / 'wandb'}, "
+                "send it with `wandb sync` (training continues)\n"
             )
-            wandb.teardown()  # which holds the name of the run that was not begun
+            wandb.teardown()  # it still holds the id of the run that failed
             run = wandb.init(mode="offline", **settings)
-        super().__init__(tracked, run, wandb.Image)
+        return HostedRun(run, wandb.Image)
 
 
 def _first_line(error: Exception) -> str:

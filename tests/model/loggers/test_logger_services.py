@@ -1,8 +1,10 @@
-"""Loggers that need a package, against fakes: every figure and picture, and curves that go on."""
+"""Loggers that need a package, against fakes: every metric and picture, and curves of resumed runs."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import socket
 import sys
 import types
@@ -20,7 +22,7 @@ from gqn_model.loggers.json_lines import JsonLines
 
 
 class Fake:
-    """What a service was given: a figure's points by name, the steps of pictures, configurations, runs begun."""
+    """What a service received: points by metric, pictures by step, configurations, and options of runs begun."""
 
     def __init__(self) -> None:
         self.points: dict[str, list[tuple[int, float]]] = {}
@@ -37,7 +39,7 @@ class Fake:
 
 
 class FakeRuns(Fake):
-    """W&B and trackio: `init` gives a run with `log(dict, step=)` and `finish()`."""
+    """W&B and trackio: `init` returns a run with `log(dict, step=)` and `finish()`."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -66,7 +68,7 @@ class FakeRuns(Fake):
         def init(**options: Any) -> Run:
             fake.begun.append(options)
             if fake.unreachable and options.get("mode") != "offline":
-                raise TimeoutError("no answer\nand much more")
+                raise TimeoutError("no answer\nand more")
             fake.configs.append(options["config"])
             return Run()
 
@@ -84,7 +86,7 @@ class FakeVisdom(Fake):
         self.away = False
 
     def lose_everything(self) -> None:
-        """As where the server is started anew."""
+        """Forget everything, as a restarted server does."""
         self.windows.clear()
         self.points.clear()
 
@@ -131,7 +133,7 @@ class FakeVisdom(Fake):
 
 
 class TensorBoardFiles(Fake):
-    """TensorBoard itself: what it reads from the files of the run."""
+    """TensorBoard itself, reading the files of the run."""
 
     def __init__(self, run: Path) -> None:
         super().__init__()
@@ -152,7 +154,7 @@ class TensorBoardFiles(Fake):
 
 @pytest.fixture
 def service(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    """A stand-in for the package of the logger that the test is called with; TensorBoard itself."""
+    """Replace the package of the parametrised logger by a fake; TensorBoard is used itself."""
     name = request.param
     if name == "tensorboard":
         pytest.importorskip("tensorboard")
@@ -163,15 +165,15 @@ def service(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 
 def _opened(name: str, run: Path, start: int = 0, config: Any = CONFIG) -> Logger:
-    module, _, attribute = LOGGERS[name].maker.partition(":")
+    module, _, attribute = LOGGERS[name].factory.partition(":")
     __import__(module)
-    maker = getattr(sys.modules[module], attribute)
-    opened: Logger = maker(LoggerContext(run=run, start=start, config=config))
+    factory = getattr(sys.modules[module], attribute)
+    opened: Logger = factory(LoggerContext(run=run, start=start, config=config))
     return opened
 
 
 def _watched(name: str, run: Path, steps: list[int], start: int = 0) -> None:
-    """A training as the logger sees it: lines of the log come first, then figures and pictures."""
+    """Log like a training: each line first to `log.jsonl`, then to the logger, then the picture."""
     lines, logger = JsonLines(run, start), _opened(name, run, start)
     for step in steps:
         for one in (lines, logger):
@@ -197,9 +199,7 @@ def _expected(steps: list[int]) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.mark.parametrize(("name", "service"), ALL, indirect=["service"])
-def test_every_logger_gets_every_figure_every_picture_and_the_settings_once(
-    name: str, service: Fake, tmp_path: Path
-) -> None:
+def test_every_logger_gets_all_metrics_pictures_and_settings_once(name: str, service: Fake, tmp_path: Path) -> None:
     _watched(name, tmp_path, [100, 200])
     if isinstance(service, TensorBoardFiles):
         service.read()
@@ -211,8 +211,8 @@ def test_every_logger_gets_every_figure_every_picture_and_the_settings_once(
 
 
 @pytest.mark.parametrize(("name", "service"), ALL, indirect=["service"])
-def test_a_training_that_goes_on_goes_on_with_its_curves(name: str, service: Fake, tmp_path: Path) -> None:
-    # Killed after step 400, and gone on with from the checkpoint of step 200.
+def test_a_resumed_training_continues_its_curves(name: str, service: Fake, tmp_path: Path) -> None:
+    # Killed after step 400, resumed from the checkpoint of step 200.
     _watched(name, tmp_path, [100, 200, 300, 400])
     _watched(name, tmp_path, [300, 400, 500], start=200)
     if isinstance(service, TensorBoardFiles):
@@ -227,7 +227,7 @@ def test_a_training_that_goes_on_goes_on_with_its_curves(name: str, service: Fak
 
 
 @pytest.mark.parametrize("service", ["wandb"], indirect=True)
-def test_two_runs_are_two_runs_at_the_service(service: Fake, tmp_path: Path) -> None:
+def test_two_runs_with_equal_folder_names_differ_at_the_service(service: Fake, tmp_path: Path) -> None:
     for parent in ("a", "b"):
         (tmp_path / parent / "run").mkdir(parents=True)
         _watched("wandb", tmp_path / parent / "run", [100])
@@ -235,26 +235,37 @@ def test_two_runs_are_two_runs_at_the_service(service: Fake, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("service", ["wandb"], indirect=True)
-def test_a_service_that_cannot_be_reached_makes_the_run_an_offline_one(
+def test_wandb_begins_offline_if_the_service_is_unreachable(
     service: FakeRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service.unreachable = True
     _watched("wandb", tmp_path, [100])
     assert [options.get("mode") for options in service.begun] == [None, "offline"]
-    assert "no answer; the run is written to" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert re.fullmatch(rf"warning: wandb: no answer; .*{tmp_path}/wandb, .*`wandb sync` \(training continues\)\n", err)
     assert service.points == _expected([100])
+
+
+@pytest.mark.parametrize(("name", "service"), ALL[2:], indirect=["service"])
+def test_the_note_holds_the_id_and_the_last_step_that_was_sent(name: str, service: Fake, tmp_path: Path) -> None:
+    _watched(name, tmp_path, [100, 200])
+    data = (tmp_path / f"{name}.json").read_bytes()
+    identity = json.loads(data)["id"]
+    assert re.fullmatch("[0-9a-f]{8}", identity)
+    assert data == b'{\n  "id": "%s",\n  "step": 200\n}\n' % identity.encode()
+    assert identity in str(service.begun[0].get("id", service.begun[0]["name"]))
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"id": 1}', b"[]"])
 @pytest.mark.parametrize("service", ["trackio"], indirect=True)
-def test_a_damaged_note_of_the_service_begins_another_run_there(service: Fake, tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_note_begins_another_run_at_the_service(service: Fake, tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "trackio.json").write_bytes(damage)
     _watched("trackio", tmp_path, [100])
     assert service.points == _expected([100])
 
 
 @pytest.mark.parametrize("service", ["visdom"], indirect=True)
-def test_a_visdom_server_that_was_started_anew_is_drawn_everything(service: FakeVisdom, tmp_path: Path) -> None:
+def test_a_restarted_visdom_server_shows_everything_again(service: FakeVisdom, tmp_path: Path) -> None:
     lines, logger = JsonLines(tmp_path, 0), _opened("visdom", tmp_path)
     for step in (100, 200, 300):
         if step == 300:
@@ -266,34 +277,34 @@ def test_a_visdom_server_that_was_started_anew_is_drawn_everything(service: Fake
 
 
 @pytest.mark.parametrize("service", ["visdom"], indirect=True)
-def test_a_visdom_server_that_was_away_is_drawn_everything_and_the_newest_picture(
+def test_a_missing_visdom_server_shows_everything_once_it_is_back(
     service: FakeVisdom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(subprocess_logger, "PAUSE", 0.0)
+    monkeypatch.setattr(subprocess_logger, "RETRY_AFTER", 0.0)
     lines = JsonLines(tmp_path, 0)
-    opening = LoggerContext(run=tmp_path, start=0, config=CONFIG)
-    receiver = subprocess_logger._Receiver("visdom", LOGGERS["visdom"].maker, opening)
+    context = LoggerContext(run=tmp_path, start=0, config=CONFIG)
+    receiver = subprocess_logger._Receiver("visdom", LOGGERS["visdom"].factory, context)
     (tmp_path / "pictures").mkdir()
-    receiver.take({"begin": True})
+    receiver.handle({"begin": True})
     for step in (100, 200, 300, 400):
         service.away = step in (200, 300)
         if service.away:
             service.lose_everything()
         lines.log(plain(step))
-        receiver.take({"record": dataclasses.asdict(plain(step))})
+        receiver.handle({"record": dataclasses.asdict(plain(step))})
         picture().save(tmp_path / "pictures" / f"{step:08d}.png")
-        receiver.take({"picture": step, "image": subprocess_logger._to_text(picture())})
+        receiver.handle({"picture": step, "image": subprocess_logger._encode(picture())})
     lines.close()
     expected = _expected([100, 200, 300, 400])
     del expected["novelty"]
     assert service.points == expected
     assert 300 in service.pictures
-    assert capsys.readouterr().err.count("no Visdom server there (training goes on") == 1
+    assert capsys.readouterr().err.count("warning: visdom: no Visdom server there") == 1
 
 
 @pytest.mark.parametrize("service", ["visdom"], indirect=True)
 @pytest.mark.parametrize(("given", "found"), [("", "run-1"), ("my env/1", "my-env-1")])
-def test_the_visdom_environment_is_the_runs_name_or_the_one_given(
+def test_the_visdom_environment_is_the_runs_name_or_the_setting(
     service: FakeVisdom, tmp_path: Path, given: str, found: str
 ) -> None:
     config = resolve("tiny", (), {"visdom_env": given, "visdom_server": "gpu7", "visdom_port": 9000}).to_json()
@@ -305,12 +316,12 @@ def test_the_visdom_environment_is_the_runs_name_or_the_one_given(
 
 @pytest.fixture
 def black_hole() -> Iterator[int]:
-    """The port of a server that takes every connection and never answers."""
+    """Return the port of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
-def test_a_visdom_server_that_never_answers_is_left_in_time(black_hole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_visdom_server_that_never_answers_causes_a_timeout(black_hole: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import requests
 
     from gqn_model.loggers import visdom

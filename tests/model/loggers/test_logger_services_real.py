@@ -1,4 +1,4 @@
-"""The loggers with the packages themselves, where these are installed; docs/training.md says how."""
+"""The loggers with their real packages, if installed as in docs/training.md."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gqn_model.loggers import Record, open_loggers
 
 pytestmark = pytest.mark.slow
 
-# The server as its own command starts it, but for scripts of its pages, which that fetches from the network first.
+# Start the server as its command does, without downloading scripts for its pages.
 _SERVER = """
 import sys
 from visdom.server.run_server import start_server
@@ -51,7 +51,7 @@ def _train(name: str, run: Path, steps: list[int], start: int = 0, **settings: A
 
 
 class Server:
-    """A Visdom server, started and killed at will on one port."""
+    """A Visdom server that can be started and killed on one port."""
 
     def __init__(self, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -60,7 +60,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it with nothing in memory or on the disk, and waits until it answers."""
+        """Start it with nothing in memory or on the disk, and wait until it answers."""
         self._starts += 1
         folder = self._folder / str(self._starts)
         folder.mkdir()
@@ -69,7 +69,7 @@ class Server:
         wait_until(self._answers)
 
     def kill(self) -> None:
-        """Ends it without a word."""
+        """Kill it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -82,9 +82,9 @@ class Server:
         return True
 
     def windows(self, environment: str) -> dict[str, Any]:
-        """What it shows of a run."""
-        asked = json.dumps({"win": None, "eid": environment})
-        response = requests.post(f"http://127.0.0.1:{self.port}/win_data", data=asked, timeout=60)
+        """Return the windows of a run."""
+        query = json.dumps({"win": None, "eid": environment})
+        response = requests.post(f"http://127.0.0.1:{self.port}/win_data", data=query, timeout=60)
         return dict(json.loads(response.text))
 
 
@@ -106,47 +106,47 @@ def _visdom_train(server: Server, run: Path, steps: list[int], start: int = 0) -
     _train("visdom", run, steps, start, visdom_server="127.0.0.1", visdom_port=server.port)
 
 
-def test_visdom_shows_curves_pictures_and_settings_and_goes_on_with_them(visdom: Server, tmp_path: Path) -> None:
+def test_visdom_shows_a_resumed_run_with_pictures_and_settings(visdom: Server, tmp_path: Path) -> None:
     run = tmp_path / "my-run"
     _visdom_train(visdom, run, [100, 200, 300])
     _visdom_train(visdom, run, [300, 400], start=200)
     windows = visdom.windows("my-run")
-    figures = {name.split("/")[0] for name, _ in _record(100).figures()}
-    assert set(windows) == figures | {"predictions", "config"}
+    metrics = {name.split("/")[0] for name, _ in _record(100).metrics()}
+    assert set(windows) == metrics | {"predictions", "config"}
     assert _curve(windows["loss"]) == [(step, 1000 - step) for step in (100, 200, 300, 400)]
     assert _curve(windows["kl_steps"], 1) == [(step, 2.0) for step in (100, 200, 300, 400)]
     assert windows["predictions"]["type"] == "image_history"
     assert "learning_rate_end" in windows["config"]["content"]
 
 
-def test_a_visdom_server_that_is_killed_harms_nothing_and_a_new_one_is_drawn_everything(
+def test_a_killed_visdom_server_costs_a_warning_and_a_new_one_shows_all(
     visdom: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "my-run"
     _visdom_train(visdom, run, [100, 200])
     visdom.kill()
     _visdom_train(visdom, run, [300, 400], start=200)
-    assert capfd.readouterr().err.count("(training goes on") == 1
+    assert capfd.readouterr().err.count("(training continues") == 1
     visdom.start()
     _visdom_train(visdom, run, [500], start=400)
     assert [step for step, _ in _curve(visdom.windows("my-run")["loss"])] == [100, 200, 300, 400, 500]
 
 
-def test_wandb_keeps_a_run_offline_and_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_keeps_a_run_offline_and_continues_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="the package wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = tmp_path / "my-run"
     _train("wandb", run, [100, 200])
     _train("wandb", run, [200, 300], start=100)
     identity = json.loads((run / "wandb.json").read_text())["id"]
-    kept = sorted((run / "wandb").glob(f"offline-run-*-{identity}/run-{identity}.wandb"))
-    assert kept
-    data = b"".join(path.read_bytes() for path in kept)
+    files = sorted((run / "wandb").glob(f"offline-run-*-{identity}/run-{identity}.wandb"))
+    assert files
+    data = b"".join(path.read_bytes() for path in files)
     for name in (b"excess", b"kl_steps/01", b"predictions", b"learning_rate_end"):
         assert name in data
 
 
-def test_trackio_keeps_one_run_without_a_step_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trackio_keeps_one_run_without_duplicate_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("trackio", reason="the package trackio is not installed")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     run = tmp_path / "my-run"

@@ -1,4 +1,4 @@
-"""What is always there: the table in the terminal and the lines of JSON."""
+"""The loggers that are always on: the table in the terminal and the lines of JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _table(width: int | None, *records: Record) -> list[str]:
     return stream.getvalue().splitlines()
 
 
-ASKED = ["step", "steps/s", "wait", "excess", "KL", "MSE", "PSNR", "prior", "left"]
+MAIN_COLUMNS = ["step", "steps/s", "wait", "excess", "KL", "MSE", "PSNR", "prior", "left"]
 
 
 @pytest.mark.parametrize(
@@ -36,19 +36,19 @@ ASKED = ["step", "steps/s", "wait", "excess", "KL", "MSE", "PSNR", "prior", "lef
         (160, ["sample", "sigma", "lr", "loss", "gradient_norm", "novelty"]),
     ],
 )
-def test_the_table_fits_the_terminal_and_has_what_matters_at_any_width(width: int, more: list[str]) -> None:
+def test_the_table_fits_the_terminal_and_always_has_main_columns(width: int, more: list[str]) -> None:
     head, *lines = _table(width, record(100), record(200), record(123_456, left=3 * 86400.0, excess=12345.0))
-    assert set(ASKED) <= set(head.split())
-    assert set(head.split()) - set(ASKED) == set(more)
+    assert set(MAIN_COLUMNS) <= set(head.split())
+    assert set(head.split()) - set(MAIN_COLUMNS) == set(more)
     assert {len(line) for line in [head, *lines]} == {len(head)}
     assert len(head) <= width
     assert head.split()[-1] == "left"
 
 
-def test_figures_stand_below_their_names() -> None:
+def test_values_stand_below_their_names() -> None:
     head, line = _table(80, record(200))
-    names, figures = head.split(), line.split()
-    assert dict(zip(names, figures, strict=True)) == {
+    names, values = head.split(), line.split()
+    assert dict(zip(names, values, strict=True)) == {
         "step": "200",
         "steps/s": "7.50",
         "wait": "0.1%",
@@ -60,13 +60,13 @@ def test_figures_stand_below_their_names() -> None:
         "sample": "17.00",
         "left": "13:20",
     }
-    for name, figure in zip(names, figures, strict=True):
+    for name, value in zip(names, values, strict=True):
         assert (
-            head.index(f" {name}" if name != "step" else name) + len(name) <= line.index(f" {figure}") + len(figure) + 1
+            head.index(f" {name}" if name != "step" else name) + len(name) <= line.index(f" {value}") + len(value) + 1
         )
 
 
-def test_a_figure_that_was_not_measured_leaves_its_place_empty() -> None:
+def test_a_metric_that_was_not_measured_leaves_its_cell_empty() -> None:
     _, line, whole = _table(80, record(100), record(200))
     assert len(line.split()) == len(whole.split()) - 2
 
@@ -74,10 +74,10 @@ def test_a_figure_that_was_not_measured_leaves_its_place_empty() -> None:
 def test_a_file_gets_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     head = _table(None, record(200, memory=2.5))[0].split()
-    assert set(head) == {*ASKED, "loss", "sample", "sigma", "lr", "gradient_norm", "novelty", "memory"}
+    assert set(head) == {*MAIN_COLUMNS, "loss", "sample", "sigma", "lr", "gradient_norm", "novelty", "memory"}
 
 
-def test_a_terminal_is_asked_for_its_width_at_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_follows_a_change_of_the_terminals_width(monkeypatch: pytest.MonkeyPatch) -> None:
     class Tty(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -92,12 +92,12 @@ def test_a_terminal_is_asked_for_its_width_at_every_line(monkeypatch: pytest.Mon
     assert len(narrow) <= 80 < len(wide)
 
 
-def test_the_head_comes_again_every_twenty_lines() -> None:
+def test_the_head_is_repeated_every_twenty_lines() -> None:
     lines = _table(100, *(record(100 * k) for k in range(1, 42)))
-    assert [place for place, line in enumerate(lines) if "excess" in line] == [0, 21, 42]
+    assert [number for number, line in enumerate(lines) if "excess" in line] == [0, 21, 42]
 
 
-def test_figures_out_of_all_bounds_move_no_column() -> None:
+def test_huge_values_do_not_shift_columns() -> None:
     head, line = _table(100, record(100, excess=1.23e15, mse=1e20, kl=float("nan"), left=float("inf")))
     assert len(line) == len(head)
 
@@ -105,7 +105,7 @@ def test_figures_out_of_all_bounds_move_no_column() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (65, "1:05"), (7265, "2:01:05"), (3 * 86400 + 4 * 3600, "3d 04h")]
 )
-def test_a_span_of_time_is_told_as_people_read_it(seconds: float, text: str) -> None:
+def test_durations_are_formatted_to_read(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
@@ -117,7 +117,7 @@ def test_a_line_of_the_log_holds_every_field(tmp_path: Path) -> None:
     assert json.loads(line) == {**dataclasses.asdict(record(200)), "kl_steps": [1.0, 2.0, 3.0]}
 
 
-def test_the_log_is_json_whatever_the_figures(tmp_path: Path) -> None:
+def test_the_log_writes_null_for_nan_and_infinity(tmp_path: Path) -> None:
     log = JsonLines(tmp_path, 0)
     log.log(record(100, left=float("inf"), kl_steps=(1.0, float("nan"))))
     log.close()
@@ -127,7 +127,7 @@ def test_the_log_is_json_whatever_the_figures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [b'{"step": 30', b'{"step": 30}', b"\xff\xfe", b'{"other": 1}\n', b"[]\n"])
-def test_a_log_that_was_cut_short_goes_on_with_whole_lines(tmp_path: Path, cut: bytes) -> None:
+def test_a_log_that_was_cut_short_continues_with_complete_lines(tmp_path: Path, cut: bytes) -> None:
     (tmp_path / "log.jsonl").write_bytes(b'{"step": 10}\n{"step": 20}\n' + cut)
     assert [line["step"] for line in read_lines(tmp_path)] == [10, 20]
     log = JsonLines(tmp_path, 40)
@@ -137,11 +137,11 @@ def test_a_log_that_was_cut_short_goes_on_with_whole_lines(tmp_path: Path, cut: 
     assert len((tmp_path / "log.jsonl").read_bytes().splitlines()) == 3
 
 
-def test_a_full_disk_is_told_once_and_the_training_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_causes_one_warning_and_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = JsonLines(tmp_path, 0)
     log._file.close()
     log._file = open("/dev/full", "w")  # noqa: PTH123, SIM115
     log.log(record(100))
     log.log(record(200))
     log.close()
-    assert capsys.readouterr().err.count("training goes on") == 1
+    assert capsys.readouterr().err.count("training continues") == 1
