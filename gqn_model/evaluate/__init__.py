@@ -1,4 +1,4 @@
-"""Evaluation of a run: questions, metrics, baselines, and reports as table, JSON and plot."""
+"""Evaluation of a run: questions, metrics, baselines, and the result as table, JSON and plot."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Predictions that need no training, for a network to be measured against.
+"""Predictions without training, as baselines for a network.
 
-Shapes: B samples, K slots for context views, H = W the side of a frame.
+Shapes: B samples, K slots for context views, P numbers per pose, H = W frame size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def mean_image(batches: Iterable[Batch]) -> Tensor:
-    """The mean of all targets, (3, H, W) in [0, 1]."""
+    """Return the mean of all targets, (3, H, W) in [0, 1]."""
     total, count = torch.zeros(()), 0
     for batch in batches:
         total = total + pixels(batch.target, torch.float64).sum(0)
@@ -28,22 +28,22 @@ def mean_image(batches: Iterable[Batch]) -> Tensor:
 
 
 def nearest_view(context: Context, query: Tensor) -> Tensor:
-    """Of each sample the context frame whose camera is nearest to the query's, (B, 3, H, W).
+    """Return the context frame of each sample whose camera is nearest to the query's, (B, 3, H, W).
 
-    The distance of two cameras is that of their positions joined with their unit directions of view, so that on a
-    ring, where every camera looks at the centre, it is the distance along the ring. Of poses whose numbers are not
-    DeepMind's seven nothing is known, and their distance is that of the numbers.
+    The distance is Euclidean, on position and unit viewing direction joined. On a ring of cameras that look at the
+    centre it grows with the distance along the ring. Other poses than DeepMind's seven numbers are compared number by
+    number, because their meaning is unknown.
 
     Args:
         context: the observed views.
-        query: poses (B, P).
+        query: (B, P), the query poses.
     """
-    apart = (_place(context.poses) - _place(query)[:, None]).square().sum(-1)
-    nearest = apart.masked_fill(~context.mask, torch.inf).argmin(1)
+    distances = (_position_and_direction(context.poses) - _position_and_direction(query)[:, None]).square().sum(-1)
+    nearest = distances.masked_fill(~context.mask, torch.inf).argmin(1)
     return context.frames[torch.arange(len(query), device=query.device), nearest]
 
 
-def _place(poses: Tensor) -> Tensor:
+def _position_and_direction(poses: Tensor) -> Tensor:
     if poses.shape[-1] != POSE_NUMBERS:
         return poses
     sin_yaw, cos_yaw, sin_pitch, cos_pitch = poses[..., 3:].unbind(-1)

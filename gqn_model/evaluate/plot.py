@@ -1,4 +1,4 @@
-"""An evaluation as a picture: each metric over the number of context views, baselines beside. Imports `reports`."""
+"""Plot of an evaluation: each metric over the number of context views, with the baselines."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gqn_data.io.pictures import check_plot, write_figure
-from gqn_model.evaluate.metrics import Figure
-from gqn_model.evaluate.report import BASELINES, AtContext, Evaluation
+from gqn_model.evaluate.metrics import Estimate
+from gqn_model.evaluate.report import BASELINES, Evaluation, SweepPoint
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Plot
+    from matplotlib.figure import Figure
 
 _METRICS = {
     "psnr": "PSNR (dB), mean over scenes",
@@ -25,61 +25,62 @@ _BASELINE_COLOURS = ("0.45", "0.7")
 
 
 def write_plot(result: Evaluation, path: Path) -> None:
-    """Writes metrics over the number of context views, with standard errors, as a picture.
+    """Plot the metrics over the number of context views, with standard errors.
 
     Raises:
-        OptionError: matplotlib is not installed, or a name of another ending.
+        OptionError: matplotlib is not installed, or the file extension is not supported.
     """
-    check_plot(path, "the figures are in the result's JSON")
+    check_plot(path, "the metrics are in the result's JSON")
     write_figure(_plot(result), path)
 
 
-def _plot(result: Evaluation) -> Plot:
-    from matplotlib.figure import Figure as Plot
+def _plot(result: Evaluation) -> Figure:
+    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    plot = Plot(figsize=(12, 7), layout="constrained")
-    panels = plot.subplots(2, 3).ravel()
+    figure = Figure(figsize=(12, 7), layout="constrained")
+    panels = figure.subplots(2, 3).ravel()
     low, high = result.trained_with
-    numbers = [found.context for found in result.sweep]
+    contexts = [point.context for point in result.sweep]
     for axes, (metric, label) in zip(panels, _METRICS.items(), strict=False):
-        for place, first in enumerate(result.sweep[0].scores):
-            figures = [getattr(found.scores[place], metric) for found in result.sweep]
-            _curve(axes, numbers, figures, first.name, **_look(first.name, place))
+        for index, first in enumerate(result.sweep[0].scores):
+            estimates = [getattr(point.scores[index], metric) for point in result.sweep]
+            _draw_curve(axes, contexts, estimates, first.name, **_style(first.name, index))
         axes.set(ylabel=label)
-    _nats(panels[-1], numbers, result.sweep)
+    _draw_nats(panels[-1], contexts, result.sweep)
     for axes in panels:
         axes.axvspan(low - 0.25, high + 0.25, color="tab:blue", alpha=0.06, lw=0, zorder=0)
-        axes.set(xlabel="context views", xlim=(min(numbers) - 0.5, max(numbers) + 0.5))
+        axes.set(xlabel="context views", xlim=(min(contexts) - 0.5, max(contexts) + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize="small")
     panels[-1].legend(fontsize="small")
-    plot.suptitle(
+    figure.suptitle(
         f"{Path(result.run).name}, step {result.step}: {result.scenes} {result.split} scenes of {result.scene_set}, "
-        f"{result.samples} prior samples; bars are standard errors, shaded what it was trained with",
+        f"{result.samples} prior samples; bars are standard errors, the training range is shaded",
         fontsize="medium",
     )
-    return plot
+    return figure
 
 
-def _nats(axes: Any, numbers: Sequence[int], sweep: Sequence[AtContext]) -> None:
-    _curve(axes, numbers, [found.excess for found in sweep], "excess over the floor", fmt="o-", color="tab:purple")
-    _curve(axes, numbers, [found.kl for found in sweep], "KL", fmt="o-", color="tab:brown")
-    axes.set(ylabel="nats a frame")
+def _draw_nats(axes: Any, contexts: Sequence[int], sweep: Sequence[SweepPoint]) -> None:
+    excess, kl = [point.excess for point in sweep], [point.kl for point in sweep]
+    _draw_curve(axes, contexts, excess, "excess over the floor", fmt="o-", color="tab:purple")
+    _draw_curve(axes, contexts, kl, "KL", fmt="o-", color="tab:brown")
+    axes.set(ylabel="nats per frame")
 
 
-def _look(name: str, place: int) -> dict[str, Any]:
+def _style(name: str, index: int) -> dict[str, Any]:
     if name in BASELINES:
         return {"fmt": "s--", "color": _BASELINE_COLOURS[BASELINES.index(name)]}
-    return {"fmt": "o-", "color": f"C{place}"}
+    return {"fmt": "o-", "color": f"C{index}"}
 
 
-def _curve(axes: Any, numbers: Sequence[int], figures: Sequence[Figure], label: str, **look: Any) -> None:
-    """What can be drawn: a PSNR without error is infinite, the error of one scene is none."""
-    drawn = [(number, *figure) for number, figure in zip(numbers, figures, strict=True) if math.isfinite(figure.mean)]
-    if not drawn:
+def _draw_curve(axes: Any, contexts: Sequence[int], estimates: Sequence[Estimate], label: str, **style: Any) -> None:
+    """Draw the finite estimates: the PSNR of equal frames is infinite, the error of one scene undefined."""
+    finite = [(context, *one) for context, one in zip(contexts, estimates, strict=True) if math.isfinite(one.mean)]
+    if not finite:
         return
-    at, means, errors = zip(*drawn, strict=True)
+    x, means, errors = zip(*finite, strict=True)
     bars = [error if math.isfinite(error) else 0.0 for error in errors]
-    axes.errorbar(at, means, yerr=bars, label=label, capsize=2, ms=4, lw=1.2, **look)
+    axes.errorbar(x, means, yerr=bars, label=label, capsize=2, ms=4, lw=1.2, **style)

@@ -1,4 +1,4 @@
-"""What an evaluation found: as a table for people, as JSON for programs. Computes nothing; imports `metrics`."""
+"""The result of an evaluation, as a table to read and as JSON."""
 
 from __future__ import annotations
 
@@ -6,62 +6,62 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from gqn_model.evaluate.metrics import Figure, Score
+from gqn_model.evaluate.metrics import Estimate, Score
 
 BASELINES = ("nearest view", "mean image")
 
-# Under so many scenes figures are not those that papers compare (Tobin et al. 2019 and others take 1000 or more).
-ENOUGH = 1000
+# Papers report metrics over at least this number of scenes, for example Tobin et al. 2019.
+USUAL_SCENES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtContext:
-    """What was found with one number of context views.
+class SweepPoint:
+    """Metrics with one number of context views.
 
     Attributes:
-        context: the number, M.
-        nats_per_dim: -ELBO for a pixel channel.
-        excess: -ELBO above the Gaussian floor, for a frame, in nats.
-        kl: divergence of posterior from prior, for a frame, in nats.
-        kl_steps: the same, of each generation step.
-        scores: the ways of predicting, the network's first.
+        context: number of context views, M.
+        nats_per_dim: -ELBO per pixel channel, in nats.
+        excess: -ELBO above the Gaussian floor, in nats per frame.
+        kl: KL divergence of the posterior from the prior, in nats per frame.
+        kl_steps: the same per generation step.
+        scores: one per kind of prediction, those of the network first.
     """
 
     context: int
-    nats_per_dim: Figure
-    excess: Figure
-    kl: Figure
-    kl_steps: tuple[Figure, ...]
+    nats_per_dim: Estimate
+    excess: Estimate
+    kl: Estimate
+    kl_steps: tuple[Estimate, ...]
     scores: tuple[Score, ...]
 
     def score(self, name: str) -> Score:
-        """The score of the way of that name."""
+        """Return the score of the prediction with that name."""
         return next(score for score in self.scores if score.name == name)
 
-    def lead(self, figure: Literal["psnr", "psnr_of_mean_error"]) -> float:
-        """By how many dB the prior mean is better than the better baseline; negative where it is worse."""
-        ours, *others = (getattr(self.score(name), figure).mean for name in ("prior mean", *BASELINES))
+    def lead(self, metric: Literal["psnr", "psnr_of_mean_error"]) -> float:
+        """Return the lead of the prior mean over the better baseline in dB; negative if it is worse."""
+        ours, *others = (getattr(self.score(name), metric).mean for name in ("prior mean", *BASELINES))
         return float(ours - max(others))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The result of `evaluation.evaluate`.
+    """The result of `evaluate`.
 
     Attributes:
         run: the run's folder.
-        step: of the checkpoint.
+        step: step of the checkpoint.
         shards: the dataset.
-        scene_set: its set.
+        scene_set: name of its scene set.
         split: train or test.
-        scenes: scenes measured, one question about each.
-        samples: prior samples of each; as many are the N of "best of N".
-        trained_with: the least and largest number of context views that the run was trained with.
-        index: the file that names (scene, query, context) of every question.
-        questions: characters that tell questions apart; results with the same ones compare.
-        mean_image_of: where the baseline's mean image comes from.
-        sigma: deviation of a pixel at which the likelihood was taken.
-        sweep: what was found with each number of context views, rising.
+        scenes: number of scenes, one question each.
+        samples: prior samples per scene, the N of "best of N".
+        trained_with: fewest and most context views in training.
+        index: the file that lists (scene, query, context) of every question.
+        questions: digest of the questions; results with equal digests are comparable.
+        mean_image_of: frames that the baseline's mean image averages.
+        sigma: pixel standard deviation of the likelihood.
+        sweep: metrics with each number of context views, in rising order.
         result: the file with this result.
     """
 
@@ -77,77 +77,79 @@ class Evaluation:
     questions: str
     mean_image_of: str
     sigma: float
-    sweep: tuple[AtContext, ...]
+    sweep: tuple[SweepPoint, ...]
     result: str
 
-    def at(self, context: int) -> AtContext:
-        """What was found with that number of context views."""
-        return next(found for found in self.sweep if found.context == context)
+    def at(self, context: int) -> SweepPoint:
+        """Return the metrics with that number of context views."""
+        return next(point for point in self.sweep if point.context == context)
 
     def to_json(self) -> dict[str, Any]:
-        """The result as JSON; what is no number (the error of a single scene) is null."""
+        """Return the result as JSON; undefined values, such as the standard error of one scene, are null."""
         value = _plain(self)
-        assert isinstance(value, dict)  # noqa: S101  a dataclass becomes a table
+        assert isinstance(value, dict)  # noqa: S101  a dataclass becomes a dict
         return value
 
     def table(self) -> str:
-        """The result as people read it."""
+        """Return the result as a table to read."""
         low, high = self.trained_with
         lines = [
             f"{self.run}, step {self.step}: {self.scenes} {self.split} scenes of {self.scene_set}, "
-            f"{self.samples} prior sample{'s' * (self.samples > 1)} of each",
+            f"{self.samples} prior sample{'s' * (self.samples > 1)} per scene",
             f"trained with {low} to {high} context views",
         ]
-        for found in self.sweep:
-            beyond = "" if low <= found.context <= high else ", which it was not trained with"
-            lines += ["", f"{found.context} context view{'s' * (found.context > 1)}{beyond}"]
-            lines += _block(found, self.sigma)
+        for point in self.sweep:
+            mark = "" if low <= point.context <= high else ", outside the training range"
+            lines += ["", f"{point.context} context view{'s' * (point.context > 1)}{mark}"]
+            lines += _block(point, self.sigma)
         lines += [
             "",
-            "PSNR, SSIM, MAE, RMSE: of each frame, then the mean over scenes, +- its standard error; MAE and RMSE on",
-            "0..255. Of mean error: the PSNR of the squared error averaged over scenes, never the larger of the two.",
-            f"Best of {self.samples}: of a scene's samples the one nearest to the truth, which is looked at to choose.",
-            f"The mean image is of {self.mean_image_of}.",
+            "PSNR, SSIM, MAE, RMSE: per frame, then the mean over scenes +- its standard error; MAE, RMSE on 0..255.",
+            "Of mean error: PSNR of the squared error averaged over scenes, never above the mean PSNR.",
+            f"Best of {self.samples}: the sample closest to the ground truth (an oracle choice).",
+            f"Mean image: the mean of {self.mean_image_of}.",
             f"The questions ({self.questions}): {self.index}",
         ]
-        if self.scenes < ENOUGH:
-            lines.append(f"Only {self.scenes} scenes: the field reports figures over {ENOUGH} or more.")
+        if self.scenes < USUAL_SCENES:
+            lines.append(
+                f"Only {self.scenes} scene{'s' * (self.scenes > 1)}: papers usually report {USUAL_SCENES} or more."
+            )
         return "\n".join(lines)
 
 
-def _block(found: AtContext, sigma: float) -> list[str]:
+def _block(point: SweepPoint, sigma: float) -> list[str]:
     lines = [
-        f"  at sigma {sigma}: {_show(found.nats_per_dim, 5)} nats/dim, excess {_show(found.excess, 2)} nats, "
-        f"KL {_show(found.kl, 2)} nats a frame",
-        "  KL of each step: " + " ".join(f"{step.mean:.2f}" for step in found.kl_steps),
+        f"  at sigma {sigma}: {_show(point.nats_per_dim, 5)} nats/dim, excess {_show(point.excess, 2)} nats, "
+        f"KL {_show(point.kl, 2)} nats per frame",
+        "  KL per step: " + " ".join(f"{step.mean:.2f}" for step in point.kl_steps),
         f"  {'':20} {'PSNR (dB)':>14} {'of mean error':>14} {'SSIM':>17} {'MAE':>14} {'RMSE':>14}",
     ]
     lines.extend(
         f"  {score.name:20} {_show(score.psnr, 2):>14} {_show(score.psnr_of_mean_error, 2):>14} "
         f"{_show(score.ssim, 4):>17} {_show(score.mae, 2):>14} {_show(score.rmse, 2):>14}"
-        for score in found.scores
+        for score in point.scores
     )
     lines.append(
-        f"  prior mean against the better baseline: {found.lead('psnr'):+.2f} dB mean PSNR, "
-        f"{found.lead('psnr_of_mean_error'):+.2f} dB PSNR of the mean error"
+        f"  prior mean over the better baseline: {point.lead('psnr'):+.2f} dB mean PSNR, "
+        f"{point.lead('psnr_of_mean_error'):+.2f} dB PSNR of the mean error"
     )
     return lines
 
 
-def _show(figure: Figure, digits: int) -> str:
-    if math.isnan(figure.mean):
+def _show(estimate: Estimate, digits: int) -> str:
+    if math.isnan(estimate.mean):
         return "-"
-    error = "" if math.isnan(figure.error) else f" +-{figure.error:.{digits}f}"
-    return f"{figure.mean:.{digits}f}{error}"
+    error = "" if math.isnan(estimate.error) else f" +-{estimate.error:.{digits}f}"
+    return f"{estimate.mean:.{digits}f}{error}"
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(value, Figure):
+    if isinstance(value, Estimate):
         return {name: _plain(part) for name, part in value._asdict().items()}
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
-    if isinstance(value, Score | AtContext | Evaluation):
+    if isinstance(value, Score | SweepPoint | Evaluation):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return value

@@ -1,23 +1,23 @@
-"""Evaluating a run on test scenes: what its prior predicts, beside baselines, on questions that are written down.
+"""Evaluation of a run on test scenes: prior predictions next to two baselines, on a stored set of questions.
 
-    from gqn_model.evaluate.run_evaluation import evaluate
-    found = evaluate("runs/first")                        # the dataset it was trained on, the field's sweep for the set
-    found = evaluate("runs/first", context=[1, 3, 5])
-    found.at(3).score("prior mean").psnr.mean
+    from gqn_model.evaluate import evaluate
+    result = evaluate("runs/first")                         # the run's dataset, the usual numbers of context views
+    result = evaluate("runs/first", context=[1, 3, 5])
+    result.at(3).score("prior mean").psnr.mean
 
-Ways of predicting, beside the baselines of `evaluating`:
+Predictions, besides the baselines:
 
-- *prior sample*: one frame from the prior; the errors of a scene's samples are averaged, then those of scenes.
-- *prior mean*: the mean of all samples of a scene, as one prediction. It estimates the mean of the predictive
-  distribution, which is the prediction of least squared error.
-- *prior, mean latents*: one frame, every latent at the mean of its prior; a cheap stand-in for the prior mean.
-- *best of N*: of the N samples of a scene the one of least squared error to the truth.
+- *prior sample*: one frame from the prior; errors are averaged over the samples of a scene, then over scenes.
+- *prior mean*: the mean of all samples of a scene. It estimates the mean of the predictive distribution, which has the
+  least expected squared error of all predictions.
+- *prior, mean latents*: one frame with every latent at the mean of its prior; a cheap approximation of the prior mean.
+- *best of N*: the sample closest to the ground truth by squared error (an oracle choice).
 
-Metrics and the choice of questions are in `evaluating`. Noise is a function of the question: figures depend neither on
-the batch size nor on the order of questions nor on who reads them, but for the rounding of sums.
+Noise is a function of the question. So metrics do not depend on the batch size, the order of the questions or the
+workers, except for the rounding of sums.
 
-Shapes: B samples, S prior samples, K slots for context views, L steps, Z channels of a latent,
-P numbers of a pose, R channels of the representation, H = W the side of a frame, h = w = H/4 that of the maps.
+Shapes: B samples, S prior samples, K slots for context views, L generation steps, Z latent channels, P numbers per
+pose, R channels of the representation, H = W frame size, h = w = H/4 map size.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from gqn_model.checkpoint.load import load_run
 from gqn_model.checkpoint.run_folder import read_facts
 from gqn_model.data import check_order, fixed_batches
 from gqn_model.evaluate.baselines import mean_image, nearest_view
-from gqn_model.evaluate.metrics import Errors, best_of, figure, frame_errors, score
+from gqn_model.evaluate.metrics import Errors, best_of, estimate, frame_errors, score
 from gqn_model.evaluate.questions import (
     Questions,
     check_index,
@@ -47,7 +47,7 @@ from gqn_model.evaluate.questions import (
     read_index,
     write_index,
 )
-from gqn_model.evaluate.report import BASELINES, AtContext, Evaluation
+from gqn_model.evaluate.report import BASELINES, Evaluation, SweepPoint
 from gqn_model.model.distributions import gaussian_floor
 from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Context, Inputs, to_device
@@ -58,17 +58,17 @@ if TYPE_CHECKING:
     from gqn_data.schema.catalog import Split
     from gqn_model.config import Config
 
-# The deviation at which likelihoods are reported: the paper's at the end of its schedule.
+# Pixel standard deviation of reported likelihoods: the paper's at the end of its schedule.
 SIGMA = 0.7
 
 SCENES = 1000
 SAMPLES = 8
 
-# Places of maps generated at a time, 256 of which are a frame of 64x64: enough for the device to be busy, few enough
-# for its memory; on a CPU more are not faster.
-_PLACES = {"cpu": 64 * 256, "cuda": 256 * 256}
-_BATCH = 32
-_MEAN_OF = 1024
+# Map positions generated at a time; a frame of 64x64 has 256. Enough to keep a GPU busy within its memory; on a CPU
+# more are not faster.
+_POSITIONS = {"cpu": 64 * 256, "cuda": 256 * 256}
+_BATCH_SIZE = 32
+_MEAN_IMAGE_FRAMES = 1024
 
 
 def evaluate(
@@ -82,61 +82,59 @@ def evaluate(
     index: str | Path | None = None,
     step: Step = None,
     device: str = "auto",
-    batch_size: int = _BATCH,
+    batch_size: int = _BATCH_SIZE,
     workers: int = 0,
 ) -> Evaluation:
-    """Measures a run on scenes of a split, and writes questions and result into the run's `evaluation/`.
+    """Evaluate a run on scenes of a split, and write questions and result into its `evaluation/` folder.
 
     Args:
         run: the run's folder.
-        shards: the dataset; None: the one that the run was trained on.
-        context: numbers of context views to measure with, each on the same questions, contexts nested; empty: those
-            that the field tells figures for with this set, as far as its scenes have views.
-        scenes: the largest number of scenes, the first of the split, which may have fewer; None: 1000, or all that
-            `index` asks about.
-        samples: prior samples of each scene.
-        split: train or test; None: test, or that of `index`.
-        index: a file of questions that an evaluation wrote, to be asked the same; None: the run's own, which is made
-            where it does not exist.
-        step: of which checkpoint; None: of the newest, `best`: of the best.
+        shards: the dataset; None for the dataset of the training.
+        context: numbers of context views, each with the same questions and nested contexts; empty for those usually
+            reported for the set, as far as its scenes have the views.
+        scenes: most scenes, from the start of the split; None for 1000, or all of `index`.
+        samples: prior samples per scene.
+        split: train or test; None for test, or the split of `index`.
+        index: questions of another evaluation; None for those of the run, which are created if missing.
+        step: checkpoint to use: a step, `best`, or None for the newest.
         device: as in the configuration.
-        batch_size: scenes at a time; changes no figure.
-        workers: processes that read and decode; 0: this one. Changes no figure.
+        batch_size: scenes per batch; does not affect the result.
+        workers: loader processes, 0 for this one; does not affect the result.
 
     Raises:
-        OptionError: a value that is not possible, or an index that cannot be understood.
-        RunMismatch: the dataset does not fit the run, or the index asks about another one.
-        CheckpointError: the folder is no run, or the checkpoint is absent or damaged.
+        CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
+        OptionError: a value is not possible, or the index cannot be read.
+        RunMismatch: the dataset does not fit the run or the index.
     """
     run = Path(run)
-    asked = [context][: bool(context)] if isinstance(context, int) else list(context)
+    contexts = [context][: bool(context)] if isinstance(context, int) else list(context)
     if samples < 1 or batch_size < 1 or (scenes is not None and scenes < 1):
         raise OptionError(f"scenes {scenes}, samples {samples}, batch size {batch_size}; possible: each from 1")
-    # What was chosen is looked at before anything is computed.
-    given = None if index is None else read_index(Path(index))
-    if given is not None and split not in (None, given.split):
-        raise OptionError(f"{index}: asks about the split {given.split}, not {split}; leave out one of both")
+    # Read the index before loading the network: a mistake shows at once.
+    questions = None if index is None else read_index(Path(index))
+    if questions is not None and split not in (None, questions.split):
+        raise OptionError(f"{index}: questions of the split {questions.split}, expected {split}; omit split or index")
     if shards is None:
         shards = read_facts(run).shards
-    model, checkpoint, place = load_run(run, step, device)
-    sweep, questions, path = _settled(
+    model, checkpoint, chosen_device = load_run(run, step, device)
+    sweep, questions, path = _choose_questions(
         run,
         shards,
         checkpoint,
-        asked=asked,
+        contexts=contexts,
         scenes=scenes,
         split=split,
-        given=given,
+        questions=questions,
         index=index,
     )
     average, origin = _mean_image(shards, checkpoint.config)
-    collected = _Collected(sweep, samples, average.to(place))
-    batches = _asked(shards, checkpoint.config, questions, sweep[-1], batch_size=batch_size, workers=workers)
+    accumulator = _Accumulator(sweep, samples, average.to(chosen_device))
+    batches = _question_batches(shards, checkpoint.config, questions, sweep[-1], batch_size=batch_size, workers=workers)
     try:
         with bar(len(questions) * len(sweep), "question", "evaluating") as progress:
             for batch in batches:
-                for asked_with in collected.add(model, batch, place):
-                    progress.update(asked_with)
+                for done in accumulator.add(model, batch, chosen_device):
+                    progress.update(done)
     finally:
         batches.close()
     numbers = "-".join(map(str, sweep))
@@ -155,68 +153,83 @@ def evaluate(
         questions=questions.digest,
         mean_image_of=origin,
         sigma=SIGMA,
-        sweep=collected.found(3 * checkpoint.config.model.frame_size**2),
+        sweep=accumulator.sweep_points(3 * checkpoint.config.model.frame_size**2),
         result=str(run / "evaluation" / name),
     )
     atomic.write_json(Path(result.result), result.to_json())
     return result
 
 
-def _settled(
+def _choose_questions(
     run: Path,
     shards: str,
     checkpoint: Checkpoint,
     *,
-    asked: Sequence[int],
+    contexts: Sequence[int],
     scenes: int | None,
     split: Split | None,
-    given: Questions | None,
+    questions: Questions | None,
     index: str | Path | None,
 ) -> tuple[tuple[int, ...], Questions, Path]:
-    """The numbers of context views, the questions, and the file in which they stand."""
-    split = given.split if given is not None else split or "test"
+    """Return the numbers of context views, the questions and their index; write the index if it is missing.
+
+    Args:
+        run: the run's folder.
+        shards: the dataset.
+        checkpoint: checkpoint of the run.
+        contexts: numbers of context views; empty for the usual ones.
+        scenes: most scenes, or None.
+        split: train or test, or None.
+        questions: content of `index`, or None.
+        index: index of another evaluation, or None.
+
+    Raises:
+        OptionError: a number of context views is not possible.
+        RunMismatch: the dataset does not fit the run or the index.
+    """
+    split = questions.split if questions is not None else split or "test"
     dataset = fixed_batches(shards, checkpoint.config, split=split, context=1, batch_size=1, seed=0)
     check_order(dataset, shards, checkpoint.pose_order)
     dataset.close()
     if not dataset.scenes:
-        raise RunMismatch(f"{shards}: no scenes in its split {split}; expected at least one")
-    sweep = check_sweep(asked or default_sweep(dataset.scene_set, dataset.views), dataset.views)
-    many = min(SCENES if scenes is None else scenes, dataset.scenes)
-    # Of the questions, not of the run alone: another number of scenes has an index of its own.
-    path = run / "evaluation" / f"index-{split}-{many}.json" if index is None else Path(index)
-    if given is None and path.exists():
-        given = read_index(path)
-    if given is not None:
+        raise RunMismatch(f"{shards}: 0 scenes in the split {split}, expected at least 1")
+    sweep = check_sweep(contexts or default_sweep(dataset.scene_set, dataset.views), dataset.views)
+    count = min(SCENES if scenes is None else scenes, dataset.scenes)
+    # Each number of scenes has a separate index.
+    path = run / "evaluation" / f"index-{split}-{count}.json" if index is None else Path(index)
+    if questions is None and path.exists():
+        questions = read_index(path)
+    if questions is not None:
         check_index(
-            given,
+            questions,
             path,
             fingerprint=dataset.fingerprint,
             scenes=dataset.scenes,
             views=dataset.views,
             shards=shards,
         )
-        if sweep[-1] > given.most:
+        if sweep[-1] > questions.max_context:
             raise OptionError(
-                f"{path}: has {given.most} context views of a scene, asked were {sweep[-1]}; ask for fewer, or give "
-                "or make another index"
+                f"{path}: {questions.max_context} context views per question, expected at least {sweep[-1]}; evaluate "
+                "with fewer context views, or with another index"
             )
-        return sweep, given if scenes is None else given.first(scenes), path
+        return sweep, questions if scenes is None else questions.first(scenes), path
     questions = make_questions(
         scene_set=dataset.scene_set,
         fingerprint=dataset.fingerprint,
         split=split,
-        scenes=many,
+        scenes=count,
         views=dataset.views,
-        most=sweep[-1],
+        context=sweep[-1],
     )
     write_index(path, questions)
     return sweep, questions, path
 
 
-def _asked(
+def _question_batches(
     shards: str, config: Config, questions: Questions, context: int, *, batch_size: int, workers: int
 ) -> SceneLoader:
-    """The questions as batches, in their order."""
+    """Return the loader of the questions with `context` context views, in order."""
     from gqn_data.loader import SceneLoader
 
     return SceneLoader(
@@ -228,123 +241,124 @@ def _asked(
         epochs=1,
         frame_size=config.model.frame_size,
         tail="exact",
-        remote="range",  # of each scene a few views, once
+        remote="range",  # each scene once and few of its views: caching whole shards would not pay
         cache=config.training.cache or None,
         cache_gb=config.training.cache_gb or None,
     )
 
 
-class _Collected:
-    """What was found of every question, batch after batch.
+class _Accumulator:
+    """Collect errors and ELBO of all questions, batch by batch.
 
     Args:
         sweep: numbers of context views.
-        samples: S.
+        samples: prior samples S.
         average: the mean image, (3, H, W) on the device.
     """
 
     def __init__(self, sweep: Sequence[int], samples: int, average: Tensor) -> None:
         self._sweep, self._samples, self._average = sweep, samples, average
         self._errors: dict[tuple[int, str], list[Errors]] = {}
-        self._loss: dict[int, list[Tensor]] = {number: [] for number in sweep}
-        self._kl: dict[int, list[Tensor]] = {number: [] for number in sweep}
+        self._loss: dict[int, list[Tensor]] = {context: [] for context in sweep}
+        self._kl: dict[int, list[Tensor]] = {context: [] for context in sweep}
 
     @torch.inference_mode()
     def _noise(self, model: GQN, batch: Batch, count: int, stream: int, device: torch.device) -> Tensor:
-        """The noise of a batch's questions, (count, L, B, Z, h, w)."""
-        asked = zip(batch.scenes.tolist(), batch.views[:, 0].tolist(), strict=True)
-        noise = [question_noise(model.config, scene, query, count, stream) for scene, query in asked]
+        """Return the noise of a batch's questions, (count, L, B, Z, h, w)."""
+        pairs = zip(batch.scenes.tolist(), batch.views[:, 0].tolist(), strict=True)
+        noise = [question_noise(model.config, scene, query, count, stream) for scene, query in pairs]
         return torch.stack(noise, 2).to(device)
 
     def add(self, model: GQN, batch: Batch, device: torch.device) -> Iterator[int]:
-        """Takes a batch with each number of context views; gives the questions that were asked each time."""
-        everything = to_device(batch, device)
+        """Evaluate a batch with each number of context views; yield the questions answered each time."""
+        inputs = to_device(batch, device)
         (posterior,) = self._noise(model, batch, 1, POSTERIOR, device)
         prior = self._noise(model, batch, self._samples, PRIOR, device)
-        average = frame_errors(self._average.expand_as(everything.target), everything.target)
-        for number in self._sweep:
-            context = Context(*(part[:, :number] for part in everything.context))
-            self._ask(model, everything._replace(context=context), posterior, prior, number)
-            self._put(number, "mean image", average)
+        average = frame_errors(self._average.expand_as(inputs.target), inputs.target)
+        for context in self._sweep:
+            observed = Context(*(part[:, :context] for part in inputs.context))
+            self._evaluate(model, inputs._replace(context=observed), posterior, prior, context)
+            self._append(context, "mean image", average)
             yield len(batch.scenes)
 
     @torch.inference_mode()
-    def _ask(self, model: GQN, inputs: Inputs, posterior: Tensor, prior: Tensor, number: int) -> None:
+    def _evaluate(self, model: GQN, inputs: Inputs, posterior: Tensor, prior: Tensor, context: int) -> None:
         elbo = model(inputs, SIGMA, posterior)
-        self._loss[number].append(-elbo.value.double().cpu())
-        self._kl[number].append(elbo.kl.double().cpu())
+        self._loss[context].append(-elbo.value.double().cpu())
+        self._kl[context].append(elbo.kl.double().cpu())
         static = model.encode(inputs.context, inputs.query)
-        drawn = prior_samples(model, static, prior)
-        errors = frame_errors(drawn, inputs.target)
-        self._put(number, "prior mean", frame_errors(drawn.clamp(0, 1).mean(0), inputs.target))
-        self._put(number, "prior sample", errors)
-        self._put(number, f"best of {self._samples}", best_of(errors))
-        plain = model.generate(static, torch.zeros_like(posterior))
-        self._put(number, "prior, mean latents", frame_errors(plain, inputs.target))
-        self._put(number, "nearest view", frame_errors(nearest_view(inputs.context, inputs.query), inputs.target))
+        samples = prior_samples(model, static, prior)
+        errors = frame_errors(samples, inputs.target)
+        self._append(context, "prior mean", frame_errors(samples.clamp(0, 1).mean(0), inputs.target))
+        self._append(context, "prior sample", errors)
+        self._append(context, f"best of {self._samples}", best_of(errors))
+        mean_latents = model.generate(static, torch.zeros_like(posterior))
+        self._append(context, "prior, mean latents", frame_errors(mean_latents, inputs.target))
+        self._append(context, "nearest view", frame_errors(nearest_view(inputs.context, inputs.query), inputs.target))
 
-    def _put(self, number: int, name: str, errors: Errors) -> None:
-        self._errors.setdefault((number, name), []).append(errors)
+    def _append(self, context: int, name: str, errors: Errors) -> None:
+        self._errors.setdefault((context, name), []).append(errors)
 
-    def found(self, dims: int) -> tuple[AtContext, ...]:
-        """The figures over all questions; `dims` are the pixel channels of a frame."""
-        ways = ("prior mean", "prior sample", f"best of {self._samples}", "prior, mean latents", *BASELINES)
-        found = []
-        for number in self._sweep:
-            loss, kl = torch.cat(self._loss[number]), torch.cat(self._kl[number])
-            parts = {name: zip(*self._errors[number, name], strict=True) for name in ways}
-            found.append(
-                AtContext(
-                    context=number,
-                    nats_per_dim=figure(loss / dims),
-                    excess=figure(loss - gaussian_floor(dims, SIGMA)),
-                    kl=figure(kl.sum(1)),
-                    kl_steps=tuple(figure(step) for step in kl.unbind(1)),
-                    scores=tuple(score(name, Errors(*(torch.cat(part, -1) for part in parts[name]))) for name in ways),
+    def sweep_points(self, dims: int) -> tuple[SweepPoint, ...]:
+        """Return the metrics over all questions; `dims` is the number of pixel channels per frame."""
+        names = ("prior mean", "prior sample", f"best of {self._samples}", "prior, mean latents", *BASELINES)
+        points = []
+        for context in self._sweep:
+            loss, kl = torch.cat(self._loss[context]), torch.cat(self._kl[context])
+            parts = {name: zip(*self._errors[context, name], strict=True) for name in names}
+            points.append(
+                SweepPoint(
+                    context=context,
+                    nats_per_dim=estimate(loss / dims),
+                    excess=estimate(loss - gaussian_floor(dims, SIGMA)),
+                    kl=estimate(kl.sum(1)),
+                    kl_steps=tuple(estimate(step) for step in kl.unbind(1)),
+                    scores=tuple(score(name, Errors(*(torch.cat(part, -1) for part in parts[name]))) for name in names),
                 )
             )
-        return tuple(found)
+        return tuple(points)
 
 
 @torch.inference_mode()
 def prior_samples(model: GQN, static: Tensor, noise: Tensor) -> Tensor:
-    """Predictions from the prior, (S, B, 3, H, W), many at a time.
+    """Return predictions from the prior, (S, B, 3, H, W), generated in chunks of samples.
 
     Args:
         model: the network.
-        static: (B, P + R, h, w), what `GQN.encode` gave.
+        static: (B, P + R, h, w), the output of `GQN.encode`.
         noise: (S, L, B, Z, h, w), standard normal.
     """
-    at_once = max(1, _PLACES.get(static.device.type, _PLACES["cpu"]) // static[:, 0].numel())
+    at_once = max(1, _POSITIONS.get(static.device.type, _POSITIONS["cpu"]) // static[:, 0].numel())
     parts = []
-    for some in torch.split(noise, at_once):
-        repeated = static.repeat(len(some), 1, 1, 1)
-        frames = model.generate(repeated, some.transpose(0, 1).flatten(1, 2))
-        parts.append(frames.view(len(some), len(static), *frames.shape[1:]))
+    for chunk in torch.split(noise, at_once):
+        repeated = static.repeat(len(chunk), 1, 1, 1)
+        frames = model.generate(repeated, chunk.transpose(0, 1).flatten(1, 2))
+        parts.append(frames.view(len(chunk), len(static), *frames.shape[1:]))
     return torch.cat(parts)
 
 
 def _mean_image(shards: str, config: Config) -> tuple[Tensor, str]:
-    """The mean of training frames, one a scene; of test frames where the dataset has no other."""
+    """Return the mean of training frames, one per scene, and a description; of test frames without a train split."""
     for split in ("train", "test"):
         try:
-            batches = fixed_batches(shards, config, split=split, context=1, batch_size=_BATCH, seed=1)
+            batches = fixed_batches(shards, config, split=split, context=1, batch_size=_BATCH_SIZE, seed=1)
         except GQNError:
             if split == "test":
                 raise
             continue
         try:
-            return mean_image(_first(batches, _MEAN_OF)), f"{min(_MEAN_OF, batches.scenes)} frames of {split}"
+            count = min(_MEAN_IMAGE_FRAMES, batches.scenes)
+            return mean_image(_first(batches, _MEAN_IMAGE_FRAMES)), f"{count} frames of {split}"
         finally:
             batches.close()
     raise AssertionError  # the loop returns or raises
 
 
 def _first(batches: SceneLoader, scenes: int) -> Iterator[Batch]:
-    """Batches up to that many scenes."""
-    left = scenes
+    """Yield batches with the first `scenes` scenes."""
+    remaining = scenes
     for batch in batches:
-        yield type(batch)(*(part[:left] for part in batch))
-        left -= len(batch.target)
-        if left <= 0:
+        yield type(batch)(*(part[:remaining] for part in batch))
+        remaining -= len(batch.target)
+        if remaining <= 0:
             return

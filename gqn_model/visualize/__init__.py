@@ -1,1 +1,1 @@
-"""Pictures of what a model predicts: grids, walks through a scene, video, learning curves."""
+"""Pictures of predictions: grids, walks through a scene, animations; and learning curves."""

@@ -1,7 +1,6 @@
-"""The curves of runs as a picture, from the `log.jsonl` of each; a run that still goes on is as good as any.
+"""Learning curves of runs, from their `log.jsonl`; runs may still be training.
 
-Takes what is in the logs: a field that an older run did not write, or a last line that is only half there, is left out.
-No torch here. Imports `loggers` alone.
+Fields missing in older logs and damaged lines, such as a last one that is being written, are skipped. Without torch.
 """
 
 from __future__ import annotations
@@ -24,17 +23,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One panel: the fields of the log that it shows, each with the style of its line, and how it is scaled."""
+    """One panel of the plot.
+
+    Attributes:
+        title: text above the panel.
+        fields: (field of the log, line style, label) per curve.
+        log: use a logarithmic axis if all values are positive.
+    """
 
     title: str
     fields: tuple[tuple[str, str, str], ...]
     log: bool = False
 
 
-# What the fields mean: `gqn_model.loggers.record` and docs/training.md.
+# The fields are documented in `gqn_model.loggers.record`.
 PANELS = (
-    Panel(title="excess over the floor (nats a frame)", fields=(("excess", "-", ""),), log=True),
-    Panel(title="KL (nats a frame)", fields=(("kl", "-", ""),)),
+    Panel(title="excess over the floor (nats per frame)", fields=(("excess", "-", ""),), log=True),
+    Panel(title="KL (nats per frame)", fields=(("kl", "-", ""),)),
     Panel(title="PSNR, posterior (dB)", fields=(("psnr", "-", ""),)),
     Panel(
         title="PSNR, prior, test scenes (dB)",
@@ -48,44 +53,44 @@ PANELS = (
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log, in rising order of steps; what is no whole line of one is left out.
+    """Read the lines of a run's log in rising order of steps, without damaged lines.
 
     Raises:
-        CheckpointError: there is no log, or nothing in it.
+        CheckpointError: the log is missing or empty.
     """
     path = run / LOG_FILE
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointError(f"{run}: no {LOG_FILE} there; expected the folder of a `gqn train`") from error
+        raise CheckpointError(f"{run}: without {LOG_FILE}, expected the folder of a `gqn train`") from error
     lines: dict[float, dict[str, Any]] = {}
     for text in data.splitlines():
         try:
             line = json.loads(text)
-        except ValueError:  # a line cut short by a kill, or one that is being written
+        except ValueError:  # cut short by a kill, or being written
             continue
         step = _number(line, "step") if isinstance(line, dict) else None
         if step is not None:
-            lines[step] = line  # a step that was done again after a kill counts as it was done last
+            lines[step] = line  # of a step repeated after a kill, keep the last
     if not lines:
-        raise CheckpointError(f"{path}: no line of a training in it yet; wait for the first, or see --log-every")
+        raise CheckpointError(f"{path}: 0 lines, expected at least 1; wait for the first log line (--log-every)")
     return [lines[step] for step in sorted(lines)]
 
 
 def write_curves(runs: Sequence[Path], path: Path) -> None:
-    """Writes the curves of runs over steps as a picture, one colour a run.
+    """Plot the learning curves of runs over steps, one colour per run.
 
     Args:
-        runs: their folders.
-        path: the picture; its ending tells the format.
+        runs: folders of the runs.
+        path: the picture; its extension sets the format.
 
     Raises:
-        OptionError: no run, matplotlib is not installed, or a name of another ending.
-        CheckpointError: a folder has no log.
+        CheckpointError: a log is missing or empty.
+        OptionError: `runs` is empty, matplotlib is not installed, or the file extension is not supported.
     """
     if not runs:
-        raise OptionError("no run to draw; give the folders of one or more")
-    check_plot(path, f"the figures are in each run's {LOG_FILE}")
+        raise OptionError("runs is empty, expected the folder of at least one run")
+    check_plot(path, f"the metrics are in each run's {LOG_FILE}")
     write_figure(_plot([read_log(run) for run in runs], _names(runs)), path)
 
 
@@ -100,9 +105,9 @@ def _plot(logs: Sequence[list[dict[str, Any]]], names: Sequence[str]) -> Figure:
         drawn = []
         for colour, log in enumerate(logs):
             for field, style, _ in panel.fields:
-                steps, values = _course(log, field)
+                steps, values = _curve(log, field)
                 drawn += values
-                # a run of one line is a point
+                # Without a marker, a curve of one point is invisible.
                 mark = "." if len(steps) < 3 else ""
                 axes.plot(steps, values, style, marker=mark, color=f"C{colour % 10}", lw=1.2)
         if panel.log and drawn and min(drawn) > 0:
@@ -124,11 +129,11 @@ def _plot(logs: Sequence[list[dict[str, Any]]], names: Sequence[str]) -> Figure:
     return figure
 
 
-def _course(log: list[dict[str, Any]], field: str) -> tuple[list[float], list[float]]:
-    """Steps and values where the log has one."""
-    found = [(_number(line, "step"), _number(line, field)) for line in log]
-    course = [(step, value) for step, value in found if step is not None and value is not None]
-    return [step for step, _ in course], [value for _, value in course]
+def _curve(log: list[dict[str, Any]], field: str) -> tuple[list[float], list[float]]:
+    """Return steps and values of the lines that have the field."""
+    points = [(_number(line, "step"), _number(line, field)) for line in log]
+    curve = [(step, value) for step, value in points if step is not None and value is not None]
+    return [step for step, _ in curve], [value for _, value in curve]
 
 
 def _number(line: dict[str, Any], field: str) -> float | None:
@@ -138,7 +143,7 @@ def _number(line: dict[str, Any], field: str) -> float | None:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """The runs' folders by name; by path where two have the same."""
+    """Return the names of the runs' folders, or the paths of those with equal names."""
     names = [run.resolve().name for run in runs]
     count = Counter(names)
     return [name if count[name] == 1 else str(run) for name, run in zip(names, runs, strict=True)]

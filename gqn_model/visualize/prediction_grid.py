@@ -1,6 +1,6 @@
-"""Pictures of predictions: a grid with a column a scene, captions at its left, scaled up to be read at a glance.
+"""Pictures of predictions: a grid with one column per scene and captions at the left.
 
-Takes tensors of frames, gives images of Pillow; writes nothing.
+Functions take tensors of frames and return Pillow images.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from gqn_model.model.inputs import Inputs
 
 _MARGIN = 6
 _TEXT = 14
-_LEAST = 128  # pixels of a frame's side in the picture: small frames are enlarged to about this
+_FRAME_SIZE = 128  # small frames are enlarged to about this size, by an integer factor
 
 
 class Row(NamedTuple):
     """One row of the grid.
 
     Attributes:
-        caption: what stands at its left; a second line after a newline.
-        frames: (columns, 3, H, W) in [0, 1]; None in `shown` leaves a place empty.
-        shown: bool (columns,), where there is a frame.
-        notes: a text below each frame, or nothing.
-        gap: whether space is left above the row.
+        caption: text at the left; may have a second line.
+        frames: (columns, 3, H, W) in [0, 1].
+        shown: bool (columns,), False for a grey box instead of the frame; None shows all.
+        notes: text below each frame, or None.
+        gap: leave space above the row.
     """
 
     caption: str
@@ -41,9 +41,9 @@ class Row(NamedTuple):
 
 
 def grid(title: str, rows: Sequence[Row]) -> Image.Image:
-    """The rows as one picture with a title."""
+    """Draw the rows as one picture with a title."""
     columns, _, height, width = rows[0].frames.shape
-    scale = max(1, round(_LEAST / height))
+    scale = max(1, round(_FRAME_SIZE / height))
     side_y, side_x = height * scale, width * scale
     font = ImageFont.load_default(_TEXT)
     left = _MARGIN * 2 + max(int(font.getlength(line)) for row in rows for line in row.caption.split("\n"))
@@ -59,14 +59,14 @@ def grid(title: str, rows: Sequence[Row]) -> Image.Image:
         draw.multiline_text((_MARGIN, top + side_y // 2 - _TEXT), row.caption, "black", font)
         pixels = (row.frames.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
         for column in range(columns):
-            at = left + column * (side_x + _MARGIN)
+            x = left + column * (side_x + _MARGIN)
             if row.shown is None or row.shown[column]:
                 frame = Image.fromarray(np.ascontiguousarray(pixels[column].permute(1, 2, 0).numpy()))
-                image.paste(frame.resize((side_x, side_y), Image.Resampling.NEAREST), (at, top))
+                image.paste(frame.resize((side_x, side_y), Image.Resampling.NEAREST), (x, top))
             else:
-                draw.rectangle((at, top, at + side_x - 1, top + side_y - 1), "#eeeeee")
+                draw.rectangle((x, top, x + side_x - 1, top + side_y - 1), "#eeeeee")
             if row.notes:
-                draw.text((at, top + side_y + 1), row.notes[column], "black", font)
+                draw.text((x, top + side_y + 1), row.notes[column], "black", font)
         top += side_y + _MARGIN + note * bool(row.notes)
     return image
 
@@ -74,23 +74,23 @@ def grid(title: str, rows: Sequence[Row]) -> Image.Image:
 def prediction_picture(
     model: GQN, inputs: Inputs, title: str, *, columns: int = 8, averaged: int = 16, samples: int = 2, seed: int = 0
 ) -> Image.Image:
-    """Context views, then the truth, then below it what the prior predicts: its mean and samples.
+    """Draw context views, the ground truth, and predictions from the prior: their mean and samples.
 
     Args:
         model: the network.
-        inputs: a batch on the network's device; its first samples are shown.
-        title: a line above the picture.
-        columns: scenes shown.
-        averaged: samples whose mean is the prediction.
-        samples: samples shown.
-        seed: of the noise; the picture does not touch torch's own generator.
+        inputs: a batch on the network's device; its first scenes are shown.
+        title: text above the picture.
+        columns: number of scenes.
+        averaged: prior samples averaged into the prediction.
+        samples: prior samples shown.
+        seed: seed of the noise; torch's global generator is not used.
     """
     context, query, target = inputs
     columns = min(columns, len(query))
     context = type(context)(*(part[:columns] for part in context))
     query, target = query[:columns], target[:columns]
-    drawn = model.sample(context, query, max(averaged, samples), seed)
-    mean = drawn[:averaged].mean(0)
+    predictions = model.sample(context, query, max(averaged, samples), seed)
+    mean = predictions[:averaged].mean(0)
 
     def notes(frames: Tensor) -> list[str]:
         errors = ((frames.clamp(0, 1) - target) ** 2).mean((1, 2, 3))
@@ -103,5 +103,5 @@ def prediction_picture(
     ]
     rows.append(Row("ground\ntruth", target, gap=True))
     rows.append(Row("prediction\n(prior mean)", mean, notes=notes(mean)))
-    rows.extend(Row(f"sample {k + 1}", drawn[k], notes=notes(drawn[k])) for k in range(samples))
+    rows.extend(Row(f"sample {k + 1}", predictions[k], notes=notes(predictions[k])) for k in range(samples))
     return grid(title, rows)

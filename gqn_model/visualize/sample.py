@@ -1,7 +1,7 @@
-"""The pictures of `gqn sample`, still and moving: each reads a run and a dataset, and writes one file.
+"""Pictures and animations of `gqn sample`: each function reads a run and a dataset, and writes one file.
 
-Shapes: B samples, N frames of a walk, S prior samples, L steps, Z channels of a latent, P numbers of a pose,
-R channels of the representation, H = W the side of a frame, h = w = H/4 that of the maps.
+Shapes: N frames of a walk, V views of a scene, L generation steps, Z latent channels, P numbers per pose, H = W frame
+size, h = w = H/4 map size.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from gqn_model.model.noise import CAMERA_PATH, question_noise
 from gqn_model.visualize.camera_path import CameraPath, find_camera_path
 from gqn_model.visualize.prediction_grid import prediction_picture
 from gqn_model.visualize.video import check_animation, write_animation
-from gqn_model.visualize.walk_frames import Scenery, walk_pictures
+from gqn_model.visualize.walk_frames import WalkScene, draw_walk
 
 if TYPE_CHECKING:
     from gqn_data.schema.catalog import Split
     from gqn_model.config import Config
 
-# Frames of a walk that are generated at a time.
-_TOGETHER = 32
+# Frames of a walk generated at a time.
+_FRAMES_AT_ONCE = 32
 
 
 def write_predictions(
@@ -51,25 +51,27 @@ def write_predictions(
     step: Step = None,
     device: str = "auto",
 ) -> None:
-    """Writes a picture of predictions: a column a scene, the truth above what the prior predicts.
+    """Write a picture of predictions: one column per scene, the ground truth above the predictions from the prior.
 
     Args:
         run: the run's folder.
         shards: the dataset.
-        output: the file; its ending tells the format.
-        scenes: columns, from the start of the split.
-        context: context views; 0: the largest number that the run was trained with.
+        output: the file; its extension sets the format.
+        scenes: number of scenes, from the start of the split.
+        context: context views; 0 for the most in training.
         samples: prior samples shown.
         split: train or test.
-        seed: of the choice of views, and of the noise.
-        step: of which checkpoint; None: of the newest, `best`: of the best.
+        seed: seed of the choice of views, and of the noise.
+        step: checkpoint to use: a step, `best`, or None for the newest.
         device: as in the configuration.
 
     Raises:
-        OptionError: the ending is none that we write.
+        CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
+        OptionError: the file extension is not supported.
+        RunMismatch: the dataset does not fit the run, or its split is empty.
     """
-    picture_kind(output)  # told before the work, not after it
-    model, checkpoint, place = load_run(run, step, device)
+    picture_kind(output)  # before the work, so that a mistake shows at once
+    model, checkpoint, chosen_device = load_run(run, step, device)
     context = context or checkpoint.config.training.context_max
     batches = fixed_batches(shards, checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed)
     check_order(batches, shards, checkpoint.pose_order)
@@ -78,9 +80,10 @@ def write_predictions(
     finally:
         batches.close()
     if batch is None:
-        raise RunMismatch(f"{shards}: no scenes in its split {split}; expected at least one")
+        raise RunMismatch(f"{shards}: 0 scenes in the split {split}, expected at least 1")
     title = f"{batches.scene_set}, {split} scenes, after {checkpoint.step} steps"
-    image = prediction_picture(model, to_device(batch, place), title, columns=scenes, samples=samples, seed=seed)
+    inputs = to_device(batch, chosen_device)
+    image = prediction_picture(model, inputs, title, columns=scenes, samples=samples, seed=seed)
     write_picture(np.asarray(image), output)
 
 
@@ -99,86 +102,87 @@ def write_walk(
     step: Step = None,
     device: str = "auto",
 ) -> CameraPath:
-    """Writes a walk around a scene as a moving picture, and gives the path.
+    """Write a walk through a scene as an animation, and return its camera path.
 
-    The path comes from the scene's own cameras (`find_camera_path`). At every frame of it the network is asked with the
-    same context views and the same noise, so that what changes is the camera alone and the picture does not flicker.
+    The path is derived from the scene's cameras (`find_camera_path`). All frames have the same context views and noise:
+    only the camera changes, so any flicker comes from the network.
 
     Args:
         run: the run's folder.
         shards: the dataset.
         output: the file, .gif or .mp4.
-        scene: number in the split.
-        frames: of the walk; 0: as many as suit the path.
-        rate: frames a second.
-        context: context views; 0: the largest number that the run was trained with.
-        samples: prior samples shown, each with its noise held, beside the prediction with all latents at their mean.
+        scene: number of the scene in the split.
+        frames: number of frames; 0 for a number that suits the path.
+        rate: frames per second.
+        context: context views; 0 for the most in training.
+        samples: prior samples shown, next to the prediction with all latents at their mean.
         split: train or test.
-        seed: of the choice of context views, and of the noise.
-        step: of which checkpoint; None: of the newest, `best`: of the best.
+        seed: seed of the choice of context views, and of the noise.
+        step: checkpoint to use: a step, `best`, or None for the newest.
         device: as in the configuration.
 
     Raises:
-        OptionError: an ending that we do not write, a scene that is not there, or cameras of unknown numbers.
+        CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
+        OptionError: the file extension is not supported, the scene does not exist, or no walk follows from its cameras.
         RunMismatch: the dataset does not fit the run.
     """
     check_animation(output)
-    model, checkpoint, place = load_run(run, step, device)
-    asked = fixed_batches(shards, checkpoint.config, split=split, context=1, batch_size=1, seed=seed)
-    check_order(asked, shards, checkpoint.pose_order)
-    asked.close()
-    views, cameras, fields = _whole_scene(shards, checkpoint.config, split, scene)
-    walk = find_camera_path(cameras, fields, frames)
-    low, _ = check_context((context or min(checkpoint.config.training.context_max, len(views) - 1),) * 2, len(views))
-    _, *chosen = choose_views(np.array([scene]), views=len(views), context=(low, low), seed=seed, epoch=0).views[0]
-    given = Context(
-        frames=pixels(torch.from_numpy(views[chosen])[None].to(place)),
-        poses=torch.from_numpy(poses_of(cameras[chosen], fields))[None].to(place),
-        mask=torch.ones(1, low, dtype=torch.bool, device=place),
+    model, checkpoint, chosen_device = load_run(run, step, device)
+    dataset = fixed_batches(shards, checkpoint.config, split=split, context=1, batch_size=1, seed=seed)
+    check_order(dataset, shards, checkpoint.pose_order)
+    dataset.close()
+    views, cameras, fields = _read_scene(shards, checkpoint.config, split, scene)
+    path = find_camera_path(cameras, fields, frames)
+    count, _ = check_context((context or min(checkpoint.config.training.context_max, len(views) - 1),) * 2, len(views))
+    _, *chosen = choose_views(np.array([scene]), views=len(views), context=(count, count), seed=seed, epoch=0).views[0]
+    observed = Context(
+        frames=pixels(torch.from_numpy(views[chosen])[None].to(chosen_device)),
+        poses=torch.from_numpy(poses_of(cameras[chosen], fields))[None].to(chosen_device),
+        mask=torch.ones(1, count, dtype=torch.bool, device=chosen_device),
     )
-    query = torch.from_numpy(poses_of(walk.cameras.astype(np.float32), fields)).to(place)
-    held = question_noise(model.config, scene, seed, max(1, samples), CAMERA_PATH).to(place)
-    ways = {"mean latents": torch.zeros_like(held[0])}
-    ways |= {f"sample {number + 1}" if samples > 1 else "a sample": held[number] for number in range(samples)}
-    with bar(len(ways) * len(query), "frame", "walking") as progress:
+    query = torch.from_numpy(poses_of(path.cameras.astype(np.float32), fields)).to(chosen_device)
+    noise = question_noise(model.config, scene, seed, max(1, samples), CAMERA_PATH).to(chosen_device)
+    latents = {"mean latents": torch.zeros_like(noise[0])}
+    latents |= {f"sample {number + 1}" if samples > 1 else "a sample": noise[number] for number in range(samples)}
+    with bar(len(latents) * len(query), "frame", "walking") as progress:
         panels = {}
-        for caption, noise in ways.items():
-            drawn = along(model, given, query, noise)
-            panels[caption] = (drawn.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        for caption, one in latents.items():
+            predicted = predict_along(model, observed, query, one)
+            panels[caption] = (predicted.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
             progress.update(len(query))
-    scenery = Scenery(
-        title=f"{asked.scene_set}, {split} scene {scene}, after {checkpoint.step} steps",
+    walk_scene = WalkScene(
+        title=f"{dataset.scene_set}, {split} scene {scene}, after {checkpoint.step} steps",
         recorded=cameras.astype(np.float64),
         context=[int(view) for view in chosen],
         frames=views[chosen],
     )
-    write_animation(list(walk_pictures(walk, scenery, panels)), output, rate)
-    return walk
+    write_animation(list(draw_walk(path, walk_scene, panels)), output, rate)
+    return path
 
 
 @torch.inference_mode()
-def along(model: GQN, context: Context, query: Tensor, noise: Tensor) -> Tensor:
-    """Predictions of one scene at many poses from the same context and noise, (N, 3, H, W); the context is read once.
+def predict_along(model: GQN, context: Context, query: Tensor, noise: Tensor) -> Tensor:
+    """Predict a scene at many poses with the same context and noise, (N, 3, H, W); the context is encoded once.
 
     Args:
         model: the network.
         context: the observed views of the scene, a batch of one.
-        query: (N, P).
-        noise: (L, Z, h, w), standard normal; zeros take the mean of the prior at each step.
+        query: (N, P), the query poses.
+        noise: (L, Z, h, w), standard normal; zeros for the mean of the prior at each step.
     """
     first = model.encode(context, query[:1])
     parts = []
-    for some in torch.split(query, _TOGETHER):
-        static = first.repeat(len(some), 1, 1, 1)
-        static[:, : some.shape[1]] = some[:, :, None, None]
-        parts.append(model.generate(static, noise[:, None].expand(-1, len(some), -1, -1, -1)))
+    for poses in torch.split(query, _FRAMES_AT_ONCE):
+        static = first.repeat(len(poses), 1, 1, 1)
+        static[:, : poses.shape[1]] = poses[:, :, None, None]
+        parts.append(model.generate(static, noise[:, None].expand(-1, len(poses), -1, -1, -1)))
     return torch.cat(parts)
 
 
-def _whole_scene(
+def _read_scene(
     shards: str, config: Config, split: Split, scene: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[str, ...]]:
-    """All frames of a scene, as the network takes them, uint8 (V, H, W, 3); its cameras; the names of their numbers."""
+    """Read a scene: frames at the network's size, uint8 (V, H, W, 3); cameras; names of a camera's numbers."""
     from gqn_data.loader import SceneLoader
 
     loader = SceneLoader(

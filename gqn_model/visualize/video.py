@@ -1,4 +1,4 @@
-"""Moving pictures as files: GIF by Pillow, MP4 by PyAV. Takes images, knows nothing of what they show."""
+"""Animations as files: GIF with Pillow, MP4 with PyAV."""
 
 from __future__ import annotations
 
@@ -13,42 +13,41 @@ from PIL import Image
 from gqn_data.errors import OptionError
 from gqn_data.io import atomic
 
-_KINDS = (".gif", ".mp4")
+_EXTENSIONS = (".gif", ".mp4")
 
-# Colours of all frames are chosen from so many of them, evenly taken.
-_PALETTE_FROM = 16
+# The palette of a GIF is made from this number of evenly spaced frames.
+_PALETTE_FRAMES = 16
 
 
 def check_animation(path: Path) -> None:
-    """Returns where a moving picture can be written under that name, before frames are computed.
+    """Raise unless an animation can be written to the path; called before frames are computed.
 
     Raises:
-        OptionError: another ending, or PyAV is not installed.
+        OptionError: the file extension is not supported, or PyAV is not installed.
     """
-    ending = path.suffix.lower()
-    if ending not in _KINDS:
-        raise OptionError(
-            f"{path}: cannot write {ending or 'a file of no ending'} that moves; possible: {', '.join(_KINDS)}"
-        )
-    if ending == ".mp4":
+    extension = path.suffix.lower()
+    if extension not in _EXTENSIONS:
+        found = extension or "a file without an extension"
+        raise OptionError(f"{path}: cannot write {found} as an animation, expected one of {', '.join(_EXTENSIONS)}")
+    if extension == ".mp4":
         try:
             import av  # noqa: F401
         except ModuleNotFoundError as error:
             raise OptionError(
-                f"{path}: MP4 needs PyAV, which is not installed: pip install 'gqn-toolkit[video]'; .gif needs nothing"
+                f"{path}: MP4 needs PyAV, which is not installed: pip install 'gqn-toolkit[video]', or write a .gif"
             ) from error
 
 
 def write_animation(frames: Sequence[Image.Image], path: Path, rate: float) -> None:
-    """Writes images of one size as a moving picture that repeats, whole or not at all.
+    """Write images as an animation, atomically; a GIF repeats.
 
     Args:
-        frames: the images, RGB; at least one.
-        path: of the file; its ending tells the format.
-        rate: frames a second.
+        frames: RGB images of one size; at least one.
+        path: the file; its extension sets the format.
+        rate: frames per second.
 
     Raises:
-        OptionError: as `check_animation`.
+        OptionError: the file extension is not supported, or PyAV is not installed.
     """
     check_animation(path)
     encode = _mp4 if path.suffix.lower() == ".mp4" else _gif
@@ -58,15 +57,15 @@ def write_animation(frames: Sequence[Image.Image], path: Path, rate: float) -> N
 
 
 def _gif(frames: Sequence[Image.Image], rate: float) -> bytes:
-    # One palette for all and no dithering: where nothing changes, nothing flickers.
-    some = [frames[number] for number in np.linspace(0, len(frames) - 1, _PALETTE_FROM).round().astype(int).tolist()]
+    # One palette for all frames and no dithering, so that still parts do not flicker.
+    chosen = np.linspace(0, len(frames) - 1, _PALETTE_FRAMES).round().astype(int).tolist()
     width, height = frames[0].size
-    joined = Image.new("RGB", (width, height * len(some)))
-    for place, image in enumerate(some):
-        joined.paste(image, (0, place * height))
+    joined = Image.new("RGB", (width, height * len(chosen)))
+    for row, number in enumerate(chosen):
+        joined.paste(frames[number], (0, row * height))
     palette = joined.quantize(256, method=Image.Quantize.MEDIANCUT)
     first, *others = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in frames]
-    # GIF counts in hundredths of a second, and viewers slow down what is shorter than two.
+    # GIF counts in hundredths of a second; viewers slow down frames of less than two.
     duration = 10 * max(2, round(100 / rate))
     buffer = io.BytesIO()
     first.save(buffer, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
@@ -76,7 +75,7 @@ def _gif(frames: Sequence[Image.Image], rate: float) -> bytes:
 def _mp4(frames: Sequence[Image.Image], rate: float) -> bytes:
     import av
 
-    width, height = (side + side % 2 for side in frames[0].size)  # H.264 with 4:2:0 takes even sides
+    width, height = (side + side % 2 for side in frames[0].size)  # H.264 with 4:2:0 needs even sides
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1000), options={"crf": "18"})

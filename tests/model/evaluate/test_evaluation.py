@@ -1,4 +1,4 @@
-"""Runs on a dataset: from shards to figures and pictures, through the commands that users type."""
+"""Runs on a dataset: from shards to metrics and pictures, through the commands."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def _gqn(*arguments: object) -> Result:
     return CliRunner().invoke(gqn, [str(argument) for argument in arguments])
 
 
-def test_the_dataset_settles_what_the_configuration_left_open(bars: Path) -> None:
+def test_the_dataset_fills_in_open_settings(bars: Path) -> None:
     loader, config = training_batches(str(bars), resolve("paper", (), {"batch_size": 4, "workers": 0}))
     loader.close()
     assert config.model.frame_size == 64
     assert (config.training.context_min, config.training.context_max) == (1, 5)
 
 
-def test_a_least_number_of_views_alone_keeps_the_largest_of_the_set(bars: Path) -> None:
+def test_context_min_alone_keeps_the_context_max_of_the_set(bars: Path) -> None:
     changes = {"batch_size": 4, "workers": 0, "context_min": 2}
     loader, config = training_batches(str(bars), resolve("paper", (), changes))
     loader.close()
     assert (config.training.context_min, config.training.context_max) == (2, 5)
 
 
-def test_the_query_is_never_among_the_context_and_choices_differ_in_a_batch(bars: Path) -> None:
-    # The bug most often made elsewhere; the loader is held to it where the trainer uses it.
+def test_the_query_is_never_in_the_context_and_choices_differ(bars: Path) -> None:
+    # The most frequent bug of other projects.
     loader, _ = training_batches(str(bars), small(batch_size=12))
     batch = next(iter(loader))
     loader.close()
@@ -55,7 +55,7 @@ def test_the_query_is_never_among_the_context_and_choices_differ_in_a_batch(bars
     assert len({tuple(row) for row in batch.views.tolist()}) > 1
 
 
-def test_a_run_leaves_all_that_it_is_known_by(bars_run: Path, bars: Path) -> None:
+def test_a_run_writes_its_facts_config_log_and_pictures(bars_run: Path, bars: Path) -> None:
     facts = read_facts(bars_run)
     assert facts.shards == str(bars)
     assert facts.scene_set == "rooms_ring_camera"
@@ -65,7 +65,7 @@ def test_a_run_leaves_all_that_it_is_known_by(bars_run: Path, bars: Path) -> Non
     assert (bars_run / "pictures" / "00000006.png").exists()
 
 
-def test_a_resumed_run_equals_one_that_was_not_stopped(bars: Path, bars_run: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(bars: Path, bars_run: Path, tmp_path: Path) -> None:
     run = start_run(str(bars), small(steps=3, probe_every=3, picture_every=6, log_every=3), out=tmp_path / "run")
     resume_run(run, {"steps": 6})
     one, other = load_checkpoint(run).model, load_checkpoint(bars_run).model
@@ -73,7 +73,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(bars: Path, bars_run: Pat
     assert (run / "log.jsonl").read_text().count("\n") == 2
 
 
-def test_only_what_changes_no_step_may_change_on_resuming(bars_run: Path) -> None:
+def test_settings_of_a_step_cannot_change_on_resuming(bars_run: Path) -> None:
     with pytest.raises(OptionError, match=r"batch_size, hidden cannot change.*possible: steps"):
         resume_run(bars_run, {"batch_size": 3, "hidden": 4})
 
@@ -91,7 +91,7 @@ def test_the_mean_image_is_the_mean_of_the_targets() -> None:
 
 
 def test_the_nearest_view_is_never_a_masked_one() -> None:
-    # camera 1 stands where the query does, but is no view of the sample
+    # Camera 1 equals the query, but may be masked.
     poses = torch.tensor([[[1.0, 0, 0, 0, 1, 0, 1], [0, 0, 0, 0, 1, 0, 1], [0.2, 0, 0, 0, 1, 0, 1]]])
     frames = torch.arange(3.0).view(1, 3, 1, 1, 1).expand(-1, -1, 3, 4, 4)
     query = torch.tensor([[0.0, 0, 0, 0, 1, 0, 1]])
@@ -100,7 +100,7 @@ def test_the_nearest_view_is_never_a_masked_one() -> None:
         assert bool((found == expected).all())
 
 
-def test_the_nearest_view_looks_the_same_way_where_cameras_stand_together() -> None:
+def test_the_nearest_view_of_equal_positions_has_the_nearest_direction() -> None:
     turned = torch.tensor([[[0.0, 0, 0, 1, 0, 0, 1], [0, 0, 0, math.sin(0.1), math.cos(0.1), 0, 1]]])
     frames = torch.arange(2.0).view(1, 2, 1, 1, 1).expand(-1, -1, 3, 4, 4)
     found = nearest_view(
@@ -109,7 +109,7 @@ def test_the_nearest_view_looks_the_same_way_where_cameras_stand_together() -> N
     assert bool((found == 1).all())
 
 
-def test_a_grid_shows_every_frame_enlarged_at_its_place() -> None:
+def test_a_grid_shows_every_frame_enlarged() -> None:
     frames = torch.zeros(2, 3, 32, 32)
     frames[1, 0] = 1.0
     image = grid("title", [Row("one", frames), Row("two", frames.flip(0), shown=[True, False])])
@@ -119,7 +119,7 @@ def test_a_grid_shows_every_frame_enlarged_at_its_place() -> None:
     assert counts[255, 0, 0] == 2 * 128 * 128
 
 
-def test_the_commands_train_evaluate_sample_and_go_on(bars: Path, tmp_path: Path) -> None:
+def test_the_commands_train_resume_evaluate_and_sample(bars: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = ["--frame-size", 16, "--hidden", 8, "--canvas", 8, "--representation-channels", 16, "--batch-size", 4]
     options += ["--workers", 0, "--logger", "none", "--device", "cpu", "--no-shared-cores", "--mod", "pool"]
@@ -161,21 +161,21 @@ def test_the_commands_train_evaluate_sample_and_go_on(bars: Path, tmp_path: Path
         (["evaluate", "/nowhere"], 1, "gqn train"),
         (["evaluate", "/nowhere", "--context", "1,x"], 2, "'x' is not a valid integer"),
         (["evaluate", "/nowhere", "--context", "0"], 2, "x>=1"),
-        (["evaluate", "/nowhere", "--index", "/nothing"], 2, "no such index"),
+        (["evaluate", "/nowhere", "--index", "/nothing"], 2, "/nothing: missing, expected an index"),
         (["sample", "/nowhere", "-o", "x.png"], 1, "gqn train"),
     ],
 )
-def test_a_wrong_command_is_told_in_one_line(arguments: list[str], status: int, words: str) -> None:
+def test_a_wrong_command_is_an_error_of_one_line(arguments: list[str], status: int, words: str) -> None:
     done = _gqn(*arguments)
     assert done.exit_code == status, done.output
     assert words in done.output
     assert "Traceback" not in done.output
 
 
-def test_a_picture_of_unknown_ending_is_refused(bars_run: Path, tmp_path: Path) -> None:
+def test_a_picture_with_an_unknown_extension_is_refused(bars_run: Path, tmp_path: Path) -> None:
     done = _gqn("sample", bars_run, "-o", tmp_path / "x.bmp")
     assert done.exit_code == 2
-    assert "possible: .png, .jpg" in done.output
+    assert ".bmp, expected one of .png, .jpg" in done.output
 
 
 def test_help_imports_neither_torch_nor_numpy() -> None:

@@ -1,4 +1,4 @@
-"""Walks around a scene: where the camera goes, and what comes out as a moving picture."""
+"""Walks through a scene: camera paths and animations."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from gqn_data.render.room_cameras import ring_cameras
 from gqn_data.schema.cameras import poses_of
 from gqn_model.cli import main as gqn
 from gqn_model.model.inputs import Context
-from gqn_model.visualize.camera_path import CameraPath, Cameras, directions, find_camera_path, point_seen
-from gqn_model.visualize.sample import along, write_walk
+from gqn_model.visualize.camera_path import CameraPath, Cameras, directions, find_camera_path, focus_point
+from gqn_model.visualize.sample import predict_along, write_walk
 from gqn_model.visualize.video import write_animation
 
 
 def _free(views: int, seed: int) -> Cameras:
-    """Cameras anywhere in a room, looking anywhere."""
+    """Return cameras at random positions in a room, with random directions."""
     random = np.random.default_rng(seed)
     x, y = random.uniform(-1, 1, (2, views))
     return np.stack([x, y, np.zeros(views), random.uniform(-math.pi, math.pi, views), -0.2 * random.random(views)], 1)
 
 
 def _on_sphere(views: int, seed: int) -> Cameras:
-    """Cameras on the unit sphere that look at its middle, as in the Shepard-Metzler sets."""
+    """Return cameras on the unit sphere that look at its centre, as in the Shepard-Metzler sets."""
     random = np.random.default_rng(seed)
-    places = random.normal(size=(views, 3))
-    places /= np.linalg.norm(places, axis=1, keepdims=True)
-    x, y, z = places.T
+    positions = random.normal(size=(views, 3))
+    positions /= np.linalg.norm(positions, axis=1, keepdims=True)
+    x, y, z = positions.T
     return np.stack([x, y, z, np.arctan2(-y, -x), np.arctan2(-z, np.hypot(x, y))], 1)
 
 
 def _stroll(views: int) -> Cameras:
-    """A walk as in a maze's record: a turn on the spot, then a curved way with its direction along it."""
+    """Return a record as in a maze: a turn on the spot, then a curve in the direction of motion."""
     spin = np.linspace(0, 2 * math.pi, views // 4, endpoint=False)
     t = np.linspace(0, 3, views - len(spin))
     x, y = 0.2 * t, 0.15 * np.sin(2 * t)
@@ -53,7 +53,7 @@ def _stroll(views: int) -> Cameras:
 
 
 def _steps(walk: CameraPath) -> tuple[np.ndarray, np.ndarray]:
-    """How far the camera moves and turns from frame to frame."""
+    """Return how far the camera moves and turns from frame to frame."""
     path = np.concatenate([walk.cameras, walk.cameras[: 1 * walk.closed]])
     looks = directions(path)
     turned = np.arccos(np.clip((looks[1:] * looks[:-1]).sum(1), -1, 1))
@@ -61,39 +61,39 @@ def _steps(walk: CameraPath) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_ring_stays_a_ring_and_looks_at_its_middle(seed: int) -> None:
+def test_a_ring_gives_an_orbit_on_the_ring(seed: int) -> None:
     recorded = ring_cameras(np.random.default_rng(seed), 10).astype(np.float32)
     walk = find_camera_path(recorded, frames=50)
     assert (walk.kind, walk.closed, len(walk.cameras)) == ("orbit", True, 50)
     x, y, z, yaw, pitch = walk.cameras.T
     np.testing.assert_allclose(np.hypot(x, y), 1.0, atol=1e-5)
     np.testing.assert_allclose([z, pitch], 0.0, atol=1e-5)
-    # towards the middle, by the renderer's own convention
+    # Towards the centre, in the renderer's convention.
     np.testing.assert_allclose(np.cos(yaw), -x, atol=1e-5)
     np.testing.assert_allclose(np.sin(yaw), -y, atol=1e-5)
     assert np.abs(yaw).max() <= math.pi
-    np.testing.assert_allclose(walk.cameras[0], recorded[0], atol=1e-5)  # from the first view on
+    np.testing.assert_allclose(walk.cameras[0], recorded[0], atol=1e-5)  # starts at the first view
     moved, _ = _steps(walk)
     np.testing.assert_allclose(moved, 2 * math.sin(math.pi / 50), rtol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_sphere_gives_a_circle_on_it_that_looks_at_its_middle(seed: int) -> None:
+def test_a_sphere_gives_an_orbit_on_the_sphere(seed: int) -> None:
     recorded = _on_sphere(15, seed)
     walk = find_camera_path(recorded)
     assert walk.kind == "orbit"
-    places = walk.cameras[:, :3]
-    np.testing.assert_allclose(np.linalg.norm(places, axis=1), 1.0, atol=1e-6)
-    np.testing.assert_allclose(directions(walk.cameras), -places, atol=1e-6)
-    assert np.ptp(places[:, 2]) < 1e-9
-    assert abs(places[0, 2]) <= math.sin(math.radians(60)) + 1e-9
+    positions = walk.cameras[:, :3]
+    np.testing.assert_allclose(np.linalg.norm(positions, axis=1), 1.0, atol=1e-6)
+    np.testing.assert_allclose(directions(walk.cameras), -positions, atol=1e-6)
+    assert np.ptp(positions[:, 2]) < 1e-9
+    assert abs(positions[0, 2]) <= math.sin(math.radians(60)) + 1e-9
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_cameras_about_an_arm_are_walked_around_though_they_stand_unevenly(seed: int) -> None:
+def test_uneven_cameras_around_an_arm_give_an_orbit(seed: int) -> None:
     recorded = jaco_cameras(np.random.default_rng(seed), 11)
     walk = find_camera_path(recorded)
-    point = point_seen(recorded)
+    point = focus_point(recorded)
     assert walk.kind == "orbit"
     assert point is not None
     towards = point - walk.cameras[:, :3]
@@ -101,7 +101,7 @@ def test_cameras_about_an_arm_are_walked_around_though_they_stand_unevenly(seed:
     np.testing.assert_allclose(directions(walk.cameras), towards, atol=1e-6)
 
 
-def test_what_was_seen_from_one_side_is_walked_along_that_side_and_back() -> None:
+def test_cameras_on_one_side_give_an_arc_and_back() -> None:
     bearing = np.array([-0.6, 0.1, 0.7, 0.3])
     x, y = np.cos(bearing), np.sin(bearing)
     recorded = np.stack([x, y, 0 * x, np.arctan2(-y, -x), 0 * x], 1)
@@ -113,12 +113,12 @@ def test_what_was_seen_from_one_side_is_walked_along_that_side_and_back() -> Non
     assert _steps(walk)[0].max() < 0.1
 
 
-def test_a_record_that_is_a_walk_is_walked_as_it_was() -> None:
+def test_a_continuous_record_gives_its_path() -> None:
     recorded = _stroll(200)
     walk = find_camera_path(recorded, frames=400)
     assert (walk.kind, walk.closed, len(walk.cameras)) == ("record", False, 400)
     np.testing.assert_allclose(walk.cameras[[0, -1], :3], recorded[[0, -1], :3], atol=1e-9)
-    # never far from a recorded camera, in place and direction
+    # never far from a recorded camera, in position and direction
     near = np.linalg.norm(walk.cameras[:, None, :3] - recorded[None, :, :3], axis=-1).min(1)
     assert near.max() < 0.5 * np.linalg.norm(np.diff(recorded[:, :3], axis=0), axis=1).max() + 1e-6
     _, turned = _steps(walk)
@@ -128,7 +128,7 @@ def test_a_record_that_is_a_walk_is_walked_as_it_was() -> None:
 
 @given(seed=st.integers(0, 10_000), views=st.integers(4, 14))
 @settings(max_examples=25, deadline=None)
-def test_free_cameras_give_a_round_trip_through_all_without_jumps(seed: int, views: int) -> None:
+def test_free_cameras_give_a_smooth_round_trip_through_all(seed: int, views: int) -> None:
     recorded = _free(views, seed)
     walk = find_camera_path(recorded, frames=40 * views)
     assert (walk.kind, walk.closed) == ("tour", True)
@@ -151,37 +151,37 @@ def test_a_yaw_across_pi_turns_the_short_way() -> None:
     assert np.abs(walk.cameras[:, 3]).min() > 2.8
 
 
-def test_cameras_that_give_no_walk_are_refused() -> None:
+def test_equal_cameras_and_unknown_numbers_are_refused() -> None:
     same = np.tile([[0.1, 0.2, 0.0, 1.0, 0.0]], (5, 1))
-    with pytest.raises(OptionError, match="one place"):
+    with pytest.raises(OptionError, match=r"all cameras .* equal"):
         find_camera_path(same)
-    with pytest.raises(OptionError, match="nobody says what they mean"):
+    with pytest.raises(OptionError, match=r"number_0, .*number_8, expected x, y, z, yaw, pitch"):
         find_camera_path(np.zeros((4, 9)), tuple(f"number_{k}" for k in range(9)))
 
 
-def test_one_reading_of_the_context_serves_the_whole_walk() -> None:
+def test_encoding_the_context_once_equals_separate_predictions() -> None:
     config = small()
     model, inputs = small_model(config), small_inputs(config)
     context = Context(*(part[1:2] for part in inputs.context))
     poses = torch.from_numpy(poses_of(_free(37, 0).astype(np.float32)))
     noise = model.noise(torch.zeros(1), torch.Generator().manual_seed(3))[:, 0]
-    found = along(model, context, poses, noise)
+    found = predict_along(model, context, poses, noise)
     with torch.no_grad():
         for number in (0, 31, 36):
-            alone = model.predict(context, poses[number : number + 1], noise[:, None])
-            torch.testing.assert_close(found[number], alone[0], rtol=1e-4, atol=1e-5)
+            single = model.predict(context, poses[number : number + 1], noise[:, None])
+            torch.testing.assert_close(found[number], single[0], rtol=1e-4, atol=1e-5)
 
 
-def test_the_noise_is_held_so_that_a_camera_at_rest_gives_a_picture_at_rest() -> None:
+def test_a_still_camera_gives_equal_frames() -> None:
     config = small()
     model, inputs = small_model(config), small_inputs(config)
     context = Context(*(part[:1] for part in inputs.context))
     noise = model.noise(torch.zeros(1), torch.Generator().manual_seed(3))[:, 0]
-    still = along(model, context, inputs.query[:1].expand(40, -1), noise)
+    still = predict_along(model, context, inputs.query[:1].expand(40, -1), noise)
     torch.testing.assert_close(still, still[:1].expand_as(still), rtol=1e-4, atol=1e-5)
 
 
-def test_a_walk_is_a_gif_of_as_many_frames_as_asked(bars: Path, bars_run: Path, tmp_path: Path) -> None:
+def test_a_walk_is_a_gif_with_the_given_number_of_frames(bars: Path, bars_run: Path, tmp_path: Path) -> None:
     path = tmp_path / "walk.gif"
     arguments = ["sample", bars_run, "--walk", "-o", path, "--frames", 9, "--scene", 3, "--samples", 2, "--context", 4]
     done = CliRunner().invoke(gqn, [str(argument) for argument in arguments])
@@ -193,7 +193,7 @@ def test_a_walk_is_a_gif_of_as_many_frames_as_asked(bars: Path, bars_run: Path, 
         assert image.info["duration"] == 70
     assert len(frames) == 9
     assert not np.array_equal(frames[0], frames[4])
-    # what does not move does not change by a single pixel: title, context views, captions
+    # Still parts are identical in all frames: title, context views, captions.
     corner = [frame[:, :120] for frame in frames]
     assert all(np.array_equal(corner[0], other) for other in corner)
     before = path.read_bytes()
@@ -201,7 +201,7 @@ def test_a_walk_is_a_gif_of_as_many_frames_as_asked(bars: Path, bars_run: Path, 
     assert path.read_bytes() == before
 
 
-def test_a_walk_is_an_mp4_that_another_reader_plays(bars: Path, bars_run: Path, tmp_path: Path) -> None:
+def test_a_walk_is_an_mp4_that_pyav_decodes(bars: Path, bars_run: Path, tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     path = tmp_path / "walk.mp4"
     walk = write_walk(bars_run, str(bars), path, frames=7, rate=10, samples=0)
@@ -212,10 +212,10 @@ def test_a_walk_is_an_mp4_that_another_reader_plays(bars: Path, bars_run: Path, 
         assert float(stream.average_rate) == 10
     assert len(frames) == 7
     assert frames[0].shape[0] % 2 == frames[0].shape[1] % 2 == 0
-    assert frames[0].mean() > 100  # mostly white paper, not a black screen
+    assert frames[0].mean() > 100  # mostly white, not black
 
 
-def test_what_stands_still_beside_what_moves_does_not_flicker(tmp_path: Path) -> None:
+def test_still_parts_of_a_gif_do_not_flicker(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     frames = []
     for _ in range(5):
@@ -229,7 +229,7 @@ def test_what_stands_still_beside_what_moves_does_not_flicker(tmp_path: Path) ->
     assert all(np.array_equal(left[0], other) for other in left)
 
 
-def test_frames_of_an_odd_size_are_padded_for_mp4_and_not_for_gif(tmp_path: Path) -> None:
+def test_frames_of_odd_size_are_padded_only_for_mp4(tmp_path: Path) -> None:
     pytest.importorskip("av")
     frames = [Image.new("RGB", (31, 17), (value, 0, 0)) for value in (0, 120, 240)]
     write_animation(frames, tmp_path / "a.mp4", 5)
@@ -239,7 +239,7 @@ def test_frames_of_an_odd_size_are_padded_for_mp4_and_not_for_gif(tmp_path: Path
         assert getattr(image, "n_frames", 1) == 3
 
 
-def test_mp4_without_its_library_says_what_to_install(
+def test_mp4_without_pyav_names_the_extra_to_install(
     bars_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
@@ -252,15 +252,15 @@ def test_mp4_without_its_library_says_what_to_install(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--walk", "-o", "x.png"], "possible: .gif, .mp4"),
-        (["-o", "x.gif"], "add --walk"),
+        (["--walk", "-o", "x.png"], "expected one of .gif, .mp4"),
+        (["-o", "x.gif"], "x.gif: an animation needs --walk"),
         (["--walk", "-o", "x.gif", "--scenes", "2"], "without --walk"),
         (["-o", "x.png", "--frames", "9"], "with --walk"),
         (["--walk", "-o", "x.gif", "--scene", "99"], "99"),
         (["--walk", "-o", "x.gif", "--context", "10"], "at most 9"),
     ],
 )
-def test_a_walk_that_cannot_be_made_is_refused(bars_run: Path, arguments: list[str], words: str) -> None:
+def test_impossible_walks_are_refused(bars_run: Path, arguments: list[str], words: str) -> None:
     done = CliRunner().invoke(gqn, ["sample", str(bars_run), *arguments])
     assert done.exit_code == 2, done.output
     assert words in done.output

@@ -1,4 +1,4 @@
-"""Curves of runs and of evaluations, as pictures: what is drawn, and what is left out without a word."""
+"""Plots of learning curves and of evaluations: what is drawn, and what is skipped."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from PIL import Image
 from gqn_data.errors import CheckpointError, OptionError
 from gqn_model.cli import main as gqn
 from gqn_model.evaluate import plot
-from gqn_model.evaluate.metrics import Figure, Score
-from gqn_model.evaluate.report import AtContext, Evaluation
+from gqn_model.evaluate.metrics import Estimate, Score
+from gqn_model.evaluate.report import Evaluation, SweepPoint
 from gqn_model.visualize import learning_curves
 
 
@@ -41,19 +41,19 @@ def _gqn(*arguments: object) -> Result:
 
 
 def _drawn(axes: Any) -> list[tuple[list[float], list[float]]]:
-    """The lines with points, without those that only stand in the legend."""
+    """Return the lines with points, without those of the legend."""
     lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
     return [line for line in lines if line[0]]
 
 
-def test_the_curves_of_two_runs_are_drawn_each_in_its_colour(tmp_path: Path) -> None:
+def test_the_curves_of_two_runs_have_two_colours(tmp_path: Path) -> None:
     one = _run(tmp_path / "one", [_line(10), _line(20, prior_mean=15.0, prior_sample=14.0), _line(30)])
     other = _run(tmp_path / "other", [_line(10, excess=1.0), _line(20, excess=2.0)])
     figure = learning_curves._plot(
         [learning_curves.read_log(one), learning_curves.read_log(other)], learning_curves._names([one, other])
     )
     panels = dict(zip([panel.title for panel in learning_curves.PANELS], figure.axes, strict=True))
-    excess = panels["excess over the floor (nats a frame)"]
+    excess = panels["excess over the floor (nats per frame)"]
     assert _drawn(excess) == [([10, 20, 30], [39, 38, 37]), ([10, 20], [1, 2])]
     assert len({line.get_color() for line in excess.lines}) == 2
     assert _drawn(panels["PSNR, prior, test scenes (dB)"]) == [([20], [15]), ([20], [14])]
@@ -70,7 +70,7 @@ def test_a_real_run_has_every_curve_in_its_log(bars_run: Path) -> None:
     assert all(_drawn(axes) for axes in figure.axes)
 
 
-def test_missing_fields_no_numbers_and_a_cut_line_are_left_out(tmp_path: Path) -> None:
+def test_missing_fields_bad_values_and_cut_lines_are_skipped(tmp_path: Path) -> None:
     older = {"step": 5, "excess": 3.0}
     lines = [older, _line(10, psnr=None), _line(20, psnr=math.nan, kl="much"), {"note": "no step"}]
     run = _run(tmp_path / "run", lines, end='[1]\n{"step": 30, "exc')
@@ -80,49 +80,49 @@ def test_missing_fields_no_numbers_and_a_cut_line_are_left_out(tmp_path: Path) -
     panels = dict(zip([panel.title for panel in learning_curves.PANELS], figure.axes, strict=True))
     assert _drawn(panels["PSNR, posterior (dB)"]) == []
     assert panels["PSNR, posterior (dB)"].texts[0].get_text() == "not in the log"
-    assert _drawn(panels["KL (nats a frame)"]) == [([10], [2])]
+    assert _drawn(panels["KL (nats per frame)"]) == [([10], [2])]
 
 
-def test_steps_done_again_count_once_and_in_order(tmp_path: Path) -> None:
+def test_repeated_steps_count_once_and_in_order(tmp_path: Path) -> None:
     run = _run(tmp_path / "run", [_line(10), _line(20, kl=9.0), _line(20, kl=4.0), _line(15)])
     assert [(line["step"], line["kl"]) for line in learning_curves.read_log(run)] == [(10, 2.0), (15, 2.0), (20, 4.0)]
 
 
-def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_runs_with_equal_names_are_labelled_with_their_paths(tmp_path: Path) -> None:
     one, other = tmp_path / "a" / "run", tmp_path / "b" / "run"
     assert learning_curves._names([one, other, tmp_path / "c"]) == [str(one), str(other), "c"]
 
 
-def test_what_cannot_be_drawn_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CheckpointError, match=r"no log\.jsonl"):
+def test_plots_that_cannot_be_drawn_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match=r"log\.jsonl"):
         learning_curves.read_log(tmp_path)
-    with pytest.raises(CheckpointError, match="no line of a training"):
+    with pytest.raises(CheckpointError, match=r"log\.jsonl: 0 lines"):
         learning_curves.read_log(_run(tmp_path / "new", []))
     run = _run(tmp_path / "run", [_line(1)])
     assert _gqn("plot", "-o", tmp_path / "x.png").exit_code == 2
-    assert "possible: .png" in _gqn("plot", run, "-o", tmp_path / "x.pdf").output
+    assert ".pdf, expected one of .png" in _gqn("plot", run, "-o", tmp_path / "x.pdf").output
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     done = _gqn("plot", run, "-o", tmp_path / "x.png")
     assert done.exit_code == 2
     assert "gqn-toolkit[plot]" in done.output
-    with pytest.raises(OptionError, match="no run"):
+    with pytest.raises(OptionError, match="runs is empty"):
         learning_curves.write_curves([], tmp_path / "x.png")
 
 
 def _evaluation() -> Evaluation:
     def score(name: str, value: float) -> Score:
-        one = Figure(value, 0.5)
-        return Score(name=name, mae=one, rmse=one, psnr=one, psnr_of_mean_error=one, ssim=Figure(math.nan, math.nan))
+        one = Estimate(value, 0.5)
+        return Score(name=name, mae=one, rmse=one, psnr=one, psnr_of_mean_error=one, ssim=Estimate(math.nan, math.nan))
 
     names = ("prior mean", "prior sample", "best of 2", "prior, mean latents", "nearest view", "mean image")
     sweep = tuple(
-        AtContext(
+        SweepPoint(
             context=context,
-            nats_per_dim=Figure(0.6, 0.1),
-            excess=Figure(50.0 / context, 1.0),
-            kl=Figure(5.0, 0.2),
-            kl_steps=(Figure(5.0, 0.2),),
-            scores=tuple(score(name, context + place) for place, name in enumerate(names)),
+            nats_per_dim=Estimate(0.6, 0.1),
+            excess=Estimate(50.0 / context, 1.0),
+            kl=Estimate(5.0, 0.2),
+            kl_steps=(Estimate(5.0, 0.2),),
+            scores=tuple(score(name, context + index) for index, name in enumerate(names)),
         )
         for context in (1, 3)
     )
@@ -132,7 +132,7 @@ def _evaluation() -> Evaluation:
     )  # fmt: skip
 
 
-def test_an_evaluation_is_drawn_over_context_views_with_its_errors(tmp_path: Path) -> None:
+def test_an_evaluation_is_plotted_with_standard_errors(tmp_path: Path) -> None:
     result = _evaluation()
     figure = plot._plot(result)
     psnr = figure.axes[0]
@@ -142,16 +142,16 @@ def test_an_evaluation_is_drawn_over_context_views_with_its_errors(tmp_path: Pat
     assert list(line.get_xdata()) == [1, 3]
     assert list(line.get_ydata()) == [5, 7]
     assert [segment[:, 1].tolist() for segment in error.get_segments()] == [[4.5, 5.5], [6.5, 7.5]]
-    assert figure.axes[2].containers == []  # no SSIM of frames this small
+    assert figure.axes[2].containers == []  # without SSIM: it is NaN
     plot.write_plot(result, tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as image:
         assert image.width == 1200
 
 
-def test_an_infinite_psnr_is_left_out_of_the_drawing() -> None:
+def test_an_infinite_psnr_is_not_plotted() -> None:
     result = _evaluation()
     first = result.sweep[0]
-    equal = replace(first.scores[4], psnr=Figure(math.inf, math.nan))
+    equal = replace(first.scores[4], psnr=Estimate(math.inf, math.nan))
     result = replace(
         result, sweep=(replace(first, scores=(*first.scores[:4], equal, first.scores[5])), result.sweep[1])
     )
@@ -161,11 +161,11 @@ def test_an_infinite_psnr_is_left_out_of_the_drawing() -> None:
     assert "inf" in result.table()
 
 
-def test_an_evaluation_without_matplotlib_gives_its_figures_and_says_why_no_plot(
+def test_an_evaluation_without_matplotlib_prints_its_table_and_a_note(
     bars_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     done = _gqn("evaluate", bars_run, "--scenes", 2, "--samples", 1, "--context", 1)
     assert done.exit_code == 0, done.output
-    assert "no plot: a plot needs matplotlib" in done.stderr
+    assert "gqn-toolkit[plot]" in done.stderr
     assert "prior mean" in done.stdout
