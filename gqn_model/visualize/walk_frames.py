@@ -82,16 +82,6 @@ def draw_walk(path: CameraPath, scene: WalkScene, panels: dict[str, NDArray[np.u
         yield image
 
 
-def film_strip(pictures: Sequence[Image.Image], count: int = 6) -> Image.Image:
-    """Return `count` evenly spaced pictures of a walk, one below the other, for print."""
-    chosen = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int).tolist()
-    width, height = pictures[0].size
-    sheet = Image.new("RGB", (width, height * len(chosen)), "white")
-    for row, number in enumerate(chosen):
-        sheet.paste(pictures[number], (0, row * height))
-    return sheet
-
-
 class _SceneMap:
     """Map of the scene from above, x to the right and y up: cameras are dots with a line along their direction."""
 
