@@ -17,6 +17,7 @@ from gqn_data.cli_options import FAILED, SETTINGS, Commands, PathType, json_opti
 from gqn_data.errors import OptionError
 from gqn_data.io.paths import AnyPath
 from gqn_data.schema.catalog import SCENE_SETS, SPLITS
+from gqn_data.units import count_of
 from gqn_data.version import VERSION
 
 if TYPE_CHECKING:
@@ -375,7 +376,7 @@ def _datasets_lines(done: Sequence[Conversion]) -> list[str]:
         size = human_bytes(sum(row.bytes for row in manifest.all_files()))
         rate = f", {scenes / result.seconds:,.0f} scenes/s" if result.written and not result.kept else ""
         skipped = sum(len(source.skipped) for row in manifest.splits.values() for source in row.sources)
-        left_out = f"; {skipped} corrupt records left out (listed in the manifest)" if skipped else ""
+        left_out = f"; {count_of(skipped, 'corrupt record')} skipped (listed in the manifest)" if skipped else ""
         lines.append(f"{result.folder}: {scenes:,} scenes, {size}{rate}{left_out}")
     return lines
 

@@ -421,8 +421,8 @@ def test_skipped_records_are_told_and_counted(raw, root):
     damaged(raw, lambda data: data[:500] + bytes([data[500] ^ 1]) + data[501:])
     result = good("convert", "sm5", "--root", root, "--workers", 1, "--on-corrupt", "skip")
     assert "6 train + 2 test scenes" in result.stderr
-    assert "1 corrupt records left out (listed in the manifest)" in result.stdout
-    assert "1 corrupt records left out" in good("info", root / "zarr" / SET).stdout
+    assert "1 corrupt record skipped (listed in the manifest)" in result.stdout
+    assert "1 corrupt record skipped" in good("info", root / "zarr" / SET).stdout
 
 
 def test_overwrite_replaces_what_would_be_kept(raw, root):

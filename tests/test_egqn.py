@@ -106,7 +106,7 @@ def test_the_manifest_says_what_the_numbers_are(name, raw):
     assert manifest.cameras.angles == ("undocumented" if name == NINE else "radians")
     assert manifest.cameras.pose == (manifest.cameras.fields if name == NINE else POSE_FIELDS)
     text = CliRunner().invoke(gqn_data, ["info", str(raw[0])]).stdout
-    assert ("nobody says what they are" in text) == (name == NINE)
+    assert ("undocumented" in text) == (name == NINE)
     assert "5 scenes in 2 shards; source files 2 of" in text
     assert "whole set" not in text  # nobody says how many scenes there are
 
