@@ -99,13 +99,13 @@ def test_the_text_is_a_table_and_the_advice(folders):
     ("container", "of"),
     [("zarr", "decoding"), ("tfrecord", "decoding"), ("numpy", "gathering"), ("zarr-raw", "gathering")],
 )
-def test_every_container_is_held_against_its_own_limit(folders, container, of):
+def test_every_container_is_compared_with_its_own_limit(folders, container, of):
     found = bench(folders[container], batch_size=2, workers=[1], seconds=0.02)
     assert found.limit == of
     assert found.measured[0].limit_frames_per_second > 0
 
 
-def test_the_bare_work_is_that_of_the_datasets_own_frames(folders):
+def test_the_bare_work_uses_the_frames_of_the_dataset(folders):
     dataset = open_dataset(folders["zarr"])
     decoding = bare_work(dataset, 2)
     assert isinstance(decoding, BareDecoding)
@@ -119,7 +119,7 @@ def test_the_bare_work_is_that_of_the_datasets_own_frames(folders):
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_the_limit_is_of_so_many_processes(folders, start):
+def test_the_limit_is_measured_in_several_processes(folders, start):
     bare = bare_work(open_dataset(folders["zarr"]), 2)
     assert limit(bare, 2, 0.02, start) > 0
     assert not multiprocessing.active_children()
@@ -133,7 +133,7 @@ def test_a_plot_is_a_picture(folders, tmp_path):
         assert min(picture.size) > 300
 
 
-def test_a_plot_that_cannot_be_made_is_refused_before_anything_is_measured(folders, tmp_path, monkeypatch):
+def test_an_impossible_plot_is_refused_before_measuring(folders, tmp_path, monkeypatch):
     result = run(folders["zarr"], "--plot", tmp_path / "rates.doc")
     assert result.exit_code == 2
     assert "cannot write .doc, expected one of .png" in result.stderr
@@ -144,7 +144,7 @@ def test_a_plot_that_cannot_be_made_is_refused_before_anything_is_measured(folde
     assert "measuring" not in result.stderr
 
 
-def test_all_views_and_the_other_split_are_measured_where_they_are_asked_for(folders):
+def test_all_views_and_the_test_split_can_be_measured(folders):
     result = good(folders["zarr"], *QUICK, "--split", "test", "--context", "all", "--workers", "0", "--json")
     found = json.loads(result.stdout)
     assert (found["split"], found["scenes"], found["context"]) == ("test", 2, "all")
@@ -158,7 +158,7 @@ def test_a_set_is_found_by_its_name_in_the_data_root(folders):
     assert found["format"] == "zarr"  # what was converted goes before the raw folder
 
 
-def test_a_url_is_measured_as_a_path_is(folders, s3):
+def test_a_dataset_in_a_store_is_measured(folders, s3):
     for path in folders["zarr"].rglob("*"):
         if path.is_file():
             name = path.relative_to(folders["zarr"]).as_posix()
@@ -169,7 +169,7 @@ def test_a_url_is_measured_as_a_path_is(folders, s3):
     assert found["measured"][0]["frames_per_second"] > 0
 
 
-def test_records_without_an_index_are_refused_with_the_command_that_makes_one(tmp_path):
+def test_records_without_an_index_are_refused_with_the_command(tmp_path):
     raw = make_raw_folder(tmp_path / "raw" / SET)
     result = run(raw)
     assert result.exit_code == 1
@@ -195,14 +195,14 @@ def test_options_that_cannot_be_measured_are_refused(folders, options, said):
     assert result.stdout == ""
 
 
-def test_numbers_that_no_command_gives_are_refused(folders):
+def test_arguments_that_cannot_be_measured_are_refused(folders):
     with pytest.raises(OptionError, match="workers are"):
         bench(folders["zarr"], workers=[-1])
     with pytest.raises(OptionError, match="more than 0"):
         bench(folders["zarr"], seconds=0)
 
 
-def test_a_damaged_frame_ends_it_with_one_line(folders, tmp_path):
+def test_a_damaged_frame_ends_the_command_with_one_line(folders, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(folders["tfrecord"], damaged)
     for path in (damaged / "train").glob("*.tfrecord"):
@@ -213,7 +213,7 @@ def test_a_damaged_frame_ends_it_with_one_line(folders, tmp_path):
     assert result.stderr.splitlines()[-1].startswith("Error: ")
 
 
-def test_without_torch_it_says_what_to_install(folders):
+def test_without_torch_the_error_names_the_install_command(folders):
     code = (
         "import sys\nsys.modules['torch'] = None\nfrom gqn_data.cli import main\n"
         f"main(['bench', {str(folders['zarr'])!r}])"

@@ -119,7 +119,7 @@ bad_files = pytest.mark.parametrize(("damage", "said"), BAD_FILES.values(), ids=
 
 
 @bad_files
-def test_a_bad_source_file_stops_convert_with_one_line_and_no_dataset(damage, said, raw, root):
+def test_a_bad_source_file_stops_convert_with_one_line(damage, said, raw, root):
     damage(raw)
     before = tree(raw)
     result = run("convert", "sm5", "--root", root, "--workers", 1)
@@ -131,7 +131,7 @@ def test_a_bad_source_file_stops_convert_with_one_line_and_no_dataset(damage, sa
 
 
 @bad_files
-def test_a_bad_source_file_stops_index_with_one_line_and_no_dataset(damage, said, raw):
+def test_a_bad_source_file_stops_index_with_one_line(damage, said, raw):
     damage(raw)
     result = run("index", raw, "--workers", 1)
     assert result.exit_code == 1
@@ -140,7 +140,7 @@ def test_a_bad_source_file_stops_index_with_one_line_and_no_dataset(damage, said
 
 
 @bad_files
-def test_a_bad_source_file_is_told_by_verify(damage, said, raw):
+def test_verify_reports_a_bad_source_file(damage, said, raw):
     damage(raw)
     result = run("verify", raw, "--workers", 1)
     assert result.exit_code == 1
@@ -202,7 +202,7 @@ def test_a_manifest_of_another_version_is_one_line(command, raw, root):
     assert tree(folder) == before
 
 
-def test_a_shard_that_does_not_match_its_checksum_is_not_converted_and_told_by_verify(raw, root):
+def test_a_shard_with_a_wrong_checksum_is_not_converted(raw, root):
     good("convert", "sm5", "--root", root, "--format", "numpy", "--workers", 1)
     folder = root / "numpy" / SET
     path = folder / "train" / "frames-00000.npy"
@@ -244,7 +244,7 @@ def test_errors_of_workers_are_one_line_and_exit_status_one(raw, root):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for workers in /proc")
 @pytest.mark.parametrize("later", [0, 0.03, 0.06, 0.1])
-def test_ctrl_c_says_what_to_do_and_a_rerun_ends_it(later, tmp_path):
+def test_ctrl_c_names_the_remedy_and_a_rerun_completes(later, tmp_path):
     raw = make_raw_folder(tmp_path / "data" / "raw" / SET, train=(200, 200, 200), test=(5,))
     root = raw.parents[1]
     arguments = ("convert", "sm5", "--root", root, "--workers", 2, "--format", "numpy", "--format", "webdataset")
@@ -322,7 +322,7 @@ def test_list_names_every_set_with_its_aliases_and_counts():
     assert [row["name"] for row in json.loads(good("list", "--json").stdout)] == list(SCENE_SETS)
 
 
-def test_list_tells_which_sets_can_be_rendered():
+def test_list_shows_which_sets_can_be_rendered():
     assert good("list", "--names", "--rendered").stdout.split() == [name for name in SCENE_SETS if name in RENDERERS]
     for row in json.loads(good("list", "--json").stdout):
         assert row["rendered"] == (row["name"] in RENDERERS)
@@ -330,7 +330,7 @@ def test_list_tells_which_sets_can_be_rendered():
         assert line.endswith("yes") == (line.split()[0] in RENDERERS)
 
 
-def test_render_writes_datasets_and_says_where(tmp_path):
+def test_render_writes_datasets_and_prints_their_folders(tmp_path):
     small = ("--scenes", 3, "--size", 16, "--views", 2, "--no-supersample", "--jpeg-quality", 80, "--root", tmp_path)
     result = good("render", "sm5", *small, "--format", "zarr", "--format", "numpy", "--json")
     assert [row["format"] for row in json.loads(result.stdout)] == ["zarr", "numpy"]
@@ -364,7 +364,7 @@ def test_render_refuses_nonsense_with_the_range(tmp_path, option, value, expecte
     assert list(tmp_path.iterdir()) == []
 
 
-def test_info_tells_what_a_folder_is_before_and_after_indexing(raw, root):
+def test_info_describes_a_folder_before_and_after_indexing(raw, root):
     for _ in range(2):
         text = good("info", "sm5", "--root", root).stdout
         for part in (SET, "3 views of 16x16", "rendered", "7 scenes", "2 of 900", "810,000 scenes"):
@@ -375,7 +375,7 @@ def test_info_tells_what_a_folder_is_before_and_after_indexing(raw, root):
     assert "not indexed" not in good("info", raw).stdout
 
 
-def test_convert_says_what_it_will_write_and_prints_where_it_is(raw, root):
+def test_convert_announces_its_output_and_prints_the_folder(raw, root):
     result = good("convert", "sm5", "--root", root, "--format", "zarr", "--format", "numpy", "--workers", 1)
     assert re.search(r"zarr: 7 train \+ 2 test scenes in \d+ shards; writing about [\d.]+ kB to ", result.stderr)
     lines = result.stdout.splitlines()
@@ -398,7 +398,7 @@ def test_convert_takes_a_path_and_writes_below_out(raw, tmp_path):
     assert value[0]["splits"]["train"]["scenes"] == 3
 
 
-def test_a_dry_run_tells_bytes_and_writes_nothing(raw, root):
+def test_a_dry_run_prints_bytes_and_writes_nothing(raw, root):
     before = tree(root)
     value = json.loads(good("convert", "sm5", "--root", root, "--dry-run", "--json").stdout)
     assert value[0]["shards"] == 2
@@ -407,7 +407,7 @@ def test_a_dry_run_tells_bytes_and_writes_nothing(raw, root):
     assert tree(root) == before
 
 
-def test_the_data_root_comes_from_the_option_else_the_environment_else_data(raw, root, monkeypatch, tmp_path):
+def test_the_data_root_comes_from_the_option_or_the_environment(raw, root, monkeypatch, tmp_path):
     good("info", "sm5", "--root", root)
     assert run("info", "sm5").exit_code == 1
     monkeypatch.setenv("GQN_DATA", str(root))
@@ -417,7 +417,7 @@ def test_the_data_root_comes_from_the_option_else_the_environment_else_data(raw,
     good("info", "sm5")
 
 
-def test_skipped_records_are_told_and_counted(raw, root):
+def test_skipped_records_are_counted(raw, root):
     damaged(raw, lambda data: data[:500] + bytes([data[500] ^ 1]) + data[501:])
     result = good("convert", "sm5", "--root", root, "--workers", 1, "--on-corrupt", "skip")
     assert "6 train + 2 test scenes" in result.stderr
@@ -425,7 +425,7 @@ def test_skipped_records_are_told_and_counted(raw, root):
     assert "1 corrupt record skipped" in good("info", root / "zarr" / SET).stdout
 
 
-def test_overwrite_replaces_what_would_be_kept(raw, root):
+def test_overwrite_replaces_a_dataset(raw, root):
     good("convert", "sm5", "--root", root, "--workers", 1)
     result = run("convert", "sm5", "--root", root, "--workers", 1, "--limit", 2)
     assert result.exit_code == 1
@@ -435,7 +435,7 @@ def test_overwrite_replaces_what_would_be_kept(raw, root):
 
 
 @pytest.mark.parametrize("name", ["zarr", "numpy", "webdataset", "raw"])
-def test_verify_finds_whole_data_good(name, raw, root):
+def test_verify_finds_no_fault_in_sound_data(name, raw, root):
     if name != "raw":
         good("convert", "sm5", "--root", root, "--format", name, "--workers", 1)
     result = good("verify", root / name / SET, "--deep", "--workers", 1)
@@ -470,7 +470,7 @@ def test_view_draws_scenes_as_rows_and_views_as_columns(raw, root, tmp_path):
         assert picture.format == "JPEG"
 
 
-def test_a_name_stands_for_what_was_converted_where_there_is_such(raw, root, tmp_path):
+def test_a_set_name_prefers_the_converted_dataset(raw, root, tmp_path):
     good("convert", "sm5", "--root", root, "--format", "numpy", "--workers", 1)
     good("view", "sm5", "--root", root, "-o", tmp_path / "name.png")  # the raw folder has no index
     good("view", root / "numpy" / SET, "-o", tmp_path / "path.png")
@@ -481,7 +481,7 @@ def test_a_name_stands_for_what_was_converted_where_there_is_such(raw, root, tmp
 
 
 @pytest.mark.parametrize("options", [("-o", "x.gif"), ("-o", "x.png", "--first", "7"), ("-o", "x")])
-def test_pictures_that_cannot_be_are_one_line(options, raw, root, tmp_path):
+def test_pictures_that_cannot_be_drawn_are_one_line(options, raw, root, tmp_path):
     good("convert", "sm5", "--root", root, "--workers", 1)
     result = run("view", root / "zarr" / SET, *options)
     assert result.exit_code == 2
@@ -489,7 +489,7 @@ def test_pictures_that_cannot_be_are_one_line(options, raw, root, tmp_path):
     assert not list(tmp_path.glob("x*"))
 
 
-def test_view_of_a_folder_without_an_index_says_how_to_make_one(raw):
+def test_view_of_a_folder_without_an_index_names_the_command(raw):
     result = run("view", raw, "-o", "x.png")
     assert result.exit_code == 1
     assert f"gqn-data index {raw}" in the_error(result)

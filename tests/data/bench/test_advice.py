@@ -49,7 +49,7 @@ def test_the_fewest_workers_that_keep_up_with_a_step_are_named(step, said):
     assert advice(FOUR[::-1], step)[0] == said  # in whatever order they were measured
 
 
-def test_every_step_asked_for_gets_its_sentence():
+def test_every_requested_step_gets_a_sentence():
     steps = [line for line in advice(FOUR, 20, 50) if "step of" in line]
     assert [line.split(" (")[0] for line in steps] == [
         "3 workers suffice for a step of 20 ms",
@@ -62,7 +62,7 @@ def test_without_workers_a_step_waits_for_its_batch():
     assert advice([measured(0, 8)], 20)[0] == said
 
 
-def test_more_workers_than_bring_something_are_told():
+def test_workers_without_gain_are_reported():
     rows = [measured(0, 30), measured(1, 20), measured(2, 10), measured(3, 9.9), measured(4, 11)]
     assert "more than 2 workers bring nothing here" in advice(rows, 20)
     assert "more than 1 worker brings nothing here" in advice([measured(1, 20), measured(2, 20)], 20)
@@ -73,7 +73,7 @@ def test_a_rate_without_workers_does_not_make_workers_useless():
     assert not any("nothing" in line for line in advice([measured(0, 10), measured(1, 11)], 20))
 
 
-def test_workers_that_were_not_measured_may_bring_more_where_there_are_cores():
+def test_idle_cores_suggest_measuring_more_workers():
     assert "more than 4 workers may bring more: 16 cores are usable" in advice(FOUR, 20, cores=16)
     assert not any("bring" in line for line in advice(FOUR, 20, cores=4))
 
@@ -91,7 +91,7 @@ def test_workers_that_were_not_measured_may_bring_more_where_there_are_cores():
         (0.2, "gathering", "20% of bare gathering in 4 processes"),
     ],
 )
-def test_what_takes_the_time_is_told_from_the_limit(share, limit, said):
+def test_the_bottleneck_follows_from_the_share_of_the_limit(share, limit, said):
     last = advice([measured(4, 10, share=share)], 20, limit=limit)[-1]
     assert last.startswith(f"4 workers reach {said}")
     assert (":" in last) == (":" in said)
@@ -108,5 +108,5 @@ def test_what_takes_the_time_is_told_from_the_limit(share, limit, said):
         (64, [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]),
     ],
 )
-def test_numbers_of_workers_grow_faster_where_there_are_many_cores(cores, counts):
+def test_steps_between_worker_counts_grow_with_the_cores(cores, counts):
     assert worker_counts(cores) == counts
