@@ -256,7 +256,7 @@ def test_ctrl_c_names_the_remedy_and_a_rerun_completes(later, tmp_path):
     stdout, stderr = child.communicate(timeout=120)
     assert child.returncode == 130
     assert stdout == ""
-    assert stderr.splitlines()[-1].startswith("Interrupted. What is whole was kept; run the same command again")
+    assert stderr.splitlines()[-1].startswith("Interrupted. Finished files were kept; rerun")
     assert "Traceback" not in stderr
     assert not (root / "webdataset" / SET / "manifest.json").exists()
     good(*arguments)
@@ -523,6 +523,16 @@ def test_help_imports_nothing_heavy(program, arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_the_commands_import_with_older_versions_of_click():
+    # As in click 8.1 to 8.3: `click.ParamType[...]` raises TypeError at run time.
+    code = (
+        "import click\ndef refuse(cls, item): raise TypeError('not subscriptable')\n"
+        "click.ParamType.__class_getitem__ = classmethod(refuse)\nimport gqn_data.cli, gqn_model.cli"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_converting_and_opening_need_no_torch(raw, root):

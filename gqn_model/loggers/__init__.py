@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gqn_data.errors import OptionError
+from gqn_data.errors import OptionError, install_hint
 from gqn_model.loggers.record import Logger, LoggerContext, Record
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ LOGGERS: dict[str, Adapter] = {
     "tensorboard": Adapter(
         package="tensorboard",
         maker="gqn_model.loggers.tensorboard:TensorBoard",
-        install='pip install "gqn-toolkit[tensorboard]"',
+        install=install_hint("tensorboard"),
         aside=False,
         auto=True,
     ),
@@ -65,13 +65,13 @@ LOGGERS: dict[str, Adapter] = {
     "wandb": Adapter(
         package="wandb",
         maker="gqn_model.loggers.wandb:WandB",
-        install='pip install "gqn-toolkit[wandb]"',
+        install=install_hint("wandb"),
         patience=30.0,
     ),
     "trackio": Adapter(
         package="trackio",
         maker="gqn_model.loggers.trackio:Trackio",
-        install='pip install "gqn-toolkit[trackio]"',
+        install=install_hint("trackio"),
         patience=30.0,
     ),
 }
@@ -95,7 +95,7 @@ def chosen_loggers(names: str) -> list[str]:
         if name in LOGGERS and not _installed(LOGGERS[name]):
             raise OptionError(
                 f"logger is {name!r}, but the package {LOGGERS[name].package} is not installed; "
-                f"type `{LOGGERS[name].install}`, or leave the logger out"
+                f"leave the logger out, or install it with: {LOGGERS[name].install}"
             )
     return [
         name

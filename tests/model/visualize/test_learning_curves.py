@@ -104,7 +104,7 @@ def test_what_cannot_be_drawn_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     done = _gqn("plot", run, "-o", tmp_path / "x.png")
     assert done.exit_code == 2
-    assert "gqn-toolkit[plot]" in done.output
+    assert "pip install '.[plot]'" in done.output
     with pytest.raises(OptionError, match="no run"):
         learning_curves.write_curves([], tmp_path / "x.png")
 
