@@ -147,7 +147,7 @@ def test_verify_reports_a_bad_source_file(damage, said, raw):
     assert re.search(said, result.stdout)
     assert result.stderr == ""
     *_, verdict, remedy = result.stdout.splitlines()
-    assert verdict.endswith("1 faults")
+    assert verdict.endswith("1 fault")
     assert remedy.startswith(f"to fetch them again: gqn-data download {SET} --split train --files 1 --recheck")
 
 
@@ -311,23 +311,32 @@ def test_pixels_are_made_jpegs_only_by_an_explicit_quality(missing, raw, root):
 
 def test_list_names_every_set_with_its_aliases_and_counts():
     text = good("list").stdout
+    lines = text.splitlines()
+    assert max(map(len, lines)) < 80
     for row in SCENE_SETS.values():
-        (line,) = [line for line in text.splitlines() if line.startswith(row.name + " ")]
-        for part in (*row.aliases, f"{row.frame_size}x{row.frame_size}", str(row.train.files)):
-            assert part in line
-        assert (f"{row.train.scenes:,}" if row.train.scenes else "? + ?") in line
-        assert row.settled == (f"{row.name} *" not in line)
+        (number,) = [number for number, line in enumerate(lines) if line.startswith(row.name + " ")]
+        words = lines[number].removeprefix(row.name).split()
+        assert (words[0] == "*") == (not row.settled)
+        frame, views, *_ = words[not row.settled :]
+        assert (frame, views) == (f"{row.frame_size}x{row.frame_size}", str(row.views))
+        assert lines[number + 1] == f"  {', '.join(row.aliases)}"
     assert "availability unsettled" in text
+    counts = {SET: " 1.01M ", "jaco": " 8M ", "mazes": " 120k ", "openai-block": " ? "}
+    counts |= {"rooms_free_camera_with_object_rotations": " 11.3M? ", "shepard_metzler_7_parts": " 1.01M? "}
+    for name, count in counts.items():
+        assert [count in line for line in lines if line.startswith(f"{name} ")] == [True]
     assert good("list", "--names").stdout.split() == list(SCENE_SETS)
-    assert [row["name"] for row in json.loads(good("list", "--json").stdout)] == list(SCENE_SETS)
+    facts = json.loads(good("list", "--json").stdout)
+    assert [row["name"] for row in facts] == list(SCENE_SETS)
+    assert [row["train"]["files"] for row in facts] == [row.train.files for row in SCENE_SETS.values()]
 
 
 def test_list_shows_which_sets_can_be_rendered():
     assert good("list", "--names", "--rendered").stdout.split() == [name for name in SCENE_SETS if name in RENDERERS]
     for row in json.loads(good("list", "--json").stdout):
         assert row["rendered"] == (row["name"] in RENDERERS)
-    for line in good("list").stdout.splitlines()[1:-2]:
-        assert line.endswith("yes") == (line.split()[0] in RENDERERS)
+    shown = {line.split()[0]: line.split()[-1] for line in good("list").stdout.splitlines()[1:-2] if line[0] != " "}
+    assert shown == {name: "yes" if name in RENDERERS else "no" for name in SCENE_SETS}
 
 
 def test_render_writes_datasets_and_prints_their_folders(tmp_path):
@@ -509,6 +518,19 @@ def test_every_command_has_help(group, name):
         result = CliRunner().invoke(group, [command, "--help"])
         assert result.exit_code == 0
         assert len(group.commands[command].help or "") > 20
+
+
+@pytest.mark.parametrize("command", commands(gqn_data))
+def test_help_and_its_summaries_fit_80_columns(command):
+    width = {"terminal_width": 80}
+    assert max(map(len, CliRunner().invoke(gqn_data, [command, "--help"], **width).stdout.splitlines())) <= 80
+    (summary,) = [
+        line
+        for line in CliRunner().invoke(gqn_data, ["--help"], **width).stdout.splitlines()
+        if line.startswith(f"  {command} ")
+    ]
+    assert summary.endswith(".")
+    assert not summary.endswith("...")
 
 
 @pytest.mark.parametrize("program", ["gqn_data.cli", "gqn_model.cli", "cli"])
