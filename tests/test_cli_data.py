@@ -1,4 +1,4 @@
-"""The commands of `gqn-data`: one clear line for bad input, exit status, JSON, and how little `--help` imports."""
+"""The commands of `gqn-data`: one line for bad input, exit statuses, JSON, help, and the imports of `--help`."""
 
 import gzip
 import json
@@ -41,7 +41,7 @@ def good(*arguments):
 
 
 def process(*arguments, **options):
-    """The command in a process of its own, as a user starts it."""
+    """Start the command in a separate process, as a user does."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", "from gqn_data.cli import main; main(prog_name='gqn-data')", *map(str, arguments)]
     return subprocess.Popen(
@@ -50,10 +50,10 @@ def process(*arguments, **options):
 
 
 def the_error(result):
-    """The one line on stderr that says what is wrong."""
+    """Return the only error line on stderr."""
     lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1, result.stderr
-    # Beside it there may be what convert said before it began; nothing else, and no traceback.
+    # convert may log before it starts; nothing else is allowed, and no traceback.
     others = [line for line in result.stderr.splitlines() if line not in lines]
     assert all(re.match(r"(zarr|numpy|webdataset): ", line) for line in others), result.stderr
     assert result.stdout == ""
@@ -62,7 +62,7 @@ def the_error(result):
 
 @pytest.fixture(autouse=True)
 def no_data_root(monkeypatch, tmp_path):
-    """Neither the user's data root nor the folder that the tests are started in matters."""
+    """Hide the user's data root and the current folder from the tests."""
     monkeypatch.delenv("GQN_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -89,7 +89,7 @@ BAD_FILES = {
     "a view too few": (lambda raw: scenes_instead(raw, made_scene(0, 2)), "2 views, expected 3"),
     "a view too many": (lambda raw: scenes_instead(raw, SCENE, made_scene(0, 4)), "record 1 .*4 views, expected 3"),
     "frames of another size": (lambda raw: scenes_instead(raw, made_scene(0, 3, 32)), "32x32 pixels, expected 16x16"),
-    "frames that are no jpeg": (
+    "frames that are not JPEG": (
         lambda raw: scenes_instead(raw, SCENE._replace(frames=(*SCENE.frames[:2], b"GIF89a.."))),
         "view 2: not a JPEG",
     ),
@@ -249,7 +249,7 @@ def test_ctrl_c_names_the_remedy_and_a_rerun_completes(later, tmp_path):
     root = raw.parents[1]
     arguments = ("convert", "sm5", "--root", root, "--workers", 2, "--format", "numpy", "--format", "webdataset")
     child = process(*arguments, start_new_session=True)
-    # While workers import, before they can choose to ignore the signal, is the worst moment.
+    # The worst moment is while workers import, before they ignore the signal.
     wait_until(lambda: workers_of(child.pid) or child.poll() is not None)
     time.sleep(later)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to all processes of the group
@@ -481,7 +481,7 @@ def test_view_draws_scenes_as_rows_and_views_as_columns(raw, root, tmp_path):
 
 def test_a_set_name_prefers_the_converted_dataset(raw, root, tmp_path):
     good("convert", "sm5", "--root", root, "--format", "numpy", "--workers", 1)
-    good("view", "sm5", "--root", root, "-o", tmp_path / "name.png")  # the raw folder has no index
+    good("view", "sm5", "--root", root, "-o", tmp_path / "name.png")  # the raw folder is not indexed
     good("view", root / "numpy" / SET, "-o", tmp_path / "path.png")
     assert (tmp_path / "name.png").read_bytes() == (tmp_path / "path.png").read_bytes()
     shutil.rmtree(raw)
@@ -592,7 +592,7 @@ def test_real_mazes_convert_by_the_command_of_the_readme(mazes, tmp_path):
 
 
 def test_the_made_scenes_are_all_different():
-    # Guards the fixtures: a mix-up of scenes or views could not show if two frames were alike.
+    # Guards the fixtures: equal frames would hide a mix-up of scenes or views.
     frames = [frame for scene in scenes_from(0, 20) + scenes_from(1000, 5) for frame in scene.frames]
     assert len(set(frames)) == len(frames)
     assert jpeg(pattern(1, 2)) == made_scene(1).frames[2]

@@ -1,6 +1,6 @@
-"""The sets of E-GQN: one folder of files, four views, cameras of nine numbers; on records made in that shape.
+"""The sets of E-GQN: one folder of files, four views, cameras of nine numbers.
 
-Made by `tfrecord` and Pillow; the real ones are not to be had here.
+The records are made in that format by `tfrecord` and Pillow; the published ones are not available to the tests.
 """
 
 import json
@@ -50,7 +50,7 @@ def scene_of(number, numbers):
 
 
 def make_raw(folder, name):
-    """A raw folder; returns the scenes of each split."""
+    """Write a raw folder and return the scenes of each split."""
     made = {"train": [], "test": []}
     for file, count in FILES[name].items():
         split = "train" if file <= 2000 and (name == NINE or file <= 1600) else "test"
@@ -67,7 +67,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def raw(name, tmp_path_factory):
-    """An indexed folder; for reading only."""
+    """Make an indexed folder, for reading only."""
     folder = tmp_path_factory.mktemp("egqn") / name
     made = make_raw(folder, name)
     index_raw_folder(open_raw_folder(folder, SCENE_SETS[name]))
@@ -108,7 +108,7 @@ def test_the_manifest_names_the_camera_numbers(name, raw):
     text = CliRunner().invoke(gqn_data, ["info", str(raw[0])]).stdout
     assert ("undocumented" in text) == (name == NINE)
     assert "5 scenes in 2 shards; source files 2 of" in text
-    assert "whole set" not in text  # nobody says how many scenes there are
+    assert "whole set" not in text  # the number of scenes is not documented
 
 
 @pytest.mark.parametrize("container", WRITABLE)
@@ -172,15 +172,15 @@ def test_files_are_fetched_from_one_folder_and_converted(name, raw, tmp_path, mo
     with FaultServer(tmp_path / "mirror") as server:
         for split in ("train", "test"):
             options = ["--split", split, "--files", numbers_in(split, name), "--base-url", server.url]
-            told = CliRunner().invoke(gqn_data, ["download", name, "--root", str(tmp_path / "a"), *options])
-            assert told.exit_code == 0, told.output
+            done = CliRunner().invoke(gqn_data, ["download", name, "--root", str(tmp_path / "a"), *options])
+            assert done.exit_code == 0, done.output
         folder = tmp_path / "a" / "raw" / name
         assert sorted(path.name for path in folder.glob("*.tfrecord")) == [NAMES[name].format(n) for n in FILES[name]]
-        told = CliRunner().invoke(
+        done = CliRunner().invoke(
             gqn_data,
             ["convert", name, "--root", str(tmp_path / "b"), "--files", numbers, "--base-url", server.url],
         )
-        assert told.exit_code == 0, told.output
+        assert done.exit_code == 0, done.output
     convert(folder, SCENE_SETS[name], tmp_path / "a", Options(workers=1))
     for root in ("a", "b"):
         for split in ("train", "test"):
@@ -225,7 +225,7 @@ def test_a_run_refuses_cameras_of_another_kind(tmp_path):
         evaluate(run, str(tmp_path / FIVE))
     with pytest.raises(RunMismatch, match=r"poses of 9 numbers .*expected 7"):
         training_batches(str(tmp_path / NINE), resolve("tiny", (), {**SMALL, "pose_numbers": 7}))
-    # As many numbers, and others: told by what the manifest says.
+    # As many numbers with other names: the manifest shows the difference.
     manifest = json.loads((tmp_path / NINE / "manifest.json").read_text())
     manifest["cameras"]["fields"][0] = manifest["cameras"]["pose"][0] = "depth"
     (tmp_path / NINE / "manifest.json").write_text(json.dumps(manifest))

@@ -701,7 +701,7 @@ def test_a_corrupt_frame_is_reported_with_its_file_at_its_batch(
     assert "view 2" in message
     assert "cannot be decoded" in message
     assert "\n" not in message
-    # `extend` keeps the batches before the error; the position is that of the failed batch.
+    # `extend` keeps the batches before the error; the position is the failed batch.
     assert given == [_snapshot(batch) for batch in expected[:turn]]
     assert loader.state_dict()["batches"] == turn
     assert not own_children()
