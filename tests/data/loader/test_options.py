@@ -112,6 +112,11 @@ def test_samples_come_in_their_order_in_every_epoch(raw: Raw, zarr: Path, worker
     assert sum(hold_against(batch, [raw.train]) for batch in batches) == 2 * (4 * 3 + 3 * 2)
 
 
+def test_samples_keep_all_their_views_with_context_per_batch(zarr: Path) -> None:
+    options: dict[str, Any] = {"samples": SAMPLES, "batch_size": 7, "epochs": 1, "context": (1, 1)}
+    assert stream(zarr, context_per="batch", **options) == stream(zarr, **options)
+
+
 @pytest.mark.parametrize("tail", ["drop", "pad", "exact"])
 def test_a_list_of_samples_resumes_from_its_state(zarr: Path, tail: Any) -> None:
     options: dict[str, Any] = {"batch_size": 2, "samples": np.array(SAMPLES), "epochs": 2, "tail": tail}
