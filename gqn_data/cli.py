@@ -1,6 +1,6 @@
-"""The command `gqn-data`. A command parses its options, calls one function and prints the result.
+"""The command `gqn-data`. Each command parses its options, calls one function and prints the result.
 
-Heavy imports happen inside the commands, so that `--help` is quick.
+Heavy imports happen inside the commands, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import click
 from gqn_data.cli_options import FAILED, SETTINGS, Commands, PathType, json_option, log, print_result
 from gqn_data.errors import OptionError
 from gqn_data.io.paths import AnyPath
-from gqn_data.schema.catalog import SCENE_SETS, SPLITS
+from gqn_data.schema.catalog import SCENE_SETS, SPLITS, SceneSet
+from gqn_data.units import count_of
 from gqn_data.version import VERSION
 
 if TYPE_CHECKING:
@@ -24,23 +25,21 @@ if TYPE_CHECKING:
 
 
 def cluster(scheduler: str | None, workers: int | None) -> Any:
-    """The cluster that `--scheduler` names, as an executor for as long as the block lasts; None without it."""
+    """Return a context manager of the Dask cluster as an executor, or of None without `--scheduler`."""
     if scheduler is None:
         return contextlib.nullcontext()
     if workers is not None:
-        raise click.UsageError("--workers are processes of this machine; a cluster has its own: leave out one of both")
+        raise click.UsageError("--workers is for processes on this machine, --scheduler for a cluster; leave out one")
     from gqn_data.executors.dask import connect
 
     return connect(scheduler, log)
 
 
-_root = click.option(
-    "--root", type=PathType(), help="The data root, a folder or a URL.  [default: $GQN_DATA, else ./data]"
-)
-_set = click.option("--set", "set_name", help="The scene set, where the folder's name does not tell it.")
-_workers = click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: one a core]")
+_root = click.option("--root", type=PathType(), help="Data root: a folder or a URL.  [default: $GQN_DATA, else ./data]")
+_set = click.option("--set", "set_name", help="Scene set, if the folder name does not identify it.")
+_workers = click.option("--workers", type=click.IntRange(1, 1024), help="Number of processes.  [default: one per core]")
 _scheduler = click.option(
-    "--scheduler", metavar="ADDRESS", help="Work on a Dask cluster: tcp://host:port, or a scheduler file."
+    "--scheduler", metavar="ADDRESS", help="Run on a Dask cluster: tcp://host:port, or a scheduler file."
 )
 
 
@@ -51,62 +50,80 @@ def _part_of(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 
 
 _part = click.option(
-    "--shard", "part", metavar="I/N", callback=_part_of, help="One part of N, from 0, for job arrays: 0/8 ... 7/8."
+    "--shard", "part", metavar="I/N", callback=_part_of, help="Part I of N for job arrays, from 0: 0/8 ... 7/8."
 )
-_files = click.option("--files", help="Numbers of the source files to fetch: 1-20 or 3,7-9.  [default: all]")
+_files = click.option("--files", help="Source files to fetch, by number: 1-20 or 3,7-9.  [default: all]")
 _base_url = click.option(
-    "--base-url", help="A mirror to fetch from.  [default: $GQN_BASE_URL, else the set's public bucket]"
+    "--base-url", help="Mirror to fetch from.  [default: $GQN_BASE_URL, else the set's public bucket]"
 )
-_split = click.option("--split", type=click.Choice(SPLITS), help="One split only.  [default: both]")
+_on_corrupt = click.option(
+    "--on-corrupt",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What to do at a corrupt record.",
+)
+_shard_mb = click.option(
+    "--shard-mb", type=click.IntRange(1), default=256, show_default=True, help="Approximate shard size in MiB."
+)
+_split = click.option("--split", type=click.Choice(SPLITS), help="Only this split.  [default: both]")
 
 
 @click.group("gqn-data", cls=Commands, context_settings=SETTINGS)
 @click.version_option(VERSION, prog_name="gqn-data")
 def main() -> None:
-    """Make, convert, check and look at GQN scene sets.
+    """Render, download, convert, check and view GQN scene sets.
 
-    SET is a scene set's name or alias (see `gqn-data list`); PATH is the folder of a dataset, or a folder of
-    TFRecords with train/ and test/ in it.
+    SET is the name or alias of a scene set (see `gqn-data list`). PATH is the folder of a dataset, or a folder of
+    TFRecords in train/ and test/.
     """
 
 
 @main.command("list")
-@click.option("--names", is_flag=True, help="Only the names, one a line.")
-@click.option("--rendered", is_flag=True, help="Only the sets that `gqn-data render` makes.")
+@click.option("--names", is_flag=True, help="Only the names, one per line.")
+@click.option("--rendered", is_flag=True, help="Only the sets that `gqn-data render` can make.")
 @json_option
 def list_sets(names: bool, rendered: bool, as_json: bool) -> None:
-    """List the scene sets: what is expected of each."""
+    """List the scene sets, with what is expected of each."""
     from dataclasses import asdict
 
-    from gqn_data.io.atomic import human_bytes
     from gqn_data.render import RENDERERS
 
     listed = [row for row in SCENE_SETS.values() if not rendered or row.name in RENDERERS]
     if names:
         print_result([row.name for row in listed], [row.name for row in listed], as_json=as_json)
         return
-    rows = [("set", "aliases", "frame", "views", "scenes (train + test)", "files", "TFRecords", "rendered")]
-    for row in listed:
-        scenes = [
-            f"{facts.scenes:,}{'' if facts.settled else '?'}" if facts.scenes else "?"
-            for facts in (row.train, row.test)
-        ]
-        rows.append(
-            (
-                row.name + ("" if row.settled else " *"),
-                ", ".join(row.aliases),
-                f"{row.frame_size}x{row.frame_size}",
-                str(row.views),
-                " + ".join(scenes),
-                f"{row.train.files} + {row.test.files}",
-                human_bytes(row.raw_bytes) if row.raw_bytes else "?",
-                "yes" if row.name in RENDERERS else "no",
-            )
+    heads = "set / aliases", "frame", "views", "scenes", "size", "render"
+    rows = [
+        (
+            row.name + ("" if row.settled else " *"),
+            f"{row.frame_size}x{row.frame_size}",
+            str(row.views),
+            _scene_count(row),
+            f"{row.raw_bytes / 1e9:,.0f} GB" if row.raw_bytes else "?",
+            "yes" if row.name in RENDERERS else "no",
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-    lines += ["?: sources disagree, or do not say", "*: of E-GQN; availability unsettled"]
+        for row in listed
+    ]
+    widths = [max(map(len, column)) for column in zip(heads, *rows)]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in (heads, *rows)]
+    lines = table[:1]
+    for row, line in zip(listed, table[1:]):
+        lines += [line, f"  {', '.join(row.aliases)}"]
+    lines += [
+        "scenes: train and test, as announced; size: all TFRecords; --json: all facts",
+        "?: sources disagree or are silent; *: E-GQN, availability unsettled",
+    ]
     print_result([asdict(row) | {"rendered": row.name in RENDERERS} for row in listed], lines, as_json=as_json)
+
+
+def _scene_count(row: SceneSet) -> str:
+    """Return the expected number of scenes of both splits in short: `12M`, `11.3M?` if it is not settled."""
+    scenes = row.train.scenes + row.test.scenes
+    if not scenes:
+        return "?"
+    short = f"{scenes / 1e6:.3g}M" if scenes >= 1e6 else f"{scenes / 1e3:.3g}k"
+    return short if row.train.settled and row.test.settled else f"{short}?"
 
 
 @main.command()
@@ -115,7 +132,7 @@ def list_sets(names: bool, rendered: bool, as_json: bool) -> None:
 @_root
 @json_option
 def info(source: str, set_name: str | None, root: AnyPath | None, as_json: bool) -> None:
-    """Tell what a dataset or a folder of TFRecords is."""
+    """Describe a dataset or a folder of TFRecords."""
     from gqn_data.formats import WRITABLE
     from gqn_data.inspect.info import describe
     from gqn_data.io.atomic import data_root
@@ -129,7 +146,7 @@ def info(source: str, set_name: str | None, root: AnyPath | None, as_json: bool)
 @click.argument("source", metavar="SET|PATH")
 @_set
 @_root
-@click.option("--deep", is_flag=True, help="Decode every frame, too.")
+@click.option("--deep", is_flag=True, help="Also decode every frame.")
 @_workers
 @_scheduler
 @_part
@@ -144,9 +161,9 @@ def verify(
     part: Any,
     as_json: bool,
 ) -> None:
-    """Check a dataset against its checksums, or TFRecords record by record.
+    """Check a dataset or TFRecords against their checksums.
 
-    Every fault is told, one a line; exit status 1 if there are any.
+    Prints every fault, one per line; exit status 1 if there are any. TFRecords are checked record by record.
     """
     from dataclasses import asdict
 
@@ -158,9 +175,9 @@ def verify(
     folder, scene_set = locate_source_or_dataset(source, data_root(root), set_name, WRITABLE)
     with cluster(scheduler, workers) as executor:
         found = verify_folder(folder, scene_set, deep=deep, workers=workers, executor=executor, part=part)
-    decoded = f", {found.frames:,} frames decoded" if deep else ""
-    verdict = f"{len(found.faults)} faults" if found.faults else "all good"
-    lines = [*found.faults, f"{found.files:,} files, {human_bytes(found.bytes)}{decoded}: {verdict}"]
+    decoded = f", {count_of(found.frames, 'frame')} decoded" if deep else ""
+    verdict = count_of(len(found.faults), "fault") if found.faults else "all good"
+    lines = [*found.faults, f"{count_of(found.files, 'file')}, {human_bytes(found.bytes)}{decoded}: {verdict}"]
     lines += [f"to fetch them again: {command}" for command in found.fetch_again]
     print_result(asdict(found), lines, as_json=as_json)
     if found.faults:
@@ -171,12 +188,16 @@ def verify(
 @click.argument("source", metavar="SET|PATH")
 @_set
 @_root
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The picture: .png or .jpg.")
-@click.option("--split", type=click.Choice(SPLITS), help="Which split.  [default: train]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture to write: .png or .jpg.")
+@click.option("--split", type=click.Choice(SPLITS), help="Split to draw.  [default: train]")
 @click.option("--scenes", "rows", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows.")
-@click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="The first scene shown.")
-@click.option("--views", "columns", type=click.IntRange(1, 100), default=10, show_default=True, help="Columns.")
-@click.option("--scale", type=click.IntRange(1, 16), default=1, show_default=True, help="Enlarge frames.")
+@click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="Number of the first scene.")
+@click.option(
+    "--views", "columns", type=click.IntRange(1, 100), default=10, show_default=True, help="Number of columns."
+)
+@click.option(
+    "--scale", metavar="N", type=click.IntRange(1, 16), default=1, show_default=True, help="Enlarge frames N times."
+)
 def view(
     source: str,
     set_name: str | None,
@@ -206,7 +227,7 @@ def view(
 @click.argument("source", metavar="SET|PATH")
 @_set
 @_root
-@click.option("--on-corrupt", type=click.Choice(["fail", "skip"]), default="fail", show_default=True)
+@_on_corrupt
 @_workers
 @_scheduler
 @json_option
@@ -219,7 +240,10 @@ def index(
     scheduler: str | None,
     as_json: bool,
 ) -> None:
-    """Make TFRecords trainable in place: check every record and note where each frame lies."""
+    """Index TFRecords, so that they can be trained on in place.
+
+    Checks every record, and stores where each frame lies.
+    """
     from gqn_data.convert.index import index_raw_folder
     from gqn_data.executors.pool import usable_cores
     from gqn_data.inspect.info import describe
@@ -243,31 +267,31 @@ def index(
     multiple=True,
     default=("zarr",),
     show_default=True,
-    help="What to write; may be given more than once.",
+    help="Container to write; repeatable.",
 )
 @_set
 @_root
-@click.option("--out", type=PathType(), help="Where to write: a data root, or its URL.  [default: --root]")
-@click.option("--frames", type=click.Choice(["jpeg", "raw"]), help="How frames are kept.  [default: as they are]")
-@click.option("--jpeg-quality", type=click.IntRange(1, 100), help="Make JPEGs of decoded frames.")
+@click.option("--out", type=PathType(), help="Data root to write to: a folder or a URL.  [default: --root]")
+@click.option("--frames", type=click.Choice(["jpeg", "raw"]), help="Encoding of frames.  [default: unchanged]")
+@click.option("--jpeg-quality", type=click.IntRange(1, 100), help="Quality of JPEGs made of decoded frames.")
 @_split
-@click.option("--limit", type=click.IntRange(1), help="At most so many scenes of each split.")
-@click.option("--on-corrupt", type=click.Choice(["fail", "skip"]), default="fail", show_default=True)
-@click.option("--shard-mb", type=click.IntRange(1), default=256, show_default=True, help="About so many MiB a shard.")
+@click.option("--limit", metavar="N", type=click.IntRange(1), help="At most N scenes per split.")
+@_on_corrupt
+@_shard_mb
 @_workers
 @_scheduler
 @_part
-@click.option("--fetch", is_flag=True, help="Fetch source files that are not here, though some are.")
+@click.option("--fetch", is_flag=True, help="Also fetch missing source files if some are present.")
 @_files
 @_base_url
-@click.option("--keep-raw", is_flag=True, help="Keep the source files that are fetched.")
+@click.option("--keep-raw", is_flag=True, help="Keep the fetched source files.")
 @click.option(
     "--window-gb",
     type=click.FloatRange(0, min_open=True),
-    help="About so much of them on the disk at once.  [default: a few shards]",
+    help="Approximate GB of fetched files on the disk at a time.  [default: a few shards]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a dataset that is there.")
-@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written; write nothing.")
 @json_option
 def convert(
     source: str,
@@ -293,10 +317,10 @@ def convert(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Convert TFRecords, or any dataset, to zarr, numpy, WebDataset or TFRecord shards.
+    """Convert TFRecords or a dataset to another container.
 
-    JPEG bytes are copied as they are; nothing is lost. Interrupted, the same command goes on where it was. A SET of
-    which no source file is in the data root is fetched while it is converted: a window of its files is on the disk.
+    JPEG bytes are copied without loss. An interrupted conversion resumes when the command is rerun. Without
+    source files of SET in the data root, they are fetched during the conversion, a window of files at a time.
     """
     from gqn_data.convert.plan import Options
     from gqn_data.convert.resolve_source import convert_source, locate_source
@@ -322,14 +346,14 @@ def convert(
     folder, scene_set = supply.folder, supply.scene_set
     if supply.bucket is not None and (dry_run or part is not None):
         raise OptionError(
-            f"{scene_set.name} would be fetched while it is converted, which neither --dry-run nor "
-            f"--shard can do; fetch it first with: gqn-data download {scene_set.name}"
+            f"{scene_set.name}: no source files in the data root, expected them for --dry-run and --shard. "
+            f"Fetch them first: gqn-data download {scene_set.name}"
         )
     if dry_run:
         plans = plan_only(folder, scene_set, target, options)
         print_result(
             [{"folder": str(p.folder), "shards": len(p.places), "bytes": p.stored_bytes} for p in plans],
-            [f"{p.folder}: {len(p.places)} shards, about {human_bytes(p.stored_bytes)}" for p in plans],
+            [f"{p.folder}: {count_of(len(p.places), 'shard')}, about {human_bytes(p.stored_bytes)}" for p in plans],
             as_json=as_json,
         )
         return
@@ -339,8 +363,8 @@ def convert(
         print_result(
             [{**vars(row), "folder": str(row.folder)} for row in parts],
             [
-                f"{row.folder}: part {part}, {row.written} shards written, {row.kept} kept; "
-                f"{row.done} of all {row.shards} are there"
+                f"{row.folder}: part {part}, {count_of(row.written, 'shard')} written, {row.kept} kept; "
+                f"{row.done} of {row.shards} complete"
                 for row in parts
             ],
             as_json=as_json,
@@ -364,8 +388,13 @@ def _datasets_json(done: Sequence[Conversion]) -> list[dict[str, Any]]:
     return [{"folder": str(result.folder), **result.manifest.to_json()} for result in done]
 
 
+def _rate(value: float) -> str:
+    """Return a rate as text, with three digits for small ones."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _datasets_lines(done: Sequence[Conversion]) -> list[str]:
-    """A line for each dataset that was written."""
+    """Return one line per dataset."""
     from gqn_data.io.atomic import human_bytes
 
     lines = []
@@ -373,23 +402,23 @@ def _datasets_lines(done: Sequence[Conversion]) -> list[str]:
         manifest = result.manifest
         scenes = sum(row.scenes for row in manifest.splits.values())
         size = human_bytes(sum(row.bytes for row in manifest.all_files()))
-        rate = f", {scenes / result.seconds:,.0f} scenes/s" if result.written and not result.kept else ""
+        rate = f", {_rate(scenes / result.seconds)} scenes/s" if result.written and not result.kept else ""
         skipped = sum(len(source.skipped) for row in manifest.splits.values() for source in row.sources)
-        left_out = f"; {skipped} corrupt records left out (listed in the manifest)" if skipped else ""
-        lines.append(f"{result.folder}: {scenes:,} scenes, {size}{rate}{left_out}")
+        left_out = f"; {count_of(skipped, 'corrupt record')} skipped (listed in the manifest)" if skipped else ""
+        lines.append(f"{result.folder}: {count_of(scenes, 'scene')}, {size}{rate}{left_out}")
     return lines
 
 
 @main.command()
 @click.argument("scene_set", metavar="SET")
-@click.option("--scenes", type=int, required=True, help="How many scenes, over both splits unless --split is given.")
+@click.option("--scenes", type=int, required=True, help="Number of scenes, over both splits unless --split is given.")
 @_root
-@click.option("--split", type=click.Choice(SPLITS), help="All in one split.  [default: nine to one]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
+@click.option("--split", type=click.Choice(SPLITS), help="Only this split.  [default: nine scenes in ten to train]")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed renders the same bytes.")
 @click.option("--size", type=int, help="Frame size in pixels, 16 to 512.  [default: the set's]")
-@click.option("--views", type=int, help="Views a scene, 1 to 1000.  [default: the set's]")
-@click.option("--jpeg-quality", "quality", type=int, default=95, show_default=True, help="Of the frames, 1 to 100.")
-@click.option("--supersample/--no-supersample", default=True, show_default=True, help="Four rays a pixel, or one.")
+@click.option("--views", type=int, help="Views per scene, 1 to 1000.  [default: the set's]")
+@click.option("--jpeg-quality", "quality", type=int, default=95, show_default=True, help="JPEG quality, 1 to 100.")
+@click.option("--supersample/--no-supersample", default=True, show_default=True, help="Four rays per pixel, or one.")
 @click.option(
     "--format",
     "formats",
@@ -397,10 +426,10 @@ def _datasets_lines(done: Sequence[Conversion]) -> list[str]:
     multiple=True,
     default=("tfrecord",),
     show_default=True,
-    help="What to write; may be given more than once. TFRecords stay behind only where they are asked for.",
+    help="Container to write; repeatable. TFRecords are kept only if requested.",
 )
-@click.option("--shard-mb", type=click.IntRange(1), default=256, show_default=True, help="About so many MiB a shard.")
-@click.option("--overwrite", is_flag=True, help="Replace a dataset that is there; not TFRecords.")
+@_shard_mb
+@click.option("--overwrite", is_flag=True, help="Replace an existing dataset, but not TFRecords.")
 @_workers
 @_scheduler
 @_part
@@ -423,9 +452,10 @@ def render(
     part: Any,
     as_json: bool,
 ) -> None:
-    """Render scenes in DeepMind's schema: as TFRecords under their file names, or straight into a dataset.
+    """Render scenes in DeepMind's schema.
 
-    No download needed. The same seed gives the same scenes. Interrupted, the same command goes on where it was.
+    Writes TFRecords under DeepMind's file names, or datasets. Needs no download. An interrupted run resumes when the
+    command is rerun.
     """
     from gqn_data.convert.from_renderer import render_formats
     from gqn_data.convert.plan import Options
@@ -451,9 +481,9 @@ def render(
     lines = _datasets_lines(done)
     if report is not None:
         value = {**report._asdict(), "folder": str(report.folder)} | ({"datasets": value} if done else {})
-        rate = f", {report.frames / report.seconds:,.0f} frames/s" if report.frames else ""
-        files = f"files written {report.files_written}, kept {report.files_kept}"
-        lines.insert(0, f"{report.folder}: {report.scenes:,} scenes; {files}{rate}")
+        rate = f", {_rate(report.frames / report.seconds)} frames/s" if report.frames else ""
+        files = f"{count_of(report.files_written, 'file')} written, {report.files_kept} kept"
+        lines.insert(0, f"{report.folder}: {count_of(report.scenes, 'scene')}; {files}{rate}")
     print_result(value, lines, as_json=as_json)
 
 
@@ -462,16 +492,18 @@ def render(
 @_root
 @_split
 @_files
-@click.option("--limit", type=click.IntRange(1), help="No more files of each split than hold so many scenes.")
-@click.option("--workers", type=click.IntRange(1, 64), default=4, show_default=True, help="Files fetched at once.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(1), help="Fetch only the files of the first N scenes per split."
+)
+@click.option("--workers", type=click.IntRange(1, 64), default=4, show_default=True, help="Parallel downloads.")
 @_base_url
-@click.option("--recheck", is_flag=True, help="Read the files that are there, too; fetch the damaged ones again.")
+@click.option("--recheck", is_flag=True, help="Check existing files, and fetch damaged ones again.")
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Seconds without a byte until it is tried again.",
+    help="Seconds without data before a retry.",
 )
 @json_option
 def download(
@@ -486,10 +518,10 @@ def download(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Fetch a set's TFRecords from the public bucket, or a mirror of it, and check every record.
+    """Download the TFRecords of a set and check every record.
 
-    A file is there whole, or not at all. Interrupted, the same command goes on in the middle of a file; what is there
-    is not fetched again.
+    Files come from the public bucket or a mirror, and appear only when complete. An interrupted download resumes
+    within a file when the command is rerun; existing files are not fetched again.
     """
     from gqn_data.download import download as download_set
     from gqn_data.download.bucket import parse_files
@@ -509,8 +541,9 @@ def download(
         log=log,
     )
     rate = f", {human_bytes(done.bytes / done.seconds)}/s" if done.bytes else ""
-    fetched = f"{len(done.fetched):,} files fetched, {done.scenes:,} scenes, {human_bytes(done.bytes)}{rate}"
-    print_result(done.to_json(), [f"{done.folder}: {fetched}; {done.kept:,} files were there"], as_json=as_json)
+    counts = f"{count_of(len(done.fetched), 'file')} fetched, {count_of(done.scenes, 'scene')}"
+    line = f"{done.folder}: {counts}, {human_bytes(done.bytes)}{rate}; {count_of(done.kept, 'file')} kept"
+    print_result(done.to_json(), [line], as_json=as_json)
 
 
 def _context_of(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | str | None:
@@ -518,7 +551,7 @@ def _context_of(_ctx: click.Context, _param: click.Parameter, value: str | None)
         return value
     low, _, high = value.partition("-")
     if not low.isdecimal() or not (high or low).isdecimal():
-        raise click.BadParameter(f"{value!r}; expected a number, as 5, two, as 1-5, or all")
+        raise click.BadParameter(f"{value!r}, expected a number such as 5, a range such as 1-5, or all")
     return int(low), int(high or low)
 
 
@@ -527,7 +560,7 @@ def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) 
         return None
     counts = value.split(",")
     if not all(count.isdecimal() and int(count) <= 1024 for count in counts):
-        raise click.BadParameter(f"{value!r}; expected numbers, as 0,1,2,4")
+        raise click.BadParameter(f"{value!r}, expected numbers up to 1024 such as 0,1,2,4")
     return [int(count) for count in counts]
 
 
@@ -535,28 +568,35 @@ def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 @click.argument("source", metavar="SET|PATH")
 @_set
 @_root
-@click.option("--split", type=click.Choice(SPLITS), help="Which split.  [default: train]")
-@click.option("--batch-size", type=click.IntRange(1), default=36, show_default=True, help="Scenes in a batch.")
+@click.option("--split", type=click.Choice(SPLITS), help="Split to measure.  [default: train]")
+@click.option("--batch-size", type=click.IntRange(1), default=36, show_default=True, help="Scenes per batch.")
 @click.option(
-    "--context", metavar="N|LOW-HIGH|all", callback=_context_of, help="Context views.  [default: as `gqn train`]"
+    "--context",
+    metavar="N|LOW-HIGH|all",
+    callback=_context_of,
+    help="Context views.  [default: as `gqn train`]",
 )
 @click.option(
     "--workers",
     metavar="0,1,2...",
     callback=_counts_of,
-    help="Numbers of workers to measure.  [default: several up to the cores]",
+    help="Numbers of workers to measure.  [default: several up to the number of cores]",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), default=3.0, show_default=True, help="Of each measurement."
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Seconds per measurement.",
 )
 @click.option(
     "--step-ms",
     "steps_ms",
     type=click.FloatRange(0, min_open=True),
     multiple=True,
-    help="Time of your training step, to be told how many workers it needs; repeatable.  [default: several]",
+    help="Milliseconds per training step, for advice on workers; repeatable.  [default: several]",
 )
-@click.option("--plot", type=click.Path(path_type=Path), help="Write a picture: .png or .jpg. Needs matplotlib.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Also write a plot: .png or .jpg. Needs matplotlib.")
 @json_option
 def bench(
     source: str,
@@ -571,7 +611,10 @@ def bench(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure the loader on your data and machine, beside bare decoding, and say how many workers you need."""
+    """Measure the loader on your data and machine.
+
+    Compares it with bare decoding, and recommends a number of workers.
+    """
     from gqn_data.bench.advice import STEPS_MS
     from gqn_data.bench.measure import bench as measure
     from gqn_data.bench.plot import check_plot, write_plot
@@ -602,15 +645,15 @@ def bench(
     "--cache",
     "folder",
     type=click.Path(path_type=Path),
-    help="The folder of the copies.  [default: $GQN_CACHE, else ~/.cache/gqn-toolkit]",
+    help="Folder of the copies.  [default: $GQN_CACHE, else ~/.cache/gqn-toolkit]",
 )
-@click.option("--verify", "verifies", is_flag=True, help="Compute every checksum; remove damaged copies.")
+@click.option("--verify", "verifies", is_flag=True, help="Check every checksum; remove damaged copies.")
 @click.option("--clear", is_flag=True, help="Remove all copies.")
 @json_option
 def cache(folder: Path | None, verifies: bool, clear: bool, as_json: bool) -> None:
-    """Tell what the cache of remote shards holds; check it, or empty it.
+    """Show, check or empty the cache of remote shards.
 
-    Safe while trainings use it: they fetch again what they miss.
+    Safe during a training, which fetches missing files again.
     """
     from gqn_data.cache.directory import CacheDirectory
     from gqn_data.cache.shard_cache import default_folder
@@ -622,10 +665,10 @@ def cache(folder: Path | None, verifies: bool, clear: bool, as_json: bool) -> No
     entries = copies.entries()
     size = sum(entry.size for entry in entries)
     found: dict[str, Any] = {"folder": str(copies.folder), "files": len(entries), "bytes": size, "faults": faults}
-    lines = [*faults, f"{copies.folder}: {len(entries):,} files, {human_bytes(size)}"]
+    lines = [*faults, f"{copies.folder}: {count_of(len(entries), 'file')}, {human_bytes(size)}"]
     if clear:
         found |= {"removed_files": removed[0], "removed_bytes": removed[1]}
-        lines.append(f"removed {removed[0]:,} files, {human_bytes(removed[1])}")
+        lines.append(f"removed {count_of(removed[0], 'file')}, {human_bytes(removed[1])}")
     print_result(found, lines, as_json=as_json)
     if faults:
         sys.exit(FAILED)

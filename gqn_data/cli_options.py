@@ -1,28 +1,28 @@
-"""What the commands of both groups share: how faults end, what is said, options that take places.
+"""What both commands share: options that take paths, error lines, exit statuses and output.
 
-Results go to stdout, progress and messages to stderr. Exit status: 0 done, 1 the data or the run failed,
-2 usage, 130 interrupted. Imports click, `errors` and `stores`: nothing heavy, so that `--help` is quick.
+Results go to stdout, progress and messages to stderr. Exit status: 0 success, 1 the data or the run failed, 2 usage,
+130 interrupted. Nothing heavy is imported, so that `--help` is fast.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gqn_data.errors import GQNError, OptionError, SourceMissing, UnknownName
+from gqn_data.errors import GQNError, OptionError, SourceMissing, UnknownName, install_hint
 from gqn_data.io.paths import AnyPath, parse_path
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class Commands(click.Group):
-    """A group of commands that ends every fault of the user's data or options in one line and an exit status."""
+    """A group of commands that reports each expected error as one line and an exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except (OptionError, UnknownName) as error:
@@ -34,36 +34,42 @@ class Commands(click.Group):
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise
-            log("Error: this command needs PyTorch, which is not installed: pip install 'gqn-toolkit[train]'")
+            log(f"Error: this command needs PyTorch, which is not installed. Install it with: {install_hint('train')}")
             ctx.exit(FAILED)
         except BrokenPipeError:
-            raise  # click's to handle: whoever read our output has seen enough
+            raise  # click handles it: the reader of our output has closed it
         except OSError as error:
             log(f"Error: {error.filename or 'the system'}: {error.strerror or error}")
             ctx.exit(FAILED)
         except KeyboardInterrupt:
-            log("Interrupted. What is whole was kept; run the same command again to go on.")
+            log("Interrupted. Finished files were kept; rerun to resume.")
             ctx.exit(INTERRUPTED)
 
 
 def log(line: str) -> None:
-    """One line to the user, on stderr; with its number where this is one of several ranks but the first."""
+    """Print a line for the user on stderr, with the rank in front except on rank 0."""
     rank = os.environ.get("RANK", "0")
     click.echo(line if rank == "0" else f"[rank {rank}] {line}", err=True)
 
 
 def print_result(value: Any, lines: list[str], *, as_json: bool) -> None:
-    """The result of a command, on stdout: as JSON, or as text."""
+    """Print the result of a command on stdout, as JSON or as text."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
-class PathType(click.ParamType[AnyPath]):
+if TYPE_CHECKING:
+    _PathParam = click.ParamType[AnyPath]
+else:
+    _PathParam = click.ParamType  # generic at run time from click 8.4 on
+
+
+class PathType(_PathParam):
     """An option that takes a path or a URL."""
 
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AnyPath:
-        """The place; a usage error for a URL that cannot be one."""
+        """Return the path, or fail with a usage error for a URL that is not valid."""
         try:
             return parse_path(value)
         except SourceMissing as error:

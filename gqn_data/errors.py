@@ -179,3 +179,8 @@ class RankLost(GQNError):
 
 class TrainingStopped(GQNError):
     """A training run that was asked to stop, and saved its state."""
+
+
+def install_hint(extra: str) -> str:
+    """Return the command that installs an optional dependency; it needs a checkout, as no index has the package."""
+    return f"pip install '.[{extra}]' (in a checkout of gqn-toolkit)"

@@ -1,4 +1,4 @@
-"""The commands of `gqn-data`: one clear line for bad input, exit status, JSON, and how little `--help` imports."""
+"""The commands of `gqn-data`: one line for bad input, exit statuses, JSON, help, and the imports of `--help`."""
 
 import gzip
 import json
@@ -41,7 +41,7 @@ def good(*arguments):
 
 
 def process(*arguments, **options):
-    """The command in a process of its own, as a user starts it."""
+    """Start the command in a separate process, as a user does."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", "from gqn_data.cli import main; main(prog_name='gqn-data')", *map(str, arguments)]
     return subprocess.Popen(
@@ -50,10 +50,10 @@ def process(*arguments, **options):
 
 
 def the_error(result):
-    """The one line on stderr that says what is wrong."""
+    """Return the only error line on stderr."""
     lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1, result.stderr
-    # Beside it there may be what convert said before it began; nothing else, and no traceback.
+    # convert may log before it starts; nothing else is allowed, and no traceback.
     others = [line for line in result.stderr.splitlines() if line not in lines]
     assert all(re.match(r"(zarr|numpy|webdataset): ", line) for line in others), result.stderr
     assert result.stdout == ""
@@ -62,7 +62,7 @@ def the_error(result):
 
 @pytest.fixture(autouse=True)
 def no_data_root(monkeypatch, tmp_path):
-    """Neither the user's data root nor the folder that the tests are started in matters."""
+    """Hide the user's data root and the current folder from the tests."""
     monkeypatch.delenv("GQN_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -89,7 +89,7 @@ BAD_FILES = {
     "a view too few": (lambda raw: scenes_instead(raw, made_scene(0, 2)), "2 views, expected 3"),
     "a view too many": (lambda raw: scenes_instead(raw, SCENE, made_scene(0, 4)), "record 1 .*4 views, expected 3"),
     "frames of another size": (lambda raw: scenes_instead(raw, made_scene(0, 3, 32)), "32x32 pixels, expected 16x16"),
-    "frames that are no jpeg": (
+    "frames that are not JPEG": (
         lambda raw: scenes_instead(raw, SCENE._replace(frames=(*SCENE.frames[:2], b"GIF89a.."))),
         "view 2: not a JPEG",
     ),
@@ -119,7 +119,7 @@ bad_files = pytest.mark.parametrize(("damage", "said"), BAD_FILES.values(), ids=
 
 
 @bad_files
-def test_a_bad_source_file_stops_convert_with_one_line_and_no_dataset(damage, said, raw, root):
+def test_a_bad_source_file_stops_convert_with_one_line(damage, said, raw, root):
     damage(raw)
     before = tree(raw)
     result = run("convert", "sm5", "--root", root, "--workers", 1)
@@ -131,7 +131,7 @@ def test_a_bad_source_file_stops_convert_with_one_line_and_no_dataset(damage, sa
 
 
 @bad_files
-def test_a_bad_source_file_stops_index_with_one_line_and_no_dataset(damage, said, raw):
+def test_a_bad_source_file_stops_index_with_one_line(damage, said, raw):
     damage(raw)
     result = run("index", raw, "--workers", 1)
     assert result.exit_code == 1
@@ -140,14 +140,14 @@ def test_a_bad_source_file_stops_index_with_one_line_and_no_dataset(damage, said
 
 
 @bad_files
-def test_a_bad_source_file_is_told_by_verify(damage, said, raw):
+def test_verify_reports_a_bad_source_file(damage, said, raw):
     damage(raw)
     result = run("verify", raw, "--workers", 1)
     assert result.exit_code == 1
     assert re.search(said, result.stdout)
     assert result.stderr == ""
     *_, verdict, remedy = result.stdout.splitlines()
-    assert verdict.endswith("1 faults")
+    assert verdict.endswith("1 fault")
     assert remedy.startswith(f"to fetch them again: gqn-data download {SET} --split train --files 1 --recheck")
 
 
@@ -202,7 +202,7 @@ def test_a_manifest_of_another_version_is_one_line(command, raw, root):
     assert tree(folder) == before
 
 
-def test_a_shard_that_does_not_match_its_checksum_is_not_converted_and_told_by_verify(raw, root):
+def test_a_shard_with_a_wrong_checksum_is_not_converted(raw, root):
     good("convert", "sm5", "--root", root, "--format", "numpy", "--workers", 1)
     folder = root / "numpy" / SET
     path = folder / "train" / "frames-00000.npy"
@@ -244,19 +244,19 @@ def test_errors_of_workers_are_one_line_and_exit_status_one(raw, root):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for workers in /proc")
 @pytest.mark.parametrize("later", [0, 0.03, 0.06, 0.1])
-def test_ctrl_c_says_what_to_do_and_a_rerun_ends_it(later, tmp_path):
+def test_ctrl_c_names_the_remedy_and_a_rerun_completes(later, tmp_path):
     raw = make_raw_folder(tmp_path / "data" / "raw" / SET, train=(200, 200, 200), test=(5,))
     root = raw.parents[1]
     arguments = ("convert", "sm5", "--root", root, "--workers", 2, "--format", "numpy", "--format", "webdataset")
     child = process(*arguments, start_new_session=True)
-    # While workers import, before they can choose to ignore the signal, is the worst moment.
+    # The worst moment is while workers import, before they ignore the signal.
     wait_until(lambda: workers_of(child.pid) or child.poll() is not None)
     time.sleep(later)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to all processes of the group
     stdout, stderr = child.communicate(timeout=120)
     assert child.returncode == 130
     assert stdout == ""
-    assert stderr.splitlines()[-1].startswith("Interrupted. What is whole was kept; run the same command again")
+    assert stderr.splitlines()[-1].startswith("Interrupted. Finished files were kept; rerun")
     assert "Traceback" not in stderr
     assert not (root / "webdataset" / SET / "manifest.json").exists()
     good(*arguments)
@@ -311,26 +311,35 @@ def test_pixels_are_made_jpegs_only_by_an_explicit_quality(missing, raw, root):
 
 def test_list_names_every_set_with_its_aliases_and_counts():
     text = good("list").stdout
+    lines = text.splitlines()
+    assert max(map(len, lines)) < 80
     for row in SCENE_SETS.values():
-        (line,) = [line for line in text.splitlines() if line.startswith(row.name + " ")]
-        for part in (*row.aliases, f"{row.frame_size}x{row.frame_size}", str(row.train.files)):
-            assert part in line
-        assert (f"{row.train.scenes:,}" if row.train.scenes else "? + ?") in line
-        assert row.settled == (f"{row.name} *" not in line)
+        (number,) = [number for number, line in enumerate(lines) if line.startswith(row.name + " ")]
+        words = lines[number].removeprefix(row.name).split()
+        assert (words[0] == "*") == (not row.settled)
+        frame, views, *_ = words[not row.settled :]
+        assert (frame, views) == (f"{row.frame_size}x{row.frame_size}", str(row.views))
+        assert lines[number + 1] == f"  {', '.join(row.aliases)}"
     assert "availability unsettled" in text
+    counts = {SET: " 1.01M ", "jaco": " 8M ", "mazes": " 120k ", "openai-block": " ? "}
+    counts |= {"rooms_free_camera_with_object_rotations": " 11.3M? ", "shepard_metzler_7_parts": " 1.01M? "}
+    for name, count in counts.items():
+        assert [count in line for line in lines if line.startswith(f"{name} ")] == [True]
     assert good("list", "--names").stdout.split() == list(SCENE_SETS)
-    assert [row["name"] for row in json.loads(good("list", "--json").stdout)] == list(SCENE_SETS)
+    facts = json.loads(good("list", "--json").stdout)
+    assert [row["name"] for row in facts] == list(SCENE_SETS)
+    assert [row["train"]["files"] for row in facts] == [row.train.files for row in SCENE_SETS.values()]
 
 
-def test_list_tells_which_sets_can_be_rendered():
+def test_list_shows_which_sets_can_be_rendered():
     assert good("list", "--names", "--rendered").stdout.split() == [name for name in SCENE_SETS if name in RENDERERS]
     for row in json.loads(good("list", "--json").stdout):
         assert row["rendered"] == (row["name"] in RENDERERS)
-    for line in good("list").stdout.splitlines()[1:-2]:
-        assert line.endswith("yes") == (line.split()[0] in RENDERERS)
+    shown = {line.split()[0]: line.split()[-1] for line in good("list").stdout.splitlines()[1:-2] if line[0] != " "}
+    assert shown == {name: "yes" if name in RENDERERS else "no" for name in SCENE_SETS}
 
 
-def test_render_writes_datasets_and_says_where(tmp_path):
+def test_render_writes_datasets_and_prints_their_folders(tmp_path):
     small = ("--scenes", 3, "--size", 16, "--views", 2, "--no-supersample", "--jpeg-quality", 80, "--root", tmp_path)
     result = good("render", "sm5", *small, "--format", "zarr", "--format", "numpy", "--json")
     assert [row["format"] for row in json.loads(result.stdout)] == ["zarr", "numpy"]
@@ -364,7 +373,7 @@ def test_render_refuses_nonsense_with_the_range(tmp_path, option, value, expecte
     assert list(tmp_path.iterdir()) == []
 
 
-def test_info_tells_what_a_folder_is_before_and_after_indexing(raw, root):
+def test_info_describes_a_folder_before_and_after_indexing(raw, root):
     for _ in range(2):
         text = good("info", "sm5", "--root", root).stdout
         for part in (SET, "3 views of 16x16", "rendered", "7 scenes", "2 of 900", "810,000 scenes"):
@@ -375,7 +384,7 @@ def test_info_tells_what_a_folder_is_before_and_after_indexing(raw, root):
     assert "not indexed" not in good("info", raw).stdout
 
 
-def test_convert_says_what_it_will_write_and_prints_where_it_is(raw, root):
+def test_convert_announces_its_output_and_prints_the_folder(raw, root):
     result = good("convert", "sm5", "--root", root, "--format", "zarr", "--format", "numpy", "--workers", 1)
     assert re.search(r"zarr: 7 train \+ 2 test scenes in \d+ shards; writing about [\d.]+ kB to ", result.stderr)
     lines = result.stdout.splitlines()
@@ -398,7 +407,7 @@ def test_convert_takes_a_path_and_writes_below_out(raw, tmp_path):
     assert value[0]["splits"]["train"]["scenes"] == 3
 
 
-def test_a_dry_run_tells_bytes_and_writes_nothing(raw, root):
+def test_a_dry_run_prints_bytes_and_writes_nothing(raw, root):
     before = tree(root)
     value = json.loads(good("convert", "sm5", "--root", root, "--dry-run", "--json").stdout)
     assert value[0]["shards"] == 2
@@ -407,7 +416,7 @@ def test_a_dry_run_tells_bytes_and_writes_nothing(raw, root):
     assert tree(root) == before
 
 
-def test_the_data_root_comes_from_the_option_else_the_environment_else_data(raw, root, monkeypatch, tmp_path):
+def test_the_data_root_comes_from_the_option_or_the_environment(raw, root, monkeypatch, tmp_path):
     good("info", "sm5", "--root", root)
     assert run("info", "sm5").exit_code == 1
     monkeypatch.setenv("GQN_DATA", str(root))
@@ -417,15 +426,15 @@ def test_the_data_root_comes_from_the_option_else_the_environment_else_data(raw,
     good("info", "sm5")
 
 
-def test_skipped_records_are_told_and_counted(raw, root):
+def test_skipped_records_are_counted(raw, root):
     damaged(raw, lambda data: data[:500] + bytes([data[500] ^ 1]) + data[501:])
     result = good("convert", "sm5", "--root", root, "--workers", 1, "--on-corrupt", "skip")
     assert "6 train + 2 test scenes" in result.stderr
-    assert "1 corrupt records left out (listed in the manifest)" in result.stdout
-    assert "1 corrupt records left out" in good("info", root / "zarr" / SET).stdout
+    assert "1 corrupt record skipped (listed in the manifest)" in result.stdout
+    assert "1 corrupt record skipped" in good("info", root / "zarr" / SET).stdout
 
 
-def test_overwrite_replaces_what_would_be_kept(raw, root):
+def test_overwrite_replaces_a_dataset(raw, root):
     good("convert", "sm5", "--root", root, "--workers", 1)
     result = run("convert", "sm5", "--root", root, "--workers", 1, "--limit", 2)
     assert result.exit_code == 1
@@ -435,7 +444,7 @@ def test_overwrite_replaces_what_would_be_kept(raw, root):
 
 
 @pytest.mark.parametrize("name", ["zarr", "numpy", "webdataset", "raw"])
-def test_verify_finds_whole_data_good(name, raw, root):
+def test_verify_finds_no_fault_in_sound_data(name, raw, root):
     if name != "raw":
         good("convert", "sm5", "--root", root, "--format", name, "--workers", 1)
     result = good("verify", root / name / SET, "--deep", "--workers", 1)
@@ -470,9 +479,9 @@ def test_view_draws_scenes_as_rows_and_views_as_columns(raw, root, tmp_path):
         assert picture.format == "JPEG"
 
 
-def test_a_name_stands_for_what_was_converted_where_there_is_such(raw, root, tmp_path):
+def test_a_set_name_prefers_the_converted_dataset(raw, root, tmp_path):
     good("convert", "sm5", "--root", root, "--format", "numpy", "--workers", 1)
-    good("view", "sm5", "--root", root, "-o", tmp_path / "name.png")  # the raw folder has no index
+    good("view", "sm5", "--root", root, "-o", tmp_path / "name.png")  # the raw folder is not indexed
     good("view", root / "numpy" / SET, "-o", tmp_path / "path.png")
     assert (tmp_path / "name.png").read_bytes() == (tmp_path / "path.png").read_bytes()
     shutil.rmtree(raw)
@@ -481,7 +490,7 @@ def test_a_name_stands_for_what_was_converted_where_there_is_such(raw, root, tmp
 
 
 @pytest.mark.parametrize("options", [("-o", "x.gif"), ("-o", "x.png", "--first", "7"), ("-o", "x")])
-def test_pictures_that_cannot_be_are_one_line(options, raw, root, tmp_path):
+def test_pictures_that_cannot_be_drawn_are_one_line(options, raw, root, tmp_path):
     good("convert", "sm5", "--root", root, "--workers", 1)
     result = run("view", root / "zarr" / SET, *options)
     assert result.exit_code == 2
@@ -489,7 +498,7 @@ def test_pictures_that_cannot_be_are_one_line(options, raw, root, tmp_path):
     assert not list(tmp_path.glob("x*"))
 
 
-def test_view_of_a_folder_without_an_index_says_how_to_make_one(raw):
+def test_view_of_a_folder_without_an_index_names_the_command(raw):
     result = run("view", raw, "-o", "x.png")
     assert result.exit_code == 1
     assert f"gqn-data index {raw}" in the_error(result)
@@ -511,6 +520,19 @@ def test_every_command_has_help(group, name):
         assert len(group.commands[command].help or "") > 20
 
 
+@pytest.mark.parametrize("command", commands(gqn_data))
+def test_help_and_its_summaries_fit_80_columns(command):
+    width = {"terminal_width": 80}
+    assert max(map(len, CliRunner().invoke(gqn_data, [command, "--help"], **width).stdout.splitlines())) <= 80
+    (summary,) = [
+        line
+        for line in CliRunner().invoke(gqn_data, ["--help"], **width).stdout.splitlines()
+        if line.startswith(f"  {command} ")
+    ]
+    assert summary.endswith(".")
+    assert not summary.endswith("...")
+
+
 @pytest.mark.parametrize("program", ["gqn_data.cli", "gqn_model.cli", "cli"])
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_help_imports_nothing_heavy(program, arguments):
@@ -523,6 +545,16 @@ def test_help_imports_nothing_heavy(program, arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_the_commands_import_with_older_versions_of_click():
+    # As in click 8.1 to 8.3: `click.ParamType[...]` raises TypeError at run time.
+    code = (
+        "import click\ndef refuse(cls, item): raise TypeError('not subscriptable')\n"
+        "click.ParamType.__class_getitem__ = classmethod(refuse)\nimport gqn_data.cli, gqn_model.cli"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_converting_and_opening_need_no_torch(raw, root):
@@ -560,7 +592,7 @@ def test_real_mazes_convert_by_the_command_of_the_readme(mazes, tmp_path):
 
 
 def test_the_made_scenes_are_all_different():
-    # Guards the fixtures: a mix-up of scenes or views could not show if two frames were alike.
+    # Guards the fixtures: equal frames would hide a mix-up of scenes or views.
     frames = [frame for scene in scenes_from(0, 20) + scenes_from(1000, 5) for frame in scene.frames]
     assert len(set(frames)) == len(frames)
     assert jpeg(pattern(1, 2)) == made_scene(1).frames[2]

@@ -1,6 +1,6 @@
-"""The sets of E-GQN: one folder of files, four views, cameras of nine numbers; on records made in that shape.
+"""The sets of E-GQN: one folder of files, four views, cameras of nine numbers.
 
-Made by `tfrecord` and Pillow; the real ones are not to be had here.
+The records are made in that format by `tfrecord` and Pillow; the published ones are not available to the tests.
 """
 
 import json
@@ -50,7 +50,7 @@ def scene_of(number, numbers):
 
 
 def make_raw(folder, name):
-    """A raw folder; returns the scenes of each split."""
+    """Write a raw folder and return the scenes of each split."""
     made = {"train": [], "test": []}
     for file, count in FILES[name].items():
         split = "train" if file <= 2000 and (name == NINE or file <= 1600) else "test"
@@ -67,7 +67,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def raw(name, tmp_path_factory):
-    """An indexed folder; for reading only."""
+    """Make an indexed folder, for reading only."""
     folder = tmp_path_factory.mktemp("egqn") / name
     made = make_raw(folder, name)
     index_raw_folder(open_raw_folder(folder, SCENE_SETS[name]))
@@ -83,7 +83,7 @@ def same(dataset, scenes):
         assert found.frames.shape == (4, 128, 128, 3)
 
 
-def test_the_splits_are_those_of_the_numbers_of_the_files(name, raw):
+def test_the_number_of_a_file_decides_its_split(name, raw):
     folder, made = raw
     assert [len(made["train"]), len(made["test"])] == [5, 3]
     for split in ("train", "test"):
@@ -93,27 +93,27 @@ def test_the_splits_are_those_of_the_numbers_of_the_files(name, raw):
     ]
 
 
-def test_the_file_that_their_reader_leaves_out_is_left_out(tmp_path):
+def test_the_file_that_their_reader_skips_is_skipped(tmp_path):
     make_raw(tmp_path / FIVE, FIVE)
     write_source_file(tmp_path / FIVE / NAMES[FIVE].format(1), [scene_of(7, 5)])
     files = open_raw_folder(tmp_path / FIVE, SCENE_SETS[FIVE]).files
     assert [file.name for file in files["train"]] == [NAMES[FIVE].format(file) for file in (2, 1600)]
 
 
-def test_the_manifest_says_what_the_numbers_are(name, raw):
+def test_the_manifest_names_the_camera_numbers(name, raw):
     manifest = read_manifest(raw[0])
     assert len(manifest.cameras.fields) == NUMBERS[name]
     assert manifest.cameras.angles == ("undocumented" if name == NINE else "radians")
     assert manifest.cameras.pose == (manifest.cameras.fields if name == NINE else POSE_FIELDS)
     text = CliRunner().invoke(gqn_data, ["info", str(raw[0])]).stdout
-    assert ("nobody says what they are" in text) == (name == NINE)
+    assert ("undocumented" in text) == (name == NINE)
     assert "5 scenes in 2 shards; source files 2 of" in text
-    assert "whole set" not in text  # nobody says how many scenes there are
+    assert "whole set" not in text  # the number of scenes is not documented
 
 
 @pytest.mark.parametrize("container", WRITABLE)
 @pytest.mark.parametrize("indexed", [True, False])
-def test_every_container_takes_them(container, indexed, name, raw, tmp_path):
+def test_every_container_holds_them(container, indexed, name, raw, tmp_path):
     folder, made = raw
     if not indexed:
         shutil.copytree(folder, tmp_path / name, ignore=shutil.ignore_patterns("*.npy*", "manifest.json", "SHA256SUMS"))
@@ -153,7 +153,7 @@ def test_a_record_of_another_width_is_refused(tmp_path):
         index_raw_folder(open_raw_folder(folder, SCENE_SETS[NINE]))
 
 
-def test_an_empty_folder_says_what_was_expected(tmp_path):
+def test_the_error_for_an_empty_folder_names_the_expected_files(tmp_path):
     with pytest.raises(SourceMissing, match=r"files named like 0002-of-1943\.tfrecord"):
         open_raw_folder(tmp_path, SCENE_SETS[FIVE])
 
@@ -164,7 +164,7 @@ def test_scenes_of_two_origins_are_not_mixed_in_one_folder(tmp_path):
         claim(tmp_path / FIVE, Origin(kind="deepmind"))
 
 
-def test_they_are_fetched_from_one_folder_and_converted_while_they_come(name, raw, tmp_path, monkeypatch):
+def test_files_are_fetched_from_one_folder_and_converted(name, raw, tmp_path, monkeypatch):
     made = raw[1]
     monkeypatch.delenv("GQN_BASE_URL", raising=False)
     make_raw(tmp_path / "mirror" / name, name)
@@ -172,15 +172,15 @@ def test_they_are_fetched_from_one_folder_and_converted_while_they_come(name, ra
     with FaultServer(tmp_path / "mirror") as server:
         for split in ("train", "test"):
             options = ["--split", split, "--files", numbers_in(split, name), "--base-url", server.url]
-            told = CliRunner().invoke(gqn_data, ["download", name, "--root", str(tmp_path / "a"), *options])
-            assert told.exit_code == 0, told.output
+            done = CliRunner().invoke(gqn_data, ["download", name, "--root", str(tmp_path / "a"), *options])
+            assert done.exit_code == 0, done.output
         folder = tmp_path / "a" / "raw" / name
         assert sorted(path.name for path in folder.glob("*.tfrecord")) == [NAMES[name].format(n) for n in FILES[name]]
-        told = CliRunner().invoke(
+        done = CliRunner().invoke(
             gqn_data,
             ["convert", name, "--root", str(tmp_path / "b"), "--files", numbers, "--base-url", server.url],
         )
-        assert told.exit_code == 0, told.output
+        assert done.exit_code == 0, done.output
     convert(folder, SCENE_SETS[name], tmp_path / "a", Options(workers=1))
     for root in ("a", "b"):
         for split in ("train", "test"):
@@ -198,7 +198,7 @@ SMALL = {
 }  # fmt: skip
 
 
-def test_a_network_learns_from_them_and_goes_on(name, raw, tmp_path):
+def test_a_network_trains_on_them_and_resumes(name, raw, tmp_path):
     folder, _ = raw
     run = start_run(str(folder), resolve("tiny", (), SMALL), out=tmp_path / "run")
     checkpoint = load_checkpoint(run)
@@ -215,7 +215,7 @@ def test_a_network_learns_from_them_and_goes_on(name, raw, tmp_path):
     assert np.isfinite(found.at(3).excess.mean)
 
 
-def test_a_run_is_not_given_cameras_of_another_kind(tmp_path):
+def test_a_run_refuses_cameras_of_another_kind(tmp_path):
     make_raw(tmp_path / NINE, NINE)
     make_raw(tmp_path / FIVE, FIVE)
     for name in (NINE, FIVE):
@@ -225,7 +225,7 @@ def test_a_run_is_not_given_cameras_of_another_kind(tmp_path):
         evaluate(run, str(tmp_path / FIVE))
     with pytest.raises(RunMismatch, match=r"poses of 9 numbers .*expected 7"):
         training_batches(str(tmp_path / NINE), resolve("tiny", (), {**SMALL, "pose_numbers": 7}))
-    # As many numbers, and others: told by what the manifest says.
+    # As many numbers with other names: the manifest shows the difference.
     manifest = json.loads((tmp_path / NINE / "manifest.json").read_text())
     manifest["cameras"]["fields"][0] = manifest["cameras"]["pose"][0] = "depth"
     (tmp_path / NINE / "manifest.json").write_text(json.dumps(manifest))
@@ -233,12 +233,12 @@ def test_a_run_is_not_given_cameras_of_another_kind(tmp_path):
         evaluate(run, str(tmp_path / NINE))
 
 
-def test_more_numbers_than_a_camera_can_have_are_refused():
+def test_too_many_numbers_per_camera_are_refused():
     with pytest.raises(OptionError, match="possible: 0 to 64"):
         resolve("tiny", (), {"pose_numbers": 65})
 
 
-def test_the_nearest_view_of_unknown_cameras_is_that_of_the_nearest_numbers():
+def test_the_nearest_view_of_unknown_cameras_has_the_nearest_numbers():
     poses = torch.tensor([[[0.0] * 9, [5.0] * 9, [2.0] * 9]])
     frames = torch.arange(3.0).view(1, 3, 1, 1, 1).expand(1, 3, 3, 4, 4)
     context = Context(frames, poses, torch.tensor([[True, True, False]]))

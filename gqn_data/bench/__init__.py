@@ -1,1 +1,1 @@
-"""Loader benchmark on the user's data and machine: rates, the decoding ceiling, advice, plot."""
+"""Benchmark of the loader on a user's data and machine: rates, upper bound, advice and plot."""

@@ -1,7 +1,7 @@
-"""What this machine could do at most with the frames of a dataset: bare decoding, or bare copying of pixels.
+"""Upper bound of the loader's rate: bare decoding of a dataset's frames, or bare copying of its pixels.
 
-No scene is looked up and no batch is made: the yardstick that `bench` holds the loader against. The decoder is called
-bare as well, not through `images`. Imports `dataset`, `images`, `loading`, `stores`.
+The benchmark compares the loader with it. It neither looks up scenes nor assembles batches, and calls the JPEG
+library directly instead of through `schema.jpeg`.
 """
 
 from __future__ import annotations
@@ -22,25 +22,30 @@ from gqn_data.io.paths import StorePath
 from gqn_data.loader.worker_pool import Start, WorkerPool
 from gqn_data.schema.jpeg import FRAMES_BEGIN
 
-_SAMPLE_BYTES = 32 << 20  # of frames that are kept at hand
-_SAMPLE_SCENES, _SAMPLE_FAR = 200, 20  # a scene in a store is a request
-_BLOCK = 64  # frames between two looks at the clock
+_SAMPLE_BYTES = 32 << 20  # of frames kept in memory
+_SAMPLE_SCENES, _SAMPLE_REMOTE = 200, 20  # a scene in a store costs a request
+_BLOCK = 64  # frames between two readings of the clock
 
 
 def frames_memory(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An array that begins as the frames of a batch do."""
+    """Return an array of zeros with the alignment of the frames of a batch."""
     count = int(np.prod(shape))
     memory = np.zeros(count + 64, np.uint8)
     start = (FRAMES_BEGIN - memory.ctypes.data) % 64
     return memory[start : start + count].reshape(shape)
 
 
-def _rate(one: Callable[[], int], seconds: float) -> float:
-    """Frames a second of `one`, which tells how many it did, called again and again for so long."""
-    one()  # in cold memory
+def _rate(work: Callable[[], int], seconds: float) -> float:
+    """Return the frames per second of `work`, repeated for that time.
+
+    Args:
+        work: processes some frames and returns their number.
+        seconds: minimum duration.
+    """
+    work()  # warm up
     done, begin = 0, time.perf_counter()
     while True:
-        done += one()
+        done += work()
         taken = time.perf_counter() - begin
         if taken >= seconds:
             return done / taken
@@ -48,18 +53,18 @@ def _rate(one: Callable[[], int], seconds: float) -> float:
 
 @dataclass(frozen=True)
 class BareDecoding:
-    """Decodes the same frames again and again, into one frame's memory; told seconds, gives frames a second.
+    """Decode the same JPEGs repeatedly into the memory of one frame.
 
     Attributes:
-        jpegs: their bytes.
-        shape: of a frame.
+        jpegs: encoded frames.
+        shape: shape of a frame.
     """
 
     jpegs: list[bytes]
     shape: tuple[int, ...]
 
     def __call__(self, seconds: float) -> float:
-        """Frames a second."""
+        """Run for that many seconds and return the frames per second."""
         out = frames_memory(self.shape)
         decode, jpegs = simplejpeg.decode_jpeg, itertools.cycle(self.jpegs)
 
@@ -73,18 +78,18 @@ class BareDecoding:
 
 @dataclass(frozen=True)
 class BareGathering:
-    """Copies views of scenes, drawn at random, into memory for a batch; told seconds, gives frames a second.
+    """Copy views of random scenes into the memory of a batch.
 
     Attributes:
-        source: `.npy` files (scenes, views, height, width, 3), or such an array.
-        views: copied of each scene.
+        source: `.npy` files of shape (scenes, views, height, width, 3), or such an array.
+        views: number of views copied per scene.
     """
 
     source: tuple[Path, ...] | NDArray[np.uint8]
     views: int
 
     def __call__(self, seconds: float) -> float:
-        """Frames a second."""
+        """Run for that many seconds and return the frames per second."""
         if isinstance(self.source, tuple):
             arrays = [np.asarray(np.load(path, mmap_mode="r")) for path in self.source]
         else:
@@ -109,20 +114,20 @@ Bare = BareDecoding | BareGathering
 
 
 def bare_work(dataset: Dataset, views: int) -> Bare:
-    """The bare work that a dataset's batches consist of.
+    """Return the bare work of loading a dataset.
 
     Args:
         dataset: one split.
-        views: used of each scene.
+        views: number of views used per scene.
 
     Raises:
-        GQNError: scenes cannot be read.
+        GQNError: a scene cannot be read.
     """
     layout = dataset.layout
     if dataset.manifest.format == "numpy" and isinstance(dataset.folder, Path):
         return BareGathering(tuple(dataset.folder / shard.files[0].name for shard in dataset.shards), views)
-    most = _SAMPLE_FAR if isinstance(dataset.folder, StorePath) else _SAMPLE_SCENES
-    numbers = np.unique(np.linspace(0, len(dataset) - 1, most).astype(int)).tolist()
+    samples = _SAMPLE_REMOTE if isinstance(dataset.folder, StorePath) else _SAMPLE_SCENES
+    numbers = np.unique(np.linspace(0, len(dataset) - 1, samples).astype(int)).tolist()
     jpegs: list[bytes] = []
     pixels: list[NDArray[np.uint8]] = []
     size = 0
@@ -140,20 +145,20 @@ def bare_work(dataset: Dataset, views: int) -> Bare:
 
 
 def kind_of(bare: Bare) -> Limit:
-    """What the limit is of."""
+    """Return the kind of the bare work."""
     return "decoding" if isinstance(bare, BareDecoding) else "gathering"
 
 
 def limit(bare: Bare, processes: int, seconds: float, start: Start) -> float:
-    """Frames a second of bare work in so many processes at once.
+    """Measure the frames per second of bare work in several processes.
 
     Args:
-        bare: from `bare_work`.
-        processes: at least one.
-        seconds: about how long.
+        bare: the work, from `bare_work`.
+        processes: number of processes, at least one.
+        seconds: approximate duration.
         start: how processes are started.
     """
     with WorkerPool(bare, processes, start=start) as workers:
         for _ in workers.in_order(iter([0.0] * processes), 1):
-            pass  # now all are there, and begin at the same time
+            pass  # every process has started, so that all measure at the same time
         return sum(workers.in_order(iter([seconds] * processes), 1))

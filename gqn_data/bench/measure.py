@@ -1,9 +1,9 @@
-"""The loader measured on one dataset and machine: its rate by workers, beside the limit, and what follows from it.
+"""Measure the loader on one dataset and machine: its rate per number of workers, the upper bound, and advice.
 
     for line in bench("data/zarr/rooms_ring_camera").lines():
         print(line)
 
-Imports `advice`, `dataset`, `limits`, `loading`, and `loader`, which needs torch, when something is measured.
+torch is imported only when something is measured.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ if TYPE_CHECKING:
 
 Context = tuple[int, int] | str | None
 
-_MEMORY = f"memfd:{shared_memory.NAME}"  # the ring that workers share with the consumer: nobody's own
+_MEMORY = f"memfd:{shared_memory.NAME}"  # shared by workers and consumer, so not private memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What was measured.
+    """The result of a measurement.
 
     Attributes:
-        folder: the dataset.
-        scene_set: its set.
-        split: which split.
-        format: the container.
-        encoding: how it keeps frames.
-        scenes: in the split.
-        batch_size: scenes in a batch.
-        context: the smallest and the largest number of context views, or `all`.
-        cores: usable by this process.
-        limit: what the limit is of: `decoding`, or `gathering` pixels.
-        measured: by number of workers, rising.
-        advice: what follows, a sentence each.
-        versions: of what takes part.
+        folder: folder or URL of the dataset.
+        scene_set: its scene set.
+        split: the split measured.
+        format: its container.
+        encoding: encoding of its frames.
+        scenes: number of scenes in the split.
+        batch_size: scenes per batch.
+        context: smallest and largest number of context views, or `all`.
+        cores: number of cores that this process may use.
+        limit: the work that the limit measures: `decoding`, or `gathering` pixels.
+        measured: rates, by rising number of workers.
+        advice: advice, one sentence each.
+        versions: versions of the packages involved.
     """
 
     folder: str
@@ -75,16 +75,16 @@ class Bench:
     versions: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as JSON knows it."""
+        """Return the result as plain values for JSON."""
         rows = [{**asdict(one), "of_limit": one.of_limit} for one in self.measured]
         return {**asdict(self), "measured": rows}
 
     def lines(self) -> list[str]:
-        """All of it, as text: a table and the advice."""
+        """Return the result as lines of text: a table and the advice."""
         context = "all views"
         if not isinstance(self.context, str):
             context = "{} to {} context views and a query".format(*self.context)
-        head = "workers", "scenes/s", "frames/s", f"bare {self.limit}", "share", "first batch", "own memory of a worker"
+        head = "workers", "scenes/s", "frames/s", f"bare {self.limit}", "share", "first batch", "memory per worker"
         rows = [
             (
                 str(one.workers),
@@ -117,55 +117,58 @@ def bench(
     steps_ms: Sequence[float] = STEPS_MS,
     log: Callable[[str], None] = lambda _: None,
 ) -> Bench:
-    """Measures the loader with each number of workers, and the limit beside it.
+    """Measure the loader with each number of workers, and the upper bound in as many processes.
 
-    Every number of workers reads in an order of its own, so that none finds in memory what another has read; what was
-    read before the command is found there by all. Nobody takes the pixels: a network does not slow this down.
+    Each number of workers reads in a different order, so that it does not profit from files that another one has just
+    brought into memory. Files in memory before the command speed up all of them. Batches are discarded, so a
+    network does not slow the loader down.
 
     Args:
-        path: a dataset, or an indexed raw folder; a path or a URL.
-        split: None for `train` if it is there.
-        batch_size: scenes in a batch.
-        context: as the loader takes it.
-        workers: the numbers of workers; None for several up to the usable cores.
-        seconds: of each measurement.
-        steps_ms: times of a training step to give advice for.
-        log: takes a line on what is being done.
+        path: folder or URL of a dataset, or of an indexed raw folder.
+        split: the split; None for `train` if it exists.
+        batch_size: scenes per batch.
+        context: context views, as for `SceneLoader`.
+        workers: numbers of workers; None for several up to the number of usable cores.
+        seconds: duration of each measurement.
+        steps_ms: durations of a training step in milliseconds, for advice.
+        log: called with a line on each measurement.
 
     Raises:
-        OptionError: a value that cannot be measured, or that the dataset does not allow.
+        OptionError: a value is out of range, or the dataset does not allow it.
         GQNError: the dataset cannot be opened or read.
         ModuleNotFoundError: torch is not installed.
     """
-    from gqn_data.loader import SceneLoader  # noqa: F401  where torch is not installed, it is said at once
+    from gqn_data.loader import SceneLoader  # noqa: F401  fail early without torch
 
     counts = sorted(set(worker_counts(usable_cores()) if workers is None else workers))
     if not counts or counts[0] < 0:
-        raise OptionError(f"workers are {counts}, expected one number or more, from 0")
-    if seconds <= 0 or any(step <= 0 for step in steps_ms):
-        raise OptionError("seconds of a measurement and milliseconds of a step: expected more than 0")
+        raise OptionError(f"workers is {counts}, expected at least one number, each 0 or more")
+    if seconds <= 0:
+        raise OptionError(f"seconds is {seconds}, expected more than 0")
+    if any(step <= 0 for step in steps_ms):
+        raise OptionError(f"steps_ms is {[*steps_ms]}, expected numbers above 0")
     dataset = open_dataset(path, split)
     measured: list[Measured] = []
     bare: Bare | None = None
     for count in counts:
-        log(f"measuring {count} of {', '.join(map(str, counts))} workers, and the limit: {seconds:g} s each")
+        log(f"measuring {count} of {', '.join(map(str, counts))} workers and the limit, {seconds:g} s each")
         loader, opened = _loader(dataset, batch_size=batch_size, context=context, workers=count)
-        scenes, frames, first, own = _loader_rates(loader, opened, seconds)
+        scenes, frames, first, private = _loader_rates(loader, opened, seconds)
         if bare is None:
             bare = bare_work(dataset, max(1, round(frames / scenes)))
             chosen = context if isinstance(context, str) else loader.context
-        at_most = limit(bare, max(1, count), seconds, loader.start)
+        ceiling = limit(bare, max(1, count), seconds, loader.start)
         measured.append(
             Measured(
                 workers=count,
                 scenes_per_second=scenes,
                 frames_per_second=frames,
-                limit_frames_per_second=at_most,
+                limit_frames_per_second=ceiling,
                 first_batch_seconds=first,
-                worker_bytes=own,
+                worker_bytes=private,
             )
         )
-    assert bare is not None  # noqa: S101  something was measured
+    assert bare is not None  # noqa: S101  there is at least one count
     cores, of = usable_cores(), kind_of(bare)
     return Bench(
         folder=str(dataset.folder),
@@ -190,11 +193,11 @@ def bench(
 
 
 def _loader(dataset: Dataset, *, batch_size: int, context: Context, workers: int) -> tuple[SceneLoader, float]:
-    """The loader, and when its making began."""
+    """Return a loader, and the time at which its construction began."""
     from gqn_data.loader import SceneLoader
 
     began = time.perf_counter()
-    # A seed of its own, so an order of its own.
+    # A different seed is a different order.
     loader = SceneLoader(
         dataset.folder, split=dataset.split, batch_size=batch_size, context=context, workers=workers, seed=workers
     )
@@ -202,13 +205,13 @@ def _loader(dataset: Dataset, *, batch_size: int, context: Context, workers: int
 
 
 def _loader_rates(loader: SceneLoader, began: float, seconds: float) -> tuple[float, float, float, int | None]:
-    """Scenes and frames a second, seconds to the first batch, and the own memory of the largest worker."""
+    """Return scenes and frames per second, seconds to the first batch, and private bytes of the largest worker."""
     others = {process.pid for process in multiprocessing.active_children()}
     with contextlib.closing(loader):
         batches: Iterator[Batch] = iter(loader)
         next(batches)
         first = time.perf_counter() - began
-        for _ in range(2 * loader.workers + 1):  # made while others were still beginning
+        for _ in range(2 * loader.workers + 1):  # made while other workers were starting
             next(batches)
         scenes = frames = 0
         begin = time.perf_counter()
@@ -217,13 +220,13 @@ def _loader_rates(loader: SceneLoader, began: float, seconds: float) -> tuple[fl
             scenes += len(views)
             frames += int((views >= 0).sum())
         pids = [process.pid for process in multiprocessing.active_children() if process.pid not in others]
-        own = [_own_bytes(pid) for pid in pids if pid is not None]
+        own = [_private_bytes(pid) for pid in pids if pid is not None]
     known = [size for size in own if size is not None]
     return scenes / taken, frames / taken, first, max(known, default=None)
 
 
-def _own_bytes(pid: int) -> int | None:
-    """Memory of a process that it shares with nobody, the ring left out; None where the system does not tell."""
+def _private_bytes(pid: int) -> int | None:
+    """Return the private memory of a process in bytes, without the ring; None if the system does not report it."""
     try:
         lines = Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

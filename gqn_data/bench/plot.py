@@ -1,4 +1,4 @@
-"""The rates that `bench` measured, as a picture. Imports `bench`, `figures`; matplotlib for a picture."""
+"""Plot the rates of a benchmark. matplotlib is imported only to plot."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 def check_plot(path: Path) -> None:
-    """Returns where a plot can be written, before minutes are spent on measuring.
+    """Raise if a plot cannot be written, before minutes are spent on measuring.
 
     Raises:
-        OptionError: matplotlib is not installed, or a name of another ending.
+        OptionError: matplotlib is not installed, or the name has another ending.
     """
-    pictures.check_plot(path, "--json gives the figures")
+    pictures.check_plot(path, "--json prints the numbers")
 
 
 def write_plot(result: Bench, path: Path) -> None:
-    """Writes frames/s over workers, the loader's and the limit's, as a picture.
+    """Write a plot of frames/s over the number of workers, for the loader and the limit.
 
     Raises:
-        OptionError: as `check_plot`.
+        OptionError: matplotlib is not installed, or the name has another ending.
     """
     check_plot(path)
     pictures.write_figure(_plot(result), path)
@@ -38,7 +38,7 @@ def _plot(result: Bench) -> Figure:
     rows = result.measured
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    limits = [one for one in rows if one.workers] or rows  # that of no workers is that of one
+    limits = [one for one in rows if one.workers] or rows  # 0 workers have the limit of 1
     axes.plot(
         [one.workers for one in limits],
         [one.limit_frames_per_second for one in limits],

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from gqn_data.errors import ClusterError, OptionError, WorkerLost
+from gqn_data.errors import ClusterError, OptionError, WorkerLost, install_hint
 from gqn_data.executors.pool import Cluster
 from gqn_data.version import VERSION
 
@@ -166,7 +166,7 @@ def connect(scheduler: str, log: Callable[[str], None] = lambda _: None) -> Iter
         from distributed import Client
     except ModuleNotFoundError as error:
         raise ClusterError(
-            f"--scheduler needs Dask, which is not installed ({error.name}): pip install 'gqn-toolkit[cluster]'"
+            f"--scheduler needs Dask, which is not installed ({error.name}). Install it with: {install_hint('cluster')}"
         ) from error
     with _silence_dask():
         try:

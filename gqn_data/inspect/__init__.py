@@ -1,1 +1,1 @@
-"""Read-only commands on a dataset: verify, info and contact sheets."""
+"""Read-only commands on a dataset or a raw folder: verify, info and contact sheets."""

@@ -1,4 +1,4 @@
-"""Contact sheets: scenes as rows, views as columns, in one picture. Imports `dataset`, `storage`."""
+"""Contact sheets: one picture with scenes as rows and views as columns."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _BACKGROUND = 255
 
 
 def contact_sheet(dataset: Dataset, scenes: Sequence[int], views: int, scale: int = 1) -> NDArray[np.uint8]:
-    """The picture: uint8 (height, width, 3). Where a scene has more views, they are taken at equal steps.
+    """Draw a contact sheet, uint8 (height, width, 3).
 
     Args:
         dataset: one split.
-        scenes: numbers of the scenes, one a row.
-        views: columns.
-        scale: each pixel of a frame becomes a square of so many.
+        scenes: numbers of the scenes, one per row.
+        views: number of columns; views are evenly spaced if a scene has more.
+        scale: enlarge each pixel to `scale` by `scale` pixels.
 
     Raises:
-        OptionError: a scene that is not there, or no views.
+        OptionError: a scene is out of range, or `views` or `scale` is below 1.
     """
     layout = dataset.layout
     for scene in scenes:
         if not 0 <= scene < len(dataset):
-            raise OptionError(f"scene {scene}: the {dataset.split} split has scenes 0 to {len(dataset) - 1}")
+            raise OptionError(f"{dataset.folder}: scene {scene} of {dataset.split}, expected 0 to {len(dataset) - 1}")
     if views < 1 or scale < 1:
-        raise OptionError(f"{views} views at scale {scale}; expected 1 or more of each")
+        raise OptionError(f"{views} views at scale {scale}, expected 1 or more for both")
     chosen = np.linspace(0, layout.views - 1, min(views, layout.views)).round().astype(int).tolist()
     height, width = layout.height * scale + _GAP, layout.width * scale + _GAP
     sheet = np.full((height * len(scenes) + _GAP, width * len(chosen) + _GAP, 3), _BACKGROUND, np.uint8)

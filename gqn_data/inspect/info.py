@@ -1,7 +1,4 @@
-"""What a dataset or a raw folder is, for people and for programs. Reads no frame.
-
-Imports `converting`, `manifest`, `source_files`.
-"""
+"""Describe a dataset or a raw folder as text or as a manifest. Decodes nothing."""
 
 from __future__ import annotations
 
@@ -15,17 +12,18 @@ from gqn_data.schema.catalog import SceneSet
 from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, SplitRow, read_manifest
 from gqn_data.sources.npy_mirror import is_mirror
 from gqn_data.sources.raw_folder import open_raw_folder
+from gqn_data.units import count_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What lies in a folder.
+    """The content of a folder.
 
     Attributes:
         folder: the folder.
-        manifest: what its manifest says; of a raw folder without one, what its files' framing tells.
-        indexed: false for a raw folder without an index.
-        bytes: size of all its files.
+        manifest: its manifest; for a raw folder without one, counted from the framing of its files.
+        indexed: False for a raw folder without an index.
+        bytes: total size of its files.
     """
 
     folder: AnyPath
@@ -34,7 +32,7 @@ class Description:
     bytes: int
 
     def lines(self) -> list[str]:
-        """The description as text."""
+        """Return the description as lines of text."""
         from gqn_data.io.atomic import human_bytes
 
         manifest, frames = self.manifest, self.manifest.frames
@@ -54,35 +52,35 @@ class Description:
         for name, split in manifest.splits.items():
             skipped = sum(len(source.skipped) for source in split.sources)
             lines.append(
-                f"{name:<10} {split.scenes:,} scenes in {len(split.shards)} shards"
-                + _of_the_whole(split)
-                + (f"; {skipped} corrupt records left out" if skipped else "")
+                f"{name:<10} {count_of(split.scenes, 'scene')} in {count_of(len(split.shards), 'shard')}"
+                + _expected(split)
+                + (f"; {count_of(skipped, 'corrupt record')} skipped" if skipped else "")
             )
         if manifest.limit is not None:
-            lines.append(f"{'limit':<10} {manifest.limit:,} scenes of each split")
+            lines.append(f"{'limit':<10} {count_of(manifest.limit, 'scene')} per split")
         return lines
 
 
 def _angles(manifest: Manifest) -> str:
     angles = manifest.cameras.angles
-    return "nobody says what they are" if angles == "undocumented" else f"angles in {angles}"
+    return "meaning undocumented" if angles == "undocumented" else f"angles in {angles}"
 
 
-def _of_the_whole(split: SplitRow) -> str:
-    """How much of the whole set a split holds, where anybody knows."""
+def _expected(split: SplitRow) -> str:
+    """Return the expected size of the whole split, if known."""
     text = f"; source files {len(split.sources):,} of {split.expected_files:,}" if split.expected_files else ""
     return text + (f", whole set {split.expected_scenes:,} scenes" if split.expected_scenes else "")
 
 
 def describe(folder: AnyPath, scene_set: SceneSet) -> Description:
-    """What lies in a folder.
+    """Describe a folder.
 
     Args:
-        folder: of a dataset, or a raw folder.
-        scene_set: the set that it holds.
+        folder: the folder of a dataset, or a raw folder.
+        scene_set: the scene set in it.
 
     Raises:
-        GQNError: there is nothing there, or the manifest cannot be used.
+        GQNError: the folder holds no scenes, or the manifest cannot be used.
     """
     if (folder / MANIFEST_FILE).exists():
         manifest, indexed = read_manifest(folder), True
@@ -91,10 +89,10 @@ def describe(folder: AnyPath, scene_set: SceneSet) -> Description:
     elif isinstance(folder, StorePath):
         if folder.can_be_listed and any(name.endswith(".tfrecord") for name, _ in folder.files()):
             raise SourceMissing(
-                f"{folder}: TFRecords without an index, and to count them all of them must be read; "
-                f"index them there with: gqn-data index {folder}"
+                f"{folder}: TFRecords without an index; counting their scenes would read every byte. "
+                f"Index them with: gqn-data index {folder}"
             )
-        manifest, indexed = read_manifest(folder), True  # says that there is none
+        manifest, indexed = read_manifest(folder), True  # raises that it is missing
     else:
         manifest, indexed = index_source_files(open_raw_folder(folder, scene_set), None), False
     return Description(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gqn_data.errors import OptionError
+from gqn_data.errors import OptionError, install_hint
 from gqn_data.io import atomic
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def check_plot(path: Path, alternative: str) -> None:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:
         raise OptionError(
-            f"a plot needs matplotlib, which is not installed. Run: pip install 'gqn-toolkit[plot]'; {alternative}"
+            f"a plot needs matplotlib, which is not installed; {alternative}. Install it with: {install_hint('plot')}"
         ) from error
 
 

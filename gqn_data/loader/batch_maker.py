@@ -1,6 +1,6 @@
-"""One batch: its frames decoded into a block of memory, with the poses, and which scenes and views they are.
+"""Make batches in worker processes: decode frames into shared memory, with poses and the numbers of scenes and views.
 
-Runs in the loader's workers; numpy only. Imports `cameras`, `dataset`, `images`, `sampling`.
+numpy only.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.dataset import Dataset
+from gqn_data.errors import GQNError
+from gqn_data.loader.shared_memory import Ring, SharedArray
 from gqn_data.sampling.batch_sampler import BatchSampler
 from gqn_data.schema import jpeg
 from gqn_data.schema.cameras import POSE_NUMBERS, PoseOrder, pose_fields, poses_of
 
-_ALIGNED = 64  # parts of a batch begin on a cache line, but for frames
+_ALIGNED = 64  # parts of a batch begin on a cache line, except the frames
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchShape:
-    """The layout of a batch in one block of memory: one block is handed from worker to consumer, not seven arrays.
+    """The layout of a batch in one block of memory; workers and consumer exchange one block instead of five arrays.
 
     Attributes:
         scenes: B.
-        views: slots for views: the query and the context, or all views.
+        views: S, slots for views: the query and the context, or all views.
         size: height and width of a frame in pixels.
-        pose: numbers of a pose.
+        pose: numbers per pose.
     """
 
     scenes: int
@@ -39,7 +41,7 @@ class BatchShape:
     pose: int = POSE_NUMBERS
 
     def parts(self) -> list[tuple[str, tuple[int, ...], int, int]]:
-        """Type, dimensions, first byte and bytes of frames, poses, views, scenes and datasets."""
+        """Return dtype, shape, first byte and number of bytes of frames, poses, views, scenes and datasets."""
         return _parts(self)
 
     def _each(self) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
@@ -58,7 +60,7 @@ class BatchShape:
 
     @property
     def bytes(self) -> int:
-        """What the block must hold."""
+        """Bytes that a block needs."""
         *_, (_, _, start, size) = self.parts()
         return start + size
 
@@ -70,12 +72,12 @@ def _parts(shape: BatchShape) -> list[tuple[str, tuple[int, ...], int, int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRequest:
-    """Which batch to make.
+    """A batch to make.
 
     Attributes:
-        epoch: from 0.
-        batch: in the epoch, from 0.
-        block: which block of the loader's memory it goes to.
+        epoch: number of the epoch, from 0.
+        batch: number of the batch in the epoch, from 0.
+        block: number of the block of memory to fill.
     """
 
     epoch: int
@@ -84,18 +86,20 @@ class BatchRequest:
 
 
 class BatchMaker:
-    """Makes the batches of one rank.
+    """Make the batches of one rank.
 
     Args:
-        datasets: where the scenes are, as `sampling` numbers them.
-        sampling: which scenes and views.
-        size: frames are resized to so many pixels.
-        resize: how.
-        poses: in what order, or cameras as they are.
-        rank: which slice of every batch.
+        datasets: the datasets, numbered as in `sampling`.
+        sampling: chooses scenes and views.
+        size: height and width to which frames are resized, in pixels.
+        resize: how frames are resized.
+        poses: order of the pose numbers, or `raw` cameras.
+        rank: the slice of each batch to make.
         ranks: number of slices.
-        at_once: scenes read at the same time, by threads: where every read is a request to a store, most of it is
-            waiting.
+        threads: scenes read at the same time. More than one pays off if each read is a request to a store.
+
+    Attributes:
+        current: int64 (2,), the dataset and scene being read, for messages; -1 before the first.
     """
 
     def __init__(
@@ -108,7 +112,7 @@ class BatchMaker:
         poses: PoseOrder = "sin_first",
         rank: int = 0,
         ranks: int = 1,
-        at_once: int = 1,
+        threads: int = 1,
     ) -> None:
         self._datasets = list(datasets)
         self._sampling = sampling
@@ -117,11 +121,10 @@ class BatchMaker:
         self._poses: PoseOrder = poses
         self._rank = rank
         self._ranks = ranks
-        self._at_once = at_once
+        self._threads = threads
         self._camera_fields = self._datasets[0].layout.camera_fields
-        self._most_views = max(dataset.layout.views for dataset in self._datasets)
-        # Which dataset and scene is being read, for whoever wonders when this process is gone; elsewhere in a worker.
-        self.at: NDArray[np.int64] = np.full(2, -1, np.int64)
+        self._max_views = max(dataset.layout.views for dataset in self._datasets)
+        self.current: NDArray[np.int64] = np.full(2, -1, np.int64)
 
     @cached_property
     def largest(self) -> BatchShape:
@@ -132,21 +135,21 @@ class BatchMaker:
         pose = len(pose_fields(self._datasets[0].layout.camera_fields, self._poses))
         return BatchShape(scenes=scenes, views=views, size=self._size, pose=pose)
 
-    def place(self, member: int, scene: int) -> str:
-        """A scene of one of the datasets, for messages."""
+    def describe(self, member: int, scene: int) -> str:
+        """Return a scene of one of the datasets as text for messages."""
         dataset = self._datasets[member]
         return f"scene {scene} of {dataset.split} in {dataset.folder}"
 
-    def make(self, ticket: BatchRequest, block: NDArray[np.uint8]) -> BatchShape:
-        """Fills the block, which may hold anything before; returns how the batch lies in it.
+    def make(self, request: BatchRequest, block: NDArray[np.uint8]) -> BatchShape:
+        """Fill a block with a batch and return its layout. The block may hold anything before.
 
         Raises:
             GQNError: a frame cannot be read or decoded.
         """
-        in_use = self._sampling.shards_of(ticket.epoch, ticket.batch)
-        if in_use is not None:  # an open copy of what is behind would take room until the next epoch, removed or not
+        in_use = self._sampling.shards_of(request.epoch, request.batch)
+        if in_use is not None:  # an open copy takes disk space until it is closed, even after its removal
             self._datasets[0].keep_open(in_use)
-        sample = self._sampling.batch(ticket.epoch, ticket.batch, rank=self._rank, ranks=self._ranks)
+        sample = self._sampling.batch(request.epoch, request.batch, rank=self._rank, ranks=self._ranks)
         shape = self._shape(*sample.views.shape)
         frames, poses, views, scenes, members = (
             block[start : start + count].view(name).reshape(dimensions)
@@ -155,17 +158,17 @@ class BatchMaker:
         views[...] = sample.views
         scenes[...] = sample.scenes
         members[...] = sample.members
-        cameras = np.zeros((len(scenes), self._most_views, len(self._camera_fields)), np.float32)
+        cameras = np.zeros((len(scenes), self._max_views, len(self._camera_fields)), np.float32)
         used = (sample.views >= 0).sum(1)
-        chosen = [*zip(range(len(scenes)), sample.members.tolist(), scenes.tolist(), sample.views, used.tolist())]
-        if self._at_once == 1:
-            self._fill(chosen, frames, cameras)
+        slots = [*zip(range(len(scenes)), sample.members.tolist(), scenes.tolist(), sample.views, used.tolist())]
+        if self._threads == 1:
+            self._fill(slots, frames, cameras)
         else:
-            with ThreadPoolExecutor(self._at_once) as threads:
-                parts = [chosen[first :: self._at_once] for first in range(self._at_once)]
+            with ThreadPoolExecutor(self._threads) as threads:
+                parts = [slots[first :: self._threads] for first in range(self._threads)]
                 for _ in threads.map(lambda part: self._fill(part, frames, cameras), parts):
                     pass
-        # -1 is the last view, and its pose is put out again.
+        # An empty slot is -1, which indexes the last view; its pose is overwritten below.
         of_views = cameras[np.arange(len(scenes))[:, None], sample.views]
         poses[...] = poses_of(of_views, self._camera_fields, self._poses)
         poses[sample.views < 0] = 0
@@ -177,9 +180,15 @@ class BatchMaker:
         frames: NDArray[np.uint8],
         cameras: NDArray[np.float32],
     ) -> None:
-        """Reads scenes: (slot, dataset, scene, views, number of views) of each."""
-        at, size, datasets = self.at, self._size, self._datasets
-        opened: dict[tuple[int, int], _Source] = {}
+        """Read scenes into their slots.
+
+        Args:
+            slots: slot, dataset, scene, views and number of views of each scene.
+            frames: uint8 (B, S, H, W, 3), written.
+            cameras: float32 (B, V, C), written: all V views of each scene.
+        """
+        current, size, datasets = self.current, self._size, self._datasets
+        opened: dict[tuple[int, int], _OpenShard] = {}
         for slot, member, scene, listed, used in slots:
             here, wanted = frames[slot], listed
             if used < len(here):
@@ -187,25 +196,25 @@ class BatchMaker:
                 if not used:  # padding
                     continue
                 here, wanted = here[:used], listed[:used]
-            at[0] = member
-            at[1] = scene
+            current[0] = member
+            current[1] = scene
             number, within = datasets[member].locate(scene)
             source = opened.get((member, number))
             if source is None:
-                source = opened[member, number] = _Source(datasets[member], number)
+                source = opened[member, number] = _OpenShard(datasets[member], number)
             decoded = here if source.size == (size, size) else np.empty((used, *source.size, 3), np.uint8)
             if source.arrays is None:
                 cameras[slot, : source.views] = source.shard.decode_into(within, wanted.tolist(), decoded)
             else:
-                # Any other mode makes a copy first; there are no such views, so nothing is clipped.
+                # Any other mode makes a copy first; the views are valid, so nothing is clipped.
                 source.arrays[0][within].take(wanted, axis=0, out=decoded, mode="clip")
                 cameras[slot, : source.views] = source.arrays[1][within]
             if decoded is not here:
                 here[:] = jpeg.resize(decoded, size, self._resize)
 
 
-class _Source:
-    """A shard, for the time of a batch."""
+class _OpenShard:
+    """A shard, open for the duration of a batch."""
 
     __slots__ = ("arrays", "shard", "size", "views")
 
@@ -214,3 +223,40 @@ class _Source:
         self.arrays = self.shard.arrays()
         self.size = dataset.layout.height, dataset.layout.width
         self.views = dataset.layout.views
+
+
+class BatchWorker:
+    """Make batches on request, in worker processes or in the consumer's.
+
+    Args:
+        maker: makes the batches.
+        ring: memory for the batches.
+        workers: number of worker processes.
+    """
+
+    def __init__(self, maker: BatchMaker, ring: Ring, workers: int) -> None:
+        self._maker = maker
+        self._ring = ring
+        # The dataset and scene that each worker reads: readable here after a worker was lost.
+        self._progress = SharedArray((max(1, workers), 2), np.int64)
+        self._progress.array[:] = -1
+
+    def begin(self, worker: int) -> None:
+        """Set up a worker process; the pool calls it first."""
+        self._maker.current = self._progress.array[worker]
+
+    def last_scene(self, worker: int) -> str:
+        """Return what a worker read last, as text for messages."""
+        member, scene = self._progress.array[worker].tolist()
+        return "before it had read a scene" if scene < 0 else f"at {self._maker.describe(member, scene)}"
+
+    def __call__(self, request: BatchRequest) -> BatchShape | GQNError:
+        """Make a batch; return the error, for the consumer to raise, if a frame cannot be read."""
+        try:
+            return self._maker.make(request, self._ring.block(request.block))
+        except GQNError as error:
+            return error  # its message suffices; raised here, it would carry the worker's traceback
+        except MemoryError as error:
+            scene = self._maker.describe(*self._maker.current.tolist())
+            error.add_note(f"while reading {scene}; use fewer workers or smaller batches")
+            raise

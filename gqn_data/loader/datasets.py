@@ -1,7 +1,4 @@
-"""The datasets that a loader reads, one or several, and the way in which each is read.
-
-Imports `caching`, `dataset`, `order`, `sampling`.
-"""
+"""The datasets that a loader reads, one or several, and how the files of each are read."""
 
 from __future__ import annotations
 
@@ -20,26 +17,27 @@ from gqn_data.io.paths import StorePath
 from gqn_data.sampling.batch_sampler import Member
 from gqn_data.sampling.permutation import Windows
 from gqn_data.schema.catalog import Split
+from gqn_data.units import count_of
 
 Path = str | os.PathLike[str] | StorePath
 Paths = Path | Sequence[Path] | Mapping[Path, float]
 
 
 class DatasetMixture:
-    """One split of one dataset or several.
+    """One split of one or several datasets.
 
     Args:
-        paths: a dataset; or several, in a list, or with the weight of each.
+        paths: a dataset, a list of datasets, or a mapping of each dataset to its weight.
         split: `train` or `test`.
-        chosen: numbers of the scenes to use, of one dataset; None for all.
-        one_window: whether scenes come in no order that windows could follow.
+        scenes: numbers of the scenes to use, of one dataset; None for all.
+        listed: True if a list of samples decides the order of scenes, so that windows do not apply.
         remote: how datasets in a store are read.
-        cache: the folder of copies.
-        cache_gb: the most that copies may take, in GB.
+        cache: the folder of cached copies.
+        cache_gb: maximum size of the cache in GB.
 
     Raises:
-        OptionError: a value that the datasets do not allow.
-        GQNError: one cannot be opened.
+        OptionError: the datasets do not allow a value.
+        GQNError: a dataset cannot be opened.
     """
 
     def __init__(
@@ -47,8 +45,8 @@ class DatasetMixture:
         paths: Paths,
         split: Split,
         *,
-        chosen: ArrayLike | None = None,
-        one_window: bool = False,
+        scenes: ArrayLike | None = None,
+        listed: bool = False,
         remote: Remote = "auto",
         cache: str | os.PathLike[str] | None = None,
         cache_gb: float | None = None,
@@ -58,110 +56,110 @@ class DatasetMixture:
             self.weights = [float(weight) for weight in paths.values()]
         elif isinstance(paths, str | os.PathLike | StorePath):
             paths = [paths]
-        listed = list(paths)
-        if not listed:
-            raise OptionError("no dataset is given, expected one or more")
+        every = list(paths)
+        if not every:
+            raise OptionError("path is empty, expected at least one dataset")
         self.split: Split = split
-        self.datasets = tuple(open_dataset(path, split) for path in listed)
-        if len(listed) > 1 and one_window:
-            raise OptionError("samples name scenes of one dataset; here are several")
-        if chosen is not None and (len(listed) > 1 or one_window):
-            raise OptionError("scenes are chosen of one dataset, and not beside samples")
-        self._chosen = None if chosen is None else _checked(chosen, len(self.datasets[0]))
-        self._ordered = len(listed) == 1 and not one_window
+        self.datasets = tuple(open_dataset(path, split) for path in every)
+        if len(every) > 1 and listed:
+            raise OptionError(f"samples is for one dataset, not for {len(every)}; leave it out")
+        if scenes is not None and (len(every) > 1 or listed):
+            raise OptionError("scenes is for one dataset without samples; leave it out")
+        self._chosen = None if scenes is None else _checked(scenes, len(self.datasets[0]))
+        self._ordered = len(every) == 1 and not listed
         self._remote: Remote = remote
-        self.any_far = any(isinstance(dataset.folder, StorePath) for dataset in self.datasets)
-        self._cache: ShardCache | None = open_cache(cache, cache_gb) if self.any_far else None
+        self.any_remote = any(isinstance(dataset.folder, StorePath) for dataset in self.datasets)
+        self._cache: ShardCache | None = open_cache(cache, cache_gb) if self.any_remote else None
         self._windows: Windows | None = None
         self._shuffle = False
-        self.sampled: tuple[Member, ...] = ()
+        self.members: tuple[Member, ...] = ()
         self.reading: Reading | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Tells scenes apart, not containers."""
+        """Identifies the scenes; the same for all containers."""
         return " + ".join(dataset.fingerprint for dataset in self.datasets)
 
-    def check_alike(self, frame_size: int | None) -> None:
-        """Returns where frames and cameras of all datasets go into one batch.
+    def check_compatible(self, *, resized: bool) -> None:
+        """Raise unless frames and cameras of all datasets fit into one batch.
 
         Args:
-            frame_size: what all frames must have, where they are not resized.
+            resized: True if frames are resized to one size.
 
         Raises:
-            OptionError: they do not.
+            OptionError: cameras differ, or frame sizes differ and frames are not resized.
         """
         first = self.datasets[0]
         for dataset in self.datasets:
-            layout = dataset.layout
-            if layout.camera_fields != first.layout.camera_fields:
+            layout, expected = dataset.layout, first.layout
+            if layout.camera_fields != expected.camera_fields:
                 raise OptionError(
-                    f"{dataset.folder}: cameras of {', '.join(layout.camera_fields)}, those of {first.folder} "
-                    f"are {', '.join(first.layout.camera_fields)}; they cannot be mixed"
+                    f"{dataset.folder}: cameras are {', '.join(layout.camera_fields)}, expected "
+                    f"{', '.join(expected.camera_fields)} as in {first.folder}; they cannot be mixed"
                 )
-            if frame_size is not None and (layout.height, layout.width) != (frame_size, frame_size):
+            if not resized and (layout.height, layout.width) != (expected.height, expected.width):
                 raise OptionError(
-                    f"{dataset.folder}: frames of {layout.width}x{layout.height}, those of {first.folder} are "
-                    f"{frame_size}x{frame_size}; say frame_size"
+                    f"{dataset.folder}: frames are {layout.width}x{layout.height}, expected "
+                    f"{expected.width}x{expected.height} as in {first.folder}. Pass frame_size to resize them"
                 )
 
-    def read_in(self, window: int | None, *, seed: int, shuffle: bool, used: float) -> None:
-        """Settles the order of shards, and how their files are read in it.
+    def set_order(self, window: int | None, *, seed: int, shuffle: bool, used_views: float) -> None:
+        """Set the order of shards, and choose how their files are read in it.
 
         Args:
-            window: shards in a window; None for all shards on a disk, and for 8 GB of them in a store.
-            seed: of the order.
+            window: shards per window; None for all shards on a disk, and for 8 GB of shards in a store.
+            seed: seed of the order.
             shuffle: whether scenes are shuffled.
-            used: views of a scene that a batch needs, in the mean.
+            used_views: mean number of views per scene that a batch needs.
 
         Raises:
-            OptionError: a window, where scenes come in no order that it could follow.
+            OptionError: windows do not apply to several datasets or to samples.
         """
         if window is not None and not self._ordered:
-            raise OptionError("window is for one dataset and no samples: leave it out")
+            raise OptionError("window is for one dataset without samples; leave it out")
         self._shuffle = shuffle
-        sampled, readings = [], set()
+        members, readings = [], set()
         for dataset in self.datasets:
-            far = isinstance(dataset.folder, StorePath)
+            remote = isinstance(dataset.folder, StorePath)
             sizes = [shard.scenes for shard in dataset.shards]
             if self._chosen is not None:
                 ends = np.searchsorted(self._chosen, np.cumsum(sizes))
                 sizes = np.diff(ends, prepend=0).tolist()
-            most = window
-            if most is None:
-                most = default_window(dataset.shards) if far and self._ordered else len(sizes)
-            windows = Windows(sizes, window=most, seed=seed, shuffle=shuffle)
-            if far:
-                assert self._cache is not None  # noqa: S101  it is opened where one is far
+            per_window = window
+            if per_window is None:
+                per_window = default_window(dataset.shards) if remote and self._ordered else len(sizes)
+            windows = Windows(sizes, window=per_window, seed=seed, shuffle=shuffle)
+            if remote:
+                assert self._cache is not None  # noqa: S101  opened if any dataset is remote
                 reading = choose_reading(
                     self._remote,
                     shards=dataset.shards,
                     windows=windows,
-                    used=used if dataset.is_by_view else dataset.layout.views,
+                    used=used_views if dataset.is_by_view else dataset.layout.views,
                     views=dataset.layout.views,
                     cache=self._cache,
                 )
                 dataset.read_through(CachedFiles(cache=self._cache, reading=reading))
                 readings.add(reading)
             self._windows = windows if self._ordered else None
-            sampled.append(
+            members.append(
                 Member(scenes=sum(sizes), views=dataset.layout.views, chosen=self._chosen, windows=self._windows)
             )
-        self.sampled = tuple(sampled)
+        self.members = tuple(members)
         self.reading = "range" if "range" in readings else "cache" if readings else None
 
     @property
     def windows_identity(self) -> dict[str, int | str]:
-        """Tells orders apart that the sampling does not."""
+        """Identifies the windows of a stream, beside the identity of the sampler."""
         return {} if self._windows is None else self._windows.identity
 
-    def may_have(self, windows: int) -> bool:
-        """Whether a stream with so many windows could go on here, where another number is settled now."""
-        found = self._windows
-        return found is not None and self._shuffle and 1 <= windows != found.count
+    def accepts_windows(self, count: int) -> bool:
+        """Return whether a stream of `count` windows could continue here, if it differs from the current number."""
+        windows = self._windows
+        return windows is not None and self._shuffle and 1 <= count != windows.count
 
-    def fetching_ahead(self, epochs: int | None) -> WindowFetcher | None:
-        """What fetches windows before they are needed; None where there is nothing to fetch ahead."""
+    def window_fetcher(self, epochs: int | None) -> WindowFetcher | None:
+        """Return a fetcher of the next window's files, or None if files are not cached window by window."""
         (first, *_) = self.datasets
         if self._cache is None or self._windows is None or self.reading != "cache":
             return None
@@ -169,17 +167,21 @@ class DatasetMixture:
         return WindowFetcher(self._cache, first.folder, first.shards, self._windows, epochs)
 
 
-def _checked(chosen: ArrayLike, scenes: int) -> NDArray[np.int64]:
-    """Numbers of scenes, rising."""
-    numbers = np.asarray(chosen)
+def _checked(scenes: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Return the numbers of scenes in rising order.
+
+    Raises:
+        OptionError: they are not distinct integers from 0 to `count` - 1.
+    """
+    numbers = np.asarray(scenes)
     if numbers.ndim != 1 or not len(numbers) or not np.issubdtype(numbers.dtype, np.integer):
         raise OptionError(
-            f"scenes are {numbers.dtype} of shape {numbers.shape}, expected a list of whole numbers, not empty"
+            f"scenes is an array of {numbers.dtype} of shape {numbers.shape}, expected a non-empty list of integers"
         )
     ordered = np.unique(numbers.astype(np.int64))
     if len(ordered) != len(numbers):
-        raise OptionError(f"scenes name {len(numbers) - len(ordered)} scenes more than once; expected each once")
-    if ordered[0] < 0 or ordered[-1] >= scenes:
+        raise OptionError(f"scenes has {count_of(len(numbers) - len(ordered), 'duplicate')}, expected each scene once")
+    if ordered[0] < 0 or ordered[-1] >= count:
         wrong = int(ordered[0] if ordered[0] < 0 else ordered[-1])
-        raise OptionError(f"scenes name {wrong}, expected numbers from 0 to {scenes - 1}")
+        raise OptionError(f"scenes has {wrong}, expected 0 to {count - 1}")
     return ordered

@@ -1,11 +1,12 @@
-"""Memory for batches that workers write and the consumer reads: no copy, no pipe, and used again and again.
+"""Memory shared with worker processes: an array, and a ring of blocks that batches are decoded into.
 
-A page of new memory costs more than decoding into an old one, so a few blocks go round. The memory has no name: nothing
-in `/dev/shm` can outlive a run, and its size limit (64 MB in containers) does not count. numpy only.
+Blocks are reused: touching a page of new memory costs more than decoding into an old one. The memory is anonymous, so
+nothing in `/dev/shm` can outlive a run, and the size limit there (64 MB in containers) does not apply. numpy only.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import tempfile
@@ -15,14 +16,47 @@ from multiprocessing import reduction
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-NAME = "gqn-batches"  # in /proc/PID/maps, and nowhere else
+NAME = "gqn-batches"  # shown in /proc/PID/maps only
 _PAGE = 4096
 
 
-class _Lent(weakref.ref[NDArray[np.uint8]]):
-    """A block that the consumer holds an array on."""
+class SharedArray:
+    """An array in anonymous memory, shared with forked or spawned processes; zeros at first.
+
+    Args:
+        shape: shape of the array, not empty.
+        dtype: type of its elements.
+
+    Attributes:
+        array: the array. It keeps the memory alive, also after this object is gone.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        self._shape = shape
+        self._dtype = np.dtype(dtype)
+        self._size = math.prod(shape) * self._dtype.itemsize
+        self._descriptor = _anonymous_file(self._size)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._map()
+
+    def _map(self) -> None:
+        memory = mmap.mmap(self._descriptor, self._size)
+        self.array: NDArray[Any] = np.frombuffer(memory, self._dtype).reshape(self._shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        duplicate = reduction.DupFd(self._descriptor)
+        return {"_shape": self._shape, "_dtype": self._dtype, "_size": self._size, "_descriptor": duplicate}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _descriptor=state["_descriptor"].detach())
+        self._map()
+        os.close(self._descriptor)
+
+
+class _Lease(weakref.ref[NDArray[np.uint8]]):
+    """A reference to the array that the consumer holds on a block."""
 
     __slots__ = ("number",)
     number: int
@@ -31,57 +65,43 @@ class _Lent(weakref.ref[NDArray[np.uint8]]):
 class Ring:
     """Blocks of memory shared with worker processes, forked or spawned.
 
-    The consumer takes a block for each task under way, and hands it out when a worker has filled it. What was handed
-    out comes back by itself when the last array on it is gone. Who holds on to more than `spare` of them gets
-    copies, so that there is always a block for the next task.
+    The consumer takes a block per task and hands it out once a worker has filled it. A block that was handed out is
+    free again when the last array on it is gone. A consumer that holds more than `spare` of them gets copies, so that
+    a block is always free for the next task.
 
     Args:
-        under_way: the most blocks that are taken and not yet handed out.
-        spare: blocks beside those, for what the consumer holds.
-        size: bytes of each block.
+        under_way: maximum number of blocks taken and not yet handed out.
+        spare: further blocks, for arrays that the consumer holds.
+        size: bytes per block.
     """
 
     def __init__(self, *, under_way: int, spare: int, size: int) -> None:
         self._spare = spare
         self._count = under_way + spare
-        self._stride = -(-size // _PAGE) * _PAGE
-        self._number = _nameless(self._count * self._stride)
-        weakref.finalize(self, os.close, self._number)
-        self._map()
+        stride = -(-size // _PAGE) * _PAGE
+        self._memory = SharedArray((self._count, stride), np.uint8)
         self._free: deque[int] = deque(range(self._count))
-        self._lent: dict[int, _Lent] = {}
-        self._back: deque[Any] = deque()  # of those lent, what nobody holds any more
+        self._leases: dict[int, _Lease] = {}
+        self._returned: deque[Any] = deque()  # leases whose arrays are gone
         self._taken = 0
 
-    def _map(self) -> None:
-        size = self._count * self._stride
-        # Arrays on it keep the mapping alive, and the mapping the memory.
-        self._blocks = np.frombuffer(mmap.mmap(self._number, size), np.uint8).reshape(self._count, self._stride)
-
     def __getstate__(self) -> dict[str, Any]:
-        # For a worker that is being spawned: it gets the memory, and no say in who holds which block.
-        memory = reduction.DupFd(self._number)
-        return {"_count": self._count, "_stride": self._stride, "memory": memory}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._number = state.pop("memory").detach()
-        self.__dict__.update(state)
-        self._map()
-        os.close(self._number)
+        # A spawned worker gets the memory only; the consumer decides which block is free.
+        return {"_memory": self._memory}
 
     def block(self, number: int) -> NDArray[np.uint8]:
-        """A block, for whoever has been told its number."""
-        block: NDArray[np.uint8] = self._blocks[number]
+        """Return a block by its number."""
+        block: NDArray[np.uint8] = self._memory.array[number]
         return block
 
     def take(self) -> int:
-        """The number of a free block: the one that came back last, which the caches may still hold."""
+        """Take a free block and return its number; the one returned last may still be in the CPU's caches."""
         self._collect()
         self._taken += 1
         return self._free.pop()
 
     def hand_out(self, number: int) -> NDArray[np.uint8]:
-        """A block that was taken, as an array; or a copy of it, where too many are held."""
+        """Return a taken block as an array, or as a copy if the consumer holds `spare` blocks already."""
         self._collect()
         self._taken -= 1
         array = self.block(number)
@@ -89,26 +109,26 @@ class Ring:
             array = array.copy()
             self._free.append(number)
         else:
-            # No Python code may run where an array ends: a Ctrl-C that comes in the middle of such code is printed and
-            # forgotten. So the deque's own method is called, and takes the reference.
-            self._lent[number] = lent = _Lent(array, self._back.append)
-            lent.number = number
+            # The callback must not be Python code: a Ctrl-C that arrives in it would be printed and ignored. The
+            # deque's own method takes the reference instead.
+            self._leases[number] = lease = _Lease(array, self._returned.append)
+            lease.number = number
         return array
 
     def _collect(self) -> None:
-        """Frees the blocks that came back."""
-        while self._back:
-            number = self._back.popleft().number
-            del self._lent[number]
+        """Free the blocks whose arrays are gone."""
+        while self._returned:
+            number = self._returned.popleft().number
+            del self._leases[number]
             self._free.append(number)
 
 
-def _nameless(size: int) -> int:
-    """The descriptor of a file in memory that no path leads to; it is gone with its last user."""
+def _anonymous_file(size: int) -> int:
+    """Open a file in memory without a path and return its descriptor; it vanishes with its last user."""
     if hasattr(os, "memfd_create"):
-        number = os.memfd_create(NAME)
+        descriptor = os.memfd_create(NAME)
     else:
         with tempfile.TemporaryFile() as file:
-            number = os.dup(file.fileno())
-    os.ftruncate(number, size)
-    return number
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, size)
+    return descriptor

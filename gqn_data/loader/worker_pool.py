@@ -1,8 +1,8 @@
-"""Processes that make something of each task, in the order of the tasks, fed through pipes.
+"""Ordered multiprocessing map over pipes.
 
-Why not a pool: forked workers cannot use the client of an object store, whose threads stay behind in the parent, so
-both ways of starting are offered; and queues and events give names in `/dev/shm`, which stay there when all processes
-are killed at once. Pipes have no names. Imports `errors`, `workers`.
+It replaces a pool of the standard library for two reasons. Workers can be forked or spawned: a forked worker cannot use
+the client of an object store, whose threads stay in the parent. Pipes are anonymous, whereas queues and events leave
+files in `/dev/shm` if all processes are killed at once.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from gqn_data.errors import WorkerLost
 from gqn_data.executors.pool import defer_interrupts, start_worker
 
 Task = TypeVar("Task")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 Start = Literal["fork", "spawn"]
 
-_PATIENCE = 1.0  # seconds for a worker to end by itself
+_PATIENCE = 1.0  # seconds until a worker that does not exit is terminated
 
-# This process's ends of all pipes. A forked child inherits them, and while it holds one, the worker at its other end
-# would not hear that we are gone.
+# This process's ends of all pipes. A forked child inherits and closes them: a worker sees the end of its parent only
+# after the last copy is closed.
 _our_ends: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
@@ -45,48 +45,48 @@ if hasattr(os, "register_at_fork"):
 
 @dataclass(frozen=True)
 class _Failed:
-    """What a worker sends in place of a result."""
+    """An error that a worker sends instead of a result."""
 
     error: Exception
 
 
 @dataclass
 class _Worker:
-    """A worker as its parent sees it."""
+    """The parent's view of a worker."""
 
     process: BaseProcess
     pipe: Connection
     number: int
-    load: int = 0  # tasks that it was given and has not answered
+    load: int = 0  # tasks sent and not yet answered
 
 
-class WorkerPool(Generic[Task, Made]):
-    """A number of worker processes; a context manager. They end with it, and with their parent.
+class WorkerPool(Generic[Task, Result]):
+    """Worker processes, as a context manager. They end with it and with their parent.
 
     Args:
-        make: what each task becomes; pickled where workers are spawned.
+        function: maps a task to its result; pickled if workers are spawned.
         count: number of processes.
-        start: `spawn`, afresh; or `fork`, as copies of this process, in a tenth of the time.
-        begin: called in each worker first, with its number from 0; as `make` otherwise.
-        doing: told the number of a worker that was lost; what it was at, for the message.
+        start: `spawn`, or `fork` in a tenth of the time.
+        begin: called first in each worker with the worker's number from 0; pickled as `function` is.
+        describe: returns, for the number of a lost worker, what it was doing, for the message.
     """
 
     def __init__(
         self,
-        make: Callable[[Task], Made],
+        function: Callable[[Task], Result],
         count: int,
         *,
         start: Start = "spawn",
         begin: Callable[[int], None] | None = None,
-        doing: Callable[[int], str] | None = None,
+        describe: Callable[[int], str] | None = None,
     ) -> None:
-        self._make = make
+        self._function = function
         self._count = count
         self._start = start
         self._begin = begin
-        self._doing = doing
+        self._describe = describe
         self._workers: list[_Worker] = []
-        # Made once: `connection.wait` makes one for each wait, which for small batches is a tenth of all work here.
+        # Kept: `connection.wait` creates one per wait, which takes a tenth of the time for small batches.
         self._ready = select.poll()
 
     def __enter__(self) -> Self:
@@ -95,10 +95,12 @@ class WorkerPool(Generic[Task, Made]):
             for number in range(self._count):
                 ours, theirs = context.Pipe()
                 _our_ends.add(ours)
-                process = context.Process(target=_serve, args=(self._make, self._begin, number, theirs), daemon=True)
+                process = context.Process(
+                    target=_serve, args=(self._function, self._begin, number, theirs), daemon=True
+                )
                 with defer_interrupts():
                     process.start()
-                theirs.close()  # so that the end of the worker is the end of what comes from it
+                theirs.close()  # the pipe then ends with the worker
                 self._workers.append(_Worker(process, ours, number))
                 self._ready.register(ours, select.POLLIN)
         except BaseException:
@@ -110,7 +112,7 @@ class WorkerPool(Generic[Task, Made]):
         self.close()
 
     def close(self) -> None:
-        """Ends the workers, in the middle of a task if need be."""
+        """End the workers, also in the middle of a task."""
         for worker in self._workers:
             self._ready.unregister(worker.pipe)
             worker.pipe.close()
@@ -122,57 +124,55 @@ class WorkerPool(Generic[Task, Made]):
             worker.process.close()
         self._workers = []
 
-    def in_order(self, tasks: Iterator[Task], ahead: int) -> Generator[Made]:
-        """What the tasks became, in their order.
-
-        Each task goes to the worker that has fewest to do.
+    def in_order(self, tasks: Iterator[Task], ahead: int) -> Generator[Result]:
+        """Yield the results in the order of the tasks. Each task goes to the worker with the fewest pending tasks.
 
         Args:
-            tasks: asked for the next when it can be given to a worker.
-            ahead: the most tasks of a worker, in the mean, that are under way or wait here for their turn.
+            tasks: advanced when a worker can take the next task.
+            ahead: maximum number of tasks per worker, on average, that run or whose results wait for their turn.
 
         Raises:
-            WorkerLost: a worker ended by itself.
-            Exception: what `make` raised.
+            WorkerLost: a worker ended unexpectedly.
+            Exception: any error of `function`.
         """
-        waiting: dict[int, Made | _Failed] = {}
-        given = taken = 0
+        waiting: dict[int, Result | _Failed] = {}
+        sent = taken = 0
         more = True
         while True:
-            while more and given - taken < ahead * self._count:
-                # Not next(tasks, None): whatever a task is, it is one.
-                try:
+            while more and sent - taken < ahead * self._count:
+                try:  # not next(tasks, None): None may be a task
                     task = next(tasks)
                 except StopIteration:
                     more = False
                     break
                 worker = min(self._workers, key=lambda worker: worker.load)
-                with self._lost_told(worker):
-                    worker.pipe.send((given, task))
+                with self._report_lost(worker):
+                    worker.pipe.send((sent, task))
                 worker.load += 1
-                given += 1
-            if given == taken:
+                sent += 1
+            if sent == taken:
                 return
             while taken not in waiting:
                 self._receive(waiting)
-            made = waiting.pop(taken)
+            result = waiting.pop(taken)
             taken += 1
-            if isinstance(made, _Failed):
-                raise made.error
-            yield made
+            if isinstance(result, _Failed):
+                raise result.error
+            yield result
 
     def _receive(self, waiting: dict[int, Any]) -> None:
-        """Takes what workers have ready; waits until one has."""
+        """Receive the results that are ready; wait until there is one."""
         ready = {number for number, _ in self._ready.poll()}
         for worker in self._workers:
             if worker.pipe.fileno() in ready:
-                with self._lost_told(worker):
-                    number, made = worker.pipe.recv()
+                with self._report_lost(worker):
+                    number, result = worker.pipe.recv()
                 worker.load -= 1
-                waiting[number] = made
+                waiting[number] = result
 
     @contextlib.contextmanager
-    def _lost_told(self, worker: _Worker) -> Iterator[None]:
+    def _report_lost(self, worker: _Worker) -> Iterator[None]:
+        """Raise `WorkerLost`, with the exit status and the task, if the pipe breaks."""
         try:
             yield
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
@@ -180,15 +180,15 @@ class WorkerPool(Generic[Task, Made]):
             process.join(_PATIENCE)
             code = process.exitcode
             how = f"by signal {-code}" if code is not None and code < 0 else f"with status {code}"
-            at = f", {self._doing(worker.number)}" if self._doing is not None else ""
+            doing = f", {self._describe(worker.number)}" if self._describe is not None else ""
             raise WorkerLost(
-                f"worker {worker.number} (process {process.pid}) ended {how}{at}; perhaps for want of memory: "
-                "run again, with fewer workers or smaller batches"
+                f"worker {worker.number} (process {process.pid}) ended {how}{doing}; it may have run out of memory. "
+                "Retry with fewer workers or smaller batches"
             ) from error
 
 
-def _serve(make: Callable[[Any], Any], begin: Callable[[int], None] | None, worker: int, pipe: Connection) -> None:
-    """Runs in the worker, until the other end of the pipe is closed."""
+def _serve(function: Callable[[Any], Any], begin: Callable[[int], None] | None, worker: int, pipe: Connection) -> None:
+    """Serve tasks in the worker until the parent closes the pipe."""
     start_worker()
     if begin is not None:
         begin(worker)
@@ -196,18 +196,18 @@ def _serve(make: Callable[[Any], Any], begin: Callable[[int], None] | None, work
         while True:
             number, task = pipe.recv()
             try:
-                made = make(task)
-            except Exception as error:  # noqa: BLE001  it is the parent's to raise
-                made = _Failed(_portable(error, worker))
-            pipe.send((number, made))
+                result = function(task)
+            except Exception as error:  # noqa: BLE001  the parent raises it
+                result = _Failed(_portable(error, worker))
+            pipe.send((number, result))
 
 
 def _portable(error: Exception, worker: int) -> Exception:
-    """The error, or one that tells it, such as can cross to the parent; with a note of where it was raised."""
+    """Return the error, or a `RuntimeError` if it cannot be pickled, with the worker's traceback as a note."""
     note = f"in worker {worker}:\n" + "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301  our own bytes
-    except Exception:  # noqa: BLE001  whatever its class does when it is pickled
+    except Exception:  # noqa: BLE001  its class may raise anything
         error = RuntimeError(f"{type(error).__name__}: {error}")
     error.add_note(note)
     return error

@@ -198,7 +198,7 @@ class BatchSampler:
         sizes = [stop - start for start, stop, _ in shares]
         positions = np.concatenate([np.arange(start, stop) for start, stop, _ in shares])
         counts = None
-        if self.context is not None and self._context_per == "batch":
+        if self.context is not None and self._context_per == "batch" and self._samples is None:
             batches = np.arange(first, first + len(shares))
             counts = draw_batch_counts(batches, context=self.context, seed=self._seed, epoch=epoch)
         drawn = self._draw(epoch, positions, None if counts is None else counts.repeat(sizes))

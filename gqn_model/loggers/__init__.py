@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gqn_data.errors import OptionError
+from gqn_data.errors import OptionError, install_hint
 from gqn_model.loggers.record import Logger, LoggerContext, Record
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ LOGGERS: dict[str, Adapter] = {
     "tensorboard": Adapter(
         package="tensorboard",
         factory="gqn_model.loggers.tensorboard:TensorBoard",
-        install='pip install "gqn-toolkit[tensorboard]"',
+        install=install_hint("tensorboard"),
         subprocess=False,
         auto=True,
     ),
@@ -63,13 +63,13 @@ LOGGERS: dict[str, Adapter] = {
     "wandb": Adapter(
         package="wandb",
         factory="gqn_model.loggers.wandb:WandB",
-        install='pip install "gqn-toolkit[wandb]"',
+        install=install_hint("wandb"),
         timeout=30.0,
     ),
     "trackio": Adapter(
         package="trackio",
         factory="gqn_model.loggers.trackio:Trackio",
-        install='pip install "gqn-toolkit[trackio]"',
+        install=install_hint("trackio"),
         timeout=30.0,
     ),
 }
@@ -92,7 +92,7 @@ def chosen_loggers(names: str) -> list[str]:
         if name in LOGGERS and not _installed(LOGGERS[name]):
             raise OptionError(
                 f"logger is {name!r}, but the package {LOGGERS[name].package} is not installed; "
-                f"run `{LOGGERS[name].install}`, or omit the logger"
+                f"omit the logger, or install it with: {LOGGERS[name].install}"
             )
     return [
         name

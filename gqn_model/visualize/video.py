@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gqn_data.errors import OptionError
+from gqn_data.errors import OptionError, install_hint
 from gqn_data.io import atomic
 
 _EXTENSIONS = (".gif", ".mp4")
@@ -34,7 +34,8 @@ def check_animation(path: Path) -> None:
             import av  # noqa: F401
         except ModuleNotFoundError as error:
             raise OptionError(
-                f"{path}: MP4 needs PyAV, which is not installed: pip install 'gqn-toolkit[video]', or write a .gif"
+                f"{path}: MP4 needs PyAV, which is not installed; write a .gif, or install it with: "
+                f"{install_hint('video')}"
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""What is advised from measured rates: made-up figures in, sentences out."""
+"""Advice from made-up rates."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from gqn_data.bench.advice import Measured, advise, worker_counts
 
 
 def measured(workers, batch_ms, *, share=0.9, batch_size=36, views=6):
-    """A number of workers that take so long for a batch, at a share of the limit."""
+    """Return a measurement of workers that take `batch_ms` per batch, at a share of the limit."""
     scenes = 1000 * batch_size / batch_ms
     return Measured(
         workers=workers,
@@ -31,25 +31,25 @@ FOUR = [measured(0, 50), measured(1, 40), measured(2, 21), measured(3, 14), meas
         (22, "3 workers suffice for a step of 22 ms (batch 36, 6 views)"),  # 21 ms leave no tenth of margin
         (24, "2 workers suffice for a step of 24 ms (batch 36, 6 views)"),
         (50, "1 worker suffices for a step of 50 ms (batch 36, 6 views)"),
-        (6000, "no workers suffice for a step of 6000 ms (batch 36, 6 views)"),  # 50 ms more would not be noticed
+        (6000, "no workers suffice for a step of 6000 ms (batch 36, 6 views)"),  # 50 ms are less than 1 %
         (
             5,
-            "4 workers, the fastest measured, take 10.0 ms a batch: too few for a step of 5 ms (batch 36, 6 views); "
+            "4 workers, the fastest measured, take 10.0 ms per batch: too few for a step of 5 ms (batch 36, 6 views); "
             "training would wait 50% of the time",
         ),
         (
             10.5,
-            "4 workers, the fastest measured, take 10.0 ms a batch: too few for a step of 10.5 ms (batch 36, 6 views); "
-            "there is no margin",
+            "4 workers, the fastest measured, take 10.0 ms per batch: too few for a step of 10.5 ms "
+            "(batch 36, 6 views); without a margin",
         ),
     ],
 )
 def test_the_fewest_workers_that_keep_up_with_a_step_are_named(step, said):
     assert advice(FOUR, step)[0] == said
-    assert advice(FOUR[::-1], step)[0] == said  # in whatever order they were measured
+    assert advice(FOUR[::-1], step)[0] == said  # in any order of measurements
 
 
-def test_every_step_asked_for_gets_its_sentence():
+def test_every_requested_step_gets_a_sentence():
     steps = [line for line in advice(FOUR, 20, 50) if "step of" in line]
     assert [line.split(" (")[0] for line in steps] == [
         "3 workers suffice for a step of 20 ms",
@@ -62,19 +62,19 @@ def test_without_workers_a_step_waits_for_its_batch():
     assert advice([measured(0, 8)], 20)[0] == said
 
 
-def test_more_workers_than_bring_something_are_told():
+def test_workers_without_gain_are_reported():
     rows = [measured(0, 30), measured(1, 20), measured(2, 10), measured(3, 9.9), measured(4, 11)]
-    assert "more than 2 workers bring nothing here" in advice(rows, 20)
-    assert "more than 1 worker brings nothing here" in advice([measured(1, 20), measured(2, 20)], 20)
+    assert "more than 2 workers bring no gain" in advice(rows, 20)
+    assert "more than 1 worker brings no gain" in advice([measured(1, 20), measured(2, 20)], 20)
 
 
 def test_a_rate_without_workers_does_not_make_workers_useless():
-    # Without workers nothing is made while a step runs, so equal rates are not equally good.
-    assert not any("nothing" in line for line in advice([measured(0, 10), measured(1, 11)], 20))
+    # Without workers, no batch is made while a step runs, so equal rates are not equally good.
+    assert not any("no gain" in line for line in advice([measured(0, 10), measured(1, 11)], 20))
 
 
-def test_workers_that_were_not_measured_may_bring_more_where_there_are_cores():
-    assert "more than 4 workers may bring more: 16 cores are usable" in advice(FOUR, 20, cores=16)
+def test_idle_cores_suggest_measuring_more_workers():
+    assert "more than 4 workers may bring a gain: 16 cores are usable" in advice(FOUR, 20, cores=16)
     assert not any("bring" in line for line in advice(FOUR, 20, cores=4))
 
 
@@ -84,14 +84,18 @@ def test_workers_that_were_not_measured_may_bring_more_where_there_are_cores():
         (
             0.9,
             "decoding",
-            "90% of bare decoding in 4 processes: decoding takes the time; the numpy container",
+            "90% of bare decoding in 4 processes: decoding is the bottleneck; the numpy container",
         ),
         (0.6, "decoding", "60% of bare decoding in 4 processes"),
-        (0.2, "decoding", "20% of bare decoding in 4 processes: reading takes the time, from a disk or network"),
+        (
+            0.2,
+            "decoding",
+            "20% of bare decoding in 4 processes: reading is the bottleneck, from a slow disk",
+        ),
         (0.2, "gathering", "20% of bare gathering in 4 processes"),
     ],
 )
-def test_what_takes_the_time_is_told_from_the_limit(share, limit, said):
+def test_the_bottleneck_follows_from_the_share_of_the_limit(share, limit, said):
     last = advice([measured(4, 10, share=share)], 20, limit=limit)[-1]
     assert last.startswith(f"4 workers reach {said}")
     assert (":" in last) == (":" in said)
@@ -108,5 +112,5 @@ def test_what_takes_the_time_is_told_from_the_limit(share, limit, said):
         (64, [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]),
     ],
 )
-def test_numbers_of_workers_grow_faster_where_there_are_many_cores(cores, counts):
+def test_steps_between_worker_counts_grow_with_the_cores(cores, counts):
     assert worker_counts(cores) == counts

@@ -191,7 +191,8 @@ def test_a_malformed_address_is_a_usage_error(address, raw):
 def test_workers_and_scheduler_together_are_a_usage_error(raw):
     said = CliRunner().invoke(gqn_data, ["verify", str(raw), "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"])
     assert said.exit_code == 2
-    assert "leave out one of both" in said.stderr
+    assert "--workers" in said.stderr
+    assert "--scheduler" in said.stderr
 
 
 def test_without_dask_the_error_says_what_to_install(raw):
@@ -199,9 +200,9 @@ def test_without_dask_the_error_says_what_to_install(raw):
     line = [sys.executable, "-c", program, "verify", str(raw), "--scheduler", "tcp://127.0.0.1:9"]
     done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [
-        "Error: --scheduler needs Dask, which is not installed (distributed): pip install 'gqn-toolkit[cluster]'"
-    ]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: --scheduler needs Dask, which is not installed (distributed)")
+    assert "pip install '.[cluster]'" in line
 
 
 def test_workers_of_another_version_are_rejected_on_connection(cluster, monkeypatch):

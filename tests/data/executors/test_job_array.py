@@ -324,7 +324,7 @@ def test_the_command_converts_a_part_and_reports_overall_progress(shared_raw, tm
     made = ("convert", shared_raw, "--set", SET, "--out", tmp_path / "out", "--workers", "1")
     said = command(*made, "--shard", "0/2")
     assert said.exit_code == 0, said.output
-    assert "part 0/2, 1 shards written, 0 kept; 1 of all 2 are there" in said.stdout
+    assert "part 0/2, 1 shard written, 0 kept; 1 of 2 complete" in said.stdout
     again = json.loads(command(*made, "--shard", "1/2", "--json").stdout)
     assert [(row["written"], row["done"], row["shards"]) for row in again] == [(1, 2, 2)]
     assert command(*made).exit_code == 0

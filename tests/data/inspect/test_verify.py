@@ -1,4 +1,4 @@
-"""Verify: every damage to any file is told with the file's name, and nothing is told where nothing is wrong."""
+"""Verify reports every damage with the name of the file, and nothing for sound data."""
 
 import shutil
 
@@ -34,7 +34,7 @@ def datasets(shared_raw, tmp_path_factory):
 
 
 def dataset_files(folder):
-    """The files that make the dataset, without the notes of what the indexer saw, which belong to reruns."""
+    """Return the files of the dataset, without the notes that the indexer keeps for reruns."""
     return [file for file in tree(folder) if file != "source.json" and not file.endswith(".index.npy.json")]
 
 
@@ -42,8 +42,8 @@ def faults_of(folder, *, deep=False):
     return verify(folder, SCENE_SETS[SET], deep=deep, workers=1).faults
 
 
-def told(folder, *, deep=False):
-    """What is said of a folder, whether as faults or because its manifest cannot be used at all."""
+def report(folder, *, deep=False):
+    """Return the faults of a folder, or the error if its manifest cannot be used."""
     try:
         return "\n".join(faults_of(folder, deep=deep))
     except GQNError as error:
@@ -51,7 +51,7 @@ def told(folder, *, deep=False):
 
 
 @every_container
-def test_what_is_whole_is_found_good_and_left_as_it_was(name, encoding, datasets):
+def test_sound_data_has_no_faults_and_is_not_changed(name, encoding, datasets):
     folder = datasets[name, encoding]
     before = tree(folder)
     for deep in (False, True):
@@ -62,7 +62,7 @@ def test_what_is_whole_is_found_good_and_left_as_it_was(name, encoding, datasets
     assert tree(folder) == before
 
 
-def test_workers_find_what_one_finds(datasets, tmp_path):
+def test_two_workers_find_the_same_faults_as_one(datasets, tmp_path):
     folder = shutil.copytree(datasets["webdataset", "jpeg"], tmp_path / SET)
     for path in list(folder.glob("*.tar"))[:2]:
         path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -74,7 +74,7 @@ def test_workers_find_what_one_finds(datasets, tmp_path):
 @every_container
 @given(data=st.data())
 @settings(max_examples=40)
-def test_any_changed_byte_of_any_file_is_told_with_its_name(name, encoding, data, datasets):
+def test_any_changed_byte_is_reported_with_its_file(name, encoding, data, datasets):
     folder = datasets[name, encoding]
     path = folder / data.draw(st.sampled_from(dataset_files(folder)))
     good = path.read_bytes()
@@ -83,7 +83,7 @@ def test_any_changed_byte_of_any_file_is_told_with_its_name(name, encoding, data
     bad[at] ^= data.draw(st.integers(1, 255))
     path.write_bytes(bad)
     try:
-        said = told(folder)
+        said = report(folder)
     finally:
         path.write_bytes(good)
     assert str(path) in said
@@ -91,7 +91,7 @@ def test_any_changed_byte_of_any_file_is_told_with_its_name(name, encoding, data
 
 @every_container
 @pytest.mark.parametrize("damage", ["missing", "cut", "longer", "empty", "foreign"])
-def test_files_that_are_not_what_was_written_are_told(damage, name, encoding, datasets, tmp_path):
+def test_replaced_and_missing_files_are_reported(damage, name, encoding, datasets, tmp_path):
     folder = shutil.copytree(datasets[name, encoding], tmp_path / SET)
     for file in dataset_files(folder):
         path = folder / file
@@ -102,12 +102,12 @@ def test_files_that_are_not_what_was_written_are_told(damage, name, encoding, da
             path.unlink()
         else:
             path.write_bytes({"cut": data[:-1], "longer": data + b"\0", "empty": b"", "foreign": b"<html>"}[damage])
-        assert str(path) in told(folder)
+        assert str(path) in report(folder)
         path.write_bytes(data)
     assert faults_of(folder) == ()
 
 
-def test_every_fault_is_told_and_not_only_the_first(datasets, tmp_path):
+def test_every_fault_is_reported_and_not_only_the_first(datasets, tmp_path):
     folder = shutil.copytree(datasets["numpy", "raw"], tmp_path / SET)
     paths = sorted(folder.rglob("*.npy"))
     for path in paths[:4]:
@@ -117,7 +117,7 @@ def test_every_fault_is_told_and_not_only_the_first(datasets, tmp_path):
     assert all("\n" not in fault for fault in faults)
 
 
-def test_other_files_beside_a_dataset_do_not_matter(datasets, tmp_path):
+def test_other_files_in_the_folder_are_ignored(datasets, tmp_path):
     folder = shutil.copytree(datasets["zarr", "jpeg"], tmp_path / SET)
     (folder / ".DS_Store").write_bytes(b"x")
     (folder / "train" / "notes.txt").write_bytes(b"x")
@@ -146,14 +146,14 @@ def test_a_raw_folder_is_checked_record_by_record(raw):
 
 @given(data=st.data())
 @settings(max_examples=60)
-def test_any_changed_byte_of_a_raw_file_is_told(data, datasets, tmp_path_factory):
+def test_any_changed_byte_of_a_raw_file_is_reported(data, datasets, tmp_path_factory):
     folder = tmp_path_factory.mktemp("raw") / SET
     make_raw_folder(folder, train=(2,), test=())
     path = folder / "train" / "001-of-900.tfrecord"
     bad = bytearray(path.read_bytes())
     bad[data.draw(st.integers(0, len(bad) - 1))] ^= data.draw(st.integers(1, 255))
     path.write_bytes(bad)
-    assert str(path) in told(folder)
+    assert str(path) in report(folder)
 
 
 def test_a_folder_with_nothing_to_check_is_an_error(tmp_path):
@@ -161,10 +161,10 @@ def test_a_folder_with_nothing_to_check_is_an_error(tmp_path):
         faults_of(tmp_path)
 
 
-# What checksums cannot tell.
+# Faults that checksums do not show.
 
 
-def test_a_frame_that_cannot_be_decoded_is_found_by_a_deep_look_alone(raw):
+def test_only_a_deep_check_finds_a_frame_that_cannot_be_decoded(raw):
     frames = list(made_scene(9).frames)
     middle = len(frames[2]) // 2
     frames[2] = frames[2][: middle - 60] + frames[2][middle:]
@@ -176,7 +176,7 @@ def test_a_frame_that_cannot_be_decoded_is_found_by_a_deep_look_alone(raw):
     assert "view 2" in fault
 
 
-def test_a_camera_that_is_no_number_is_found_by_a_deep_look(raw, tmp_path):
+def test_only_a_deep_check_finds_a_camera_that_is_not_finite(raw, tmp_path):
     path = raw / "train" / "003-of-900.tfrecord"
     path.write_bytes(framed([serialize_bad_camera(made_scene(9), view=1)]))
     assert faults_of(raw) == ()
@@ -190,6 +190,6 @@ def test_a_camera_that_is_no_number_is_found_by_a_deep_look(raw, tmp_path):
     assert "not finite" in fault
 
 
-def test_real_mazes_are_found_good(mazes):
+def test_real_mazes_have_no_faults(mazes):
     found = verify(mazes, SCENE_SETS["mazes"], workers=1)
     assert (found.files, found.scenes, found.faults) == (3, 12, ())

@@ -1,4 +1,4 @@
-"""Several datasets in one stream: in whatever containers, by weight, whole, and only where they fit together."""
+"""Several datasets in one stream: in any containers, weighted or not, if they are compatible."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _made(root: Path, container: str, **options: Any) -> Made:
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
-    """Three datasets in three containers, of 5, 7 and 4 views."""
+    """Make three datasets in three containers, of 5, 7 and 4 views."""
     root = tmp_path_factory.mktemp("mixtures")
     return [
         _made(root / "a", "zarr", train=(6, 4, 11), seed=1, views=5),
@@ -54,7 +54,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A dataset with frames of 8 pixels."""
+    """Make a dataset with frames of 8 pixels."""
     return _made(tmp_path_factory.mktemp("small"), "zarr", train=(5,), seed=4, size=8)
 
 
@@ -64,9 +64,7 @@ def _folders(made: list[Made]) -> list[Path]:
 
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_every_scene_of_every_dataset_comes_once_an_epoch_with_its_own_frames_and_poses(
-    three: list[Made], count: int, workers: int
-) -> None:
+def test_every_scene_of_every_dataset_comes_once_per_epoch(three: list[Made], count: int, workers: int) -> None:
     parts = three[:count]
     loader = SceneLoader(_folders(parts), batch_size=5, seed=3, epochs=3, tail="exact", workers=workers)
     assert loader.scenes == sum(SCENES[:count])
@@ -79,11 +77,11 @@ def test_every_scene_of_every_dataset_comes_once_an_epoch_with_its_own_frames_an
     for rows in epochs:
         assert Counter((dataset, scene) for dataset, scene, _ in rows) == every
     assert epochs[0] != epochs[1]
-    # Views beyond those of the first dataset are used, too: each dataset's own number counts.
+    # Views that the first dataset does not have are used, too.
     assert {view for dataset, _, views in epochs[0] for view in views if dataset == 1} == {-1, *range(7)}
 
 
-def test_weights_say_how_many_scenes_of_an_epoch_a_dataset_gives(three: list[Made]) -> None:
+def test_weights_set_the_share_of_each_dataset_in_an_epoch(three: list[Made]) -> None:
     a, b, _ = three
     loader = SceneLoader({a.folder: 1, b.folder: 3}, batch_size=4, seed=3, epochs=4, tail="exact", epoch_scenes=40)
     assert (loader.scenes, len(loader)) == (40, 10)
@@ -101,14 +99,14 @@ def test_weights_say_how_many_scenes_of_an_epoch_a_dataset_gives(three: list[Mad
     assert len(Counter(own[1])) == 13
 
 
-def test_an_epoch_of_a_weighted_mixture_is_as_long_as_all_datasets_where_nobody_says(three: list[Made]) -> None:
+def test_the_default_epoch_of_a_mixture_has_as_many_scenes_as_all(three: list[Made]) -> None:
     a, b, c = three
     loader = SceneLoader({a.folder: 2, b.folder: 1, c.folder: 4}, batch_size=42, epochs=1)
     (batch,) = loader
     assert Counter(batch.datasets.tolist()) == {0: 12, 1: 6, 2: 24}
 
 
-def test_weights_that_are_the_numbers_of_scenes_are_no_weights(three: list[Made]) -> None:
+def test_weights_equal_to_the_numbers_of_scenes_change_nothing(three: list[Made]) -> None:
     a, b, _ = three
     weighted = SceneLoader({a.folder: 21, b.folder: 13}, batch_size=4, seed=7, context=(1, 3), epochs=1)
     weighted.load_state_dict(SceneLoader([a.folder, b.folder], batch_size=4, seed=7, context=(1, 3)).state_dict())
@@ -129,7 +127,7 @@ def test_a_mixture_is_the_same_for_any_workers_and_ranks(three: list[Made], tail
             assert snapshot(joined(parts)) == snapshot(batch)
 
 
-def test_a_mixture_goes_on_from_its_state(three: list[Made]) -> None:
+def test_a_mixture_resumes_from_its_state(three: list[Made]) -> None:
     folders = _folders(three)
     options: dict[str, Any] = {"epochs": 2, "tail": "pad", "epoch_scenes": 30}
     whole = stream(folders, **options)
@@ -141,7 +139,7 @@ def test_a_mixture_goes_on_from_its_state(three: list[Made]) -> None:
         assert taken(resumed) == whole[given:]
 
 
-def test_a_dataset_mixed_with_itself_gives_its_scenes_twice_with_other_views(three: list[Made]) -> None:
+def test_a_dataset_mixed_with_itself_yields_its_scenes_with_other_views(three: list[Made]) -> None:
     a, *_ = three
     loader = SceneLoader([a.folder, a.folder], batch_size=6, epochs=1, context=(2, 4))
     views: dict[int, list[tuple[int, ...]]] = {}
@@ -161,9 +159,7 @@ def test_a_list_or_a_mapping_of_one_is_the_dataset_itself(three: list[Made]) -> 
     assert stream([str(folder)], epochs=1) == alone
 
 
-def test_all_views_of_datasets_with_as_many_views_are_mixed_and_of_others_refused(
-    three: list[Made], tmp_path: Path
-) -> None:
+def test_all_views_are_mixed_only_of_datasets_with_as_many_views(three: list[Made], tmp_path: Path) -> None:
     a, b, _ = three
     other = _made(tmp_path, "webdataset", train=(4,), seed=5, views=5)
     for batch in SceneLoader([a.folder, other.folder], batch_size=5, context="all", epochs=1):
@@ -173,12 +169,14 @@ def test_all_views_of_datasets_with_as_many_views_are_mixed_and_of_others_refuse
         SceneLoader([a.folder, b.folder], batch_size=5, context="all")
 
 
-# What does not fit together
+# Datasets that are not compatible
 
 
-def test_frames_of_other_sizes_are_refused_until_a_size_is_said(three: list[Made], small: Made) -> None:
+def test_frames_of_several_sizes_need_a_frame_size(three: list[Made], small: Made) -> None:
     a = three[0]
-    with pytest.raises(OptionError, match=rf"{small.folder}: frames of 8x8, those of {a.folder} are 16x16; say frame"):
+    with pytest.raises(
+        OptionError, match=rf"{small.folder}: frames are 8x8, expected 16x16 as in {a.folder}\. Pass frame_size"
+    ):
         SceneLoader([a.folder, small.folder], batch_size=4)
     loader = SceneLoader([a.folder, small.folder], batch_size=4, frame_size=8, epochs=1, tail="exact")
     seen = set()
@@ -192,11 +190,9 @@ def test_frames_of_other_sizes_are_refused_until_a_size_is_said(three: list[Made
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_size_larger_than_the_frames_of_any_dataset_is_refused_by_area(
-    three: list[Made], small: Made, turned: bool
-) -> None:
+def test_area_resizing_never_enlarges_frames_of_any_dataset(three: list[Made], small: Made, turned: bool) -> None:
     folders = [three[0].folder, small.folder][:: -1 if turned else 1]
-    with pytest.raises(OptionError, match=r"frames of 8x8 cannot be resized to 12 pixels by area"):
+    with pytest.raises(OptionError, match=r"frame_size is 12, expected 8 or less for frames of 8x8"):
         SceneLoader(folders, batch_size=4, frame_size=12)
     loader = SceneLoader(folders, batch_size=4, frame_size=12, resize="bilinear", epochs=1)
     truths = [three[0].truth, small.truth][:: -1 if turned else 1]
@@ -208,7 +204,7 @@ def test_a_size_larger_than_the_frames_of_any_dataset_is_refused_by_area(
             assert (batch.target[slot].double() - expected[0].permute(1, 2, 0)).abs().max() <= 0.5 + 1e-3
 
 
-def test_cameras_of_other_numbers_are_refused_also_where_a_size_is_said(three: list[Made], tmp_path: Path) -> None:
+def test_cameras_of_several_kinds_are_not_mixed(three: list[Made], tmp_path: Path) -> None:
     raw = tmp_path / NINE
     scenes = [
         MadeScene(tuple(jpeg(pattern(scene, view, 128), quality=60) for view in range(4)), cameras)
@@ -220,8 +216,8 @@ def test_cameras_of_other_numbers_are_refused_also_where_a_size_is_said(three: l
     fields = ", ".join(SceneLoader(raw, batch_size=3).pose_fields)
     assert fields.count(",") == 8
     for first, second, message in (
-        (three[0].folder, raw, f"{raw}: cameras of {fields}, those of {three[0].folder} are x, y, z, yaw, pitch"),
-        (raw, three[0].folder, f"{three[0].folder}: cameras of x, y, z, yaw, pitch, those of {raw} are {fields}"),
+        (three[0].folder, raw, f"{raw}: cameras are {fields}, expected x, y, z, yaw, pitch as in {three[0].folder}"),
+        (raw, three[0].folder, f"{three[0].folder}: cameras are x, y, z, yaw, pitch, expected {fields} as in {raw}"),
     ):
         for options in ({}, {"frame_size": 8}, {"frame_size": 8, "poses": "raw"}):
             with pytest.raises(OptionError) as caught:
@@ -236,8 +232,8 @@ def _cameras(scenes: int) -> Any:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scenes": [0, 1]}, "scenes are chosen of one dataset"),
-        ({"samples": [[0, 0, 1]]}, "samples name scenes of one dataset"),
+        ({"scenes": [0, 1]}, "scenes is for one dataset"),
+        ({"samples": [[0, 0, 1]]}, "samples is for one dataset, not for 3"),
         ({"window": 1}, "window is for one dataset"),
         ({"context": (1, 4)}, "a query need 5 views; a scene has 4"),
         ({"epoch_scenes": 0}, "epoch_scenes is 0"),
@@ -245,27 +241,29 @@ def _cameras(scenes: int) -> Any:
         ({"batch_size": 43}, "42 train scenes are fewer than a batch of 43"),
     ],
 )
-def test_what_a_mixture_cannot_give_is_refused(three: list[Made], options: dict[str, Any], message: str) -> None:
+def test_options_that_a_mixture_does_not_allow_are_refused(
+    three: list[Made], options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(OptionError, match=message):
         SceneLoader(_folders(three), **{"batch_size": 4, **options})
 
 
 @pytest.mark.parametrize("weight", [0, -1, float("inf"), float("nan")])
-def test_weights_that_are_no_shares_are_refused(three: list[Made], weight: float) -> None:
+def test_weights_that_are_not_positive_are_refused(three: list[Made], weight: float) -> None:
     with pytest.raises(OptionError, match="expected 2 numbers above 0"):
         SceneLoader({three[0].folder: 1, three[1].folder: weight}, batch_size=4)
 
 
-def test_no_dataset_at_all_is_refused() -> None:
+def test_an_empty_list_of_datasets_is_refused() -> None:
     for nothing in ([], {}):
-        with pytest.raises(OptionError, match="no dataset is given"):
+        with pytest.raises(OptionError, match="path is empty"):
             SceneLoader(nothing, batch_size=4)  # type: ignore[arg-type]
 
 
 # States
 
 
-def test_a_state_of_another_mixture_is_refused_with_what_differs(three: list[Made]) -> None:
+def test_a_state_of_another_mixture_is_refused_with_the_difference(three: list[Made]) -> None:
     a, b, c = _folders(three)
     options: dict[str, Any] = {"batch_size": 4, "context": (1, 3)}
     base: Any = [a, b]
@@ -285,7 +283,7 @@ def test_a_state_of_another_mixture_is_refused_with_what_differs(three: list[Mad
             SceneLoader(base, **options).load_state_dict(other.state_dict())
 
 
-# A member in a store
+# A remote dataset
 
 
 @pytest.fixture
@@ -295,7 +293,7 @@ def server(three: list[Made]) -> Iterator[FaultServer]:
 
 
 @pytest.mark.parametrize(("remote", "workers"), [("cache", 0), ("range", 0), ("auto", 2)])
-def test_a_mixture_with_a_member_in_a_store_is_that_of_the_disk(
+def test_a_mixture_with_a_remote_dataset_equals_the_local_one(
     three: list[Made], server: FaultServer, tmp_path: Path, remote: Any, workers: int
 ) -> None:
     a, b, _ = three
@@ -303,7 +301,7 @@ def test_a_mixture_with_a_member_in_a_store_is_that_of_the_disk(
     here = stream({a.folder: 1, b.folder: 2}, epochs=2, tail="pad")
     there = stream({url: 1, b.folder: 2}, epochs=2, tail="pad", remote=remote, cache=tmp_path, workers=workers)
     assert there == here
-    # ... and goes on on the disk.
+    # A remote stream resumes from the disk.
     loader = SceneLoader([b.folder, url], batch_size=4, seed=7, context=(1, 3), remote=remote, cache=tmp_path)
     given = [snapshot(batch) for batch in islice(loader, 3)]
     loader.close()
@@ -312,7 +310,7 @@ def test_a_mixture_with_a_member_in_a_store_is_that_of_the_disk(
     assert given + taken(on_disk) == stream([b.folder, a.folder], epochs=1)
 
 
-def test_a_member_that_is_gone_is_told(three: list[Made], tmp_path: Path) -> None:
+def test_a_missing_file_of_one_dataset_is_reported(three: list[Made], tmp_path: Path) -> None:
     a, b, _ = three
     shutil.copytree(b.folder, tmp_path / SET)
     gone = next((tmp_path / SET / "train").glob("*.tfrecord"))

@@ -1,4 +1,4 @@
-"""Batches on their way to a device: which they are, what they hold on to, where the loader then stands."""
+"""Batches on a device: their content, the memory that they hold, and the state of the loader."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loader_fixtures import SET, convert_to, write_raw
 
 from gqn_data.loader import Batch, SceneLoader, on_device
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="copies overlap with the work of a GPU; none here")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="copies overlap only with the work of a GPU")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def _same(batch: Batch, other: Batch) -> bool:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_on_the_cpu_batches_are_passed_on_as_they_are(zarr: Path, workers: int) -> None:
+def test_on_the_cpu_batches_are_passed_through_unchanged(zarr: Path, workers: int) -> None:
     batches = list(_loader(zarr, epochs=2, workers=workers))
     passed = list(on_device(batches, "cpu"))
     assert all(part is another for one, two in zip(batches, passed, strict=True) for part, another in zip(one, two))
@@ -41,7 +41,7 @@ def test_on_the_cpu_batches_are_passed_on_as_they_are(zarr: Path, workers: int) 
     assert len(direct) == len(batches) == 10
 
 
-def test_the_loader_stands_behind_the_batch_that_was_given_out(zarr: Path) -> None:
+def test_batches_on_a_device_are_not_read_in_advance(zarr: Path) -> None:
     loader = _loader(zarr)
     batches = on_device(loader, "cpu")
     for count in (1, 2, 3):
@@ -49,7 +49,7 @@ def test_the_loader_stands_behind_the_batch_that_was_given_out(zarr: Path) -> No
         assert loader.state_dict()["batches"] == count
 
 
-def test_no_batch_is_held_while_the_next_is_waited_for(zarr: Path) -> None:
+def test_no_batch_is_held_while_waiting_for_the_next(zarr: Path) -> None:
     left = []
 
     def counted() -> Iterator[Batch]:
@@ -71,7 +71,7 @@ def test_no_worker_outlives_a_loop_that_was_left(zarr: Path) -> None:
     assert not multiprocessing.active_children()
 
 
-def test_batches_go_to_another_device_as_batches(zarr: Path) -> None:
+def test_batches_on_another_device_are_batches(zarr: Path) -> None:
     batch = next(on_device(_loader(zarr), "meta"))
     assert isinstance(batch, Batch)
     assert {part.device.type for part in batch} == {"meta"}
@@ -79,19 +79,19 @@ def test_batches_go_to_another_device_as_batches(zarr: Path) -> None:
 
 @needs_gpu
 @pytest.mark.parametrize("pinned", [False, True])
-def test_batches_on_a_gpu_are_those_of_the_loader(zarr: Path, pinned: bool) -> None:
+def test_batches_on_a_gpu_equal_those_of_the_loader(zarr: Path, pinned: bool) -> None:
     expected = list(_loader(zarr, epochs=6))
     given = []
     for batch in on_device(_loader(zarr, epochs=6, workers=2, pin_memory=pinned), "cuda"):
         assert {part.device.type for part in batch} == {"cuda"}
-        torch.cuda._sleep(2_000_000)  # work that copies could overtake, and whose memory they could take
+        torch.cuda._sleep(2_000_000)  # copies could overtake this work and overwrite its memory
         given.append(Batch(*(part.clone() for part in batch)))
     assert all(map(_same, (batch.to("cpu") for batch in given), expected))
     assert len(given) == len(expected)
 
 
 @needs_gpu
-def test_a_copy_does_not_wait_for_the_work_before_it(zarr: Path) -> None:
+def test_a_copy_does_not_wait_for_earlier_work(zarr: Path) -> None:
     batches = on_device(islice(_loader(zarr), 3), "cuda")
     next(batches)
     torch.cuda.synchronize()

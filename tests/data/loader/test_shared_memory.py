@@ -1,4 +1,4 @@
-"""The ring of shared memory: blocks go round, whoever hoards them, whoever writes them, and leave nothing behind."""
+"""The ring of shared memory: blocks are reused, also if the consumer holds many, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _lies_in(ring: Ring, array: np.ndarray) -> bool:
     return any(np.shares_memory(ring.block(number), array) for number in range(3))
 
 
-def test_a_block_holds_what_was_asked_for_and_begins_on_a_page() -> None:
+def test_a_block_has_the_requested_size_and_begins_on_a_page() -> None:
     ring = _ring()
     addresses = [ring.block(number).__array_interface__["data"][0] for number in range(3)]
     assert all(address % 4096 == 0 for address in addresses)
@@ -51,14 +51,14 @@ def test_a_block_holds_what_was_asked_for_and_begins_on_a_page() -> None:
     assert len({address // 8192 for address in addresses}) == 3
 
 
-def test_a_block_comes_back_when_the_last_tensor_on_it_is_gone() -> None:
+def test_a_block_is_free_when_the_last_tensor_on_it_is_gone() -> None:
     ring = _ring()
     address = (array := _handed_out(ring, 1)).__array_interface__["data"][0]
     tensor = torch.from_numpy(array)
     part, again = tensor[10:20].view(2, 5)[1], tensor.numpy()[3:]
     others = [_handed_out(ring, 2), _handed_out(ring, 3)]
     del others
-    # Whatever is left of it keeps the block from being taken again.
+    # Any array that is left on the block keeps it from being taken.
     for left in ("array", "tensor", "part"):
         match left:
             case "array":
@@ -77,8 +77,8 @@ def test_a_block_comes_back_when_the_last_tensor_on_it_is_gone() -> None:
     assert address in addresses
 
 
-def test_no_python_code_runs_where_a_block_comes_back() -> None:
-    # A Ctrl-C that arrives in such code is printed and forgotten: a loop over batches would go on.
+def test_no_python_code_runs_when_a_block_is_released() -> None:
+    # A Ctrl-C that arrives in such code is printed and ignored: a loop over batches would continue.
     ring = _ring()
     array = _handed_out(ring, 1)
     tensor, called = torch.from_numpy(array), []
@@ -96,7 +96,7 @@ def test_no_python_code_runs_where_a_block_comes_back() -> None:
     assert called == []
 
 
-def test_who_hoards_gets_copies_and_the_blocks_go_on() -> None:
+def test_a_consumer_that_holds_too_many_blocks_gets_copies() -> None:
     ring = _ring(under_way=1, spare=2)
     held = [_handed_out(ring, value) for value in range(10)]
     assert [_lies_in(ring, array) for array in held] == [True, True] + [False] * 8
@@ -117,7 +117,7 @@ def test_no_two_users_ever_share_a_block(under_way: int, spare: int, steps: list
     held: list[tuple[np.ndarray, int]] = []
     for value, (what, which) in enumerate(steps):
         if what == "take" and len(taken) < under_way:
-            # a block is always there, whatever is held
+            # a block is always free, for any number held
             number = ring.take()
             assert number not in [other for other, _ in taken]
             ring.block(number)[:] = value
@@ -131,11 +131,11 @@ def test_no_two_users_ever_share_a_block(under_way: int, spare: int, steps: list
             assert (array == written).all()
         for number, written in taken:
             assert (ring.block(number) == written).all()
-        assert sum(np.shares_memory(ring._blocks, array) for array, _ in held) <= spare
+        assert sum(np.shares_memory(ring._memory.array, array) for array, _ in held) <= spare
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_what_a_child_writes_the_parent_reads(start: Any) -> None:
+def test_the_parent_reads_what_a_child_wrote(start: Any) -> None:
     ring = _ring(under_way=3)
     numbers = [ring.take() for _ in range(3)]
     children = [
@@ -195,7 +195,7 @@ def test_many_loaders_leave_no_descriptor_and_no_mapping(folder: Path, workers: 
     assert _mappings() == mappings == 0
 
 
-def test_the_files_of_a_dataset_that_is_gone_are_closed(folder: Path) -> None:
+def test_the_files_of_a_released_dataset_are_closed(folder: Path) -> None:
     loader = SceneLoader(folder, batch_size=4, epochs=1)
     next(iter(loader))
     assert any(str(folder) in name for name in _descriptors())
@@ -204,7 +204,7 @@ def test_the_files_of_a_dataset_that_is_gone_are_closed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_that_are_hoarded_stay_right_and_those_that_are_not_use_few_blocks(folder: Path, workers: int) -> None:
+def test_held_batches_stay_right_and_released_ones_use_few_blocks(folder: Path, workers: int) -> None:
     loader = SceneLoader(folder, batch_size=4, seed=5, epochs=10, workers=workers)
     clones, held = [], []
     for batch in loader:
@@ -218,15 +218,15 @@ def test_batches_that_are_hoarded_stay_right_and_those_that_are_not_use_few_bloc
 
 
 def _descriptors() -> Counter[str]:
-    """What is open in this process."""
+    """Count the files that are open in this process."""
     gc.collect()
     names: Counter[str] = Counter()
     for number in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # that of the listing itself
-            names[os.readlink(number)] += 1  # noqa: PTH115  as it is told, "(deleted)" and all
+        with contextlib.suppress(OSError):  # the descriptor of the listing
+            names[os.readlink(number)] += 1  # noqa: PTH115  verbatim, with "(deleted)"
     return names
 
 
 def _mappings() -> int:
-    """Blocks of batches that this process has mapped."""
+    """Count the mappings of batch memory in this process."""
     return Path("/proc/self/maps").read_text().count("gqn-batches")

@@ -1,4 +1,4 @@
-"""How loaders end: by themselves, by errors, by signals, by want of memory; nothing hangs and nothing is left."""
+"""Loaders end by loops, errors, signals and lack of memory; nothing hangs and nothing is left."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from processes import living, named_memory, no_child_is_left, own_children, wait
 from gqn_data.dataset import Dataset
 from gqn_data.errors import WorkerLost
 from gqn_data.loader import SceneLoader, worker_pool
-from gqn_data.loader.loader import _Making
+from gqn_data.loader.batch_maker import BatchWorker
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), str(SUPPORT.parents[1])])}
@@ -51,7 +51,7 @@ def _no_process_is_left() -> Iterator[None]:
 
 @pytest.fixture
 def terminated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The workers that had to be terminated, for they had not ended by themselves in a long time."""
+    """Collect the workers that had to be terminated because they did not exit in time."""
     numbers: list[int] = []
     terminate = BaseProcess.terminate
 
@@ -60,7 +60,7 @@ def terminated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         terminate(process)
 
     monkeypatch.setattr(BaseProcess, "terminate", counted)
-    # Longer than any load of this machine delays a worker: one that is terminated had not heard that it should end.
+    # Longer than a loaded machine delays a worker: a terminated one did not notice that it should exit.
     monkeypatch.setattr(worker_pool, "_PATIENCE", 20.0)
     return numbers
 
@@ -70,7 +70,7 @@ def terminated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @contextlib.contextmanager
 def _program(folder: Path, start: str, then: str) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
-    """A program that has begun, in a process group of its own, and the numbers of its workers."""
+    """Start a program in a separate process group; yield it and the process ids of its workers."""
     command = [
         sys.executable,
         str(SUPPORT / "loader_program.py"),
@@ -84,23 +84,23 @@ def _program(folder: Path, start: str, then: str) -> Iterator[tuple[subprocess.P
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        bufsize=0,  # else what it prints next may be read along with the first line, and `communicate` not see it
+        bufsize=0,  # else later output may be read with the first line, and `communicate` would miss it
         start_new_session=True,
     ) as program:
         try:
             assert program.stdout is not None
-            told = program.stdout.readline().split()
-            if not told:
+            words = program.stdout.readline().split()
+            if not words:
                 raise AssertionError(program.communicate()[1].decode())
-            yield program, [int(number) for number in told[1:]]
+            yield program, [int(number) for number in words[1:]]
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
 
 
 def _ended(program: subprocess.Popen[bytes]) -> tuple[int, str, str]:
-    """Its exit status and what it printed; it and all that it started are gone."""
-    # Workers share its standard error: the pipe ends with the last of them.
+    """Wait for a program and its children; return its exit status, output and errors."""
+    # Workers share its standard error, so the pipe ends with the last of them.
     out, errors = program.communicate(timeout=LIMIT)
     wait_until(lambda: not living(program.pid), LIMIT)
     return program.returncode, out.decode(), errors.decode()
@@ -134,26 +134,26 @@ def test_no_worker_outlives_a_program_that_is_killed(folder: Path, start: str, n
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 @pytest.mark.parametrize(
-    ("then", "status", "printed", "told"),
+    ("then", "status", "printed", "error"),
     [("exit", 3, "", ""), ("error", 1, "", "ZeroDivisionError\n"), ("break", 0, "left\n", "")],
 )
-def test_a_program_that_ends_by_itself_leaves_nothing(
-    folder: Path, start: str, then: str, status: int, printed: str, told: str
+def test_a_program_that_exits_leaves_nothing(
+    folder: Path, start: str, then: str, status: int, printed: str, error: str
 ) -> None:
     if start == "spawn" and then != "exit":
         pytest.skip("as when it is forked; each takes a while")
     with _program(folder, start, then) as (program, _):
         found, out, errors = _ended(program)
     assert (found, out) == (status, printed)
-    assert errors.endswith(told)
-    assert errors.count("Traceback") == bool(told)
+    assert errors.endswith(error)
+    assert errors.count("Traceback") == bool(error)
 
 
 # Two loaders at once
 
 
 @pytest.mark.parametrize("first_ends_first", [True, False])
-def test_the_workers_of_one_loader_end_by_themselves_while_another_goes_on(
+def test_the_workers_of_one_loader_end_while_another_continues(
     folder: Path, terminated: list[int], first_ends_first: bool
 ) -> None:
     expected = stream(folder, 12)
@@ -173,7 +173,7 @@ def test_the_workers_of_one_loader_end_by_themselves_while_another_goes_on(
     assert terminated == []
 
 
-def test_a_process_that_the_program_forks_keeps_no_worker(folder: Path, terminated: list[int]) -> None:
+def test_a_child_process_does_not_keep_workers_alive(folder: Path, terminated: list[int]) -> None:
     loader = SceneLoader(folder, batch_size=4, workers=2)
     batches = iter(loader)
     next(batches)
@@ -189,7 +189,7 @@ def test_a_process_that_the_program_forks_keeps_no_worker(folder: Path, terminat
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_loaders_that_are_left_in_the_middle_wait_for_nobody(folder: Path, terminated: list[int], start: Any) -> None:
+def test_loaders_that_are_left_early_end_at_once(folder: Path, terminated: list[int], start: Any) -> None:
     def by_break(loader: SceneLoader) -> None:
         for _ in loader:
             break
@@ -220,11 +220,11 @@ def _fail_in(loader: SceneLoader) -> None:
         raise ZeroDivisionError
 
 
-# Workers that are lost
+# Lost workers
 
 
 def _at_scene(monkeypatch: pytest.MonkeyPatch, wanted: int, happen: Callable[[], object]) -> None:
-    """Has something happen in the worker that comes to a scene; it is forked, so it has what is patched here."""
+    """Call `happen` in the worker that reads a scene; forked workers inherit the patch."""
     locate = Dataset.locate
     parent = os.getpid()
 
@@ -245,10 +245,10 @@ def _at_scene(monkeypatch: pytest.MonkeyPatch, wanted: int, happen: Callable[[],
         (lambda: os._exit(7), "with status 7"),
     ],
 )
-def test_a_worker_that_ends_is_told_with_its_scene(
+def test_a_lost_worker_is_reported_with_its_scene(
     folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int, happen: Callable[[], object], how: str
 ) -> None:
-    # The third batch has the ninth scene, where nothing is shuffled.
+    # Without shuffling, the third batch has scene 9.
     _at_scene(monkeypatch, 9, happen)
     begin, numbers = BaseProcess.start, []
 
@@ -269,14 +269,14 @@ def test_a_worker_that_ends_is_told_with_its_scene(
     assert len(numbers) == workers
     assert given == [[0, 1, 2, 3], [4, 5, 6, 7]][: len(given)]
     assert not own_children()
-    # The loader stands where it stood, and goes on.
+    # The loader keeps its position and continues.
     assert loader.state_dict()["batches"] == len(given)
     monkeypatch.undo()
     assert taken(loader, 2) == stream(folder, 5, context=(1, 4), shuffle=False)[len(given) : len(given) + 2]
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_a_worker_that_is_killed_from_outside_is_told(folder: Path, start: Any) -> None:
+def test_a_killed_worker_is_reported(folder: Path, start: Any) -> None:
     loader = SceneLoader(folder, batch_size=4, workers=2, start=start, epochs=20)
     batches = iter(loader)
     for _ in range(2):  # one of each worker
@@ -289,20 +289,20 @@ def test_a_worker_that_is_killed_from_outside_is_told(folder: Path, start: Any) 
     assert not own_children()
 
 
-def test_a_worker_killed_before_it_read_a_scene_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_killed_before_its_first_scene_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(self: Any, worker: int) -> None:
         begin(self, worker)
         if worker == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    begin = _Making.begin
-    monkeypatch.setattr(_Making, "begin", killed)
+    begin = BatchWorker.begin
+    monkeypatch.setattr(BatchWorker, "begin", killed)
     loader = SceneLoader(folder, batch_size=4, workers=2, epochs=4)
     with pytest.raises(WorkerLost, match=r"worker 1 \(process \d+\) ended by signal 9, before it had read a scene"):
         list(loader)
 
 
-def test_the_workers_of_another_loader_live_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_workers_of_another_loader_survive(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = stream(folder, 10)
     healthy = SceneLoader(folder, batch_size=4, seed=7, context=(1, 3), workers=1)
     batches = iter(healthy)
@@ -315,15 +315,15 @@ def test_the_workers_of_another_loader_live_on(folder: Path, monkeypatch: pytest
     healthy.close()
 
 
-# Want of memory
+# Lack of memory
 
 
-def _whole(error: BaseException) -> str:
+def _full_text(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_want_of_memory_is_told_with_the_scene_and_what_to_do(
+def test_a_memory_error_is_reported_with_its_scene_and_a_remedy(
     folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     def fail(self: Dataset, scene: int) -> tuple[int, int]:
@@ -338,15 +338,15 @@ def test_want_of_memory_is_told_with_the_scene_and_what_to_do(
     with pytest.raises(MemoryError) as caught:
         given.extend(batch.scenes.tolist() for batch in loader)
     assert given == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    told = _whole(caught.value)
-    assert f"while reading scene 9 of train in {folder}" in told
-    assert "fewer workers or smaller batches" in told
-    assert ("in worker " in told) == (workers > 0)
+    text = _full_text(caught.value)
+    assert f"while reading scene 9 of train in {folder}" in text
+    assert "fewer workers or smaller batches" in text
+    assert ("in worker " in text) == (workers > 0)
     assert not own_children()
 
 
 @pytest.mark.parametrize("room", [0, 64 << 20])
-def test_a_worker_that_may_have_no_more_memory_is_told_with_its_scene(
+def test_a_worker_out_of_memory_is_reported_with_its_scene(
     folder: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     kept = []
@@ -361,8 +361,8 @@ def test_a_worker_that_may_have_no_more_memory_is_told_with_its_scene(
     loader = SceneLoader(folder, batch_size=4, workers=2, shuffle=False, epochs=2)
     with pytest.raises((MemoryError, WorkerLost)) as caught:
         list(loader)
-    told = _whole(caught.value)
-    assert f"scene 9 of train in {folder}" in told
-    assert "fewer workers or smaller batches" in told
-    assert "worker " in told
+    text = _full_text(caught.value)
+    assert f"scene 9 of train in {folder}" in text
+    assert "fewer workers or smaller batches" in text
+    assert "worker " in text
     assert not own_children()

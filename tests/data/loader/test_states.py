@@ -1,4 +1,4 @@
-"""The loader's state: it goes on anywhere in the same stream, and nowhere else; as properties over all options."""
+"""A loader state resumes the same stream at any batch, and no other stream, for all options."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another dataset, of 7 views."""
+    """Make another dataset, of 7 views."""
     return index(write_raw(tmp_path_factory.mktemp("other") / SET, train=(5, 4), views=7, seed=1).folder)
 
 
@@ -79,7 +79,7 @@ def _loader(folder: Path, other: Path, options: dict[str, Any], **more: Any) -> 
 
 @settings(max_examples=25)
 @given(options=OPTIONS, data=st.data())
-def test_a_stream_goes_on_at_any_batch_with_other_ranks_and_is_the_same(
+def test_a_stream_resumes_at_any_batch_with_other_ranks(
     folder: Path, other: Path, options: dict[str, Any], data: st.DataObject
 ) -> None:
     ranks = options.pop("ranks")
@@ -91,7 +91,7 @@ def test_a_stream_goes_on_at_any_batch_with_other_ranks_and_is_the_same(
     taken(before, number)
     state = json.loads(json.dumps(before.state_dict()))
     possible = [count for count in range(1, options["batch_size"] + 1) if options["batch_size"] % count == 0]
-    then = data.draw(st.sampled_from(possible), "ranks that go on")
+    then = data.draw(st.sampled_from(possible), "ranks that resume")
     parts = []
     for rank in range(then):
         resumed = _loader(folder, other, options, rank=rank, ranks=then)
@@ -104,7 +104,7 @@ def test_a_stream_goes_on_at_any_batch_with_other_ranks_and_is_the_same(
 
 @settings(max_examples=25)
 @given(options=OPTIONS, epoch=st.integers(0, 2**40))
-def test_every_scene_comes_exactly_once_an_epoch_over_all_ranks(
+def test_every_scene_comes_once_per_epoch_over_all_ranks(
     folder: Path, other: Path, options: dict[str, Any], epoch: int
 ) -> None:
     ranks = options.pop("ranks")
@@ -128,7 +128,7 @@ def test_every_scene_comes_exactly_once_an_epoch_over_all_ranks(
     allowed = set(options.get("scenes", range(TRAIN)))
     assert {scene for dataset, scene in scenes if dataset == 0} <= allowed
     if "mixed" in options:
-        return  # of an epoch of its own; tests/data/test_sampling.py counts them
+        return  # the epoch of a mixture is counted in tests/data/sampling/test_batch_sampler.py
     assert len(set(scenes)) == len(scenes)
     if options["tail"] != "drop":
         assert {scene for _, scene in scenes} == allowed
@@ -144,14 +144,14 @@ def test_every_scene_comes_exactly_once_an_epoch_over_all_ranks(
         {"mixed": 2, "epoch_scenes": 25, "tail": "pad"},
     ],
 )
-def test_any_number_of_workers_gives_the_stream_of_none(folder: Path, other: Path, options: dict[str, Any]) -> None:
+def test_any_number_of_workers_yields_the_same_stream(folder: Path, other: Path, options: dict[str, Any]) -> None:
     all_reduce_max: dict[str, Any] = {"batch_size": 4, "seed": 11, "epochs": 2, **options}
     alone = taken(_loader(folder, other, all_reduce_max))
     for workers in (1, 2, 7):
         assert taken(_loader(folder, other, all_reduce_max, workers=workers)) == alone
 
 
-def test_a_stream_goes_on_at_every_batch_with_other_workers_and_other_ranks(folder: Path) -> None:
+def test_a_stream_resumes_with_other_workers_and_ranks(folder: Path) -> None:
     options: dict[str, Any] = {"batch_size": 4, "seed": 11, "epochs": 2, "tail": "exact"}
     whole = list(SceneLoader(folder, **options))
     expected = [*map(snapshot, whole)]
@@ -187,8 +187,8 @@ STREAMS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_a_state_of_any_other_option_is_refused_in_both_directions(folder: Path, name: str) -> None:
-    # Where nobody chose the windows, those of the state go on; here somebody did.
+def test_a_state_of_other_options_is_refused_in_both_directions(folder: Path, name: str) -> None:
+    # Without `window`, the loader adopts the windows of the state; here it is given.
     base = SceneLoader(folder, **BASE, window=3 if name == "windows" else None)
     loader = SceneLoader(folder, **{**BASE, **STREAMS[name]})
     for state, into in ((base.state_dict(), loader), (loader.state_dict(), base)):
@@ -202,7 +202,7 @@ def test_a_state_of_any_other_option_is_refused_in_both_directions(folder: Path,
 
 
 @pytest.mark.parametrize(("one", "two"), [*itertools.combinations(STREAMS, 2)])
-def test_states_of_any_two_streams_are_told_apart(folder: Path, one: str, two: str) -> None:
+def test_states_of_any_two_streams_differ(folder: Path, one: str, two: str) -> None:
     first, second = (SceneLoader(folder, **{**BASE, **STREAMS[name]}) for name in (one, two))
     for giver, taker in ((first, second), (second, first)):
         with pytest.raises(OptionError, match="of another stream"):
@@ -224,13 +224,13 @@ def test_states_of_any_two_streams_are_told_apart(folder: Path, one: str, two: s
         ({"epoch_scenes": 30}, {}, "mixture None, here '30'"),
     ],
 )
-def test_the_message_says_what_differs(folder: Path, here: Any, there: Any, message: str) -> None:
+def test_the_message_lists_the_differences(folder: Path, here: Any, there: Any, message: str) -> None:
     loader = SceneLoader(folder, **{**BASE, **here})
     with pytest.raises(OptionError, match=message):
         loader.load_state_dict(SceneLoader(folder, **{**BASE, **there}).state_dict())
 
 
-def test_what_is_no_matter_of_the_stream_may_change(folder: Path, tmp_path: Path) -> None:
+def test_options_that_do_not_change_the_stream_may_change(folder: Path, tmp_path: Path) -> None:
     whole = stream(folder, epochs=2)
     loader = SceneLoader(folder, **BASE)
     taken(loader, 3)

@@ -1,4 +1,4 @@
-"""Spawned workers: results in order, errors as they were, and nothing left of them."""
+"""Spawned workers return results in order and errors unchanged, and leave nothing behind."""
 
 import multiprocessing
 import os
@@ -33,7 +33,7 @@ def test_results_come_in_the_order_of_the_tasks_from_all_workers():
         assert len({process for _, process in workers.in_order(iter(range(6)), 2)} - {os.getpid()}) == 2
 
 
-def test_tasks_are_taken_no_further_ahead_than_was_said():
+def test_tasks_are_taken_at_most_ahead_per_worker():
     taken = []
     tasks = (taken.append(number) or number for number in range(1000))
     with WorkerPool(pool_tasks.square, 2) as workers:
@@ -44,7 +44,7 @@ def test_tasks_are_taken_no_further_ahead_than_was_said():
         results.close()
 
 
-def test_an_error_of_a_task_is_raised_where_its_result_would_come():
+def test_an_error_of_a_task_is_raised_in_its_turn():
     with WorkerPool(pool_tasks.fail_at_three, 2) as workers:
         results = workers.in_order(iter(range(9)), 2)
         assert [next(results) for _ in range(3)] == [0, 1, 2]
@@ -53,13 +53,13 @@ def test_an_error_of_a_task_is_raised_where_its_result_would_come():
     assert "in fail_at_three" in caught.value.__notes__[0]
 
 
-def test_an_error_that_cannot_be_pickled_is_told_all_the_same():
+def test_an_error_that_cannot_be_pickled_is_still_reported():
     for make in (pool_tasks.fail_without_pickle, pool_tasks.fail_without_unpickle):
         with WorkerPool(make, 1) as workers, pytest.raises(RuntimeError, match="made for the test"):
             next(workers.in_order(iter(range(9)), 2))
 
 
-def test_a_worker_that_is_killed_is_told():
+def test_a_killed_worker_is_reported():
     with WorkerPool(pool_tasks.kill_at_two, 1) as workers:
         results = workers.in_order(iter(range(9)), 1)
         assert [next(results), next(results)] == [0, 1]
@@ -67,7 +67,7 @@ def test_a_worker_that_is_killed_is_told():
             next(results)
 
 
-def test_workers_end_at_once_in_the_middle_of_a_task():
+def test_workers_are_ended_in_the_middle_of_a_task():
     with WorkerPool(pool_tasks.sleep_long, 2) as workers:
         results = workers.in_order(iter(range(9)), 1)
         workers_of_it = [worker.process for worker in workers._workers]

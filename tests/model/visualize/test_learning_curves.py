@@ -104,7 +104,7 @@ def test_plots_that_cannot_be_drawn_are_errors(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     done = _gqn("plot", run, "-o", tmp_path / "x.png")
     assert done.exit_code == 2
-    assert "gqn-toolkit[plot]" in done.output
+    assert "pip install '.[plot]'" in done.output
     with pytest.raises(OptionError, match="runs is empty"):
         learning_curves.write_curves([], tmp_path / "x.png")
 
@@ -167,5 +167,5 @@ def test_an_evaluation_without_matplotlib_prints_its_table_and_a_note(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     done = _gqn("evaluate", bars_run, "--scenes", 2, "--samples", 1, "--context", 1)
     assert done.exit_code == 0, done.output
-    assert "gqn-toolkit[plot]" in done.stderr
+    assert "pip install '.[plot]'" in done.stderr
     assert "prior mean" in done.stdout
