@@ -16,7 +16,7 @@ from gqn_model.cli import main as model
 @click.group(context_settings=SETTINGS)
 @click.version_option(VERSION)
 def main() -> None:
-    """GQN scene sets (`data`, the command gqn-data) and their trainer (`model`, the command gqn)."""
+    """Run the commands of gqn-data (`data`) and of gqn (`model`) from a checkout."""
 
 
 main.add_command(data, "data")
