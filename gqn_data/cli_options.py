@@ -18,6 +18,10 @@ from gqn_data.io.paths import AnyPath, parse_path
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
+# Packages that commands import when they need them, and the extra that installs each.
+_EXTRAS = {"torch": "train", "safetensors": "train", "distributed": "cluster", "matplotlib": "plot", "av": "video"}
+
+
 class Commands(click.Group):
     """A group of commands that reports each expected error as one line and an exit status."""
 
@@ -32,9 +36,12 @@ class Commands(click.Group):
             log(f"Error: {error}")
             ctx.exit(FAILED)
         except ModuleNotFoundError as error:
-            if error.name != "torch":
+            extra = _EXTRAS.get(error.name or "")
+            if extra is None:
                 raise
-            log(f"Error: this command needs PyTorch, which is not installed. Install it with: {install_hint('train')}")
+            log(
+                f"Error: this command needs {error.name}, which is not installed. Install it with: {install_hint(extra)}"
+            )
             ctx.exit(FAILED)
         except BrokenPipeError:
             raise  # click handles it: the reader of our output has closed it

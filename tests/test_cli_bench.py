@@ -215,14 +215,18 @@ def test_a_damaged_frame_ends_the_command_with_one_line(folders, tmp_path):
     assert result.stderr.splitlines()[-1].startswith("Error: ")
 
 
-def test_without_torch_the_error_names_the_install_command(folders):
-    code = (
-        "import sys\nsys.modules['torch'] = None\nfrom gqn_data.cli import main\n"
-        f"main(['bench', {str(folders['zarr'])!r}])"
-    )
+@pytest.mark.parametrize(
+    ("package", "extra", "call"),
+    [
+        ("torch", "train", "from gqn_data.cli import main; main(['bench', {folder!r}])"),
+        ("safetensors", "train", "from gqn_model.cli import main; main(['export', {folder!r}, '-o', 'x.safetensors'])"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_install_command(folders, package, extra, call):
+    code = f"import sys\nsys.modules[{package!r}] = None\n" + call.format(folder=str(folders["zarr"]))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("Error: this command needs PyTorch, which is not installed")
-    assert "pip install '.[train]'" in line
+    assert line.startswith(f"Error: this command needs {package}")
+    assert f"pip install '.[{extra}]'" in line
