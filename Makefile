@@ -23,9 +23,10 @@ setup: $(STAMP) ## make the virtual environment and install everything into it
 demo: $(STAMP) ## render, convert, train, evaluate, predict: from nothing to demo/prediction.png
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh
 
-lint: $(STAMP) ## ruff: style and format
+lint: $(STAMP) ## ruff: style and format; which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
