@@ -1,0 +1,161 @@
+"""What a test needs, read from its source when it is collected: torch, other processes.
+
+Tests are not marked by hand. `needs_torch` looks at what a module imports when it is imported. `starts_processes`
+follows a test through its fixtures and helpers to a call that starts a process.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+SUPPORT = Path(__file__).parent
+
+# What `gqn_data.loader` imports lazily from its one module that needs torch.
+LAZY_TORCH = {"SceneLoader", "Batch", "on_device"}
+STARTERS = {"subprocess", "multiprocessing", "concurrent.futures.ProcessPoolExecutor", "os.fork", "distributed"}
+
+
+class Module(NamedTuple):
+    """A parsed file of the tests.
+
+    Attributes:
+        definitions: its functions and classes by name, methods by their own names.
+        imports: dotted names by the local name that stands for them.
+    """
+
+    path: Path
+    definitions: dict[str, ast.AST]
+    imports: dict[str, str]
+
+
+@functools.cache
+def parse(path: Path) -> ast.Module:
+    """Parse a file once."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _imported(nodes: Iterator[ast.AST] | list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """Yield (local name, dotted name) of every import among `nodes`."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.asname or alias.name.split(".")[0], alias.name
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+
+
+def _file_of(dotted: str) -> Path | None:
+    """Return the file of a module of the tests' support or of gqn_model; `dotted` may end in a name of the module."""
+    for name in (dotted, dotted.rpartition(".")[0]):
+        if name.startswith("gqn_model."):
+            path = ROOT.joinpath(*name.split("."))
+            for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+                if candidate.is_file():
+                    return candidate
+        elif name and "." not in name and (SUPPORT / f"{name}.py").is_file():
+            return SUPPORT / f"{name}.py"
+    return None
+
+
+@functools.cache
+def needs_torch(path: Path) -> bool:
+    """Return whether importing a file imports torch, itself or through the tests' support or gqn_model.
+
+    Modules of gqn_data are not followed: none but `gqn_data.loader.loader` may import torch, and a test of another
+    one must fail if it does.
+    """
+    for _, dotted in _imported(parse(path).body):
+        module, _, name = dotted.rpartition(".")
+        if "torch" in dotted.split(".")[0] or dotted.startswith("gqn_data.loader.loader"):
+            return True
+        if module == "gqn_data.loader" and name in LAZY_TORCH:
+            return True
+        file = _file_of(dotted)
+        if module == "gqn_model" and file is None:  # a name that the package imports lazily
+            return True
+        if file is not None and file != path and needs_torch(file):
+            return True
+    return False
+
+
+@functools.cache
+def _module(path: Path) -> Module:
+    tree = parse(path)
+    definitions = {
+        node.name: node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    return Module(path, definitions, dict(_imported(ast.walk(tree))))
+
+
+def _conftests(path: Path) -> list[Path]:
+    return [
+        folder / "conftest.py"
+        for folder in path.parents
+        if folder.is_relative_to(ROOT / "tests") and (folder / "conftest.py").is_file()
+    ]
+
+
+@functools.cache
+def starts_processes(path: Path, name: str) -> bool:
+    """Return whether a function of a test file starts processes, as far as its source shows it.
+
+    It does if it, a fixture that it names or a helper that it calls (in the same file, in `tests/support`, in a
+    conftest) uses one of `STARTERS` or asks for two or more workers.
+
+    Args:
+        path: the file.
+        name: of the function, without parameters.
+    """
+    return _starts(path, name, set())
+
+
+def _starts(path: Path, name: str, seen: set[tuple[Path, str]]) -> bool:
+    if (path, name) in seen:
+        return False
+    seen.add((path, name))
+    module = _module(path)
+    node = module.definitions.get(name)
+    if node is None:
+        return False
+    for part in ast.walk(node):
+        if _asks_for_workers(part):
+            return True
+        for dotted in _dotted(part, module):
+            if dotted in STARTERS or dotted.split(".")[0] in STARTERS:
+                return True
+            file = _file_of(dotted)
+            if file is not None and file.parent == SUPPORT and _starts(file, dotted.rpartition(".")[2], seen):
+                return True
+        used = part.id if isinstance(part, ast.Name) else part.arg if isinstance(part, ast.arg) else ""
+        if used in module.definitions and _starts(path, used, seen):
+            return True
+        if isinstance(part, ast.arg) and any(_starts(conftest, used, seen) for conftest in _conftests(path)):
+            return True
+    return False
+
+
+def _dotted(node: ast.AST, module: Module) -> Iterator[str]:
+    """Yield the dotted name of what a node names, if that was imported."""
+    if isinstance(node, ast.Name) and node.id in module.imports:
+        yield module.imports[node.id]
+    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in module.imports:
+        yield f"{module.imports[node.value.id]}.{node.attr}"
+
+
+def _asks_for_workers(node: ast.AST) -> bool:
+    """Return whether a call has `workers=N` or `"--workers", N` with N of two or more, or one not known here."""
+    if not isinstance(node, ast.Call):
+        return False
+    values = [keyword.value for keyword in node.keywords if keyword.arg == "workers"]
+    for flag, value in zip(node.args, node.args[1:], strict=False):
+        if isinstance(flag, ast.Constant) and flag.value == "--workers":
+            values.append(value)
+    return any(not isinstance(value, ast.Constant) or str(value.value) not in {"0", "1", "None"} for value in values)
