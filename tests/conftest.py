@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from collection import needs_torch, starts_processes
+from collection import needed_packages, starts_processes
 from fault_counts import FaultCounts
 from hypothesis import HealthCheck, settings
 from made_scenes import SET, make_raw_folder
@@ -52,18 +52,23 @@ def raw(tmp_path):
     return make_raw_folder(tmp_path / "root" / "raw" / SET)
 
 
-class _NeedsTorch(pytest.Module):
-    """A test module that is skipped, since what it imports needs torch and torch is not installed."""
+class _SkippedModule(pytest.Module):
+    """A test module that is skipped, since a package that it imports is not installed."""
 
     def collect(self):
         """Skip the module."""
-        pytest.skip("torch is not installed", allow_module_level=True)
+        missing = ", ".join(sorted(filter(_is_missing, needed_packages(self.path))))
+        pytest.skip(f"not installed: {missing}", allow_module_level=True)
+
+
+def _is_missing(package):
+    return importlib.util.find_spec(package) is None
 
 
 def pytest_pycollect_makemodule(module_path, parent):
-    """Skip modules that need torch if it is not installed."""
-    if importlib.util.find_spec("torch") is None and needs_torch(module_path):
-        return _NeedsTorch.from_parent(parent, path=module_path)
+    """Skip modules that need torch or numba if it is not installed."""
+    if any(map(_is_missing, needed_packages(module_path))):
+        return _SkippedModule.from_parent(parent, path=module_path)
     return None
 
 

@@ -103,12 +103,12 @@ def install(python: str, version: str, wheel: Path) -> Path:
     if not pip.exists():
         need(python, "-m", "venv", folder)
     quiet = ("install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt")
-    if version in WITH_TRAIN and run(pip, *quiet, f"{wheel}[train,plot,video]"):
+    if version in WITH_TRAIN and run(pip, *quiet, f"{wheel}[train,render,plot,video]"):
         print(f"Python {version}: installed with [train]")
     else:
         why = "no torch of constraints.txt" if version in WITH_TRAIN else "the data side is what is checked"
         print(f"Python {version}: installed without [train]: {why}")
-        need(pip, *quiet, f"{wheel}[plot]")
+        need(pip, *quiet, f"{wheel}[render,plot]")
     # The version is the same from build to build, so pip would keep what it installed before.
     need(pip, "install", "--quiet", "--no-deps", "--force-reinstall", wheel)
     return folder

@@ -1,4 +1,4 @@
-"""Print a constraints file that pins the base install to its lowest declared versions.
+"""Print a constraints file that pins the base install, and the extras of the tests, to their lowest declared versions.
 
     python tools/lowest_versions.py > build/lowest.txt
     pip install -c build/lowest.txt '.[test]'
@@ -43,10 +43,17 @@ def lowest(pyproject: str, constraints: str) -> list[str]:
         constraints: text of constraints.txt.
     """
     project = tomllib.loads(pyproject)["project"]
-    base = [parse(line) for line in project["dependencies"]]
-    tools = {parse(line).name for line in project["optional-dependencies"]["test"]} - {each.name for each in base}
-    pinned = [line for line in constraints.splitlines() if "==" in line and parse(line.split("==")[0]).name in tools]
-    return [f"{each.name}=={each.floor}" for each in base if each.floor] + pinned
+    extras = project["optional-dependencies"]
+    required, tools = list(project["dependencies"]), []
+    for line in extras["test"]:
+        if own := re.fullmatch(rf"{project['name']}\[(.+)\]", line):
+            required += extras[own[1]]
+        else:
+            tools.append(parse(line).name)
+    floors = [parse(line) for line in required]
+    wanted = set(tools) - {each.name for each in floors}
+    pinned = [line for line in constraints.splitlines() if "==" in line and parse(line.split("==")[0]).name in wanted]
+    return [f"{each.name}=={each.floor}" for each in floors if each.floor] + pinned
 
 
 if __name__ == "__main__":

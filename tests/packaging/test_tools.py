@@ -13,8 +13,10 @@ import walk_readme  # noqa: E402
 
 PYPROJECT = """\
 [project]
+name = "scenes"
 dependencies = ["click>=8.1.3", "Lazy_Loader>=0.4"]
-optional-dependencies.test = ["moto[s3]>=5.0", "click>=8"]
+optional-dependencies.render = ["numba>=0.61"]
+optional-dependencies.test = ["scenes[render]", "moto[s3]>=5.0", "click>=8"]
 """
 MARKDOWN = """\
 # Title
@@ -39,7 +41,12 @@ not a command
 
 def test_the_base_install_is_pinned_to_its_floors():
     constraints = "# comment\nclick==8.5.1\nmoto==5.2.5\nnumpy==2.4.6\n"
-    assert lowest_versions.lowest(PYPROJECT, constraints) == ["click==8.1.3", "lazy-loader==0.4", "moto==5.2.5"]
+    assert lowest_versions.lowest(PYPROJECT, constraints) == [
+        "click==8.1.3",
+        "lazy-loader==0.4",
+        "numba==0.61",
+        "moto==5.2.5",
+    ]
 
 
 @pytest.mark.parametrize("line", ["click<9", "click>=8,<9", "click>=8.1; python_version < '3.12'", ""])

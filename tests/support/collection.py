@@ -1,6 +1,6 @@
-"""What a test needs, read from its source when it is collected: torch, other processes.
+"""What a test needs, read from its source when it is collected: torch, numba, other processes.
 
-Tests are not marked by hand. `needs_torch` looks at what a module imports when it is imported. `starts_processes`
+Tests are not marked by hand. `needed_packages` looks at what importing a test module imports. `starts_processes`
 follows a test through its fixtures and helpers to a call that starts a process.
 """
 
@@ -64,24 +64,28 @@ def _file_of(dotted: str) -> Path | None:
 
 
 @functools.cache
-def needs_torch(path: Path) -> bool:
-    """Return whether importing a file imports torch, itself or through the tests' support or gqn_model.
+def needed_packages(path: Path) -> frozenset[str]:
+    """Return which of torch and numba importing a file needs, itself or through the tests' support or gqn_model.
 
-    Modules of gqn_data are not followed: none but `gqn_data.loader.loader` may import torch, and a test of another
-    one must fail if it does.
+    Modules of gqn_data are not followed: only the loader may import torch and only the renderer numba, and a test of
+    another module must fail if that imports them.
     """
+    found: set[str] = set()
     for _, dotted in _imported(parse(path).body):
         module, _, name = dotted.rpartition(".")
-        if "torch" in dotted.split(".")[0] or dotted.startswith("gqn_data.loader.loader"):
-            return True
-        if module == "gqn_data.loader" and name in LAZY_TORCH:
-            return True
+        root = dotted.split(".")[0]
+        if root in {"torch", "numba"}:
+            found.add(root)
+        if dotted.startswith("gqn_data.loader.loader") or (module == "gqn_data.loader" and name in LAZY_TORCH):
+            found.add("torch")
+        if module.startswith("gqn_data.render.") or module == "gqn_data.convert.from_renderer":
+            found.add("numba")
         file = _file_of(dotted)
         if module == "gqn_model" and file is None:  # a name that the package imports lazily
-            return True
-        if file is not None and file != path and needs_torch(file):
-            return True
-    return False
+            found.add("torch")
+        if file is not None and file != path:
+            found |= needed_packages(file)
+    return frozenset(found)
 
 
 @functools.cache
