@@ -17,7 +17,16 @@ SUPPORT = Path(__file__).parent
 
 # What `gqn_data.loader` imports lazily from its one module that needs torch.
 LAZY_TORCH = {"SceneLoader", "Batch", "on_device"}
-STARTERS = {"subprocess", "multiprocessing", "concurrent.futures.ProcessPoolExecutor", "os.fork", "distributed"}
+STARTERS = {
+    "subprocess",
+    "multiprocessing",
+    "concurrent.futures.ProcessPoolExecutor",
+    "os.fork",
+    "distributed",
+    "gqn_data.loader.worker_pool.WorkerPool",
+}
+# Commands that start a process per core unless `--workers` says otherwise.
+PARALLEL_COMMANDS = {"convert", "index", "render", "verify"}
 
 
 class Module(NamedTuple):
@@ -155,11 +164,27 @@ def _dotted(node: ast.AST, module: Module) -> Iterator[str]:
 
 
 def _asks_for_workers(node: ast.AST) -> bool:
-    """Return whether a call has `workers=N` or `"--workers", N` with N of two or more, or one not known here."""
-    if not isinstance(node, ast.Call):
-        return False
-    values = [keyword.value for keyword in node.keywords if keyword.arg == "workers"]
-    for flag, value in zip(node.args, node.args[1:], strict=False):
-        if isinstance(flag, ast.Constant) and flag.value == "--workers":
-            values.append(value)
+    """Return whether a call asks for two or more workers, or for a number that its source does not show.
+
+    It may do so by `workers=N` or `{"workers": N}`, by `open_pool(N)`, by `"--workers", N`, or by a parallel command without
+    `--workers`.
+    """
+    values: list[ast.expr] = []
+    if isinstance(node, ast.Dict):
+        values += [value for key, value in zip(node.keys, node.values) if _is(key, "workers")]
+    elif isinstance(node, ast.Call):
+        values += [keyword.value for keyword in node.keywords if keyword.arg == "workers"]
+        values += [value for flag, value in zip(node.args, node.args[1:]) if _is(flag, "--workers")]
+        if isinstance(node.func, ast.Name):
+            values += node.args[:1] if node.func.id == "open_pool" else []
+            if (
+                len(node.args) > 1
+                and any(_is(node.args[0], name) for name in PARALLEL_COMMANDS)
+                and not any(_is(argument, flag) for argument in node.args for flag in ("--workers", "--help"))
+            ):
+                return True
     return any(not isinstance(value, ast.Constant) or str(value.value) not in {"0", "1", "None"} for value in values)
+
+
+def _is(node: ast.AST | None, value: str) -> bool:
+    return isinstance(node, ast.Constant) and node.value == value
