@@ -4,11 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# The checks of what is installed: their environments lie in build/ and are reused.
+LOWEST_PYTHON ?= python3.11
+PYTHONS ?= python3.11 python3.12 python3.13
+DATA_TESTS := tests/data tests/packaging tests/test_cli_data.py tests/test_cli_cache.py tests/test_examples.py
+INSTALL := pip install --quiet --disable-pip-version-check
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all faults lint types bench clean
+.PHONY: help setup demo test test-core test-all check-lowest check-no-torch check-wheel faults lint types bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -23,18 +29,44 @@ setup: $(STAMP) ## make the virtual environment and install everything into it
 demo: $(STAMP) ## render, convert, train, evaluate, predict: from nothing to demo/prediction.png
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh
 
-lint: $(STAMP) ## ruff: style and format
+lint: $(STAMP) ## ruff, codespell, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 
-test: lint types ## lint, types and the tests
+test: lint types ## lint, types and the quick tests
 	$(BIN)/pytest -m "not slow" -n 2
+
+test-core: $(STAMP) ## the quick tests that start no processes: about a minute
+	$(BIN)/pytest -m "not slow and not process" -n 2
 
 test-all: lint types ## the same with the slow tests
 	$(BIN)/pytest -n 2
+
+build/lowest/.installed: pyproject.toml constraints.txt tools/lowest_versions.py
+	@$(LOWEST_PYTHON) -m venv --clear build/lowest
+	@$(LOWEST_PYTHON) tools/lowest_versions.py > build/lowest.txt
+	@build/lowest/bin/$(INSTALL) -c build/lowest.txt -e '.[test]'
+	@touch $@
+
+check-lowest: build/lowest/.installed ## the data side's tests with the lowest declared versions, without torch
+	build/lowest/bin/pytest -m "not slow" -n 2 $(DATA_TESTS)
+
+build/no-torch/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv --clear build/no-torch
+	@build/no-torch/bin/$(INSTALL) -c constraints.txt -e '.[test]'
+	@touch $@
+
+check-no-torch: build/no-torch/.installed ## the data side's tests in an environment without torch
+	@build/no-torch/bin/python -c 'import importlib.util as u, sys; sys.exit("torch is installed" if u.find_spec("torch") else 0)'
+	build/no-torch/bin/pytest -m "not slow" -n 2 $(DATA_TESTS)
+
+check-wheel: ## build wheel and sdist, install the wheel with each of PYTHONS, run the commands of the README
+	$(PYTHON) tools/check_wheel.py $(PYTHONS)
 
 faults: $(STAMP) ## every fault at full counts: the table of docs/reliability.md; twenty minutes
 	$(BIN)/python tests/faults/report.py

@@ -1,9 +1,11 @@
 """Fixtures shared by test modules, and the profile of hypothesis."""
 
+import importlib.util
 import signal
 from pathlib import Path
 
 import pytest
+from collection import needed_packages, starts_processes
 from fault_counts import FaultCounts
 from hypothesis import HealthCheck, settings
 from made_scenes import SET, make_raw_folder
@@ -50,11 +52,33 @@ def raw(tmp_path):
     return make_raw_folder(tmp_path / "root" / "raw" / SET)
 
 
+class _SkippedModule(pytest.Module):
+    """A test module that is skipped, since a package that it imports is not installed."""
+
+    def collect(self):
+        """Skip the module."""
+        missing = ", ".join(sorted(filter(_is_missing, needed_packages(self.path))))
+        pytest.skip(f"not installed: {missing}", allow_module_level=True)
+
+
+def _is_missing(package):
+    return importlib.util.find_spec(package) is None
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    """Skip modules that need torch or numba if it is not installed."""
+    if any(map(_is_missing, needed_packages(module_path))):
+        return _SkippedModule.from_parent(parent, path=module_path)
+    return None
+
+
 def pytest_collection_modifyitems(items):
-    """Marks what asks for `faults`, so that `make faults` finds it in any folder."""
+    """Mark tests that ask for `faults` as `fault`, and those that start processes as `process`."""
     for item in items:
         if "faults" in getattr(item, "fixturenames", ()):
             item.add_marker("fault")
+        if starts_processes(item.path, getattr(item, "originalname", None) or item.name):
+            item.add_marker("process")
 
 
 @pytest.fixture
