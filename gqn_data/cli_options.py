@@ -39,9 +39,7 @@ class Commands(click.Group):
             extra = _EXTRAS.get(error.name or "")
             if extra is None:
                 raise
-            log(
-                f"Error: this command needs {error.name}, which is not installed. Install it with: {install_hint(extra)}"
-            )
+            log(f"Error: this command needs {error.name}; it is not installed. Install it with: {install_hint(extra)}")
             ctx.exit(FAILED)
         except BrokenPipeError:
             raise  # click handles it: the reader of our output has closed it

@@ -166,8 +166,8 @@ def _dotted(node: ast.AST, module: Module) -> Iterator[str]:
 def _asks_for_workers(node: ast.AST) -> bool:
     """Return whether a call asks for two or more workers, or for a number that its source does not show.
 
-    It may do so by `workers=N` or `{"workers": N}`, by `open_pool(N)`, by `"--workers", N`, or by a parallel command without
-    `--workers`.
+    It may do so by `workers=N` or `{"workers": N}`, by `open_pool(N)`, by `"--workers", N`, or by a parallel command
+    without `--workers`.
     """
     values: list[ast.expr] = []
     if isinstance(node, ast.Dict):
