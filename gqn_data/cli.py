@@ -352,8 +352,8 @@ def convert(
     if dry_run:
         plans = plan_only(folder, scene_set, target, options)
         print_result(
-            [{"folder": str(p.folder), "shards": len(p.places), "bytes": p.stored_bytes} for p in plans],
-            [f"{p.folder}: {count_of(len(p.places), 'shard')}, about {human_bytes(p.stored_bytes)}" for p in plans],
+            [{"folder": str(p.folder), "shards": len(p.shards), "bytes": p.stored_bytes} for p in plans],
+            [f"{p.folder}: {count_of(len(p.shards), 'shard')}, about {human_bytes(p.stored_bytes)}" for p in plans],
             as_json=as_json,
         )
         return

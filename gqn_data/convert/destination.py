@@ -1,7 +1,4 @@
-"""The destination of a conversion: whether the dataset is there already, and how it becomes one.
-
-Imports `manifest`, `plan`, `publishing`, `source_files`, `work`.
-"""
+"""Destination of a conversion: find datasets that exist already, and publish new ones."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gqn_data.convert.journal import Done, WorkFolder, is_there
+from gqn_data.convert.journal import Done, WorkFolder, is_present
 from gqn_data.convert.plan import Options, Plan, Source, identity, limited, make_plan
 from gqn_data.errors import DestinationError, ManifestError, SourceMissing
 from gqn_data.executors.job_array import check_no_parts_running
@@ -32,19 +29,19 @@ from gqn_data.sources.raw_folder import RawFolder
 
 WORK_FOLDER = ".work"
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What became of one container.
+    """Result of a conversion to one container.
 
     Attributes:
-        folder: of the dataset.
-        manifest: what it says.
-        written: shards that this run wrote.
-        kept: shards that were there already.
-        seconds: that this run took for writing.
+        folder: folder of the dataset.
+        manifest: manifest of the dataset.
+        written: number of shards that this run wrote.
+        kept: number of shards that existed before.
+        seconds: duration of the writing.
     """
 
     folder: AnyPath
@@ -55,8 +52,12 @@ class Conversion:
 
 
 @contextlib.contextmanager
-def working_in(work: AnyPath) -> Iterator[None]:
-    """Holds the work folder for this process, while no part is at work in it."""
+def lock_work_folder(work: AnyPath) -> Iterator[None]:
+    """Lock the work folder for this process.
+
+    Raises:
+        DestinationError: another run, or a part of a job array, works there.
+    """
     with remove_if_empty(work), atomic.exclusive_writer(work):
         check_no_parts_running(work)
         yield
@@ -64,18 +65,18 @@ def working_in(work: AnyPath) -> Iterator[None]:
 
 @contextlib.contextmanager
 def remove_if_empty(work: AnyPath) -> Iterator[None]:
-    """Removes the work folder at the end, however that comes, where it is empty."""
+    """Remove the work folder when the block ends, if the folder is empty."""
     try:
         yield
     finally:
         if isinstance(work, Path):
-            with contextlib.suppress(OSError):  # not empty: another set is being converted, or this one in part
+            with contextlib.suppress(OSError):  # not empty: an unfinished conversion
                 work.rmdir()
                 work.parent.rmdir()
 
 
 def scratch_folder(work: AnyPath) -> Path:
-    """Where source files lie while they are needed: in the work folder, or on this machine if that is in a store."""
+    """Return the local folder for temporary source files: the work folder, or a cache folder if that is in a store."""
     if isinstance(work, Path):
         return work
     from gqn_data.cache.shard_cache import default_folder
@@ -86,45 +87,45 @@ def scratch_folder(work: AnyPath) -> Path:
 _REPLACE = "replace it with --overwrite, or write elsewhere with --out or --root"
 
 
-def find_complete(
+def finished_conversions(
     destinations: Mapping[str, AnyPath],
-    source_as_noted: Callable[[Manifest], Source | None],
+    recorded_source: Callable[[Manifest], Source | None],
     work: AnyPath,
     options: Options,
-    log: Say,
+    log: Log,
 ) -> dict[str, Conversion]:
-    """Of several containers those that are there and whole; nothing is, where datasets are to be replaced.
+    """Return the conversions that are finished already, by format; none if datasets must be replaced.
 
     Args:
-        destinations: where each would be written, by the name of its format.
-        source_as_noted: as for `completed`.
-        work: the work folder of the set; what a run left there that was cut off when all was written is removed.
-        options: how.
-        log: called of each that is whole.
+        destinations: folder of each dataset, by the name of its format.
+        recorded_source: see `finished_conversion`.
+        work: work folder of the set; leftovers of finished conversions are removed from it.
+        options: options of the conversion.
+        log: called with a line per finished conversion.
 
     Raises:
         DestinationError: a destination holds another dataset.
     """
     done: dict[str, Conversion] = {}
     for name, destination in destinations.items():
-        whole = None if options.overwrite else completed(source_as_noted, name, destination, options)
-        if whole is not None:
-            log(f"{name}: {destination} is whole already; nothing to do")
+        finished = None if options.overwrite else finished_conversion(recorded_source, name, destination, options)
+        if finished is not None:
+            log(f"{name}: {destination} is already complete; nothing to do")
             WorkFolder(work / name).remove()
-            done[name] = whole
+            done[name] = finished
     return done
 
 
-def completed(
-    source_as_noted: Callable[[Manifest], Source | None], format_name: str, destination: AnyPath, options: Options
+def finished_conversion(
+    recorded_source: Callable[[Manifest], Source | None], format_name: str, destination: AnyPath, options: Options
 ) -> Conversion | None:
-    """The conversion that this command would give, where it is there and whole; None where there is work to do.
+    """Return the conversion if its dataset is complete; None if files are missing.
 
     Args:
-        source_as_noted: gives the source as the destination's manifest remembers it, or None if it is another now.
-        format_name: of the container.
-        destination: where it would be written.
-        options: how.
+        recorded_source: returns the source as the destination's manifest records it, or None if it has changed.
+        format_name: name of the container.
+        destination: folder of the dataset.
+        options: options of the conversion.
 
     Raises:
         DestinationError: the destination holds another dataset.
@@ -133,34 +134,37 @@ def completed(
         return None
     try:
         manifest = read_manifest(destination)
-        source = source_as_noted(manifest)
+        source = recorded_source(manifest)
     except SourceMissing:
         raise
     except Exception as error:
-        raise DestinationError(f"{destination}: holds a dataset that cannot be used ({error}); {_REPLACE}") from error
+        raise DestinationError(f"{destination}: found an unusable dataset ({error}); {_REPLACE}") from error
     if source is None or identity(make_plan(source, format_name, destination, options).manifest) != identity(manifest):
         raise DestinationError(
-            f"{destination}: holds a dataset of other source files or options "
+            f"{destination}: found a dataset of other source files or options "
             f"({scenes_text(manifest)} by {manifest.tool}); {_REPLACE}"
         )
-    beside = all((destination / name).exists() for name in (*DESCRIPTION_FILES, CHECKSUM_FILE))
-    whole = beside and all(is_there(destination, row) for row in manifest.all_files())
-    if not whole:
-        return None  # what is missing is made again
+    described = all((destination / name).exists() for name in (*DESCRIPTION_FILES, CHECKSUM_FILE))
+    if not described or not all(is_present(destination, row) for row in manifest.all_files()):
+        return None  # missing files are written again
     shards = sum(len(split.shards) for split in manifest.splits.values())
     return Conversion(folder=destination, manifest=manifest, written=0, kept=shards, seconds=0.0)
 
 
-def raw_as_noted(raw: RawFolder, noted: Manifest, options: Options) -> Source | None:
-    """Source files as a destination's manifest remembers them, if they still are those; without reading them."""
+def recorded_raw_source(raw: RawFolder, recorded: Manifest, options: Options) -> Source | None:
+    """Return the source files as a destination's manifest records them, without reading them.
+
+    Returns:
+        None if names or sizes of the files have changed, or if records were skipped that now must not be.
+    """
     splits = {}
-    for name, split in noted.splits.items():
-        there = [(file.name, file.bytes) for file in raw.files.get(name, ())]
-        known = [(row.name, row.bytes) for row in split.sources]
+    for name, split in recorded.splits.items():
+        found = [(file.name, file.bytes) for file in raw.files.get(name, ())]
+        expected = [(row.name, row.bytes) for row in split.sources]
         if options.limit is not None:
-            there = there[: len(known)]
+            found = found[: len(expected)]
         skipped = any(row.skipped for row in split.sources)
-        if there != known or (skipped and options.on_corrupt == "fail"):
+        if found != expected or (skipped and options.on_corrupt == "fail"):
             return None
         shards = tuple(_as_shard(row) for row in split.sources if row.scenes)
         scenes = sum(shard.scenes for shard in shards)
@@ -168,8 +172,8 @@ def raw_as_noted(raw: RawFolder, noted: Manifest, options: Options) -> Source | 
     wanted = set(raw.files) if options.splits is None else set(raw.files) & set(options.splits)
     if set(splits) != wanted:
         return None
-    frames = dataclasses.replace(noted.frames, encoding="jpeg", decoder=None, jpeg_quality=None)
-    manifest = dataclasses.replace(noted, format="tfrecord", frames=frames, origin=raw.origin, splits=splits)
+    frames = dataclasses.replace(recorded.frames, encoding="jpeg", decoder=None, jpeg_quality=None)
+    manifest = dataclasses.replace(recorded, format="tfrecord", frames=frames, origin=raw.origin, splits=splits)
     return Source(folder=raw.folder, manifest=limited(dataclasses.replace(manifest, limit=None), options))
 
 
@@ -178,31 +182,37 @@ def _as_shard(row: SourceRow) -> ShardRow:
 
 
 def scenes_text(manifest: Manifest) -> str:
-    """The scenes of each split, as text."""
+    """Return the number of scenes per split, as text."""
     return " + ".join(f"{row.scenes} {name}" for name, row in manifest.splits.items()) + " scenes"
 
 
-def held_bytes(folder: AnyPath) -> int:
-    """The bytes of the dataset in a folder; 0 where there is none that can be read."""
+def dataset_bytes(folder: AnyPath) -> int:
+    """Return the size of the dataset in a folder; 0 without a readable manifest."""
     try:
         return sum(row.bytes for row in read_manifest(folder).all_files())
     except ManifestError:
         return 0
 
 
-def complete(plan: Plan, done: Done, work: WorkFolder) -> Manifest:
-    """Writes the manifest, all shards being there; the folder is a dataset from here on."""
-    manifest = _with_rows(plan, done)
+def publish(plan: Plan, done: Done, work: WorkFolder) -> Manifest:
+    """Write the manifest, which makes the folder a dataset, and remove the work folder.
+
+    Args:
+        plan: plan of the dataset.
+        done: rows of all shards.
+        work: work folder of the container.
+    """
+    manifest = _finish(plan, done)
     manifest.write(plan.folder, descriptions(manifest))
     work.remove()
     return manifest
 
 
-def _with_rows(plan: Plan, done: Done) -> Manifest:
-    """The whole manifest, when all shards are there; writes the container's own metadata."""
+def _finish(plan: Plan, done: Done) -> Manifest:
+    """Write the metadata of the container, and return the complete manifest."""
     splits = {}
     for name, split in plan.manifest.splits.items():
-        rows = tuple(done[name, place.number] for place in plan.places if place.split == name)
+        rows = tuple(done[name, shard.number] for shard in plan.shards if shard.split == name)
         splits[name] = dataclasses.replace(split, shards=rows)
     manifest = dataclasses.replace(plan.manifest, splits=splits)
     files = plan.format.finish(plan.folder, manifest)

@@ -22,16 +22,16 @@ from typing import Any
 from gqn_data.convert.destination import (
     WORK_FOLDER,
     Conversion,
-    Say,
-    find_complete,
-    raw_as_noted,
+    Log,
+    finished_conversions,
+    lock_work_folder,
+    recorded_raw_source,
     scratch_folder,
-    working_in,
 )
 from gqn_data.convert.incremental_plan import IncomingFile, IncrementalPlan, Target
-from gqn_data.convert.index import IndexedFile, IndexTask, found_before, index_file, manifest_of
+from gqn_data.convert.index import IndexedFile, IndexTask, index_file, manifest_of, recorded_pass
 from gqn_data.convert.journal import WorkFolder
-from gqn_data.convert.plan import Options, Source, identity, target_frames
+from gqn_data.convert.plan import Options, Source, convert_frames_row, identity
 from gqn_data.convert.shard_task import ShardTask, write_shard
 from gqn_data.download.bucket import Bucket, BucketFile, missing
 from gqn_data.errors import RemoteMissing
@@ -55,7 +55,7 @@ def convert_from_bucket(
     bucket: Bucket,
     root: AnyPath,
     options: Options,
-    log: Say = lambda _: None,
+    log: Log = lambda _: None,
     *,
     raw_folder: Path | None = None,
     keep_raw: bool = False,
@@ -120,11 +120,11 @@ def convert_from_bucket(
         raise RemoteMissing(f"{bucket.url}: not one source file of {bucket.scene_set.name} is there; check the address")
 
     def as_noted(noted: Manifest) -> Source | None:
-        return raw_as_noted(raw, noted, options)
+        return recorded_raw_source(raw, noted, options)
 
     destinations = {name: converted_folder(root, name, bucket.scene_set) for name in options.formats}
-    with working_in(work), atomic.exclusive_writer(held) if keep_raw else contextlib.nullcontext():
-        done = find_complete(destinations, as_noted, work, options, log)
+    with lock_work_folder(work), atomic.exclusive_writer(held) if keep_raw else contextlib.nullcontext():
+        done = finished_conversions(destinations, as_noted, work, options, log)
         left = {name: place for name, place in destinations.items() if name not in done}
         if left:
             if keep_raw:
@@ -180,7 +180,7 @@ class _Arrivals:
             Target(
                 kind=FORMATS[name],
                 folder=folder,
-                frames=target_frames(self._manifest.frames, FORMATS[name], options),
+                frames=convert_frames_row(self._manifest.frames, FORMATS[name], options),
                 work=WorkFolder(work / name),
             )
             for name, folder in destinations.items()
@@ -337,7 +337,7 @@ class _Arrivals:
         """What an earlier run found in a file; None where it did not get to it."""
         if self._index is not None:
             return None  # indexes are looked at again: what they leave out depends on every record
-        found = found_before(self._note_of(file), {"version": self._version(file)})
+        found = recorded_pass(self._note_of(file), {"version": self._version(file)})
         return found if found is not None and found.source.bytes == file.source.bytes else None
 
     # --- writing ---
@@ -355,9 +355,9 @@ class _Arrivals:
                 continue
             self._plan.ready.remove((target, place))
             target.work.begin_shard(place, target.kind.names(place))
-            ticket = None if executor is None else target.work.ticket()
+            token = None if executor is None else target.work.token()
             source = self._plan.source_of(place, self._raw, self._index)
-            task = ShardTask(source=source, place=place, format_name=target.kind.name, ticket=ticket)
+            task = ShardTask(source=source, location=place, format_name=target.kind.name, token=token)
             if executor is None:
                 self._note(target, place, write_shard(task))
             else:

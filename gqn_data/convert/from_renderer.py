@@ -20,16 +20,16 @@ from typing import Any
 from gqn_data.convert.destination import (
     WORK_FOLDER,
     Conversion,
-    Say,
-    find_complete,
-    raw_as_noted,
+    Log,
+    finished_conversions,
+    lock_work_folder,
+    recorded_raw_source,
     scratch_folder,
-    working_in,
 )
 from gqn_data.convert.incremental_plan import IncomingFile, IncrementalPlan, Target
-from gqn_data.convert.index import IndexedFile, IndexTask, found_before, index_file, manifest_of
+from gqn_data.convert.index import IndexedFile, IndexTask, index_file, manifest_of, recorded_pass
 from gqn_data.convert.journal import WorkFolder
-from gqn_data.convert.plan import Options, Source, identity, target_frames
+from gqn_data.convert.plan import Options, Source, convert_frames_row, identity
 from gqn_data.convert.run import convert
 from gqn_data.convert.shard_task import ShardTask, write_shard
 from gqn_data.errors import DestinationError, OptionError
@@ -53,7 +53,7 @@ def render_formats(
     request: Request,
     root: AnyPath,
     options: Options,
-    log: Say = lambda _: None,
+    log: Log = lambda _: None,
     *,
     part: Part | None = None,
     executor: Executor | None = None,
@@ -95,7 +95,7 @@ def render_containers(
     request: Request,
     root: AnyPath,
     options: Options,
-    log: Say = lambda _: None,
+    log: Log = lambda _: None,
     *,
     executor: Executor | None = None,
 ) -> list[Conversion]:
@@ -116,8 +116,8 @@ def render_containers(
     row = request.parameters.row
     work = root / WORK_FOLDER / row.name
     destinations = {name: converted_folder(root, name, row) for name in options.formats}
-    with working_in(work):
-        done = find_complete(destinations, lambda noted: _as_noted(request, noted, options), work, options, log)
+    with lock_work_folder(work):
+        done = finished_conversions(destinations, lambda noted: _as_noted(request, noted, options), work, options, log)
         left = {name: place for name, place in destinations.items() if name not in done}
         scratch = scratch_folder(work) / _FOLDER
         if left:
@@ -135,7 +135,7 @@ def _as_noted(request: Request, noted: Manifest, options: Options) -> Source | N
     if {name: source.scenes for name, source in rows.items()} != {file.name: file.scenes for file in request.files}:
         return None
     raw = _raw_folder(request, Path(), {name: source.bytes for name, source in rows.items()})
-    return raw_as_noted(raw, noted, options)
+    return recorded_raw_source(raw, noted, options)
 
 
 def _raw_folder(request: Request, folder: Path, sizes: dict[str, int]) -> RawFolder:
@@ -167,7 +167,7 @@ class _Run:
             Target(
                 kind=FORMATS[name],
                 folder=folder,
-                frames=target_frames(manifest.frames, FORMATS[name], options),
+                frames=convert_frames_row(manifest.frames, FORMATS[name], options),
                 work=WorkFolder(work / name),
             )
             for name, folder in destinations.items()
@@ -232,7 +232,7 @@ class _Run:
                 self._plan.ready.remove((target, place))
                 target.work.begin_shard(place, target.kind.names(place))
                 source = self._plan.source_of(place, self._raw)
-                row = write_shard(ShardTask(source=source, place=place, format_name=target.kind.name))
+                row = write_shard(ShardTask(source=source, location=place, format_name=target.kind.name))
                 target.work.mark(place, row)
                 target.rows[place.split, place.number] = row
                 target.written += 1
@@ -256,7 +256,7 @@ class _Run:
 
     def _remembered(self, planned: PlannedFile) -> IndexedFile | None:
         """What an earlier run found in a file; None where it did not get to it, or rendered something else."""
-        return found_before(self._note_of(planned), {"of": self._version(planned)})
+        return recorded_pass(self._note_of(planned), {"of": self._version(planned)})
 
     def _note_of(self, planned: PlannedFile) -> AnyPath:
         return self._notes / f"{planned.name}.json"

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gqn_data.convert.destination import Conversion, complete
+from gqn_data.convert.destination import Conversion, publish
 from gqn_data.convert.index import IndexedFile, manifest_of
 from gqn_data.convert.journal import WorkFolder
 from gqn_data.convert.plan import Options, Source, limited, make_plan, scenes_per_shard
@@ -218,9 +218,9 @@ class IncrementalPlan:
         done = {}
         for target in self.targets:
             plan = make_plan(source, target.kind.name, target.folder, self._options)
-            if {(place.split, place.number) for place in plan.places} != set(target.rows):
+            if {(place.split, place.number) for place in plan.shards} != set(target.rows):
                 raise DestinationError(f"{target.folder}: the source changed meanwhile; run the same command again")
-            manifest = complete(plan, target.rows, target.work)
+            manifest = publish(plan, target.rows, target.work)
             done[target.kind.name] = Conversion(
                 folder=target.folder,
                 manifest=manifest,

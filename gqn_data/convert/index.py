@@ -1,7 +1,7 @@
-"""Indexes of source files: where every frame lies, found in one pass that checks every record.
+"""Indexes of source files: the position of every frame, found in one pass that checks every record.
 
-`index_raw_folder` makes a raw folder trainable in place; `convert` uses the same pass, with the indexes in its
-own work folder. Imports `formats`, `manifest`, `source_files`, `tfrecords`, `workers`.
+`index_raw_folder` makes a raw folder trainable in place. `convert` runs the same pass, with the indexes in its work
+folder.
 """
 
 from __future__ import annotations
@@ -43,7 +43,12 @@ OnCorrupt = Literal["fail", "skip"]
 
 @dataclass(frozen=True, kw_only=True)
 class IndexedFile:
-    """What one pass over a source file gave."""
+    """Result of one pass over a source file.
+
+    Attributes:
+        source: row of the source file.
+        index: row of its index; of 0 bytes if records were only counted.
+    """
 
     source: SourceRow
     index: FileRow
@@ -51,13 +56,13 @@ class IndexedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexTask:
-    """One source file to look through.
+    """One source file to index or count.
 
     Attributes:
-        file: the source file.
-        layout: what every scene should look like.
-        index_folder: where its index goes; None to count records by their framing and write nothing.
-        on_corrupt: what to do with records that cannot be trusted.
+        file: source file.
+        layout: expected layout of every scene.
+        index_folder: folder for the index; None to count records by their framing and write nothing.
+        on_corrupt: `fail` on corrupt records or `skip` them.
     """
 
     file: SourceFile
@@ -67,29 +72,29 @@ class IndexTask:
 
 
 def index_file(task: IndexTask) -> IndexedFile:
-    """Reads a source file once, checking every record, and writes its index.
+    """Read a source file once, check every record, and write its index.
 
-    Without an index folder the records are counted by their framing, and none is read.
-    A second call returns at once what the first one found, as long as the file has not changed.
+    Without an index folder, records are counted by their framing and not read. If the file has not changed since an
+    earlier call, the recorded result is returned.
 
     Raises:
-        CorruptRecord: a record cannot be trusted, and corrupt ones are not skipped.
+        CorruptRecord: a record is corrupt, and corrupt records are not skipped.
     """
     if task.index_folder is None:
         return _count_file(task)
     name = index_name(task.file.name)
-    memo = task.index_folder / note_name(name)
+    note = task.index_folder / note_name(name)
     stat = task.file.path.stat()
-    seen: dict[str, object] = {
+    version: dict[str, object] = {
         "bytes": stat.st_size,
         "version": stat.e_tag if isinstance(stat, Stat) else stat.st_mtime_ns,
         "layout": [*task.layout.frames_shape, *task.layout.camera_fields],
         "on_corrupt": task.on_corrupt,
         "tool": TOOL,
     }
-    known = _remembered(memo, task.index_folder / name, seen)
-    if known is not None:
-        return known
+    recorded = _recorded_index(note, task.index_folder / name, version)
+    if recorded is not None:
+        return recorded
     skipped: list[SkippedRecord] = []
 
     def skip(fault: CorruptRecord) -> None:
@@ -114,7 +119,7 @@ def index_file(task: IndexTask) -> IndexedFile:
     )
     with atomic.own_temporaries():
         found = IndexedFile(source=source, index=write_npy(task.index_folder, name, index.rows()))
-        strict_json.write_note(memo, {**seen, **dataclasses.asdict(found)})
+        strict_json.write_note(note, {**version, **dataclasses.asdict(found)})
     return found
 
 
@@ -129,39 +134,39 @@ def _count_file(task: IndexTask) -> IndexedFile:
 
 
 def note_name(index: str) -> str:
-    """The name of the note beside an index: what the indexer saw, for its next run."""
+    """Return the name of the note beside an index, which records the pass for the next run."""
     return index + ".json"
 
 
 def note_fault(note: AnyPath) -> str | None:
-    """What is wrong with a note beside an index; None where it is absent, or what was written."""
+    """Return the fault of a note beside an index; None if it is valid or missing."""
     try:
         strict_json.read_note(note)
     except FileNotFoundError:
         return None
     except ValueError as error:
-        return f"{note}: damaged ({error}); remove it, or run gqn-data index on the folder again"
+        return f"{note}: damaged ({error}); remove it, or rerun gqn-data index on the folder"
     return None
 
 
-def _remembered(memo: AnyPath, index: AnyPath, seen: dict[str, object]) -> IndexedFile | None:
+def _recorded_index(note: AnyPath, index: AnyPath, version: dict[str, object]) -> IndexedFile | None:
     try:
-        found = found_before(memo, seen)
-        return found if found is not None and index.stat().st_size == found.index.bytes else None
+        recorded = recorded_pass(note, version)
+        return recorded if recorded is not None and index.stat().st_size == recorded.index.bytes else None
     except OSError:
-        return None  # not to be read: look at the file again
+        return None  # unreadable: index the file again
 
 
-def found_before(memo: AnyPath, seen: Mapping[str, object]) -> IndexedFile | None:
-    """What a note says that a pass over a source file gave; None where there is none, or it is not ours.
+def recorded_pass(note: AnyPath, version: Mapping[str, object]) -> IndexedFile | None:
+    """Return the result of a pass that a note records; None if the note is missing, damaged or of another version.
 
     Args:
-        memo: the note.
-        seen: what it must say beside that: how the file was to be told from another of the same name.
+        note: path of the note.
+        version: values that the note must also hold; they identify the version of the source file.
     """
     try:
-        value = strict_json.read_note(memo)
-        if any(value.get(key) != expected for key, expected in seen.items()):
+        value = strict_json.read_note(note)
+        if any(value.get(key) != expected for key, expected in version.items()):
             return None
         return IndexedFile(source=parse_source(value["source"]), index=FileRow(**value["index"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
@@ -178,23 +183,23 @@ def index_source_files(
     workers: int = 1,
     executor: Executor | None = None,
 ) -> Manifest:
-    """Indexes the source files of a raw folder; returns the manifest of them, read in place.
+    """Index the source files of a raw folder, and return a manifest that reads them in place.
 
     Args:
-        raw: the folder.
-        index_folder: where the indexes go, below `train/` and `test/`; None to count records only.
-        splits: which splits; None for all that are there.
-        limit: at most so many scenes of each split; files beyond are not read.
-        on_corrupt: `fail`, or `skip` corrupt records and note them.
-        workers: processes.
-        executor: does the work instead of processes of this run's own; is not shut down.
+        raw: raw folder.
+        index_folder: folder for the indexes, below `train/` and `test/`; None to count records only.
+        splits: splits to index; None for all in the folder.
+        limit: maximum number of scenes per split; files past it are not read.
+        on_corrupt: `fail`, or `skip` corrupt records and record them.
+        workers: number of processes.
+        executor: executor that runs the tasks instead of local processes; it is not shut down.
 
     Raises:
-        CorruptRecord: a record cannot be trusted, and corrupt ones are not skipped.
-        SourceMissing: a split has no scenes at all.
+        CorruptRecord: a record is corrupt, and corrupt records are not skipped.
+        SourceMissing: a split is without scenes.
     """
     if executor is not None:
-        raw, index_folder = _told_elsewhere(raw), index_folder and index_folder.absolute()
+        raw, index_folder = _with_absolute_paths(raw), index_folder and index_folder.absolute()
     layout = raw.layout
     first = [files[0].path for files in raw.files.values()]
     kept: dict[Split, list[IndexedFile]] = {}
@@ -206,14 +211,17 @@ def index_source_files(
                 IndexTask(file=file, layout=layout, index_folder=index_folder, on_corrupt=on_corrupt) for file in files
             )
             found = map_in_order(running, index_file, tasks, 2 * workers)
-            kept[split] = _until(limit, found, files, split)
+            kept[split] = _up_to_limit(limit, found, files, split)
     if not kept:
-        raise SourceMissing(f"{raw.folder}: no source files of the split {' or '.join(splits or ())}")
+        raise SourceMissing(
+            f"{raw.folder}: found the split {' and '.join(raw.files)}, expected source files of "
+            f"the split {' or '.join(splits or ())}"
+        )
     return manifest_of(raw, kept, limit)
 
 
-def _told_elsewhere(raw: RawFolder) -> RawFolder:
-    """The raw folder as workers must be told of it that may be anywhere: no path depends on where they run."""
+def _with_absolute_paths(raw: RawFolder) -> RawFolder:
+    """Return the raw folder with absolute paths, for workers in other working directories."""
     files = {
         split: tuple(dataclasses.replace(file, path=file.path.absolute()) for file in files)
         for split, files in raw.files.items()
@@ -222,10 +230,15 @@ def _told_elsewhere(raw: RawFolder) -> RawFolder:
 
 
 def manifest_of(raw: RawFolder, found: Mapping[Split, Sequence[IndexedFile]], limit: int | None) -> Manifest:
-    """The manifest of source files that were looked through, read in place.
+    """Return a manifest that reads indexed or counted source files in place.
+
+    Args:
+        raw: raw folder of the files.
+        found: results of the passes per split, in source order; empty for a manifest without splits.
+        limit: limit that the passes stopped at.
 
     Raises:
-        SourceMissing: a split has no scenes at all.
+        SourceMissing: a split is without scenes.
     """
     layout = raw.layout
     return Manifest(
@@ -240,10 +253,10 @@ def manifest_of(raw: RawFolder, found: Mapping[Split, Sequence[IndexedFile]], li
     )
 
 
-def _until(
+def _up_to_limit(
     limit: int | None, found: Iterator[IndexedFile], files: tuple[SourceFile, ...], split: Split
 ) -> list[IndexedFile]:
-    """The results up to the file in which the last scene within the limit lies."""
+    """Return the results up to the file that reaches the limit."""
     kept = []
     scenes = 0
     with bar(sum(file.bytes for file in files), "B", f"checking {split}", unit_scale=True) as progress:
@@ -268,7 +281,8 @@ def _split_row(raw: RawFolder, split: Split, found: Sequence[IndexedFile]) -> Sp
     total = sum(shard.scenes for shard in shards)
     if not total:
         raise SourceMissing(
-            f"{raw.folder / split}: {len(found)} source files and not one good scene in them; fetch them again"
+            f"{raw.folder / split}: found 0 valid scenes in {len(found)} source files, expected 1 or more; "
+            "download them again"
         )
     facts = raw.scene_set.split(split)
     return SplitRow(
@@ -284,17 +298,17 @@ def _split_row(raw: RawFolder, split: Split, found: Sequence[IndexedFile]) -> Sp
 def index_raw_folder(
     raw: RawFolder, *, on_corrupt: OnCorrupt = "fail", workers: int = 1, executor: Executor | None = None
 ) -> Manifest:
-    """Makes a raw folder trainable in place: an index beside each source file, and the manifest last.
+    """Make a raw folder trainable in place: write an index beside each source file, then the manifest.
 
-    Files that did not change since the last run are not read again.
+    Files that have not changed since the last run are not read again.
 
     Raises:
-        CorruptRecord: a record cannot be trusted, and corrupt ones are not skipped.
+        CorruptRecord: a record is corrupt, and corrupt records are not skipped.
     """
     with atomic.exclusive_writer(raw.folder):
         check_no_parts_running(raw.folder)
         atomic.remove_temporaries(raw.folder)
         manifest = index_source_files(raw, raw.folder, on_corrupt=on_corrupt, workers=workers, executor=executor)
-        atomic.remove_temporaries(raw.folder)  # of workers that were lost on the way
+        atomic.remove_temporaries(raw.folder)  # of lost workers
         manifest.write(raw.folder)
     return manifest

@@ -1,7 +1,7 @@
-"""The work folder of a conversion: which shards are done, so that a run that was cut off can go on.
+"""Work folder of a conversion: records finished shards, so that an interrupted run resumes.
 
-It holds the plan, and a marker with the manifest's row for every shard that is whole. What another plan left in
-the destination is known from its own plan, and removed. Imports `json_files`, `manifest`, `plan`, `storage`.
+It holds the plan, and per finished shard a marker with its row of the manifest. The plan of another conversion names
+the files that it left in the destination, so that they can be removed.
 """
 
 from __future__ import annotations
@@ -31,110 +31,110 @@ from gqn_data.schema.manifest import (
 
 _PLAN_FILE = "plan.json"
 
-# The shards of a plan that are whole, by split and number.
+# Rows of finished shards, by split and number.
 Done = dict[tuple[Split, int], ShardRow]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunToken:
-    """Tells a worker whether the run that sent it is still the one that writes the dataset.
+    """Lets a worker check that the run that sent it still writes the dataset.
 
-    A worker of a cluster outlives a client that was killed, and a run with another plan may have begun meanwhile.
+    A cluster worker outlives a killed client, and a run with another plan may have started since.
 
     Attributes:
-        note: the file in which the run noted its plan.
-        sha256: of that file.
+        path: file that records the plan of the run.
+        sha256: checksum of this file when the run started.
     """
 
-    note: AnyPath
+    path: AnyPath
     sha256: str
 
     def check(self) -> None:
-        """Returns where the plan is still that.
+        """Raise if the run has been replaced.
 
         Raises:
-            DestinationError: it is another, or none.
+            DestinationError: the recorded plan has changed or was removed.
         """
         try:
-            found = atomic.sha256_of(self.note)
+            found = atomic.sha256_of(self.path)
         except FileNotFoundError:
             found = ""
         if found != self.sha256:
-            raise DestinationError(f"{self.note}: the run that this shard was for is over; the shard is not written")
+            raise DestinationError(f"{self.path}: the run of this shard is over; the shard is not written")
 
 
 class WorkFolder:
-    """The work folder of one container of a conversion.
+    """Work folder of one container.
 
     Args:
-        folder: may be absent.
+        folder: path; the folder may not exist yet.
     """
 
     def __init__(self, folder: AnyPath) -> None:
         self._folder = folder
 
     def begin(self, plan: Plan, *, overwrite: bool, tidy: bool = True) -> Done:
-        """Makes the destination ready for a plan: what is done of it stays, what is of another plan goes.
+        """Prepare the destination for a plan, and return the shards that are finished.
 
-        From here until the manifest is written anew the destination is no dataset.
+        Files of another plan are removed. The destination is not a dataset again until its manifest is written.
 
         Args:
-            plan: what will be written.
-            overwrite: remove a dataset that is there, whatever it is.
-            tidy: remove temporary files, which are of killed runs.
+            plan: plan of the dataset.
+            overwrite: remove an existing dataset.
+            tidy: remove temporary files of killed runs.
         """
         atomic.make_folder(plan.folder)
         if tidy:
             atomic.remove_temporaries(plan.folder)
         if (plan.folder / MANIFEST_FILE).exists():
-            self._open_again(plan, keep=not overwrite)
-        noted = self._read(_PLAN_FILE)
+            self._reopen(plan, keep=not overwrite)
+        recorded = self._read(_PLAN_FILE)
         this = identity(plan.manifest)
-        if noted is not None and noted.get("identity") != this:
-            self._forget(plan.folder, noted)
-            noted = None
-        if noted is None:
-            self._note(this, plan.names())
-        return self._done(plan.places)
+        if recorded is not None and recorded.get("identity") != this:
+            self._clear(plan.folder, recorded)
+            recorded = None
+        if recorded is None:
+            self._write_plan(this, plan.names())
+        return self._done(plan.shards)
 
-    def begin_part(self, plan: Plan, places: Sequence[ShardLocation]) -> Done:
-        """Makes the destination ready for a part of a plan, beside which other parts may be at work.
+    def begin_part(self, plan: Plan, shards: Sequence[ShardLocation]) -> Done:
+        """Prepare the destination for a part of a job array, and return the shards that are finished.
 
-        The first one readies it as `begin` does; temporary files stay, for they may be the others'.
+        The first part prepares it as `begin` does. Temporary files are kept: they may belong to running parts.
 
         Args:
-            plan: of all parts.
-            places: the shards of this part.
+            plan: plan of all parts.
+            shards: shards of this part.
 
         Raises:
-            DestinationError: another plan is noted; parts take nothing away that others made.
+            DestinationError: another plan is recorded; a part never removes files of other parts.
         """
         this = identity(plan.manifest)
-        noted = self._read(_PLAN_FILE) or {}
-        other = noted.get("identity")
+        recorded = self._read(_PLAN_FILE) or {}
+        other = recorded.get("identity")
         if other is not None and other != this:
             raise DestinationError(
-                f"{plan.folder}: another conversion is under way there, of other source files or with other options; "
-                f"give all parts the same; to give that one up, remove {plan.folder} and {self._folder}"
+                f"{plan.folder}: found an unfinished conversion of other source files or with other options; "
+                f"give all parts the same; to discard it, remove {plan.folder} and {self._folder}"
             )
         if other is None or (plan.folder / MANIFEST_FILE).exists():
             self.begin(plan, overwrite=False, tidy=False)
-        return self._done(places)
+        return self._done(shards)
 
     def shards_done(self) -> int:
-        """How many shards are noted as whole, by all parts."""
+        """Return the number of finished shards of all parts."""
         return sum(name.endswith(".json") and name != _PLAN_FILE for name in atomic.list_names(self._folder))
 
-    def _done(self, places: Sequence[ShardLocation]) -> Done:
-        done = {(place.split, place.number): self.row_of(place) for place in places}
+    def _done(self, shards: Sequence[ShardLocation]) -> Done:
+        done = {(shard.split, shard.number): self.row_of(shard) for shard in shards}
         return {key: row for key, row in done.items() if row is not None}
 
     def begin_unplanned(self, folder: AnyPath, this: dict[str, Any]) -> None:
-        """Makes the destination ready for a conversion whose plan becomes known only while it is under way.
+        """Prepare the destination for a conversion whose plan grows while it runs.
 
         Args:
-            folder: of the dataset to be; what is there and is not of this conversion goes.
-            this: what makes two such conversions the same; JSON values.
+            folder: folder of the dataset; files of other conversions are removed from it.
+            this: JSON values that are equal for two runs of the same conversion.
         """
         atomic.make_folder(folder)
         atomic.remove_temporaries(folder)
@@ -142,18 +142,18 @@ class WorkFolder:
             files: list[str] = []
             with contextlib.suppress(ManifestError):
                 files = [row.name for row in read_manifest(folder).all_files()]
-            self._note(None, files)
+            self._write_plan(None, files)
             self._withdraw(folder)
-        noted = self._read(_PLAN_FILE)
-        if noted is not None and noted.get("identity") != this:
-            self._forget(folder, noted)
-            noted = None
-        if noted is None:
-            self._note(this, [])
+        recorded = self._read(_PLAN_FILE)
+        if recorded is not None and recorded.get("identity") != this:
+            self._clear(folder, recorded)
+            recorded = None
+        if recorded is None:
+            self._write_plan(this, [])
 
-    def _forget(self, folder: AnyPath, noted: dict[str, Any]) -> None:
-        """Removes what another plan left in the destination, and all that was noted of it."""
-        _remove_files(folder, noted.get("files"))
+    def _clear(self, folder: AnyPath, recorded: dict[str, Any]) -> None:
+        """Remove the files of a recorded plan from the destination, then the work folder."""
+        _remove_files(folder, recorded.get("files"))
         for name in atomic.list_names(self._folder):
             marker = self._read(name) or {}
             _remove_files(folder, marker.get("begun"))
@@ -162,65 +162,65 @@ class WorkFolder:
         atomic.remove_folder(self._folder)
 
     def abandon(self, folder: AnyPath) -> None:
-        """Removes what this conversion left in the destination, and all that was noted of it."""
-        self._forget(folder, self._read(_PLAN_FILE) or {})
+        """Remove the files of this conversion from the destination, then the work folder."""
+        self._clear(folder, self._read(_PLAN_FILE) or {})
 
-    def row_of(self, place: ShardLocation) -> ShardRow | None:
-        """The manifest's row of a shard that is whole; None where it is to be made."""
-        with contextlib.suppress(KeyError, TypeError, AttributeError):  # no marker of ours: the shard is made anew
-            row = parse_shard(self._read(self._marker(place)) or {})
-            if row.scenes == place.scenes and all(is_there(place.folder, file) for file in row.files):
+    def row_of(self, shard: ShardLocation) -> ShardRow | None:
+        """Return the row of a finished shard; None if the shard must be written."""
+        with contextlib.suppress(KeyError, TypeError, AttributeError):  # an invalid marker: write the shard again
+            row = parse_shard(self._read(self._marker(shard)) or {})
+            if row.scenes == shard.scenes and all(is_present(shard.folder, file) for file in row.files):
                 return row
         return None
 
-    def begin_shard(self, place: ShardLocation, names: tuple[str, ...]) -> None:
-        """Notes the files of a shard before they are written, where no plan names them."""
-        strict_json.write_note(self._folder / self._marker(place), {"begun": list(names)})
+    def begin_shard(self, shard: ShardLocation, names: tuple[str, ...]) -> None:
+        """Record the files of a shard before they are written, because the recorded plan does not name them."""
+        strict_json.write_note(self._folder / self._marker(shard), {"begun": list(names)})
 
-    def _open_again(self, plan: Plan, *, keep: bool) -> None:
-        """Turns a dataset into work that is done in part: all of it, or none if it is to be replaced."""
+    def _reopen(self, plan: Plan, *, keep: bool) -> None:
+        """Turn a dataset into an unfinished conversion, with its shards as finished ones if `keep`."""
         files: list[str] = []
         with contextlib.suppress(ManifestError):
             manifest = read_manifest(plan.folder)
             files = [row.name for row in manifest.all_files()]
             if keep:
-                self._note(identity(plan.manifest), plan.names())
-                for place in plan.places:
-                    self.mark(place, manifest.splits[place.split].shards[place.number])
+                self._write_plan(identity(plan.manifest), plan.names())
+                for shard in plan.shards:
+                    self.mark(shard, manifest.splits[shard.split].shards[shard.number])
         if not keep:
-            # Noted before anything is removed: a run cut off here finds in this plan what is left to remove.
-            self._note(None, files)
+            # Recorded first, so that the next run can remove the files if this one is interrupted here.
+            self._write_plan(None, files)
         self._withdraw(plan.folder)
 
     @staticmethod
     def _withdraw(folder: AnyPath) -> None:
-        """Makes a dataset none: the manifest goes first."""
+        """Remove the manifest, then the files that describe the dataset."""
         (folder / MANIFEST_FILE).unlink()
         for name in (CHECKSUM_FILE, *DESCRIPTION_FILES):
             (folder / name).unlink(missing_ok=True)
 
-    def _note(self, this: dict[str, Any] | None, files: list[str]) -> None:
-        """Notes the plan under way, and the files in the destination that are its own."""
+    def _write_plan(self, this: dict[str, Any] | None, files: list[str]) -> None:
+        """Record the identity of the plan, and its files in the destination."""
         strict_json.write_note(self._folder / _PLAN_FILE, {"identity": this, "files": files})
 
-    def ticket(self) -> RunToken:
-        """What a worker needs to know that the run still is the one that writes, from `begin` on."""
-        note = self._folder / _PLAN_FILE
-        return RunToken(note=note, sha256=atomic.sha256_of(note))
+    def token(self) -> RunToken:
+        """Return the token of this run; valid once the destination is prepared."""
+        path = self._folder / _PLAN_FILE
+        return RunToken(path=path, sha256=atomic.sha256_of(path))
 
-    def mark(self, place: ShardLocation, row: ShardRow) -> None:
-        """Notes that a shard is whole."""
-        strict_json.write_note(self._folder / self._marker(place), dataclasses.asdict(row))
+    def mark(self, shard: ShardLocation, row: ShardRow) -> None:
+        """Record a finished shard."""
+        strict_json.write_note(self._folder / self._marker(shard), dataclasses.asdict(row))
 
     def remove(self) -> None:
-        """Removes the folder: the manifest is written, nothing is left to remember."""
+        """Remove the folder."""
         atomic.remove_folder(self._folder)
 
-    def _marker(self, place: ShardLocation) -> str:
-        return f"{place.split}-{place.number:06d}.json"
+    def _marker(self, shard: ShardLocation) -> str:
+        return f"{shard.split}-{shard.number:06d}.json"
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        """A file of the folder; None where it is absent, and an empty one where it is damaged or not ours."""
+        """Return the content of a file in the folder; None if it is missing, {} if it is damaged."""
         try:
             return strict_json.read_note(self._folder / name)
         except FileNotFoundError:
@@ -229,8 +229,8 @@ class WorkFolder:
             return {}
 
 
-def is_there(folder: AnyPath, row: FileRow) -> bool:
-    """Whether a file of a dataset is there and has its size."""
+def is_present(folder: AnyPath, row: FileRow) -> bool:
+    """Return whether a file of a dataset exists with its recorded size."""
     try:
         return (folder / row.name).stat().st_size == row.bytes
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""The public numpy mirror as a source: one array a split, found by its name, held against what is known of the set.
+"""The public numpy mirror as a source: one pair of arrays per split, found by name and checked against the scene set.
 
-Gzipped arrays are looked through once before anything is copied: gzip's checksum is tested, and seek points are made
-from which workers read on their own. Imports `formats`, `layout`, `manifest`, `source_files`, `workers`.
+A gzipped array is read once before it is converted: this checks gzip's checksum and writes seek points, from which
+workers read independently.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class MirrorArray:
     """One array file.
 
     Attributes:
-        path: of the file.
-        header: what it says.
-        bytes: its size as it is.
+        path: path of the file.
+        header: header of the array.
+        bytes: size of the file, compressed if it is gzipped.
     """
 
     path: AnyPath
@@ -47,20 +47,20 @@ class MirrorArray:
 
     @property
     def gzipped(self) -> bool:
-        """Whether it is gzipped."""
+        """Whether the file is gzipped."""
         return self.path.name.endswith(GZIPPED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mirror:
-    """A folder of the mirror's arrays.
+    """Folder of the mirror's arrays.
 
     Attributes:
-        folder: where they are.
-        scene_set: the set that they hold.
-        origin: where its scenes come from.
-        layout: what every scene looks like.
-        splits: images and viewpoints of the splits that are there.
+        folder: path of the folder.
+        scene_set: scene set of the arrays.
+        origin: origin of the scenes.
+        layout: layout of every scene.
+        splits: images and viewpoints of each split in the folder.
     """
 
     folder: AnyPath
@@ -71,21 +71,21 @@ class Mirror:
 
     @property
     def gzipped(self) -> list[MirrorArray]:
-        """The arrays that have to be looked through."""
+        """Gzipped arrays, which need seek points."""
         return [array for arrays in self.splits.values() for array in arrays if array.gzipped]
 
 
 def open_mirror(folder: AnyPath, scene_set: SceneSet, splits: tuple[Split, ...] | None = None) -> Mirror:
-    """The mirror's arrays in a folder, by their headers.
+    """Open the mirror's arrays in a folder; only their headers are read.
 
     Args:
-        folder: holds them.
-        scene_set: the set that they should hold.
-        splits: which splits; None for all that are there.
+        folder: folder of the arrays.
+        scene_set: expected scene set.
+        splits: splits to open; None for all in the folder.
 
     Raises:
-        ArrayFileError: an array that cannot be read as it is, or holds another set.
-        SourceMissing: images without viewpoints, or the other way; none of the splits asked for.
+        ArrayFileError: an array cannot be read in place, or is of another scene set.
+        SourceMissing: images or viewpoints are missing, or all arrays of the splits are.
     """
     origin = read_origin(folder)
     if not (folder / SOURCE_FILE).exists():
@@ -97,13 +97,15 @@ def open_mirror(folder: AnyPath, scene_set: SceneSet, splits: tuple[Split, ...] 
         if names == [None, None]:
             continue
         if None in names:
-            there, absent = (names[0], VIEWPOINTS) if names[0] else (names[1], IMAGES)
-            raise SourceMissing(f"{folder}: {there} is there, and {split}_{absent}.npy[.gz] is not; copy it beside")
+            present, absent = (names[0], VIEWPOINTS) if names[0] else (names[1], IMAGES)
+            raise SourceMissing(
+                f"{folder}: found only {present}, expected {split}_{absent}.npy[.gz] too; copy it there"
+            )
         images, viewpoints = (_array(folder / str(name)) for name in names)
         _check(images, viewpoints, layout, scene_set)
         found[split] = images, viewpoints
     if not found:
-        raise SourceMissing(f"{folder}: no arrays of the split {' or '.join(splits or SPLITS)}")
+        raise SourceMissing(f"{folder}: no arrays of the split {' or '.join(splits or SPLITS)}; copy them there")
     return Mirror(folder=folder, scene_set=scene_set, origin=origin, layout=layout, splits=found)
 
 
@@ -118,27 +120,27 @@ def _check(images: MirrorArray, viewpoints: MirrorArray, layout: SceneLayout, sc
     ):
         found = array.header
         if found.dtype != dtype:
-            raise ArrayFileError(f"{array.path}: of {found.dtype}, expected {dtype} {what}")
+            raise ArrayFileError(f"{array.path}: found {found.dtype}, expected {dtype} {what}")
         if len(found.shape) != len(shape) + 1 or not found.shape[0]:
-            raise ArrayFileError(f"{array.path}: of shape {found.shape}, expected {what}")
+            raise ArrayFileError(f"{array.path}: found shape {found.shape}, expected {what}")
         if found.shape[1:] != shape:
             raise ArrayFileError(
-                f"{array.path}: scenes of {found.shape[1:]}, expected {shape} ({layout.because}, "
-                f"cameras of {len(layout.camera_fields)} numbers); name the right set with --set, not {scene_set.name}"
+                f"{array.path}: found scenes of {found.shape[1:]}, expected {shape} for {scene_set.name} "
+                f"({layout.because}, cameras of {len(layout.camera_fields)} numbers); name the right set with --set"
             )
     if images.header.shape[0] != viewpoints.header.shape[0]:
         raise ArrayFileError(
-            f"{images.path}: {images.header.shape[0]} scenes, and {viewpoints.path.name} has "
-            f"{viewpoints.header.shape[0]}; they are not of one copy: copy both again"
+            f"{images.path}: found {images.header.shape[0]} scenes, expected {viewpoints.header.shape[0]} "
+            f"as in {viewpoints.path.name}; copy both files again"
         )
 
 
 def mirror_manifest(mirror: Mirror, points: dict[str, FileRow] | None = None) -> Manifest:
-    """The manifest of a mirror, read in place; one shard a split.
+    """Return a manifest that reads a mirror in place, with one shard per split.
 
     Args:
-        mirror: the arrays.
-        points: the rows of the seek points, by the name of their array; None where nothing will be read.
+        mirror: arrays of the mirror.
+        points: rows of the seek points, by array name; None if nothing will be read.
     """
     layout = mirror.layout
     splits: dict[Split, SplitRow] = {}
@@ -173,65 +175,65 @@ def mirror_manifest(mirror: Mirror, points: dict[str, FileRow] | None = None) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class _LookTask:
-    """A gzipped array to check (where `points` is None), or to make the seek points of."""
+class _GzipTask:
+    """Gzipped array to check if `points` is None, or to write the seek points of."""
 
     path: Path
     length: int
     points: Path | None
 
 
-def look_through(
+def write_mirror_points(
     mirror: Mirror, index_folder: AnyPath, *, workers: int = 1, executor: Executor | None = None
 ) -> dict[str, FileRow]:
-    """Checks the gzipped arrays and makes their seek points; what an earlier run did is not done again.
+    """Check the gzipped arrays and write their seek points, unless an earlier run has.
 
     Args:
-        mirror: the arrays.
-        index_folder: where the seek points go.
-        workers: processes.
-        executor: does the work instead of processes of this run's own; is not shut down.
+        mirror: arrays of the mirror.
+        index_folder: folder for the seek points.
+        workers: number of processes.
+        executor: executor that runs the tasks instead of local processes; it is not shut down.
 
     Returns:
-        The rows of the seek points, by the name of their array.
+        Rows of the seek points, by array name.
 
     Raises:
-        ArrayFileError: an array is damaged or cut short.
+        ArrayFileError: an array is damaged or truncated.
         OptionError: the index folder is in a store.
     """
     if mirror.gzipped and isinstance(index_folder, StorePath):
         raise OptionError(
-            f"{mirror.folder}: gzipped arrays are converted to a disk, where their seek points lie meanwhile; "
-            "write to one with --out, and copy the dataset to the store"
+            f"{index_folder}: found an object store, expected a local disk for the seek points of the gzipped arrays "
+            f"in {mirror.folder}; give a path with --out, then copy the dataset to the store"
         )
     found: dict[str, FileRow] = {}
-    tasks: list[_LookTask] = []
+    tasks: list[_GzipTask] = []
     for array in mirror.gzipped:
-        known = _remembered(array, index_folder)
-        if known is not None:
-            found[array.path.name] = known
+        recorded = _recorded_row(array, index_folder)
+        if recorded is not None:
+            found[array.path.name] = recorded
             continue
         path = atomic.on_disk(array.path, "gzipped arrays belong").absolute()
         points = atomic.on_disk(index_folder / points_name(path.name), "seek points belong").absolute()
         length = array.header.bytes
-        # Two passes, at the same time where there are two cores: the one that makes seek points checks no checksum.
-        tasks += [_LookTask(path=path, length=length, points=to) for to in (None, points)]
+        # Two passes, in parallel if there are two cores: the one that writes seek points skips the checksum.
+        tasks += [_GzipTask(path=path, length=length, points=output) for output in (None, points)]
     total = sum(task.path.stat().st_size for task in tasks)
     with (
         open_pool(min(workers, max(1, len(tasks))), executor, shared=[task.path for task in tasks[:1]]) as running,
-        bar(total, "B", "looking through", unit_scale=True) as progress,
+        bar(total, "B", "checking arrays", unit_scale=True) as progress,
     ):
-        for task, row in zip(tasks, map_in_order(running, _look, tasks, 2 * workers)):
+        for task, row in zip(tasks, map_in_order(running, _run_gzip_task, tasks, 2 * workers)):
             progress.update(task.path.stat().st_size)
             if row is not None:
                 found[task.path.name] = row
     for array in mirror.gzipped:
         row = found[array.path.name]
-        strict_json.write_note(_note(array, index_folder), {**_seen(array), "row": dataclasses.asdict(row)})
+        strict_json.write_note(_note_path(array, index_folder), {**_version(array), "row": dataclasses.asdict(row)})
     return found
 
 
-def _look(task: _LookTask) -> FileRow | None:
+def _run_gzip_task(task: _GzipTask) -> FileRow | None:
     if task.points is None:
         check_gzip(task.path, task.length)
         return None
@@ -240,30 +242,34 @@ def _look(task: _LookTask) -> FileRow | None:
     return FileRow(name=task.points.name, bytes=task.points.stat().st_size, sha256=atomic.sha256_of(task.points))
 
 
-def _seen(array: MirrorArray) -> dict[str, object]:
+def _version(array: MirrorArray) -> dict[str, object]:
     stat = array.path.stat()
     version = stat.e_tag if isinstance(stat, Stat) else stat.st_mtime_ns
     return {"bytes": array.bytes, "version": version, "length": array.header.bytes, "tool": TOOL}
 
 
-def _note(array: MirrorArray, index_folder: AnyPath) -> AnyPath:
+def _note_path(array: MirrorArray, index_folder: AnyPath) -> AnyPath:
     return index_folder / f"{points_name(array.path.name)}.json"
 
 
-def _remembered(array: MirrorArray, index_folder: AnyPath) -> FileRow | None:
+def _recorded_row(array: MirrorArray, index_folder: AnyPath) -> FileRow | None:
     try:
-        note = strict_json.read_note(_note(array, index_folder))
+        note = strict_json.read_note(_note_path(array, index_folder))
         row = FileRow(**note.pop("row"))
-        return row if note == _seen(array) and (index_folder / row.name).stat().st_size == row.bytes else None
+        return row if note == _version(array) and (index_folder / row.name).stat().st_size == row.bytes else None
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # not there, or not ours: it is looked through again
+        return None  # missing or invalid: check the array again
 
 
 def array_fault(array: MirrorArray, *, deep: bool) -> str | None:
-    """What is wrong with an array's bytes, as far as that can be told; None where nothing is.
+    """Return the fault of an array's bytes; None if none is found.
 
-    A gzipped one carries a checksum of its own; of another nothing is known but its size, and, `deep`, that
-    viewpoints are numbers.
+    A gzipped array is checked against its checksum. A plain one lacks a checksum: `deep` checks that its viewpoints
+    are finite.
+
+    Args:
+        array: array to check.
+        deep: also read the viewpoints of plain arrays.
     """
     try:
         if array.gzipped:

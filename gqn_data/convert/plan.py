@@ -1,7 +1,6 @@
-"""Plans: which scenes make which shard of a conversion, and what they take. Nothing is written here.
+"""Plans of conversions: which scenes make which shard, and the size of the shards. Nothing is written here.
 
-A plan is a pure function of the source's counts and the options, so that every run of the same command makes
-the same shards. Imports `formats`, `manifest`.
+A plan is a pure function of the counts of the source and the options, so that equal commands write equal shards.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ SHARD_BYTES = 256 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to convert.
+    """Options of a conversion.
 
     Attributes:
-        formats: containers to write, of `formats.WRITABLE`.
-        frames: `jpeg` or `raw`; None for the usual way of each container and source.
-        jpeg_quality: 1 to 100, to make JPEGs of decoded sources; None leaves them decoded.
-        splits: which splits; None for all that are there.
-        limit: at most so many scenes of each split.
-        on_corrupt: `fail`, or `skip` corrupt records, note them in the manifest, and go on.
-        overwrite: replace a dataset that is there.
-        shard_bytes: about so many bytes a shard.
-        workers: processes; None for one a core.
+        formats: containers to write, from `formats.WRITABLE`.
+        frames: `jpeg` or `raw`; None for the default of each container and source.
+        jpeg_quality: 1 to 100, to encode the frames of decoded sources; None keeps them decoded.
+        splits: splits to convert; None for all in the source.
+        limit: maximum number of scenes per split.
+        on_corrupt: `fail`, or `skip` corrupt records and record them in the manifest.
+        overwrite: replace an existing dataset.
+        shard_bytes: approximate size of a shard.
+        workers: number of processes; None for one per core.
 
     Raises:
-        UnknownName: a format that is not written.
-        OptionError: a number out of its range.
+        UnknownName: a format cannot be written.
+        OptionError: a number is out of range.
     """
 
     formats: tuple[str, ...] = ("zarr",)
@@ -59,27 +58,28 @@ class Options:
             if name not in WRITABLE:
                 raise UnknownName("format", name, WRITABLE)
         if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
-            raise OptionError(f"the JPEG quality is {self.jpeg_quality}, expected 1 to 100")
-        for what, value in (("limit", self.limit), ("size of a shard", self.shard_bytes), ("workers", self.workers)):
+            raise OptionError(f"jpeg_quality: found {self.jpeg_quality}, expected 1 to 100")
+        for name in ("limit", "shard_bytes", "workers"):
+            value = getattr(self, name)
             if value is not None and value < 1:
-                raise OptionError(f"the {what} is {value}, expected 1 or more")
+                raise OptionError(f"{name}: found {value}, expected 1 or more")
 
     @property
     def processes(self) -> int:
-        """The number of worker processes."""
+        """Number of worker processes."""
         return self.workers or usable_cores()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What is converted.
+    """Source of a conversion.
 
     Attributes:
-        folder: of the dataset, or the raw folder.
-        manifest: of its scenes, limited to those wanted; its shards are as they lie there.
-        index_folder: where the indexes of a raw folder lie, if not beside its files.
-        indexed: false for source files that were only counted: they are read in sequence.
-        first_scene: the number in its split of the first scene that the manifest lists: 0, but for a part of a split.
+        folder: dataset folder or raw folder.
+        manifest: manifest of the source, limited to the splits and scenes to convert; lists complete source shards.
+        index_folder: folder of the indexes; None if they are beside the source files.
+        indexed: False for source files whose records were only counted; they are read in sequence.
+        first_scene: index in its split of the manifest's first scene; not 0 only for some files of a split.
     """
 
     folder: AnyPath
@@ -90,56 +90,56 @@ class Source:
 
     @property
     def first_file(self) -> AnyPath:
-        """The first file that is read; who sees it sees the source."""
+        """First file of the source; a worker that can open it can read the source."""
         return self.folder / next(iter(self.manifest.splits.values())).shards[0].files[0].name
 
     @property
     def stored_bytes(self) -> int:
-        """About what the wanted scenes take in the source."""
+        """Approximate size of the selected scenes in the source."""
         total = 0
         for split in self.manifest.splits.values():
-            held = sum(shard.scenes for shard in split.shards)
+            listed = sum(shard.scenes for shard in split.shards)
             stored = sum(shard.files[0].bytes for shard in split.shards)
-            total += stored * split.scenes // max(1, held)
+            total += stored * split.scenes // max(1, listed)
         return total
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one container of a conversion will hold.
+    """Plan of one container.
 
     Attributes:
-        folder: of the dataset to be.
-        manifest: all of it but the rows of shards and files.
-        places: every shard, in order.
-        stored_bytes: about what all shards take.
+        folder: folder of the dataset.
+        manifest: manifest without the rows of shards and files.
+        shards: location of every shard, in order.
+        stored_bytes: approximate size of all shards.
     """
 
     folder: AnyPath
     manifest: Manifest
-    places: tuple[ShardLocation, ...]
+    shards: tuple[ShardLocation, ...]
     stored_bytes: int
 
     @property
     def format(self) -> Format:
-        """The container."""
+        """Container of the dataset."""
         return FORMATS[self.manifest.format]
 
-    def shard_bytes(self, place: ShardLocation) -> int:
-        """About what one shard takes."""
+    def shard_bytes(self, shard: ShardLocation) -> int:
+        """Return the approximate size of a shard."""
         scenes = sum(split.scenes for split in self.manifest.splits.values())
-        return self.stored_bytes * place.scenes // max(1, scenes)
+        return self.stored_bytes * shard.scenes // max(1, scenes)
 
     def names(self) -> list[str]:
-        """The files of all shards, from the dataset's folder."""
-        return [name for place in self.places for name in self.format.names(place)]
+        """Return the files of all shards, relative to the dataset's folder."""
+        return [name for shard in self.shards for name in self.format.names(shard)]
 
 
 def limited(manifest: Manifest, options: Options) -> Manifest:
-    """The manifest of the splits and the number of scenes asked for; its shards stay as they are.
+    """Return the manifest limited to the options' splits and number of scenes; its shards are unchanged.
 
     Raises:
-        OptionError: none of the splits asked for is there.
+        OptionError: the source lacks all of the splits.
     """
     wanted = options.splits or SPLITS
     splits: dict[Split, SplitRow] = {}
@@ -148,106 +148,114 @@ def limited(manifest: Manifest, options: Options) -> Manifest:
             scenes = row.scenes if options.limit is None else min(row.scenes, options.limit)
             splits[name] = dataclasses.replace(row, scenes=scenes)
     if not splits:
-        raise OptionError(f"the source has no split {' or '.join(wanted)}, only {', '.join(manifest.splits)}")
+        raise OptionError(f"splits: found {', '.join(manifest.splits)} in the source, expected {' or '.join(wanted)}")
     limit = manifest.limit if options.limit is None else options.limit
     return dataclasses.replace(manifest, splits=splits, limit=limit)
 
 
 def make_plan(source: Source, format_name: str, folder: AnyPath, options: Options) -> Plan:
-    """The shards of one container.
+    """Return the plan of one container.
+
+    Args:
+        source: source of the conversion.
+        format_name: name of the container.
+        folder: folder of the dataset.
+        options: options of the conversion.
 
     Raises:
-        OptionError: the container cannot keep the frames in the way asked for.
+        OptionError: the container cannot store frames of the requested encoding.
     """
     kind = FORMATS[format_name]
-    wanted = source.manifest
-    frames = target_frames(wanted.frames, kind, options)
-    layout = wanted.layout
-    scenes = sum(split.scenes for split in wanted.splits.values())
-    stored = _stored_bytes(kind, scenes, source.stored_bytes, wanted, frames)
+    manifest = source.manifest
+    frames = convert_frames_row(manifest.frames, kind, options)
+    scenes = sum(split.scenes for split in manifest.splits.values())
+    stored = _stored_bytes(kind, scenes, source.stored_bytes, manifest, frames)
     splits: dict[Split, SplitRow] = {}
-    places: list[ShardLocation] = []
-    for name, row in wanted.splits.items():
-        here = min(scenes_per_shard(kind, row.shards[0], wanted, frames, options), row.scenes)
-        splits[name] = dataclasses.replace(row, scenes_per_shard=here, shards=(), files=())
-        places += [
+    shards: list[ShardLocation] = []
+    for name, row in manifest.splits.items():
+        per_shard = min(scenes_per_shard(kind, row.shards[0], manifest, frames, options), row.scenes)
+        splits[name] = dataclasses.replace(row, scenes_per_shard=per_shard, shards=(), files=())
+        shards += [
             ShardLocation(
                 folder=folder,
                 split=name,
                 number=number,
                 first_scene=first,
-                scenes=min(here, row.scenes - first),
-                scenes_per_shard=here,
+                scenes=min(per_shard, row.scenes - first),
+                scenes_per_shard=per_shard,
                 frames=frames,
-                layout=layout,
+                layout=manifest.layout,
             )
-            for number, first in enumerate(range(0, row.scenes, here))
+            for number, first in enumerate(range(0, row.scenes, per_shard))
         ]
-    manifest = dataclasses.replace(wanted, format=format_name, frames=frames, splits=splits, tool=TOOL)
-    return Plan(folder=folder, manifest=manifest, places=tuple(places), stored_bytes=stored)
+    planned = dataclasses.replace(manifest, format=format_name, frames=frames, splits=splits, tool=TOOL)
+    return Plan(folder=folder, manifest=planned, shards=tuple(shards), stored_bytes=stored)
 
 
 def identity(manifest: Manifest) -> dict[str, Any]:
-    """What makes two conversions the same: everything that the manifest says but the rows of files."""
-    value: dict[str, Any] = json.loads(json.dumps(manifest.to_json()))  # as it comes back from a file
+    """Return the manifest as JSON without the rows of files; equal for two runs of the same conversion."""
+    value: dict[str, Any] = json.loads(json.dumps(manifest.to_json()))  # the types that a JSON file gives back
     for split in value["splits"].values():
         del split["shards"], split["files"]
     return value
 
 
-def scenes_per_shard(kind: Format, first: ShardRow, wanted: Manifest, frames: FramesRow, options: Options) -> int:
-    """How many scenes make a shard of a split: about as many as fill one, to judge by the split's first source file.
+def scenes_per_shard(kind: Format, first: ShardRow, manifest: Manifest, frames: FramesRow, options: Options) -> int:
+    """Return the number of scenes per shard of a split, estimated from the split's first source file.
 
-    By the first one alone, so that shards can be written while the other files are still on their way.
+    Only the first file counts, so that shards can be written before the other files arrive.
 
     Args:
-        kind: the container.
-        first: the first shard of the source with scenes in it.
-        wanted: the source's manifest.
-        frames: how frames will be kept.
-        options: tell the size of a shard.
+        kind: container to write.
+        first: first shard of the source that has scenes.
+        manifest: manifest of the source.
+        frames: frames of the container.
+        options: options of the conversion, with the size of a shard.
     """
-    stored = _stored_bytes(kind, first.scenes, first.files[0].bytes, wanted, frames)
+    stored = _stored_bytes(kind, first.scenes, first.files[0].bytes, manifest, frames)
     return _round_down(options.shard_bytes * first.scenes // max(1, stored))
 
 
-def _stored_bytes(kind: Format, scenes: int, source_bytes: int, wanted: Manifest, frames: FramesRow) -> int:
-    """About what scenes that take so many bytes in the source take in a container."""
-    if wanted.frames.encoding == "raw" and frames.encoding == "jpeg":
-        # JPEGs at quality 95 take about a sixth of the pixels; this much there is room for
-        source_bytes = scenes * wanted.layout.views * wanted.layout.frame_bytes // 4
-    return kind.stored_bytes(scenes, source_bytes, wanted.layout, frames.encoding)
+def _stored_bytes(kind: Format, scenes: int, source_bytes: int, manifest: Manifest, frames: FramesRow) -> int:
+    """Return the approximate size in a container of scenes that take `source_bytes` in the source."""
+    if manifest.frames.encoding == "raw" and frames.encoding == "jpeg":
+        # JPEGs of quality 95 take about a sixth of the pixels' size; a quarter is a safe bound.
+        source_bytes = scenes * manifest.layout.views * manifest.layout.frame_bytes // 4
+    return kind.stored_bytes(scenes, source_bytes, manifest.layout, frames.encoding)
 
 
 def _round_down(scenes: int) -> int:
-    """The number with two leading digits kept: 11,873 scenes a shard become 11,000."""
+    """Round down to two significant digits: 11,873 scenes per shard become 11,000."""
     unit = int(10 ** max(0, len(str(scenes)) - 2))
     return max(1, scenes // unit * unit)
 
 
-def target_frames(have: FramesRow, kind: Format, options: Options) -> FramesRow:
-    """How a container will keep frames that a source has.
+def convert_frames_row(source: FramesRow, kind: Format, options: Options) -> FramesRow:
+    """Return the frames row of a container for the frames of the source.
 
-    JPEG bytes stay JPEG bytes where the container keeps such; pixels become JPEG only when a quality is given.
+    JPEG bytes are copied if the container stores JPEG. Pixels are encoded only if a quality is given.
+
+    Raises:
+        OptionError: the container cannot store the requested encoding, or a quality is missing.
     """
     if options.frames is not None:
         encoding: Encoding = options.frames
     elif kind.encodings == ("raw",):
         encoding = "raw"
-    elif have.encoding == "raw" and options.jpeg_quality is None:
+    elif source.encoding == "raw" and options.jpeg_quality is None:
         encoding = kind.encodings[-1]
     else:
         encoding = "jpeg"
     if encoding not in kind.encodings:
-        raise OptionError(f"{kind.name} keeps frames as {' or '.join(kind.encodings)}, not as {encoding}")
-    quality, decoder = have.jpeg_quality, have.decoder
-    if encoding == "raw" and have.encoding == "jpeg":
+        raise OptionError(f"frames: found {encoding}, expected {' or '.join(kind.encodings)} for {kind.name}")
+    quality, decoder = source.jpeg_quality, source.decoder
+    if encoding == "raw" and source.encoding == "jpeg":
         decoder = jpeg.DECODER
-    if encoding == "jpeg" and have.encoding == "raw":
+    if encoding == "jpeg" and source.encoding == "raw":
         if options.jpeg_quality is None:
             raise OptionError(
-                f"the source holds pixels and {kind.name} would keep them as JPEG: "
-                "say at what quality with --jpeg-quality, or choose another format"
+                f"jpeg_quality: found None, expected 1 to 100 to encode pixels as JPEG for {kind.name}; "
+                "set it with --jpeg-quality, or choose another format"
             )
         quality = options.jpeg_quality
-    return dataclasses.replace(have, encoding=encoding, jpeg_quality=quality, decoder=decoder)
+    return dataclasses.replace(source, encoding=encoding, jpeg_quality=quality, decoder=decoder)

@@ -1,7 +1,4 @@
-"""Where the scenes of a conversion come from: a folder that is there, or a server that source files are fetched from.
-
-Imports `convert`, `fetched`, `fetching`, `source_files`.
-"""
+"""Resolve the source that a user names: an existing folder, or a server to download source files from."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from gqn_data.convert.destination import WORK_FOLDER, Conversion, Say
+from gqn_data.convert.destination import WORK_FOLDER, Conversion, Log
 from gqn_data.convert.from_bucket import convert_from_bucket
 from gqn_data.convert.plan import Options
 from gqn_data.convert.run import convert
@@ -25,13 +22,13 @@ from gqn_data.sources.raw_folder import locate, open_raw_folder
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedSource:
-    """Where scenes come from.
+    """Resolved source of a conversion.
 
     Attributes:
-        folder: a dataset or a raw folder; where files are fetched, the raw folder that they would have.
-        scene_set: the set.
-        bucket: where source files are fetched from; None where they are in the folder.
-        is_folder: whether that is somebody's own folder in a store: what is there of the set is all that is wanted.
+        folder: dataset or raw folder; for downloads, the raw folder that the files would be in.
+        scene_set: scene set of the source.
+        bucket: bucket to download source files from; None if they are in the folder.
+        is_folder: whether the bucket is a user's folder in a store, which may lack files of the set.
     """
 
     folder: AnyPath
@@ -49,40 +46,43 @@ def locate_source(
     base_url: str | None = None,
     fetch: bool = False,
 ) -> ResolvedSource:
-    """Where the scenes come from that a user names.
+    """Resolve a source named by the user.
 
-    A set that is named is fetched where none of its source files are in the data root, where a conversion that
-    fetched them was cut off, or where fetching is asked for; what is there is not fetched again.
+    A set given by name is downloaded if the data root lacks all of its source files, if an interrupted conversion was
+    downloading it, or if `fetch` or `base_url` is given. Files in the data root are not downloaded again.
 
     Args:
-        source: a path or URL, or the name of a set.
-        root: the data root.
-        out: the data root for what is written.
-        set_name: what `--set` said.
-        base_url: of a mirror.
-        fetch: whether what is missing is to be fetched, though some source files are there.
+        source: path, URL, or name of a scene set.
+        root: data root.
+        out: data root of the output.
+        set_name: value of `--set`.
+        base_url: URL of a mirror.
+        fetch: download missing files even if the data root has some source files.
 
     Raises:
-        OptionError: a path is given, and fetching is asked for.
-        SourceMissing, UnknownSceneSet: as `locate`.
+        OptionError: a download is requested for a path.
+        SourceMissing: see `locate`.
+        UnknownSceneSet: see `locate`.
     """
     folder, scene_set = locate(source, root, set_name)
-    named = folder == root / "raw" / scene_set.name
+    in_root = folder == root / "raw" / scene_set.name
     if isinstance(folder, StorePath):
         if (folder / MANIFEST_FILE).exists() or is_mirror(folder):
             return ResolvedSource(folder=folder, scene_set=scene_set)
-        if not named or (not fetch and folder.is_dir()):
+        if not in_root or (not fetch and folder.is_dir()):
             remote = StoreRemote(folder, prefix=f"{scene_set.name}/")
             return ResolvedSource(
                 folder=folder, scene_set=scene_set, bucket=Bucket(scene_set, remote=remote), is_folder=True
             )
         return ResolvedSource(folder=folder, scene_set=scene_set, bucket=Bucket(scene_set, base_url))
-    if not named:
+    if not in_root:
         if fetch or base_url is not None:
-            raise OptionError(f"{source}: is a folder; to fetch source files, name the scene set: {scene_set.name}")
+            raise OptionError(
+                f"{source}: found a folder, expected the name of a scene set to download; use {scene_set.name}"
+            )
         return ResolvedSource(folder=folder, scene_set=scene_set)
-    begun = (out / WORK_FOLDER / scene_set.name / "counted").is_dir()
-    if fetch or base_url is not None or begun or not _has_source_files(folder, scene_set):
+    interrupted = (out / WORK_FOLDER / scene_set.name / "counted").is_dir()
+    if fetch or base_url is not None or interrupted or not _has_source_files(folder, scene_set):
         return ResolvedSource(folder=folder, scene_set=scene_set, bucket=Bucket(scene_set, base_url))
     return ResolvedSource(folder=folder, scene_set=scene_set)
 
@@ -100,36 +100,38 @@ def _has_source_files(folder: Path, scene_set: SceneSet) -> bool:
 
 
 def convert_source(
-    supply: ResolvedSource,
+    source: ResolvedSource,
     root: AnyPath,
     options: Options,
-    log: Say = lambda _: None,
+    log: Log = lambda _: None,
     *,
     files: tuple[int, ...] | None = None,
     keep_raw: bool = False,
     window: int | None = None,
     executor: Executor | None = None,
 ) -> list[Conversion]:
-    """Converts what `locate_source` found; arguments as those of `convert_from_bucket`.
+    """Convert a resolved source; see `convert_from_bucket` for the arguments.
 
     Raises:
-        OptionError: source files are to be kept in a store.
-        GQNError: as `convert` and `convert_from_bucket`.
+        OptionError: `keep_raw` with a raw folder in a store.
+        GQNError: see `convert` and `convert_from_bucket`.
     """
-    if supply.bucket is None:
-        return convert(supply.folder, supply.scene_set, root, options, log, executor=executor)
-    if keep_raw and isinstance(supply.folder, StorePath):
-        raise OptionError(f"{supply.folder}: source files are kept on a disk; give a path with --root")
-    with supply.bucket as bucket:
+    if source.bucket is None:
+        return convert(source.folder, source.scene_set, root, options, log, executor=executor)
+    if keep_raw and isinstance(source.folder, StorePath):
+        raise OptionError(
+            f"{source.folder}: found an object store, expected a local path to keep source files; give one with --root"
+        )
+    with source.bucket as bucket:
         return convert_from_bucket(
             bucket,
             root,
             options,
             log,
-            raw_folder=supply.folder if isinstance(supply.folder, Path) else None,
+            raw_folder=source.folder if isinstance(source.folder, Path) else None,
             keep_raw=keep_raw,
             window=window,
             files=files,
-            whole_set=not supply.is_folder,
+            whole_set=not source.is_folder,
             executor=executor,
         )

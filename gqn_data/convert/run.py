@@ -18,19 +18,19 @@ from pathlib import Path
 from gqn_data.convert.destination import (
     WORK_FOLDER,
     Conversion,
-    Say,
-    complete,
-    completed,
-    find_complete,
-    held_bytes,
-    raw_as_noted,
+    Log,
+    dataset_bytes,
+    finished_conversion,
+    finished_conversions,
+    lock_work_folder,
+    publish,
+    recorded_raw_source,
     remove_if_empty,
     scenes_text,
-    working_in,
 )
 from gqn_data.convert.index import index_source_files
 from gqn_data.convert.journal import Done, WorkFolder
-from gqn_data.convert.mirror import look_through, mirror_manifest, open_mirror
+from gqn_data.convert.mirror import mirror_manifest, open_mirror, write_mirror_points
 from gqn_data.convert.plan import Options, Plan, Source, limited, make_plan
 from gqn_data.convert.shard_task import ShardTask, write_shard
 from gqn_data.errors import DestinationError, OptionError
@@ -51,7 +51,7 @@ def convert(
     scene_set: SceneSet,
     root: AnyPath,
     options: Options,
-    log: Say = lambda _: None,
+    log: Log = lambda _: None,
     *,
     executor: Executor | None = None,
 ) -> list[Conversion]:
@@ -76,8 +76,8 @@ def convert(
     def as_noted(noted: Manifest) -> Source | None:
         return _source_as_noted(folder, scene_set, noted, options)
 
-    with working_in(work):
-        done = find_complete(destinations, as_noted, work, options, log)
+    with lock_work_folder(work):
+        done = finished_conversions(destinations, as_noted, work, options, log)
         if len(done) < len(destinations):
             source = _open_source(folder, scene_set, work / "index", options, executor)
             for name, destination in destinations.items():
@@ -115,7 +115,7 @@ def convert_part(
     root: AnyPath,
     options: Options,
     part: Part,
-    log: Say = lambda _: None,
+    log: Log = lambda _: None,
     *,
     executor: Executor | None = None,
 ) -> list[PartDone]:
@@ -153,19 +153,21 @@ def convert_part(
         begun = []
         for name, destination in destinations.items():
             plan = make_plan(source, name, destination, options)
-            if completed(lambda noted: _source_as_noted(folder, scene_set, noted, options), name, destination, options):
+            if finished_conversion(
+                lambda noted: _source_as_noted(folder, scene_set, noted, options), name, destination, options
+            ):
                 log(f"{name}: {destination} is whole already; nothing to do")
                 continue
-            begun.append((plan, source, WorkFolder(work / name).begin_part(plan, part.of(plan.places))))
+            begun.append((plan, source, WorkFolder(work / name).begin_part(plan, part.of(plan.shards))))
         return begun
 
     found = []
     with remove_if_empty(work), atomic.own_temporaries(), hold_part(work, part, begin, log) as begun:
         for plan, source, done in begun:
             started = time.monotonic()
-            places, kept = part.of(plan.places), len(done)
+            places, kept = part.of(plan.shards), len(done)
             log(
-                f"{plan.manifest.format}: part {part}, {len(places)} of {len(plan.places)} shards"
+                f"{plan.manifest.format}: part {part}, {len(places)} of {len(plan.shards)} shards"
                 f"{f', {kept} of them there already' if kept else ''}; "
                 f"writing about {atomic.human_bytes(_missing_bytes(plan, places, done))} to {plan.folder}"
             )
@@ -177,7 +179,7 @@ def convert_part(
                     written=len(places) - kept,
                     kept=kept,
                     done=of_container.shards_done(),
-                    shards=len(plan.places),
+                    shards=len(plan.shards),
                     seconds=time.monotonic() - started,
                 )
             )
@@ -230,7 +232,7 @@ def _open_source(
         mirror = open_mirror(folder, scene_set, options.splits)
         if index_folder is None or not mirror.gzipped:
             return Source(folder=folder, manifest=limited(mirror_manifest(mirror), options))
-        points = look_through(mirror, index_folder, workers=options.processes, executor=executor)
+        points = write_mirror_points(mirror, index_folder, workers=options.processes, executor=executor)
         manifest = limited(mirror_manifest(mirror, points), options)
         return Source(folder=folder, manifest=manifest, index_folder=index_folder)
     look_at_all = options.on_corrupt == "skip" and index_folder is not None
@@ -263,31 +265,31 @@ def _source_as_noted(folder: AnyPath, scene_set: SceneSet, noted: Manifest, opti
     elif is_mirror(folder):
         manifest = mirror_manifest(open_mirror(folder, scene_set, options.splits))
         return Source(folder=folder, manifest=limited(manifest, options))
-    return raw_as_noted(open_raw_folder(folder, scene_set), noted, options)
+    return recorded_raw_source(open_raw_folder(folder, scene_set), noted, options)
 
 
 def _write(
-    plan: Plan, source: Source, work: WorkFolder, options: Options, log: Say, executor: Executor | None
+    plan: Plan, source: Source, work: WorkFolder, options: Options, log: Log, executor: Executor | None
 ) -> Conversion:
     """Writes what is missing of a planned dataset, the manifest last."""
     started = time.monotonic()
     if options.overwrite:  # before the dataset that is there goes, and with the room that it leaves
-        atomic.check_free_space(plan.folder, plan.stored_bytes - held_bytes(plan.folder))
+        atomic.check_free_space(plan.folder, plan.stored_bytes - dataset_bytes(plan.folder))
     done = work.begin(plan, overwrite=options.overwrite)
     kept = len(done)
     log(
-        f"{plan.manifest.format}: {scenes_text(plan.manifest)} in {len(plan.places)} shards"
+        f"{plan.manifest.format}: {scenes_text(plan.manifest)} in {len(plan.shards)} shards"
         f"{f', {kept} of them there already' if kept else ''}; "
-        f"writing about {atomic.human_bytes(_missing_bytes(plan, plan.places, done))} to {plan.folder}"
+        f"writing about {atomic.human_bytes(_missing_bytes(plan, plan.shards, done))} to {plan.folder}"
     )
-    _write_shards(plan, plan.places, done, source, work, options, executor)
+    _write_shards(plan, plan.shards, done, source, work, options, executor)
     if executor is not None:
         atomic.remove_temporaries(plan.folder)  # of workers that were lost on the way
-    manifest = complete(plan, done, work)
+    manifest = publish(plan, done, work)
     return Conversion(
         folder=plan.folder,
         manifest=manifest,
-        written=len(plan.places) - kept,
+        written=len(plan.shards) - kept,
         kept=kept,
         seconds=time.monotonic() - started,
     )
@@ -314,12 +316,12 @@ def _write_shards(
     name = plan.manifest.format
     missing = _missing(places, done)
     atomic.check_free_space(plan.folder, _missing_bytes(plan, places, done))
-    ticket = None if executor is None else work.ticket()  # processes of our own do not outlive us
-    tasks = (ShardTask(source=source, place=place, format_name=name, ticket=ticket) for place in missing)
+    token = None if executor is None else work.token()  # processes of our own do not outlive us
+    tasks = (ShardTask(source=source, location=place, format_name=name, token=token) for place in missing)
     total = sum(place.scenes for place in places)
     workers = min(options.processes, max(1, len(missing)))
     with (
-        open_pool(workers, executor, shared=() if ticket is None else (ticket.note, source.first_file)) as running,
+        open_pool(workers, executor, shared=() if token is None else (token.path, source.first_file)) as running,
         bar(total, "scene", name, initial=total - sum(place.scenes for place in missing)) as progress,
     ):
         for place, row in zip(missing, map_in_order(running, write_shard, tasks, 2 * workers)):

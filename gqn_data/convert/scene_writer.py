@@ -1,10 +1,10 @@
-"""Scenes of one's own: written from Python, as arrays or JPEG bytes, into the same datasets that `convert` writes.
+"""`SceneWriter`: write your own scenes from Python, as arrays or JPEG bytes, to the datasets that `convert` writes.
 
     with SceneWriter("data/zarr/my_scenes") as writer:
         writer.add(frames, cameras)    # uint8 (views, height, width, 3), or the JPEG bytes of each view
 
-Nothing is a dataset before the block has ended without an error; what a killed process left is replaced by the next.
-Imports `converting`, `formats`, `manifest`, `plan`, `scene_checks`, `spool`.
+The folder becomes a dataset when the block ends without an error. The next writer removes the files that a killed
+process left.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gqn_data.convert.destination import WORK_FOLDER, complete, working_in
+from gqn_data.convert.destination import WORK_FOLDER, lock_work_folder, publish
 from gqn_data.convert.journal import Done, WorkFolder
-from gqn_data.convert.plan import SHARD_BYTES, Options, Plan, target_frames
+from gqn_data.convert.plan import SHARD_BYTES, Options, Plan, convert_frames_row
 from gqn_data.convert.scene_checks import SceneChecker, encoding_of
 from gqn_data.convert.spool import Spool
 from gqn_data.errors import DestinationError, OptionError, UnknownName
@@ -37,30 +37,30 @@ from gqn_data.schema.origin import Origin
 from gqn_data.schema.scene import Encoded, Scene
 from gqn_data.version import TOOL
 
-_DIGITS_OF_CONTENT = 32  # of the SHA-256 of a split's scenes: enough to tell any two sets apart
+_DIGITS_OF_CONTENT = 32  # of the SHA-256 of a split's scenes; 128 bits distinguish any two sets
 
 
 class SceneWriter:
-    """Writes scenes into a dataset, one after another; a context manager.
+    """Context manager that writes scenes to a dataset.
 
-    Scenes are kept in a temporary file until they fill a shard, so memory does not grow with the set. Every scene must
-    look like the first: as many views, as large, arrays or JPEG bytes as there.
+    Scenes are buffered in a temporary file until they fill a shard, so that memory does not grow with the set. All
+    scenes must have the same number of views, frame size and encoding (arrays or JPEG bytes).
 
     Args:
-        path: the folder of the dataset to be; `data/zarr/my_scenes` by custom. A path, or the URL of an object store.
-        name: of the scene set: small letters, digits, - and _; None for the folder's name.
-        format: the container, as in `gqn-data convert --format`.
-        camera_fields: the names of a camera's numbers, in order; angles in radians.
-        frames: `jpeg` or `raw`; None for the usual way: JPEG bytes stay, and arrays stay decoded.
-        jpeg_quality: 1 to 100, to make JPEGs of arrays.
-        details: what the manifest shall say of where the scenes come from; JSON values.
-        scenes_per_shard: None for as many as `shard_bytes` hold.
-        shard_bytes: about so many bytes a shard.
-        overwrite: replace a dataset that is there, when the first shard of the new one is written.
+        path: folder of the dataset, by convention `data/zarr/my_scenes`; a path, or the URL of an object store.
+        name: name of the scene set: lower-case letters, digits, - and _; None for the folder's name.
+        format: container, as in `gqn-data convert --format`.
+        camera_fields: names of a camera's numbers, in order; angles in radians.
+        frames: `jpeg` or `raw`; None to store frames as added.
+        jpeg_quality: 1 to 100, to encode arrays as JPEG.
+        details: JSON values that describe the origin of the scenes in the manifest.
+        scenes_per_shard: number of scenes per shard; None for as many as `shard_bytes` hold.
+        shard_bytes: approximate size of a shard.
+        overwrite: replace an existing dataset when the first new shard is written.
 
     Raises:
-        OptionError: a name or a value that no dataset could have.
-        UnknownName: no container of that name.
+        OptionError: a name or a value is invalid.
+        UnknownName: the container is unknown.
     """
 
     def __init__(
@@ -83,86 +83,86 @@ class SceneWriter:
         self._options = Options(formats=(format,), frames=frames, jpeg_quality=jpeg_quality, shard_bytes=shard_bytes)
         self._kind = FORMATS[format]
         if scenes_per_shard is not None and scenes_per_shard < 1:
-            raise OptionError(f"scenes_per_shard is {scenes_per_shard}, expected 1 or more")
+            raise OptionError(f"scenes_per_shard: found {scenes_per_shard}, expected 1 or more")
         self._per_shard = scenes_per_shard
         self._details = _checked_details(details or {})
         self._overwrite = overwrite
         self._work = WorkFolder(self.folder / WORK_FOLDER / "shards")  # below the lock
-        self._held = contextlib.ExitStack()
+        self._lock = contextlib.ExitStack()
         self._open = False
-        self._begun = False
+        self._prepared = False  # whether the destination is: an existing dataset was removed
         self._failed = False
         self._frames: FramesRow | None = None
         self._splits: dict[Split, _SplitWriter] = {}
-        self._places: list[ShardLocation] = []
+        self._shards: list[ShardLocation] = []
         self._done: Done = {}
 
     @property
     def camera_fields(self) -> tuple[str, ...]:
-        """The names of a camera's numbers."""
+        """Names of a camera's numbers."""
         return self._checker.camera_fields
 
     def __enter__(self) -> Self:
         if self._open or self._done:
-            raise OptionError(f"{self.folder}: a SceneWriter writes one dataset, once; make another")
+            raise OptionError(f"{self.folder}: this SceneWriter has written its dataset; create another")
         if (self.folder / MANIFEST_FILE).exists() and not self._overwrite:
             raise DestinationError(
-                f"{self.folder}: holds a dataset; replace it with overwrite=True, or write elsewhere"
+                f"{self.folder}: found a dataset; replace it with overwrite=True, or write to another folder"
             )
-        self._held.enter_context(working_in(self.folder / WORK_FOLDER))
+        self._lock.enter_context(lock_work_folder(self.folder / WORK_FOLDER))
         self._open = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         self._open = False
-        with self._held:
-            whole = False
+        with self._lock:
+            finished = False
             try:
                 if kind is None:
                     self._finish()
-                    whole = True
+                    finished = True
             finally:
                 for split in self._splits.values():
                     split.spool.close()
-                if not whole and self._begun:
+                if not finished and self._prepared:
                     self._work.abandon(self.folder)
 
     def add(self, frames: NDArray[np.uint8] | Sequence[Encoded], cameras: ArrayLike, split: Split = "train") -> int:
-        """Adds a scene; returns its number in its split.
+        """Add a scene, and return its index in its split.
 
         Args:
-            frames: uint8 (views, height, width, 3), RGB; or the JPEG bytes of each view, which are kept as they are.
-            cameras: (views, camera numbers), taken as float32.
+            frames: uint8 (views, height, width, 3), RGB; or the JPEG bytes of each view, stored unchanged.
+            cameras: (views, camera numbers), converted to float32.
             split: `train` or `test`.
 
         Raises:
-            OptionError: not as the scenes before, or what no scene can be.
-            CorruptFrame: JPEG bytes that are none, or of another size.
-            NoSpace: the disk is full; nothing is left of the dataset.
+            OptionError: the scene is invalid, or differs from the first in shape or encoding.
+            CorruptFrame: a frame is not a valid JPEG, or has another size.
+            NoSpace: the disk is full; the unfinished dataset is removed.
         """
         if not self._open:
-            raise OptionError("scenes are added inside of `with SceneWriter(...) as writer:`")
+            raise OptionError(f"{self.folder}: the writer is closed; call add() inside its with block")
         if self._failed:
-            raise OptionError(f"{self.folder}: a shard could not be written before; begin anew")
+            raise OptionError(f"{self.folder}: an earlier shard could not be written; create another SceneWriter")
         if split not in SPLITS:
             raise UnknownName("split", str(split), SPLITS)
-        here = self._splits.get(split)
-        number = 0 if here is None else here.scenes
-        scene, layout = self._checker.checked(frames, cameras, f"scene {number} of {split}")
+        writer = self._splits.get(split)
+        number = 0 if writer is None else writer.scenes
+        scene, layout = self._checker.check(frames, cameras, f"scene {number} of {split}")
         if self._frames is None:
-            have = FramesRow(encoding=encoding_of(scene), views=layout.views, height=layout.height, width=layout.width)
-            self._frames = target_frames(have, self._kind, self._options)
-            self._checker.settle(scene, layout)
-        if here is None:
+            row = FramesRow(encoding=encoding_of(scene), views=layout.views, height=layout.height, width=layout.width)
+            self._frames = convert_frames_row(row, self._kind, self._options)
+            self._checker.set_reference(scene, layout)
+        if writer is None:
             work = self.folder / WORK_FOLDER
             on_disk = work if isinstance(work, Path) else None
             spool = Spool(layout, encoded=scene.encoded is not None, folder=on_disk)
-            here = self._splits[split] = _SplitWriter(spool)
+            writer = self._splits[split] = _SplitWriter(spool)
         try:
-            here.take(scene)
-            if self._is_full(here):
-                here.per_shard = here.spool.count
-                self._write_shard(split, here)
+            writer.add(scene)
+            if self._is_full(writer):
+                writer.per_shard = writer.spool.count
+                self._write_shard(split, writer)
         except BaseException:
             self._failed = True
             raise
@@ -172,21 +172,21 @@ class SceneWriter:
         count = split.spool.count
         if self._per_shard or split.per_shard:
             return count >= (self._per_shard or split.per_shard)
-        # The size of a shard has two digits and zeros: is this the last such number that fits?
+        # Plans round to two significant digits: check whether the next such number would be too large.
         unit = int(10 ** max(0, len(str(count)) - 2))
         if count % unit:
             return False
         assert self._frames is not None  # noqa: S101  known since the first scene
         more = count + unit
-        taken = split.spool.bytes * more // count
+        source_bytes = split.spool.bytes * more // count
         if not split.spool.encoded and self._frames.encoding == "jpeg":
-            taken //= 4  # as `plan` reckons
-        stored = self._kind.stored_bytes(more, taken, split.spool.layout, self._frames.encoding)
+            source_bytes //= 4  # the estimate of `plan`
+        stored = self._kind.stored_bytes(more, source_bytes, split.spool.layout, self._frames.encoding)
         return stored > self._options.shard_bytes
 
     def _write_shard(self, name: Split, split: _SplitWriter) -> None:
         assert self._frames is not None  # noqa: S101  known since the first scene
-        at = ShardLocation(
+        location = ShardLocation(
             folder=self.folder,
             split=name,
             number=split.shards,
@@ -196,24 +196,24 @@ class SceneWriter:
             frames=self._frames,
             layout=split.spool.layout,
         )
-        if not self._begun:
-            # From here on what was there is gone; another writer's remains are of another name, so they go, too.
-            self._begun = True
+        if not self._prepared:
+            # Removes an existing dataset, and the files of killed writers: their random identity differs.
+            self._prepared = True
             self._work.begin_unplanned(self.folder, {"scene writer": secrets.token_hex(8)})
-        self._work.begin_shard(at, self._kind.names(at))
-        row = self._kind.write_shard(at, split.spool.scenes())
-        self._work.mark(at, row)
-        self._done[name, at.number] = row
-        self._places.append(at)
+        self._work.begin_shard(location, self._kind.names(location))
+        row = self._kind.write_shard(location, split.spool.scenes())
+        self._work.mark(location, row)
+        self._done[name, location.number] = row
+        self._shards.append(location)
         split.shards += 1
         split.spool.clear()
 
     def _finish(self) -> None:
-        """Writes what is left, and then the manifest: from here on the folder is a dataset."""
+        """Write the last shards, then the manifest, which makes the folder a dataset."""
         if self._failed:
-            raise OptionError(f"{self.folder}: a shard could not be written before; nothing is kept")
+            raise OptionError(f"{self.folder}: a shard could not be written; the unfinished dataset is removed")
         if not self._splits:
-            raise OptionError(f"{self.folder}: no scene was added; a dataset has one or more")
+            raise OptionError(f"{self.folder}: found 0 scenes, expected 1 or more; call add()")
         for name, split in self._splits.items():
             if split.spool.count:
                 split.per_shard = split.per_shard or split.spool.count
@@ -226,17 +226,17 @@ class SceneWriter:
             format=self._kind.name,
             frames=self._frames,
             cameras=CamerasRow.of(self.camera_fields, "radians"),
-            # The checksums are part of the dataset's fingerprint: there are no source files to tell sets apart.
+            # The checksums enter the dataset's fingerprint, because no source files distinguish the sets.
             origin=Origin(kind="imported", details={**self._details, **content}),
             splits={name: split.row() for name, split in rows.items()},
             tool=TOOL,
         )
-        plan = Plan(folder=self.folder, manifest=manifest, places=tuple(self._places), stored_bytes=0)
-        complete(plan, self._done, self._work)
+        plan = Plan(folder=self.folder, manifest=manifest, shards=tuple(self._shards), stored_bytes=0)
+        publish(plan, self._done, self._work)
 
 
 class _SplitWriter:
-    """One split on its way into shards."""
+    """Spool, counts and checksum of one split."""
 
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
@@ -245,7 +245,7 @@ class _SplitWriter:
         self.per_shard = 0
         self.digest = hashlib.sha256()
 
-    def take(self, scene: Scene) -> None:
+    def add(self, scene: Scene) -> None:
         for part in self.spool.add(scene):
             self.digest.update(part)
         self.scenes += 1
@@ -263,9 +263,11 @@ class _SplitWriter:
 
 def _checked_name(name: str) -> str:
     if not is_set_name(name):
-        raise OptionError(f"{name!r} is no name of a scene set: small letters, digits, - and _, 64 at most; say name=")
+        raise OptionError(
+            f"name: found {name!r}, expected at most 64 lower-case letters, digits, - and _; pass another with name="
+        )
     if is_in_catalogue(name):
-        raise OptionError(f"{name!r} is a set of the catalogue; give scenes of your own another name with name=")
+        raise OptionError(f"name: found {name!r}, which is a set of the catalogue; pass another with name=")
     return name
 
 
@@ -274,5 +276,5 @@ def _checked_details(details: Mapping[str, Any]) -> dict[str, Any]:
         text = json.dumps(dict(details), allow_nan=False)
         atomic.json_bytes(value := json.loads(text))
     except (TypeError, ValueError, RecursionError) as error:
-        raise OptionError(f"details cannot be written as JSON ({error})") from error
+        raise OptionError(f"details: found a value that JSON cannot hold ({error}), expected JSON values") from error
     return dict(value)

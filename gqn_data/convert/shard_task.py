@@ -1,7 +1,4 @@
-"""One shard of a conversion: its scenes from the source, checked on the way, into a container. Runs in any process.
-
-Imports `caching`, `dataset`, `formats`, `manifest`, `plan`, `work`.
-"""
+"""Task that copies the scenes of one shard from the source to a container, and checks them; runs in any process."""
 
 from __future__ import annotations
 
@@ -26,79 +23,79 @@ from gqn_data.schema.scene import Scene
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """A shard to write.
+    """One shard to write.
 
     Attributes:
-        source: where its scenes are; at least those.
-        place: which shard of which dataset.
-        format_name: of the container.
-        ticket: of the run; None where no worker can outlive it.
+        source: source of the scenes of the shard, and maybe of others.
+        location: location of the shard.
+        format_name: name of the container.
+        token: token of the run; None if workers end with it.
     """
 
     source: Source
-    place: ShardLocation
+    location: ShardLocation
     format_name: str
-    ticket: RunToken | None = None
+    token: RunToken | None = None
 
 
 def write_shard(task: ShardTask) -> ShardRow:
-    """Writes one shard, whole or not at all; returns its row of the manifest.
+    """Write one shard atomically, and return its row of the manifest.
 
     Raises:
-        GQNError: a record, a frame or a shard of the source cannot be trusted, or the shard cannot be written.
-        DestinationError: the run that this shard was for is over.
+        GQNError: a record, a frame or a shard of the source is corrupt, or the shard cannot be written.
+        DestinationError: the run of this shard is over.
     """
-    place, source = task.place, task.source
-    at = place.first_scene - source.first_scene
+    location, source = task.location, task.source
+    at = location.first_scene - source.first_scene
 
     def scenes() -> Iterator[Scene]:
         nonlocal at
-        for scene in _scenes_of(source, place):
+        for scene in _read_scenes(source, location):
             yield scene
             at += 1
-        if task.ticket is not None:
-            task.ticket.check()  # now, for what follows is the flush and the rename
+        if task.token is not None:
+            task.token.check()  # as late as possible: only the flush and the rename follow
 
     try:
         with atomic.own_temporaries():
-            return FORMATS[task.format_name].write_shard(place, scenes())
+            return FORMATS[task.format_name].write_shard(location, scenes())
     except CorruptFrame as error:
-        dataset = Dataset(source.folder, source.manifest, place.split)
+        dataset = Dataset(source.folder, source.manifest, location.split)
         number, within = dataset.locate(at)
-        name = source.manifest.splits[place.split].shards[number].files[0].name
+        name = source.manifest.splits[location.split].shards[number].files[0].name
         raise CorruptFrame(
-            f"{source.folder / name}: scene {within} of the file: {error}; fetch or convert that file again"
+            f"{source.folder / name}: scene {within} of the file: {error}; download or convert that file again"
         ) from error
 
 
-def _scenes_of(source: Source, place: ShardLocation) -> Iterator[Scene]:
-    """The scenes of one shard to be, from the source, checked on the way."""
-    first, count = place.first_scene - source.first_scene, place.scenes
+def _read_scenes(source: Source, location: ShardLocation) -> Iterator[Scene]:
+    """Yield the checked scenes of one shard from the source."""
+    first, count = location.first_scene - source.first_scene, location.scenes
     if not source.indexed:
-        yield from scenes_in_sequence(source.folder, source.manifest, place.split, first, count)
+        yield from scenes_in_sequence(source.folder, source.manifest, location.split, first, count)
         return
-    dataset = Dataset(source.folder, source.manifest, place.split, source.index_folder)
+    dataset = Dataset(source.folder, source.manifest, location.split, source.index_folder)
     if isinstance(source.folder, StorePath):
-        # Files come here whole, once for all shards that hold scenes of them, and are checked when they come.
+        # The cache downloads each file once for all shards that need it, and checks it then.
         dataset.read_through(CachedFiles(cache=open_cache(), reading="cache"))
     end = first + count
     while first < end:
         number, within = dataset.locate(first)
-        here = min(end - first, source.manifest.splits[place.split].shards[number].scenes - within)
+        count = min(end - first, source.manifest.splits[location.split].shards[number].scenes - within)
         _check_files(dataset, number, source.index_folder)
         shard = dataset.shard(number)
-        yield from (shard.scene(scene) for scene in range(within, within + here))
-        first += here
+        yield from (shard.scene(scene) for scene in range(within, within + count))
+        first += count
 
 
 def _check_files(dataset: Dataset, number: int, index_folder: AnyPath | None) -> None:
-    """Checks a source shard against its checksums before it is copied from.
+    """Check a source shard against its checksums.
 
     Raises:
-        ShardChecksumError: it is not what was written.
+        ShardChecksumError: a file of the shard has changed.
     """
     if index_folder is not None or isinstance(dataset.folder, StorePath):
-        return  # made by this very run, the records carrying their own checksums; or checked on arrival
+        return  # indexed by this run, and records carry their own checksums; or checked after the download
     for row in dataset.manifest.splits[dataset.split].shards[number].files:
         if row.sha256 is not None:
             _check_file(dataset.folder, row)

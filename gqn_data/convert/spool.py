@@ -1,7 +1,6 @@
-"""A spool: scenes on their way into a shard, in a temporary file, so that memory holds one of them at a time.
+"""Spool: the scenes of a shard in a temporary file until the shard is full, so that memory holds one scene.
 
-A shard is written when its number of scenes is known, and who adds scenes one by one does not tell it. The file has
-no name where the system allows that, so nothing is left of a killed process. Imports `layout`, `scene`, `storage`.
+The file is unnamed if the system supports that, so that a killed process leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -23,30 +22,30 @@ _NUMBER = np.dtype("<f4")
 
 
 class Spool:
-    """Scenes in a temporary file: first in, first out, all at once.
+    """Scenes in a temporary file, in the order in which they were added.
 
     Args:
-        layout: what every scene looks like.
-        encoded: whether frames are JPEG bytes, or pixels.
-        folder: where the file is; None for the system's folder of temporary files.
+        layout: layout of every scene.
+        encoded: True if frames are JPEG bytes, False if they are pixels.
+        folder: folder of the file; None for the system's temporary folder.
 
     Attributes:
-        layout: what every scene looks like.
-        encoded: whether frames are JPEG bytes, or pixels.
-        count: scenes in it.
-        bytes: of their frames.
+        layout: layout of every scene.
+        encoded: True if frames are JPEG bytes, False if they are pixels.
+        count: number of scenes.
+        bytes: size of their frames.
     """
 
     def __init__(self, layout: SceneLayout, *, encoded: bool, folder: Path | None) -> None:
         self.layout = layout
         self.encoded = encoded
-        self._where = folder or Path(tempfile.gettempdir())
+        self._folder = folder or Path(tempfile.gettempdir())
         self._file = tempfile.TemporaryFile(buffering=_BUFFER, dir=folder)  # noqa: SIM115  closed by `close`
         self.count = 0
         self.bytes = 0
 
     def add(self, scene: Scene) -> list[Encoded]:
-        """Appends a scene; returns the parts that were written of it: lengths of JPEGs, cameras, frames.
+        """Append a scene, and return the parts written: lengths of JPEGs, cameras, frames.
 
         Raises:
             NoSpace: the disk is full.
@@ -58,7 +57,7 @@ class Spool:
         else:
             parts.insert(0, np.array([*map(len, scene.encoded)], _LENGTH).tobytes())
             parts += scene.encoded
-        with atomic.report_full_disk(self._where):
+        with atomic.report_full_disk(self._folder):
             for part in parts:
                 self._file.write(part)
         self.count += 1
@@ -66,9 +65,9 @@ class Spool:
         return parts
 
     def scenes(self) -> Iterator[Scene]:
-        """All scenes, in the order in which they were added; nothing is added meanwhile."""
+        """Yield all scenes; none may be added meanwhile."""
         layout = self.layout
-        with atomic.report_full_disk(self._where):
+        with atomic.report_full_disk(self._folder):
             self._file.seek(0)
         for _ in range(self.count):
             lengths = np.frombuffer(self._file.read(_LENGTH.itemsize * layout.views if self.encoded else 0), _LENGTH)
@@ -82,12 +81,12 @@ class Spool:
                 yield Scene(cameras, pixels=pixels.reshape(layout.frames_shape))
 
     def clear(self) -> None:
-        """Empties it."""
+        """Remove all scenes."""
         self._file.seek(0)
         self._file.truncate()
         self.count = self.bytes = 0
 
     def close(self) -> None:
-        """Removes the file."""
-        with contextlib.suppress(OSError):  # a full disk cannot take what is held back, and nobody needs it any more
+        """Close and remove the file."""
+        with contextlib.suppress(OSError):  # on a full disk the flush fails, and its bytes are not needed
             self._file.close()

@@ -160,7 +160,7 @@ def test_files_whose_shards_are_whole_are_not_fetched_again(mirror, server, tmp_
     def some(task):
         if len(written) == 4:
             raise KeyboardInterrupt
-        written.append((task.place.split, task.place.number))
+        written.append((task.location.split, task.location.number))
         return write(task)
 
     chosen = options(formats=("webdataset",), shard_bytes=3000)

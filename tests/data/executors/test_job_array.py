@@ -17,7 +17,7 @@ from processes import wait_until
 
 from gqn_data.cli import main as gqn_data
 from gqn_data.convert import convert, index
-from gqn_data.convert.destination import working_in
+from gqn_data.convert.destination import lock_work_folder
 from gqn_data.convert.plan import Options
 from gqn_data.convert.run import convert_part
 from gqn_data.errors import DestinationError, OptionError
@@ -281,7 +281,7 @@ def test_a_part_waits_for_a_run_without_a_part(shared_raw, tmp_path, monkeypatch
     def late():
         done.extend(convert_part(shared_raw, ROW, tmp_path, options(), Part(0, 2), said.append))
 
-    with working_in(work):
+    with lock_work_folder(work):
         thread = threading.Thread(target=late)
         thread.start()
         wait_until(lambda: said)

@@ -119,7 +119,7 @@ def test_an_interrupted_conversion_to_a_store_resumes(shared_raw, s3, tmp_path, 
     def some(task):
         if len(made) == 2:
             raise KeyboardInterrupt
-        made.append(task.place)
+        made.append(task.location)
         return write(task)
 
     with monkeypatch.context() as patch:
