@@ -347,7 +347,7 @@ def test_render_writes_datasets_and_prints_their_folders(tmp_path):
     assert "rendering 2 train + 1 test scenes of shepard_metzler_5_parts into" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["numpy", "zarr"]
     result = good("render", "sm5", *small, "--format", "zarr", "--format", "tfrecord")
-    assert "is whole already" in result.stderr
+    assert "already complete" in result.stderr
     assert [line.split(":")[0] for line in result.stdout.splitlines()] == [
         f"{tmp_path}/{kind}/shepard_metzler_5_parts" for kind in ("raw", "zarr")
     ]

@@ -193,7 +193,7 @@ def test_what_is_whole_is_not_rendered_again(tmp_path, rendered_files):
     said = []
     again = render_containers(request(), tmp_path, options(), said.append)
     assert (rendered_files, again[0].written) == ([], 0)
-    assert said == [f"zarr: {tmp_path}/zarr/{SET} is whole already; nothing to do"]
+    assert said == [f"zarr: {tmp_path}/zarr/{SET} is already complete; nothing to do"]
 
 
 def test_a_shard_that_is_gone_is_made_again(tmp_path):

@@ -235,7 +235,7 @@ def test_scenes_are_not_held_in_memory(tmp_path):
         "    for number in range(200):\n"
         "        writer.add(frames, np.zeros((10, 5)))\n"
         "        if number == 40: before = peak()\n"
-        "assert len(writer._places) > 8\n"
+        "assert len(writer._shards) > 8\n"
         "assert peak() - before < 64 << 20, (before, peak())\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -250,12 +250,12 @@ def first(writer):
 
 
 BAD = {
-    "views": (lambda: (made_scene(1).frames[:2], cameras_of(1)), r"scene 1 of train: 2 views, expected 3"),
+    "views": (lambda: (made_scene(1).frames[:2], cameras_of(1)), r"scene 1 of train: .*2 views, expected 3"),
     "size": (
         lambda: ([jpeg(pattern(1, view, 24)) for view in range(3)], cameras_of(1)),
         r"scene 1 of train: view 0: a frame of 24x24 pixels, expected 16x16",
     ),
-    "arrays": (lambda: (pixels_of(1), cameras_of(1)), r"scene 1 of train: arrays, the scenes before were JPEG bytes"),
+    "arrays": (lambda: (pixels_of(1), cameras_of(1)), r"scene 1 of train: .*arrays, expected JPEG bytes"),
     "cut": (
         lambda: ([*made_scene(1).frames[:2], made_scene(1).frames[2][:-9]], cameras_of(1)),
         r"view 2: a JPEG cut short",
@@ -267,11 +267,11 @@ BAD = {
     ),
     "nan": (
         lambda: (made_scene(1).frames, np.where(np.arange(15).reshape(3, 5) == 8, np.nan, 0)),
-        r"camera of view 1 is .*nan.*expected finite",
+        r"view 1: .*nan.*expected finite",
     ),
-    "infinite": (lambda: (made_scene(1).frames, np.full((3, 5), 1e39)), r"camera of view 0 is .*inf.*expected finite"),
+    "infinite": (lambda: (made_scene(1).frames, np.full((3, 5), 1e39)), r"view 0: .*inf.*expected finite"),
     "cameras": (lambda: (made_scene(1).frames, np.zeros((3, 4))), r"cameras \(3, 4\), expected \(3, 5\): x, y, z"),
-    "words": (lambda: (made_scene(1).frames, [["a"] * 5] * 3), r"cameras are no numbers"),
+    "words": (lambda: (made_scene(1).frames, [["a"] * 5] * 3), r"found cameras list, expected numbers"),
     "text": (lambda: ("frames", cameras_of(1)), r"expected an array uint8"),
     "none": (lambda: ([], cameras_of(1)), r"0 views, expected 3"),
     "floats": (lambda: (pixels_of(1) / 255, cameras_of(1)), r"frames float64 .*expected uint8 \(3, 16, 16, 3\)"),
@@ -347,23 +347,23 @@ def test_what_no_dataset_could_have_is_refused_before_anything_is_written(option
 
 def test_the_folder_names_the_set_if_it_can(tmp_path):
     assert read_manifest(write(tmp_path / "mine")).scene_set == "mine"
-    with pytest.raises(OptionError, match=r"'My Scenes' is no name.*name="):
+    with pytest.raises(OptionError, match=r"'My Scenes' .*name="):
         SceneWriter(tmp_path / "My Scenes")
 
 
 def test_a_dataset_without_scenes_is_none(tmp_path):
-    with pytest.raises(OptionError, match="no scene was added"), SceneWriter(tmp_path / "mine"):
+    with pytest.raises(OptionError, match="found 0 scenes"), SceneWriter(tmp_path / "mine"):
         pass
     assert not (tmp_path / "mine").exists()
 
 
 def test_scenes_are_added_inside_of_the_block_only(tmp_path):
     writer = SceneWriter(tmp_path / "mine")
-    with pytest.raises(OptionError, match="inside of"):
+    with pytest.raises(OptionError, match="inside its with"):
         first(writer)
     with writer:
         first(writer)
-    with pytest.raises(OptionError, match="inside of"):
+    with pytest.raises(OptionError, match="inside its with"):
         first(writer)
     with pytest.raises(OptionError, match="once"):
         writer.__enter__()
@@ -459,7 +459,7 @@ def test_a_writer_that_could_not_write_writes_no_dataset_later(tmp_path, monkeyp
                 patch.setattr(atomic, "writing", full)
                 with pytest.raises(NoSpace):
                     first(writer)
-            with pytest.raises(OptionError, match="begin anew"):
+            with pytest.raises(OptionError, match="create another SceneWriter"):
                 first(writer)
 
     with pytest.raises(OptionError, match="nothing is kept"):

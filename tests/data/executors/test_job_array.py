@@ -202,7 +202,7 @@ def test_a_part_with_other_options_is_rejected_and_removes_nothing(shared_raw, t
     run_part(shared_raw, tmp_path, "0/2")
     before = tree(tmp_path)
     for other in ({"shard_bytes": 9000}, {"limit": 2}, {"splits": ("test",)}, {"frames": "raw"}):
-        with pytest.raises(DestinationError, match=r"another conversion is under way there.*give all parts the same"):
+        with pytest.raises(DestinationError, match=r"unfinished conversion.*give all parts the same"):
             run_part(shared_raw, tmp_path, "1/2", **other)
     assert tree(tmp_path) == before
 
