@@ -1,7 +1,6 @@
-"""A plan that grows: source files are counted one after another, and the shards that they fill become known.
+"""Plan that grows: as source files are counted one after another, the shards that they fill become known.
 
-In the end it is the plan that `make_plan` gives for all files. No file is fetched, rendered or dropped here. Imports
-`converting`, `index`, `plan`, `source_files`.
+In the end it equals the plan that `make_plan` returns for all files. Nothing is downloaded, rendered or removed here.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from gqn_data.sources.raw_folder import RawFolder, SourceFile
 
 @dataclass(kw_only=True, eq=False)
 class IncomingFile:
-    """A source file on its way.
+    """A source file that arrives during the conversion.
 
     Attributes:
-        split: of it.
-        source: what it is called, and its size where that is known.
-        counted: what was found in it; None before it was looked through.
-        first: the number in its split of its first scene; None before all files before it were counted.
-        is_here: whether it lies on the disk.
-        beyond: whether the limit is reached before it.
+        split: its split.
+        source: its path and name, and its size if known.
+        counted: result of counting it; None before that.
+        first: index in its split of its first scene; None until all files before it are counted.
+        is_here: whether it is on disk.
+        beyond_limit: whether the scene limit is reached before it.
     """
 
     split: Split
@@ -41,16 +40,16 @@ class IncomingFile:
     counted: IndexedFile | None = None
     first: int | None = None
     is_here: bool = False
-    beyond: bool = False
+    beyond_limit: bool = False
 
     @property
     def scenes(self) -> int:
-        """Good scenes in it, as far as they are counted."""
+        """Number of valid scenes in it; 0 before it is counted."""
         return 0 if self.counted is None else self.counted.source.scenes
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """Its size in bytes."""
         return self.source.bytes if self.counted is None else self.counted.source.bytes
 
 
@@ -60,13 +59,13 @@ class Target:
 
     Attributes:
         kind: the container.
-        folder: of the dataset to be.
-        frames: how it keeps frames.
+        folder: folder of the dataset.
+        frames: frames row of the dataset.
         work: its work folder.
-        per_shard: scenes in a shard of each split, as soon as that is known.
-        planned: shards of each split that are planned.
-        rows: those that are whole.
-        written: by this run.
+        per_shard: scenes per shard of each split, once known.
+        planned: number of planned shards of each split.
+        rows: manifest rows of the finished shards.
+        written: number of shards that this run wrote.
     """
 
     kind: Format
@@ -80,16 +79,16 @@ class Target:
 
 
 class IncrementalPlan:
-    """The shards of all containers of a conversion, as far as the counts of source files tell them.
+    """The shards of all containers of a conversion, as far as the counted source files determine them.
 
     Args:
         files: the source files, split by split, in source order.
         targets: the containers.
-        manifest: of the source, without its splits.
-        options: of the conversion.
+        manifest: manifest of the source, without splits.
+        options: options of the conversion.
 
     Attributes:
-        ready: shards that are to be written and are not handed to anybody yet, in order.
+        ready: shards to write that were not submitted yet, in order.
     """
 
     def __init__(
@@ -100,37 +99,38 @@ class IncrementalPlan:
         self.ready: deque[tuple[Target, ShardLocation]] = deque()
         self._manifest = manifest
         self._options = options
-        self._frontier = 0  # files before it are counted, and their scenes numbered
+        self._frontier = 0  # number of leading files that are counted, with their scenes numbered
         self._scenes: dict[Split, int] = {file.split: 0 for file in files}
 
     @property
     def is_whole(self) -> bool:
-        """Whether all files are counted, so that no more shards will come."""
+        """Whether all files are counted, so that all shards are known."""
         return self._frontier == len(self.files)
 
     @property
     def numbered(self) -> Sequence[IncomingFile]:
-        """The files whose scenes are numbered."""
+        """Files whose scenes are numbered."""
         return self.files[: self._frontier]
 
     def advance(self) -> None:
-        """Numbers the scenes of files whose predecessors are all counted, and plans the shards that they fill."""
+        """Assign indices to the scenes of files whose predecessors are counted, and plan the shards that they fill."""
         while self._frontier < len(self.files):
             file = self.files[self._frontier]
-            if file.counted is None and not file.beyond:
+            if file.counted is None and not file.beyond_limit:
                 return
-            if not file.beyond:
+            if not file.beyond_limit:
                 file.first = self._scenes[file.split]
                 self._scenes[file.split] += file.scenes
                 limit = self._options.limit
                 if limit is not None and self._scenes[file.split] >= limit:
                     for other in self.files[self._frontier + 1 :]:
-                        other.beyond |= other.split == file.split
+                        other.beyond_limit |= other.split == file.split
             self._frontier += 1
             rest = self.files[self._frontier :]
-            self._plan(file, is_last=not any(other.split == file.split and not other.beyond for other in rest))
+            self._plan(file, is_last=not any(other.split == file.split and not other.beyond_limit for other in rest))
 
     def _plan(self, file: IncomingFile, *, is_last: bool) -> None:
+        """Plan the shards that the split's scenes up to `file` fill, and the remainder after its last file."""
         split, scenes = file.split, self._scenes[file.split]
         if self._options.limit is not None:
             scenes = min(scenes, self._options.limit)
@@ -145,7 +145,7 @@ class IncrementalPlan:
                 target.per_shard[split], target.planned[split] = per, 0
             per = target.per_shard[split]
             while (begin := target.planned[split] * per) < scenes and (is_last or begin + per <= scenes):
-                place = ShardLocation(
+                shard = ShardLocation(
                     folder=target.folder,
                     split=split,
                     number=target.planned[split],
@@ -156,15 +156,15 @@ class IncrementalPlan:
                     layout=self._manifest.layout,
                 )
                 target.planned[split] += 1
-                whole = target.work.row_of(place)
-                if whole is None:
-                    self.ready.append((target, place))
+                row = target.work.row_of(shard)
+                if row is None:
+                    self.ready.append((target, shard))
                 else:
-                    target.rows[split, place.number] = whole
+                    target.rows[split, shard.number] = row
 
     def is_needed(self, file: IncomingFile) -> bool:
-        """Whether shards are still to be written that hold scenes of a file whose scenes are numbered."""
-        if file.beyond or not file.scenes or file.first is None:
+        """Return whether a shard with scenes of a numbered file is not written yet."""
+        if file.beyond_limit or not file.scenes or file.first is None:
             return False
         last = file.first + file.scenes - 1
         if self._options.limit is not None:
@@ -175,51 +175,51 @@ class IncrementalPlan:
                 return True
         return False
 
-    def holding(self, place: ShardLocation) -> list[IncomingFile]:
-        """The files that hold scenes of a shard, in order."""
-        end = place.first_scene + place.scenes
+    def holding(self, shard: ShardLocation) -> list[IncomingFile]:
+        """Return the files that hold scenes of a shard, in order."""
+        end = shard.first_scene + shard.scenes
         return [
             file
             for file in self.files[: self._frontier]
-            if file.split == place.split
+            if file.split == shard.split
             and file.first is not None
             and file.first < end
-            and file.first + file.scenes > place.first_scene
+            and file.first + file.scenes > shard.first_scene
         ]
 
-    def source_of(self, place: ShardLocation, raw: RawFolder, index_folder: AnyPath | None = None) -> Source:
-        """The files that hold the scenes of one shard, as a source by themselves."""
-        files = self.holding(place)
+    def source_of(self, shard: ShardLocation, raw: RawFolder, index_folder: AnyPath | None = None) -> Source:
+        """Return the files that hold the scenes of one shard as a source."""
+        files = self.holding(shard)
         found = [file.counted for file in files if file.counted is not None]
         return Source(
             folder=raw.folder,
-            manifest=manifest_of(raw, {place.split: found}, None),
+            manifest=manifest_of(raw, {shard.split: found}, None),
             index_folder=index_folder,
             indexed=index_folder is not None,
             first_scene=files[0].first or 0,
         )
 
     def complete(self, raw: RawFolder, started: float) -> dict[str, Conversion]:
-        """Writes the manifests, all shards being there.
+        """Write the manifests once all shards are written.
 
         Args:
-            raw: the raw folder of the files.
-            started: by `time.monotonic`.
+            raw: raw folder of the files.
+            started: `time.monotonic` at the start.
 
         Raises:
             DestinationError: the shards are not those of a plan for all files.
         """
         found: dict[Split, list[IndexedFile]] = {}
         for file in self.files:
-            if file.counted is not None and not file.beyond:
+            if file.counted is not None and not file.beyond_limit:
                 found.setdefault(file.split, []).append(file.counted)
         whole = manifest_of(raw, found, self._options.limit)
         source = Source(folder=raw.folder, manifest=limited(whole, self._options))
         done = {}
         for target in self.targets:
             plan = make_plan(source, target.kind.name, target.folder, self._options)
-            if {(place.split, place.number) for place in plan.shards} != set(target.rows):
-                raise DestinationError(f"{target.folder}: the source changed meanwhile; run the same command again")
+            if {(shard.split, shard.number) for shard in plan.shards} != set(target.rows):
+                raise DestinationError(f"{target.folder}: the source changed meanwhile; rerun the command")
             manifest = publish(plan, target.rows, target.work)
             done[target.kind.name] = Conversion(
                 folder=target.folder,

@@ -1,10 +1,7 @@
-"""Conversion: a raw folder, or any dataset, into another container.
+"""Conversion of a raw folder or a dataset into other containers.
 
-Source files are counted, the shards are planned from the counts that were found, workers write whole shards and
-check every record on the way, the manifest comes last. A run can be cut off at any moment; the same command then
-goes on where it was, and ends with the same bytes.
-
-Imports `converting`, `index`, `manifest`, `parts`, `plan`, `source_files`, `workers`.
+Source files are counted, shards are planned from the counts, workers write complete shards and check every record, and
+the manifest is written last. An interrupted run resumes with the same command and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -44,6 +41,7 @@ from gqn_data.schema.catalog import SceneSet
 from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, read_manifest
 from gqn_data.sources.npy_mirror import is_mirror
 from gqn_data.sources.raw_folder import RawFolder, converted_folder, open_raw_folder
+from gqn_data.units import count_of
 
 
 def convert(
@@ -55,29 +53,29 @@ def convert(
     *,
     executor: Executor | None = None,
 ) -> list[Conversion]:
-    """Converts a raw folder or a dataset into the containers asked for, below the data root.
+    """Convert a raw folder or a dataset into containers below the data root.
 
     Args:
         folder: a raw folder, or the folder of a dataset.
-        scene_set: the set that it holds.
-        root: the data root for what is written: `<root>/<format>/<set>/`.
-        options: how.
-        log: called what is about to be done, a line at a time.
-        executor: does the work instead of processes of this run's own; is not shut down.
+        scene_set: the scene set in it.
+        root: data root of the datasets: `<root>/<format>/<set>/`.
+        options: options of the conversion.
+        log: called with a line about what is going to be done.
+        executor: runs the tasks instead of new processes; it is not shut down.
 
     Raises:
-        GQNError: any fault of the source, of the destination or of the disk; nothing whole is lost by it.
+        GQNError: any fault of the source, the destination or the disk; finished files are kept.
     """
     if executor is not None:
-        folder, root = folder.absolute(), root.absolute()  # its workers may be anywhere
+        folder, root = folder.absolute(), root.absolute()  # its workers may run in other directories
     work = root / WORK_FOLDER / scene_set.name
     destinations = _destinations(folder, scene_set, root, options)
 
-    def as_noted(noted: Manifest) -> Source | None:
-        return _source_as_noted(folder, scene_set, noted, options)
+    def source_from(recorded: Manifest) -> Source | None:
+        return _recorded_source(folder, scene_set, recorded, options)
 
     with lock_work_folder(work):
-        done = finished_conversions(destinations, as_noted, work, options, log)
+        done = finished_conversions(destinations, source_from, work, options, log)
         if len(done) < len(destinations):
             source = _open_source(folder, scene_set, work / "index", options, executor)
             for name, destination in destinations.items():
@@ -90,15 +88,15 @@ def convert(
 
 @dataclass(frozen=True, kw_only=True)
 class PartDone:
-    """What became of one part of one container.
+    """Result of one part of a job array for one container.
 
     Attributes:
-        folder: of the dataset to be.
-        written: shards that this run wrote.
-        kept: shards of this part that were there already.
-        done: shards that are whole, of all parts.
-        shards: of all parts.
-        seconds: that this run took for writing.
+        folder: folder of the dataset.
+        written: number of shards that this run wrote.
+        kept: number of shards of this part that existed before.
+        done: number of finished shards of all parts.
+        shards: number of shards of all parts.
+        seconds: duration of the writing.
     """
 
     folder: AnyPath
@@ -119,34 +117,33 @@ def convert_part(
     *,
     executor: Executor | None = None,
 ) -> list[PartDone]:
-    """Writes every n-th shard of a conversion, and no manifest; other parts may be at work at the same time.
+    """Write every n-th shard of a conversion without the manifest; other parts may run at the same time.
 
-    `convert` with the same options joins the parts: it finds the shards, makes those that are missing, and writes
-    the manifest.
+    `convert` with the same options joins the parts: it keeps their shards, writes missing ones, then the manifest.
 
     Args:
         folder: a raw folder, or the folder of a dataset.
-        scene_set: the set that it holds.
-        root: the data root for what is written.
-        options: how; the same for all parts.
-        part: which.
-        log: called what is about to be done, a line at a time.
-        executor: does the work instead of processes of this run's own; is not shut down.
+        scene_set: the scene set in it.
+        root: data root of the datasets.
+        options: options of the conversion; the same for all parts.
+        part: the part to write.
+        log: called with a line about what is going to be done.
+        executor: runs the tasks instead of new processes; it is not shut down.
 
     Raises:
-        OptionError: parts do not replace a dataset.
-        DestinationError: the part is at work already, or parts with other options are under way.
-        GQNError: any fault of the source, of the destination or of the disk; nothing whole is lost by it.
+        OptionError: `overwrite` is set.
+        DestinationError: the part is running already, or parts with other options are unfinished.
+        GQNError: any fault of the source, the destination or the disk; finished files are kept.
     """
     if options.overwrite:
-        raise OptionError("parts do not replace a dataset that is there: each would remove what the others wrote")
+        raise OptionError("--overwrite with --shard: each part would remove what the others wrote; omit one of them")
     if executor is not None:
-        folder, root = folder.absolute(), root.absolute()  # its workers may be anywhere
+        folder, root = folder.absolute(), root.absolute()  # its workers may run in other directories
     work = root / WORK_FOLDER / scene_set.name
     destinations = _destinations(folder, scene_set, root, options)
-    # Where all of the source is looked at first, one part does it, and the others wait and find what it noted.
-    look_at_all = options.on_corrupt == "skip" or is_mirror(folder)
-    counted = None if look_at_all else _open_source(folder, scene_set, None, options, executor)
+    # If the whole source must be read first, one part does so while the others wait for its notes.
+    read_first = options.on_corrupt == "skip" or is_mirror(folder)
+    counted = None if read_first else _open_source(folder, scene_set, None, options, executor)
 
     def begin() -> list[tuple[Plan, Source, Done]]:
         source = counted or _open_source(folder, scene_set, work / "index", options, executor)
@@ -154,9 +151,9 @@ def convert_part(
         for name, destination in destinations.items():
             plan = make_plan(source, name, destination, options)
             if finished_conversion(
-                lambda noted: _source_as_noted(folder, scene_set, noted, options), name, destination, options
+                lambda recorded: _recorded_source(folder, scene_set, recorded, options), name, destination, options
             ):
-                log(f"{name}: {destination} is whole already; nothing to do")
+                log(f"{name}: {destination} is already complete; nothing to do")
                 continue
             begun.append((plan, source, WorkFolder(work / name).begin_part(plan, part.of(plan.shards))))
         return begun
@@ -165,20 +162,17 @@ def convert_part(
     with remove_if_empty(work), atomic.own_temporaries(), hold_part(work, part, begin, log) as begun:
         for plan, source, done in begun:
             started = time.monotonic()
-            places, kept = part.of(plan.shards), len(done)
-            log(
-                f"{plan.manifest.format}: part {part}, {len(places)} of {len(plan.shards)} shards"
-                f"{f', {kept} of them there already' if kept else ''}; "
-                f"writing about {atomic.human_bytes(_missing_bytes(plan, places, done))} to {plan.folder}"
-            )
-            of_container = WorkFolder(work / plan.manifest.format)
-            _write_shards(plan, places, done, source, of_container, options, executor)
+            shards, kept = part.of(plan.shards), len(done)
+            what = f"part {part}, {len(shards)} of {count_of(len(plan.shards), 'shard')}"
+            log(_announcement(plan, what, shards, done))
+            container_work = WorkFolder(work / plan.manifest.format)
+            _write_shards(plan, shards, done, source, container_work, options, executor)
             found.append(
                 PartDone(
                     folder=plan.folder,
-                    written=len(places) - kept,
+                    written=len(shards) - kept,
                     kept=kept,
-                    done=of_container.shards_done(),
+                    done=container_work.shards_done(),
                     shards=len(plan.shards),
                     seconds=time.monotonic() - started,
                 )
@@ -187,26 +181,26 @@ def convert_part(
 
 
 def _destinations(folder: AnyPath, scene_set: SceneSet, root: AnyPath, options: Options) -> dict[str, AnyPath]:
-    """The folders of the datasets to be, by container.
+    """Return the folder of the dataset of each container.
 
     Raises:
         DestinationError: one of them is the source.
-        SourceMissing: there is no source.
+        SourceMissing: the source is missing.
     """
     destinations = {name: converted_folder(root, name, scene_set) for name in options.formats}
     for destination in destinations.values():
         if destination.resolve() == folder.resolve():
-            raise DestinationError(f"{folder}: would be converted into itself; write elsewhere with --out")
+            raise DestinationError(f"{folder}: is source and destination, expected another folder; pass --out")
     if isinstance(folder, Path) and not folder.is_dir():
-        open_raw_folder(folder, scene_set)  # says what is missing, before anything is made
+        open_raw_folder(folder, scene_set)  # reports what is missing before a file is written
     return destinations
 
 
 def plan_only(folder: AnyPath, scene_set: SceneSet, root: AnyPath, options: Options) -> list[Plan]:
-    """What `convert` would write, with nothing written; raw files are counted by their framing alone.
+    """Return the plans of `convert` without writing; raw files are only counted by their framing.
 
     Raises:
-        GQNError: the source cannot be read at all, or not converted that way.
+        GQNError: the source cannot be read, or cannot be converted with these options.
     """
     source = _open_source(folder, scene_set, None, options)
     return [make_plan(source, name, converted_folder(root, name, scene_set), options) for name in options.formats]
@@ -219,10 +213,10 @@ def _open_source(
     options: Options,
     executor: Executor | None = None,
 ) -> Source:
-    """The source. Raw files without an index are counted by their framing, and checked when they are copied.
+    """Open the source. Raw files without an index are counted by their framing, and checked when they are copied.
 
-    Where corrupt records are to be skipped, the counts are known only after a look at every record: the files are
-    then indexed first, into `index_folder`.
+    If corrupt records are skipped, the counts are known only after reading every record, so the files are first
+    indexed into `index_folder`.
     """
     if (folder / MANIFEST_FILE).exists():
         manifest = read_manifest(folder)
@@ -235,29 +229,29 @@ def _open_source(
         points = write_mirror_points(mirror, index_folder, workers=options.processes, executor=executor)
         manifest = limited(mirror_manifest(mirror, points), options)
         return Source(folder=folder, manifest=manifest, index_folder=index_folder)
-    look_at_all = options.on_corrupt == "skip" and index_folder is not None
+    read_first = options.on_corrupt == "skip" and index_folder is not None
     manifest = index_source_files(
         open_raw_folder(folder, scene_set),
-        index_folder if look_at_all else None,
+        index_folder if read_first else None,
         splits=options.splits,
         limit=options.limit,
         on_corrupt=options.on_corrupt,
         workers=options.processes,
         executor=executor,
     )
-    return Source(folder=folder, manifest=limited(manifest, options), index_folder=index_folder, indexed=look_at_all)
+    return Source(folder=folder, manifest=limited(manifest, options), index_folder=index_folder, indexed=read_first)
 
 
 def _index_fits(raw: RawFolder, manifest: Manifest, options: Options) -> bool:
-    """Whether the source files that are there are those that were indexed in place, with skips only if wanted."""
-    there = [(file.name, file.bytes) for files in raw.files.values() for file in files]
+    """Return whether the present source files are those indexed in place, with skipped records only if allowed."""
+    present = [(file.name, file.bytes) for files in raw.files.values() for file in files]
     rows = [row for split in manifest.splits.values() for row in split.sources]
     skipped = any(row.skipped for row in rows)
-    return there == [(row.name, row.bytes) for row in rows] and (not skipped or options.on_corrupt == "skip")
+    return present == [(row.name, row.bytes) for row in rows] and (not skipped or options.on_corrupt == "skip")
 
 
-def _source_as_noted(folder: AnyPath, scene_set: SceneSet, noted: Manifest, options: Options) -> Source | None:
-    """The source as a destination's manifest remembers it, if the source still is that; without reading it."""
+def _recorded_source(folder: AnyPath, scene_set: SceneSet, recorded: Manifest, options: Options) -> Source | None:
+    """Return the source as a destination's manifest records it, without reading it; None if it has changed."""
     if (folder / MANIFEST_FILE).exists():
         manifest = read_manifest(folder)
         if not manifest.in_place:
@@ -265,26 +259,23 @@ def _source_as_noted(folder: AnyPath, scene_set: SceneSet, noted: Manifest, opti
     elif is_mirror(folder):
         manifest = mirror_manifest(open_mirror(folder, scene_set, options.splits))
         return Source(folder=folder, manifest=limited(manifest, options))
-    return recorded_raw_source(open_raw_folder(folder, scene_set), noted, options)
+    return recorded_raw_source(open_raw_folder(folder, scene_set), recorded, options)
 
 
 def _write(
     plan: Plan, source: Source, work: WorkFolder, options: Options, log: Log, executor: Executor | None
 ) -> Conversion:
-    """Writes what is missing of a planned dataset, the manifest last."""
+    """Write the missing shards of a planned dataset, then the manifest."""
     started = time.monotonic()
-    if options.overwrite:  # before the dataset that is there goes, and with the room that it leaves
+    if options.overwrite:  # before the old dataset is removed, counting the space that it frees
         atomic.check_free_space(plan.folder, plan.stored_bytes - dataset_bytes(plan.folder))
     done = work.begin(plan, overwrite=options.overwrite)
     kept = len(done)
-    log(
-        f"{plan.manifest.format}: {scenes_text(plan.manifest)} in {len(plan.shards)} shards"
-        f"{f', {kept} of them there already' if kept else ''}; "
-        f"writing about {atomic.human_bytes(_missing_bytes(plan, plan.shards, done))} to {plan.folder}"
-    )
+    what = f"{scenes_text(plan.manifest)} in {count_of(len(plan.shards), 'shard')}"
+    log(_announcement(plan, what, plan.shards, done))
     _write_shards(plan, plan.shards, done, source, work, options, executor)
     if executor is not None:
-        atomic.remove_temporaries(plan.folder)  # of workers that were lost on the way
+        atomic.remove_temporaries(plan.folder)  # of workers that were lost
     manifest = publish(plan, done, work)
     return Conversion(
         folder=plan.folder,
@@ -295,36 +286,43 @@ def _write(
     )
 
 
-def _missing(places: Sequence[ShardLocation], done: Done) -> list[ShardLocation]:
-    return [place for place in places if (place.split, place.number) not in done]
+def _announcement(plan: Plan, what: str, shards: Sequence[ShardLocation], done: Done) -> str:
+    """Describe the shards that are going to be written, for the user."""
+    size = atomic.human_bytes(_missing_bytes(plan, shards, done))
+    exist = f", {len(done)} of them already written" if done else ""
+    return f"{plan.manifest.format}: {what}{exist}; writing about {size} to {plan.folder}"
 
 
-def _missing_bytes(plan: Plan, places: Sequence[ShardLocation], done: Done) -> int:
-    return sum(plan.shard_bytes(place) for place in _missing(places, done))
+def _missing(shards: Sequence[ShardLocation], done: Done) -> list[ShardLocation]:
+    return [shard for shard in shards if (shard.split, shard.number) not in done]
+
+
+def _missing_bytes(plan: Plan, shards: Sequence[ShardLocation], done: Done) -> int:
+    return sum(plan.shard_bytes(shard) for shard in _missing(shards, done))
 
 
 def _write_shards(
     plan: Plan,
-    places: Sequence[ShardLocation],
+    shards: Sequence[ShardLocation],
     done: Done,
     source: Source,
     work: WorkFolder,
     options: Options,
     executor: Executor | None,
 ) -> None:
-    """Writes the shards among `places` that are not done; notes each in `done` and in the work folder."""
+    """Write the shards that are not done, and record each in `done` and in the work folder."""
     name = plan.manifest.format
-    missing = _missing(places, done)
-    atomic.check_free_space(plan.folder, _missing_bytes(plan, places, done))
-    token = None if executor is None else work.token()  # processes of our own do not outlive us
-    tasks = (ShardTask(source=source, location=place, format_name=name, token=token) for place in missing)
-    total = sum(place.scenes for place in places)
+    missing = _missing(shards, done)
+    atomic.check_free_space(plan.folder, _missing_bytes(plan, shards, done))
+    token = None if executor is None else work.token()  # our processes end with us
+    tasks = (ShardTask(source=source, location=shard, format_name=name, token=token) for shard in missing)
+    total = sum(shard.scenes for shard in shards)
     workers = min(options.processes, max(1, len(missing)))
     with (
         open_pool(workers, executor, shared=() if token is None else (token.path, source.first_file)) as running,
-        bar(total, "scene", name, initial=total - sum(place.scenes for place in missing)) as progress,
+        bar(total, "scene", name, initial=total - sum(shard.scenes for shard in missing)) as progress,
     ):
-        for place, row in zip(missing, map_in_order(running, write_shard, tasks, 2 * workers)):
-            work.mark(place, row)
-            done[place.split, place.number] = row
-            progress.update(place.scenes)
+        for shard, row in zip(missing, map_in_order(running, write_shard, tasks, 2 * workers)):
+            work.mark(shard, row)
+            done[shard.split, shard.number] = row
+            progress.update(shard.scenes)

@@ -153,9 +153,9 @@ def test_a_run_that_was_cut_off_goes_on(mirror, server, tmp_path, number):
 
 
 def test_files_whose_shards_are_whole_are_not_fetched_again(mirror, server, tmp_path, monkeypatch):
-    from gqn_data.convert import from_bucket as arriving
+    from gqn_data.convert import incremental_run
 
-    write, written = arriving.write_shard, []
+    write, written = incremental_run.write_shard, []
 
     def some(task):
         if len(written) == 4:
@@ -165,7 +165,7 @@ def test_files_whose_shards_are_whole_are_not_fetched_again(mirror, server, tmp_
 
     chosen = options(formats=("webdataset",), shard_bytes=3000)
     with monkeypatch.context() as patch:
-        patch.setattr(arriving, "write_shard", some)
+        patch.setattr(incremental_run, "write_shard", some)
         with pytest.raises(KeyboardInterrupt):
             arrive(server, tmp_path / "there", chosen, window=1)
     server.asked.clear()
@@ -245,10 +245,10 @@ def test_source_files_of_another_origin_are_neither_used_nor_mixed(mirror, serve
 
 
 def test_a_conversion_with_other_options_removes_what_the_first_left(mirror, server, tmp_path, monkeypatch):
-    from gqn_data.convert import from_bucket as arriving
+    from gqn_data.convert import incremental_run
 
     with monkeypatch.context() as patch:
-        patch.setattr(arriving._Arrivals, "complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(incremental_run.IncrementalRun, "complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             arrive(server, tmp_path / "there", options(shard_bytes=2500))
     arrive(server, tmp_path / "there")

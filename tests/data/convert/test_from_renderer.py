@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_scenes import tree
 
-from gqn_data.convert import convert, from_renderer
+from gqn_data.convert import convert, from_renderer, incremental_run
 from gqn_data.convert.from_renderer import render_containers, render_formats
 from gqn_data.convert.plan import Options
 from gqn_data.dataset import open_dataset
@@ -53,7 +53,7 @@ class CutOff(Exception):
 def cut_off(monkeypatch, root, shards, **changes):
     """A run that ends when it would write its n-th shard."""
     written = itertools.count()
-    write_whole = from_renderer.write_shard
+    write_whole = incremental_run.write_shard
 
     def write_shard(task):
         if next(written) == shards:
@@ -61,7 +61,7 @@ def cut_off(monkeypatch, root, shards, **changes):
         return write_whole(task)
 
     with monkeypatch.context() as patched:
-        patched.setattr(from_renderer, "write_shard", write_shard)
+        patched.setattr(incremental_run, "write_shard", write_shard)
         with pytest.raises(CutOff):
             render_containers(request(**changes), root, options("zarr", "numpy"))
 

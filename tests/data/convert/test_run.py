@@ -157,7 +157,7 @@ def test_one_split_may_be_converted_alone(shared_raw, tmp_path):
     assert list(read_manifest(folder).splits) == ["test"]
     assert numbers_of(folder, "test") == [1000, 1001]
     assert not (folder / "train").exists()
-    with pytest.raises(OptionError, match="found test .*expected train"):
+    with pytest.raises(OptionError, match=r"found test .*expected train"):
         convert_one(folder, tmp_path / "again", splits=("train",))
 
 
@@ -451,7 +451,7 @@ def test_a_damaged_manifest_is_not_replaced_unasked(shared_raw, tmp_path):
     folder = convert_one(shared_raw, tmp_path)
     whole = tree(folder)
     (folder / "manifest.json").write_text("{")
-    with pytest.raises(DestinationError, match="unusable.*--overwrite"):
+    with pytest.raises(DestinationError, match=r"unusable.*--overwrite"):
         run(shared_raw, tmp_path)
     run(shared_raw, tmp_path, overwrite=True)
     assert tree(folder) == whole
