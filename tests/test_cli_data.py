@@ -177,7 +177,7 @@ def test_a_set_that_is_neither_here_nor_on_the_server_is_one_line(tmp_path):
     with FaultServer(tmp_path) as server:
         result = run("convert", "mazes", "--base-url", server.url, "--root", tmp_path / "root")
     assert result.exit_code == 1
-    assert "1200 source files are not there: train/0001-of-1080.tfrecord" in the_error(result)
+    assert "1,200 source files missing: train/0001-of-1080.tfrecord" in the_error(result)
     assert not (tmp_path / "root").exists()
 
 

@@ -240,7 +240,7 @@ def test_scenes_have_the_cameras_and_nearly_the_pixels_of_the_renderer(tmp_path)
 
 
 def test_parts_are_of_tfrecords_alone(tmp_path):
-    with pytest.raises(OptionError, match=r"--shard renders parts of the TFRecords; for zarr leave out --format"):
+    with pytest.raises(OptionError, match=r"--shard renders parts of TFRecords only; for zarr"):
         render_formats(request(), tmp_path, options(), part=Part(0, 2))
     assert list(tmp_path.iterdir()) == []
 

@@ -215,7 +215,7 @@ def test_options_that_no_run_could_use_are_refused(options, error):
 def test_a_dataset_is_not_converted_into_itself(shared_raw, tmp_path):
     folder = convert_one(shared_raw, tmp_path)
     before = tree(tmp_path)
-    with pytest.raises(DestinationError, match="into itself"):
+    with pytest.raises(DestinationError, match="source and destination"):
         convert_one(folder, tmp_path, overwrite=True)
     assert tree(tmp_path) == before
 

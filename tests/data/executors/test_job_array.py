@@ -215,7 +215,7 @@ def test_a_part_of_other_source_files_is_rejected(raw, tmp_path):
 
 
 def test_parts_cannot_overwrite_a_dataset(shared_raw, tmp_path):
-    with pytest.raises(OptionError, match="parts do not replace a dataset"):
+    with pytest.raises(OptionError, match="--overwrite with --shard"):
         run_part(shared_raw, tmp_path, "0/2", overwrite=True)
 
 
