@@ -304,6 +304,8 @@ def index_raw_folder(
 
     Raises:
         CorruptRecord: a record is corrupt, and corrupt records are not skipped.
+        DestinationError: another run is writing in the folder.
+        SourceMissing: a split is without scenes.
     """
     with atomic.exclusive_writer(raw.folder):
         check_no_parts_running(raw.folder)

@@ -1,7 +1,7 @@
 """The public numpy mirror as a source: one pair of arrays per split, found by name and checked against the scene set.
 
-A gzipped array is read once before it is converted: this checks gzip's checksum and writes seek points, from which
-workers read independently.
+A gzipped array is read twice before it is converted: one pass checks gzip's checksum, the other writes seek points,
+from which workers read independently.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Any container converts to any other: scenes stay what they were, and only what the rules refuse is refused."""
+"""Any container converts to any other: scenes do not change, and only documented cases are refused."""
 
 import shutil
 from functools import cache
@@ -21,7 +21,7 @@ from gqn_data.schema.manifest import read_manifest
 from gqn_data.sources.raw_folder import locate, open_raw_folder
 
 ROW = SCENE_SETS[SET]
-SPLITS = {"train": (0, 7), "test": (1000, 2)}  # the first made scene, and how many
+SPLITS = {"train": (0, 7), "test": (1000, 2)}  # number of the first scene, count
 PIXELS = ("zarr raw", "numpy", "mirror", "mirror, gzipped", "writer, arrays")
 SOURCES = ("source files", "source files, indexed", "zarr", "webdataset", "tfrecord", "writer", *PIXELS)
 TARGETS = [(name, encoding) for name in WRITABLE for encoding in FORMATS[name].encodings]
@@ -33,7 +33,7 @@ def pixels_of(number):
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """The made scenes in every form that can be converted; made when first asked for."""
+    """Return a function that creates the scenes in a form that can be converted, once per form."""
     root = tmp_path_factory.mktemp("sources")
 
     @cache
@@ -66,7 +66,7 @@ def make_mirror(folder, *, gzipped):
     import json
 
     folder.mkdir(parents=True)
-    (folder / "source.json").write_text(json.dumps(rendered()))  # tells that frames are small
+    (folder / "source.json").write_text(json.dumps(rendered()))  # declares the small frames
     for split, (first, count) in SPLITS.items():
         numbers = range(first, first + count)
         arrays = {
@@ -83,7 +83,7 @@ def make_mirror(folder, *, gzipped):
 
 
 def frames_of(source, number):
-    """What the frames of a source look like, by code that is not ours."""
+    """Return the frames of a source, decoded by independent code."""
     import simplejpeg
 
     if source in ("zarr raw", "numpy") or source not in PIXELS:
@@ -100,16 +100,16 @@ def converted(source, sources, root, name, encoding, **options):
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(("name", "encoding"), TARGETS)
 def test_any_container_converts_to_any_other(source, name, encoding, sources, tmp_path):
-    made = encoding == "jpeg" and source in PIXELS  # JPEGs are made where the source has none
-    if made:
+    encodes = encoding == "jpeg" and source in PIXELS  # the source has pixels, the target stores JPEGs
+    if encodes:
         with pytest.raises(OptionError, match=r"pixels.*--jpeg-quality"):
             converted(source, sources, tmp_path, name, encoding)
         assert not (tmp_path / name).exists()
-    how = {"jpeg_quality": 95 if made else None, "shard_bytes": 2500 if made else 6000}
+    how = {"jpeg_quality": 95 if encodes else None, "shard_bytes": 2500 if encodes else 6000}
     folder = converted(source, sources, tmp_path, name, encoding, **how)
     manifest = read_manifest(folder)
     assert (manifest.format, manifest.frames.encoding) == (name, encoding)
-    assert manifest.frames.jpeg_quality == (95 if made else None)
+    assert manifest.frames.jpeg_quality == (95 if encodes else None)
     assert len(manifest.splits["train"].shards) > 1
     for split, (first, count) in SPLITS.items():
         scenes = open_dataset(folder, split)
@@ -117,11 +117,11 @@ def test_any_container_converts_to_any_other(source, name, encoding, sources, tm
         for number, scene in enumerate(scenes, first):
             assert scene.cameras.tobytes() == made_scene(number).cameras.tobytes()
             expected = frames_of(source, number)
-            if made:
+            if encodes:
                 assert np.abs(scene.frames.astype(int) - expected).mean() < 12
             else:
                 assert np.array_equal(scene.frames, expected)
-            if encoding == "jpeg" and not made:
+            if encoding == "jpeg" and not encodes:
                 assert [bytes(frame) for frame in scene.encoded] == list(made_scene(number).frames)
     assert verify(*locate(str(folder), tmp_path, None), deep=True, workers=1).faults == ()
     again = Options(formats=(name,), frames=encoding, workers=1, **how)
@@ -130,7 +130,7 @@ def test_any_container_converts_to_any_other(source, name, encoding, sources, tm
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_chain_of_containers_ends_where_it_began(source, sources, tmp_path):
+def test_a_chain_of_conversions_returns_the_same_shards(source, sources, tmp_path):
     folder, row = locate(str(sources(source)), tmp_path, None if source.startswith("writer") else SET)
     encoded = source not in PIXELS
     chain = ("tfrecord", "webdataset", "zarr", "tfrecord") if encoded else ("numpy", "zarr", "numpy")
@@ -147,7 +147,7 @@ def test_a_chain_of_containers_ends_where_it_began(source, sources, tmp_path):
     assert len({open_dataset(folder).fingerprint for folder in results}) == 1
 
 
-def test_frames_asked_for_in_a_way_that_a_container_does_not_keep_are_refused(sources, tmp_path):
+def test_an_encoding_that_a_container_does_not_support_is_refused(sources, tmp_path):
     for name, encoding in (("numpy", "jpeg"), ("webdataset", "raw"), ("tfrecord", "raw")):
         with pytest.raises(OptionError, match=f"expected .* for {name}"):
             converted("zarr", sources, tmp_path, name, encoding)
@@ -156,8 +156,8 @@ def test_frames_asked_for_in_a_way_that_a_container_does_not_keep_are_refused(so
 # TFRecords as a target.
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # tfrecord leaves them
-def test_stock_tfrecord_reads_the_shards(sources, tmp_path):
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # tfrecord does not close its files
+def test_the_tfrecord_package_reads_the_shards(sources, tmp_path):
     folder = converted("zarr", sources, tmp_path, "tfrecord", "jpeg")
     for split, (first, count) in SPLITS.items():
         paths = sorted((folder / split).glob("*.tfrecord"))
@@ -173,14 +173,14 @@ def test_stock_tfrecord_reads_the_shards(sources, tmp_path):
     assert found["cameras"].tolist() == made_scene(1000).cameras.ravel().tolist()
 
 
-def test_shards_do_not_bear_the_names_of_source_files(sources, tmp_path):
+def test_tfrecord_shards_are_not_mistaken_for_source_files(sources, tmp_path):
     folder = converted("zarr", sources, tmp_path, "tfrecord", "jpeg")
     assert not any(source_file_number(path.name) for path in folder.rglob("*.tfrecord"))
     with pytest.raises(SourceMissing, match="already a converted dataset"):
         open_raw_folder(folder, ROW)
 
 
-def test_converted_tfrecords_are_no_source_files_that_may_be_indexed_anew(sources, tmp_path):
+def test_converted_tfrecords_are_verified_and_not_indexed_again(sources, tmp_path):
     folder = converted("source files, indexed", sources, tmp_path, "tfrecord", "jpeg")
     assert not read_manifest(folder).in_place
     assert read_manifest(sources("source files, indexed")).in_place
@@ -196,7 +196,7 @@ def test_converted_tfrecords_are_no_source_files_that_may_be_indexed_anew(source
     assert tree(converted("source files, indexed", sources, tmp_path, "tfrecord", "jpeg")) == before
 
 
-def test_one_shard_may_hold_all_scenes_and_every_shard_one(sources, tmp_path):
+def test_a_shard_can_hold_all_scenes_or_only_one(sources, tmp_path):
     for number, size in enumerate((10**9, 1)):
         folder = converted("webdataset", sources, tmp_path / str(number), "tfrecord", "jpeg", shard_bytes=size)
         assert len(read_manifest(folder).splits["train"].shards) == (7 if number else 1)

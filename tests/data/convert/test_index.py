@@ -1,4 +1,4 @@
-"""Indexes of source files: what they say, when they are made anew, and workers that do the work."""
+"""Indexes of source files: their content, when they are rebuilt, and the worker pools that build them."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def index(raw, **options):
     return index_raw_folder(open_raw_folder(raw, ROW), **options)
 
 
-def test_an_index_tells_where_every_frame_lies(raw):
+def test_an_index_locates_every_frame(raw):
     index(raw)
     at = 0
     for name in ("001", "002"):
@@ -45,7 +45,7 @@ def test_an_index_tells_where_every_frame_lies(raw):
     assert at == 7
 
 
-def test_an_indexed_folder_is_a_dataset_and_its_source_files_are_untouched(raw):
+def test_indexing_makes_a_dataset_and_leaves_the_source_files_unchanged(raw):
     before = tree(raw)
     index(raw)
     after = tree(raw)
@@ -54,7 +54,7 @@ def test_an_indexed_folder_is_a_dataset_and_its_source_files_are_untouched(raw):
     assert read_manifest(raw).origin.kind == "rendered"
 
 
-def test_the_number_of_workers_does_not_show(raw, tmp_path):
+def test_the_number_of_workers_does_not_change_the_index(raw, tmp_path):
     index(raw)
     one = tree(raw)
     for path in raw.rglob("*index*"):
@@ -64,7 +64,7 @@ def test_the_number_of_workers_does_not_show(raw, tmp_path):
     assert tree(raw) == one
 
 
-def test_files_that_did_not_change_are_not_read_again(raw, monkeypatch):
+def test_unchanged_files_are_not_read_again(raw, monkeypatch):
     index(raw)
     before = tree(raw)
     read = []
@@ -80,7 +80,7 @@ def test_files_that_did_not_change_are_not_read_again(raw, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["absent", "cut", "foreign note", "no note"])
-def test_an_index_that_is_damaged_is_made_anew(damage, raw):
+def test_a_damaged_index_is_rebuilt(damage, raw):
     index(raw)
     before = tree(raw)
     path = raw / "train" / "001-of-900.index.npy"
@@ -97,14 +97,14 @@ def test_an_index_that_is_damaged_is_made_anew(damage, raw):
     assert tree(raw) == before
 
 
-def test_another_layout_makes_the_index_anew(raw):
+def test_another_layout_rebuilds_the_index(raw):
     index(raw)
     (raw / "source.json").write_text(json.dumps(rendered(views=4)))
     with pytest.raises(CorruptRecord, match="3 views, expected 4"):
         index(raw)
 
 
-def test_a_failed_index_leaves_no_dataset_where_none_was(raw):
+def test_failed_indexing_writes_no_manifest(raw):
     path = raw / "train" / "002-of-900.tfrecord"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CorruptRecord):
@@ -112,7 +112,7 @@ def test_a_failed_index_leaves_no_dataset_where_none_was(raw):
     assert not (raw / "manifest.json").exists()
 
 
-def test_corrupt_records_are_left_out_when_asked(raw):
+def test_corrupt_records_are_skipped_on_request(raw):
     path = raw / "train" / "001-of-900.tfrecord"
     data = bytearray(path.read_bytes())
     data[50] ^= 1
@@ -120,7 +120,7 @@ def test_corrupt_records_are_left_out_when_asked(raw):
     manifest = index(raw, on_corrupt="skip")
     assert manifest.splits["train"].scenes == 6
     assert [row.record for row in manifest.splits["train"].sources[0].skipped] == [0]
-    with pytest.raises(CorruptRecord):  # what was skipped before is not passed over in silence now
+    with pytest.raises(CorruptRecord):  # an earlier skip does not hide the fault
         index(raw)
 
 
@@ -136,7 +136,7 @@ def test_counting_reads_no_payload_and_writes_nothing(raw):
     assert tree(raw) == before
 
 
-def test_a_split_that_is_not_there_is_refused(raw):
+def test_a_missing_split_is_refused(raw):
     (raw / "test" / "001-of-100.tfrecord").unlink()
     with pytest.raises(SourceMissing, match="split test"):
         index_source_files(open_raw_folder(raw, ROW), None, splits=("test",))
@@ -158,7 +158,7 @@ def test_results_come_in_the_order_of_the_tasks(workers):
         assert (os.getpid() in {process for _, process in found}) == (workers == 1)
 
 
-def test_no_more_tasks_are_taken_than_may_wait():
+def test_the_number_of_pending_tasks_is_bounded():
     class Ready:
         def submit(self, function, task):
             return type("Done", (), {"result": lambda _: function(task)})()
@@ -169,7 +169,7 @@ def test_no_more_tasks_are_taken_than_may_wait():
         assert len(taken) <= number + 5
 
 
-def test_errors_of_workers_arrive_as_they_were_raised_and_workers_ignore_ctrl_c():
+def test_worker_errors_arrive_unchanged_and_workers_ignore_ctrl_c():
     with open_pool(2) as executor:
         with pytest.raises(CorruptRecord, match="file: record 3 at byte 7: made for the test") as caught:
             list(map_in_order(executor, fail_at_three, range(6), 4))
@@ -177,12 +177,12 @@ def test_errors_of_workers_arrive_as_they_were_raised_and_workers_ignore_ctrl_c(
         assert list(map_in_order(executor, ignores_interrupts, range(3), 4)) == [True] * 3
 
 
-def test_a_worker_that_is_killed_is_told_in_words():
+def test_a_killed_worker_is_reported():
     with open_pool(2) as executor, pytest.raises(WorkerLost, match="killed, or out of memory"):
         list(map_in_order(executor, die_at_three, range(6), 4))
 
 
-def test_a_pool_that_broke_before_a_task_is_handed_over_is_told_in_words():
+def test_a_pool_that_broke_before_a_task_was_submitted_is_reported():
     class Broken(Executor):
         def submit(self, *_, **__):
             raise BrokenProcessPool("a child process terminated abruptly")

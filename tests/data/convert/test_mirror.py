@@ -1,4 +1,4 @@
-"""The public numpy mirror: one array a split, plain or gzipped; arrays are made by numpy and gzip alone."""
+"""The public numpy mirror: plain or gzipped arrays per split, written here by numpy and gzip only."""
 
 import gzip
 import io
@@ -40,11 +40,11 @@ from gqn_data.sources.raw_folder import locate, open_raw_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 ROW = SCENE_SETS[SET]
-VIEWS, SIZE = 15, 64  # the set's own: nothing here says anything else
+VIEWS, SIZE = 15, 64  # the values of the catalogue, which apply without a source.json
 
 
 def scenes(count, seed=0):
-    """Images and viewpoints of so many scenes: coarse noise, so that gzip finds something to do."""
+    """Return images and viewpoints of `count` scenes: coarse noise, which gzip can compress."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, VIEWS, SIZE // 8, SIZE // 8, 3), np.uint8).repeat(8, 2).repeat(8, 3)
     return images, rng.normal(size=(count, VIEWS, 5)).astype(np.float32)
@@ -70,7 +70,7 @@ def make_mirror(folder, *, ending=".npy", train=7, test=2):
 
 @pytest.fixture(scope="module", params=[".npy", ".npy.gz"])
 def mirror(request, tmp_path_factory):
-    """A mirror of 7 train and 2 test scenes; for reading only."""
+    """Return a read-only mirror of 7 train and 2 test scenes."""
     return make_mirror(tmp_path_factory.mktemp("mirror") / SET, ending=request.param)
 
 
@@ -79,7 +79,7 @@ def run(folder, root, **options):
     return convert(folder, ROW, root, Options(**options))
 
 
-def same(folder, *, exact=True):
+def check_scenes(folder, *, exact=True):
     for seed, (split, count) in enumerate((("train", 7), ("test", 2))):
         images, viewpoints = scenes(count, seed)
         dataset = open_dataset(folder, split)
@@ -91,7 +91,7 @@ def same(folder, *, exact=True):
                 assert np.abs(scene.frames.astype(int) - expected).mean() < 12
 
 
-# What is read.
+# Reading.
 
 
 @pytest.mark.parametrize("name", WRITABLE)
@@ -99,19 +99,19 @@ def test_the_mirror_converts_to_every_container(name, mirror, tmp_path):
     quality = 95 if name in ("webdataset", "tfrecord") else None
     result = run(mirror, tmp_path, formats=(name,), jpeg_quality=quality, shard_bytes=100_000)[0]
     assert len(result.manifest.splits["train"].shards) > 1
-    same(result.folder, exact=quality is None)
+    check_scenes(result.folder, exact=quality is None)
     assert verify(*locate(str(result.folder), tmp_path, None), deep=True, workers=1).faults == ()
     assert result.manifest.origin.kind == "imported"
     assert not (tmp_path / ".work").exists()
 
 
-def test_pixels_become_jpegs_only_at_a_quality_that_is_said(mirror, tmp_path):
+def test_pixels_become_jpegs_only_at_an_explicit_quality(mirror, tmp_path):
     with pytest.raises(OptionError, match=r"pixels.*--jpeg-quality"):
         run(mirror, tmp_path, formats=("webdataset",))
-    same(run(mirror, tmp_path, formats=("zarr",), jpeg_quality=95)[0].folder, exact=False)
+    check_scenes(run(mirror, tmp_path, formats=("zarr",), jpeg_quality=95)[0].folder, exact=False)
 
 
-def test_gzipped_or_not_the_shards_are_the_same_for_any_number_of_workers(mirror, tmp_path):
+def test_gzip_and_the_number_of_workers_do_not_change_the_shards(mirror, tmp_path):
     def shards(folder):
         return {name: data for name, data in tree(folder).items() if name.startswith(("train", "test"))}
 
@@ -125,7 +125,7 @@ def test_gzipped_or_not_the_shards_are_the_same_for_any_number_of_workers(mirror
         assert shards(convert(mirror, ROW, tmp_path / "t", options, executor=executor)[0].folder) == expected
 
 
-def test_a_rerun_reads_nothing_and_other_arrays_are_another_source(mirror, tmp_path):
+def test_a_rerun_writes_nothing_and_refuses_other_arrays(mirror, tmp_path):
     run(mirror, tmp_path / "out")
     again = run(mirror, tmp_path / "out")[0]
     assert (again.written, again.kept) == (0, sum(len(row.shards) for row in again.manifest.splits.values()))
@@ -134,17 +134,17 @@ def test_a_rerun_reads_nothing_and_other_arrays_are_another_source(mirror, tmp_p
         run(more, tmp_path / "out")
 
 
-def test_one_split_and_a_limit_are_enough(mirror, tmp_path):
+def test_splits_and_scenes_can_be_limited(mirror, tmp_path):
     result = run(mirror, tmp_path / "a", splits=("test",))[0]
     assert list(result.manifest.splits) == ["test"]
     assert len(open_dataset(run(mirror, tmp_path / "b", limit=3)[0].folder)) == 3
-    alone = make_mirror(tmp_path / "alone" / SET, test=0)
-    assert list(run(alone, tmp_path / "c")[0].manifest.splits) == ["train"]
+    train_only = make_mirror(tmp_path / "train" / SET, test=0)
+    assert list(run(train_only, tmp_path / "c")[0].manifest.splits) == ["train"]
     with pytest.raises(SourceMissing, match="no arrays of the split test"):
-        run(alone, tmp_path / "d", splits=("test",))
+        run(train_only, tmp_path / "d", splits=("test",))
 
 
-def test_parts_look_through_it_once_and_join(mirror, tmp_path):
+def test_parts_of_a_job_array_convert_a_mirror_together(mirror, tmp_path):
     options = Options(formats=("numpy",), workers=1, shard_bytes=400_000)
     whole = tree(convert(mirror, ROW, tmp_path / "whole", options)[0].folder)
     for number in (0, 1):
@@ -154,7 +154,7 @@ def test_parts_look_through_it_once_and_join(mirror, tmp_path):
     assert tree(result.folder) == whole
 
 
-def test_the_commands_know_it(mirror, tmp_path):
+def test_the_commands_accept_a_mirror(mirror, tmp_path):
     def call(*arguments):
         return CliRunner().invoke(gqn_data, [str(argument) for argument in arguments])
 
@@ -162,23 +162,23 @@ def test_the_commands_know_it(mirror, tmp_path):
     for part in ("mirror", "15 views of 64x64, decoded", "7 scenes", "810,000 scenes", "imported"):
         assert part in text
     assert call("verify", mirror, "--deep", "--workers", 1).exit_code == 0
-    told = call("convert", mirror, "--out", tmp_path, "--dry-run")
-    assert told.exit_code == 0, told.output
+    dry_run = call("convert", mirror, "--out", tmp_path, "--dry-run")
+    assert dry_run.exit_code == 0, dry_run.output
     assert tree(tmp_path) == {}
     found = call("convert", mirror, "--out", tmp_path, "--format", "numpy", "--workers", 1)
     assert found.exit_code == 0, found.output
-    same(tmp_path / "numpy" / SET)
+    check_scenes(tmp_path / "numpy" / SET)
     assert "numpy mirror" in call("index", mirror).output
     assert f"gqn-data convert {mirror}" in call("view", mirror, "-o", tmp_path / "x.png").output
 
 
-def test_a_mirror_in_the_data_root_is_not_fetched_anew(tmp_path):
+def test_a_mirror_in_the_data_root_is_not_fetched(tmp_path):
     folder = make_mirror(tmp_path / "raw" / SET)
     assert locate_source("sm5", tmp_path, tmp_path, None).bucket is None
     assert locate_source(str(folder), tmp_path, tmp_path, None).bucket is None
 
 
-def test_a_folder_of_another_name_is_told_its_set(tmp_path):
+def test_a_folder_of_another_name_needs_an_explicit_set(tmp_path):
     folder = make_mirror(tmp_path / "mirror")
     with pytest.raises(SourceMissing, match="--set"):
         locate(str(folder), tmp_path, None)
@@ -187,7 +187,7 @@ def test_a_folder_of_another_name_is_told_its_set(tmp_path):
         open_mirror(folder, SCENE_SETS["jaco"])
 
 
-def test_an_unpacked_array_is_preferred(tmp_path):
+def test_a_plain_array_is_preferred_to_a_gzipped_one(tmp_path):
     folder = make_mirror(tmp_path / SET, ending=".npy.gz")
     save(folder / "train_images.npy", scenes(7)[0])
     found = open_mirror(folder, ROW)
@@ -196,32 +196,32 @@ def test_an_unpacked_array_is_preferred(tmp_path):
         "test_images.npy.gz",
         "test_viewpoints.npy.gz",
     ]
-    same(run(folder, tmp_path / "out")[0].folder)
+    check_scenes(run(folder, tmp_path / "out")[0].folder)
 
 
-def test_plain_arrays_are_read_from_a_store_and_gzipped_ones_from_a_disk(mirror, s3, tmp_path):
-    there = parse_path(s3) / SET
+def test_only_plain_arrays_are_read_from_a_store(mirror, s3, tmp_path):
+    stored = parse_path(s3) / SET
     for path in mirror.iterdir():
-        (there / path.name).put(path.read_bytes())
+        (stored / path.name).put(path.read_bytes())
     if any(path.suffix == ".gz" for path in mirror.iterdir()):
         with pytest.raises(ArrayFileError, match="copy the folder to"):
-            run(there, tmp_path)
+            run(stored, tmp_path)
         return
-    assert locate_source(str(there), tmp_path, tmp_path, None).bucket is None
-    assert tree(run(there, tmp_path / "a")[0].folder) == tree(run(mirror, tmp_path / "b")[0].folder)
-    assert verify(there, ROW, deep=True, workers=1).faults == ()
+    assert locate_source(str(stored), tmp_path, tmp_path, None).bucket is None
+    assert tree(run(stored, tmp_path / "a")[0].folder) == tree(run(mirror, tmp_path / "b")[0].folder)
+    assert verify(stored, ROW, deep=True, workers=1).faults == ()
 
 
 def test_gzipped_arrays_are_not_converted_into_a_store(mirror, s3):
     if not open_mirror(mirror, ROW).gzipped:
         run(mirror, parse_path(s3))
-        same(parse_path(s3) / "numpy" / SET)
+        check_scenes(parse_path(s3) / "numpy" / SET)
         return
     with pytest.raises(OptionError, match=r"expected a local disk.*--out"):
         run(mirror, parse_path(s3))
 
 
-# What is refused.
+# Errors.
 
 
 def bad_array(folder, name, array, ending):
@@ -245,7 +245,7 @@ def bad_array(folder, name, array, ending):
         ("train_images", np.array([None] * 7), r"Python objects \(a pickle\)"),
     ],
 )
-def test_an_array_that_is_not_what_it_should_be_is_refused(ending, name, array, message, tmp_path):
+def test_an_array_of_the_wrong_type_or_shape_is_refused(ending, name, array, message, tmp_path):
     folder = make_mirror(tmp_path / SET, ending=ending)
     if array.dtype == object:
         data = io.BytesIO()
@@ -265,12 +265,12 @@ def test_an_array_that_is_not_what_it_should_be_is_refused(ending, name, array, 
 
 
 def test_images_without_viewpoints_are_refused(mirror, tmp_path):
-    for name, absent in (("train_images", "train_viewpoints"), ("train_viewpoints", "train_images")):
+    for name, missing in (("train_images", "train_viewpoints"), ("train_viewpoints", "train_images")):
         folder = tmp_path / name / SET
         folder.mkdir(parents=True)
         (path,) = mirror.glob(f"{name}.npy*")
         (folder / path.name).write_bytes(path.read_bytes())
-        with pytest.raises(SourceMissing, match=rf"{name}.*expected {absent}\.npy\[\.gz\]"):
+        with pytest.raises(SourceMissing, match=rf"{name}.*expected {missing}\.npy\[\.gz\]"):
             open_mirror(folder, ROW)
 
 
@@ -299,7 +299,7 @@ HEADERS = [
 
 @pytest.mark.parametrize("ending", [".npy", ".npy.gz"])
 @pytest.mark.parametrize("number", range(len(HEADERS)))
-def test_a_header_that_is_none_is_refused_at_once(ending, number, tmp_path):
+def test_an_invalid_header_is_refused(ending, number, tmp_path):
     folder = make_mirror(tmp_path / SET, ending=ending)
     data = HEADERS[number]
     (folder / f"train_images{ending}").write_bytes(gzip.compress(data) if ending.endswith("gz") else data)
@@ -317,7 +317,7 @@ def test_headers_of_both_versions_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 8, 9, 400, 0.5])
-def test_an_array_cut_short_is_refused(cut, tmp_path):
+def test_a_truncated_array_is_refused(cut, tmp_path):
     for ending in (".npy", ".npy.gz"):
         folder = make_mirror(tmp_path / ending / SET, ending=ending)
         for name in ("train_images", "test_viewpoints"):
@@ -335,7 +335,7 @@ def test_an_array_cut_short_is_refused(cut, tmp_path):
             path.write_bytes(whole)
 
 
-def test_more_bytes_than_the_array_are_refused(tmp_path):
+def test_trailing_bytes_are_refused(tmp_path):
     folder = make_mirror(tmp_path / SET)
     with (folder / "train_images.npy").open("ab") as file:
         file.write(b"more")
@@ -352,7 +352,7 @@ def test_more_bytes_than_the_array_are_refused(tmp_path):
         run(folder, tmp_path / "out")
 
 
-def test_every_flipped_bit_of_a_gzipped_array_is_noticed(tmp_path):
+def test_a_flipped_bit_in_a_gzipped_array_is_found(tmp_path):
     folder = make_mirror(tmp_path / SET, ending=".npy.gz", test=0)
     chance = random.Random(5)
     for name in ("train_images.npy.gz", "train_viewpoints.npy.gz"):
@@ -360,7 +360,7 @@ def test_every_flipped_bit_of_a_gzipped_array_is_noticed(tmp_path):
         whole = path.read_bytes()
         for _ in range(40):
             data = bytearray(whole)
-            at = chance.randrange(10, len(data))  # before it lie the name, the time and the system, which nobody reads
+            at = chance.randrange(10, len(data))  # no checksum covers the header and the name
             if 10 <= at < 10 + len("train_images.npy") + 1:
                 continue
             data[at] ^= 1 << chance.randrange(8)
@@ -371,21 +371,21 @@ def test_every_flipped_bit_of_a_gzipped_array_is_noticed(tmp_path):
     assert verify(folder, ROW, workers=1).faults == ()
 
 
-def test_a_bomb_is_given_up_at_the_length_that_the_header_tells(tmp_path):
+def test_decompression_stops_at_the_length_in_the_header(tmp_path):
     path = tmp_path / "train_images.npy.gz"
     with gzip.open(path, "wb", compresslevel=9) as file:
         np.save(file, np.zeros((1, 4), np.uint8))
         for _ in range(200):
             file.write(bytes(1 << 20))
-    told = []
+    counts = []
     with pytest.raises(ArrayFileError, match="more than 132 bytes"):
-        check_gzip(path, read_header(path).bytes, told.append)
-    assert sum(told) == 0
+        check_gzip(path, read_header(path).bytes, counts.append)
+    assert sum(counts) == 0
     with pytest.raises(ArrayFileError, match="132 bytes"):
         write_seek_points(path, 132, tmp_path / "points")
 
 
-def test_a_camera_that_is_no_number_is_found_by_the_deep_look(tmp_path):
+def test_a_camera_that_is_not_finite_is_found_by_a_deep_check(tmp_path):
     folder = make_mirror(tmp_path / SET)
     viewpoints = scenes(7)[1]
     viewpoints[5, 3, 1] = np.nan
@@ -413,7 +413,7 @@ def close_points(monkeypatch):
     monkeypatch.setattr(gzip_index, "_STEP", 1 << 17)
 
 
-def test_any_range_of_a_gzipped_file_is_read(close_points, tmp_path):
+def test_any_range_of_a_gzipped_file_can_be_read(close_points, tmp_path):
     data = np.random.default_rng(0).integers(0, 5, 3_000_000, np.uint8).tobytes()
     file = gz_file(tmp_path, data)
     assert (tmp_path / "data.gz.points").stat().st_size > 20 * 32768
@@ -431,7 +431,7 @@ def test_any_range_of_a_gzipped_file_is_read(close_points, tmp_path):
         file.read(len(data) - 5, 6)
 
 
-def test_threads_may_read_at_once(close_points, tmp_path):
+def test_threads_can_read_in_parallel(close_points, tmp_path):
     data = np.random.default_rng(0).integers(0, 5, 3_000_000, np.uint8).tobytes()
     file = gz_file(tmp_path, data)
 
@@ -443,7 +443,7 @@ def test_threads_may_read_at_once(close_points, tmp_path):
         assert all(threads.map(read, range(200)))
 
 
-def test_a_file_of_several_gzip_members_is_read(close_points, tmp_path):
+def test_a_file_of_several_gzip_members_can_be_read(close_points, tmp_path):
     data = np.random.default_rng(0).integers(0, 5, 500_000, np.uint8).tobytes()
     path = tmp_path / "many.gz"
     path.write_bytes(b"".join(gzip.compress(data[at : at + 10_000], 1) for at in range(0, len(data), 10_000)))
@@ -455,7 +455,7 @@ def test_a_file_of_several_gzip_members_is_read(close_points, tmp_path):
     assert file.read(0, len(data)) == data
 
 
-def test_seek_points_that_are_not_those_that_were_made_are_refused(close_points, tmp_path):
+def test_damaged_seek_points_are_refused(close_points, tmp_path):
     file = gz_file(tmp_path, bytes(300_000))
     points = tmp_path / "data.gz.points"
     data = bytearray(points.read_bytes())
@@ -465,7 +465,7 @@ def test_seek_points_that_are_not_those_that_were_made_are_refused(close_points,
         file.read(0, 10)
 
 
-def test_a_gzipped_file_that_has_changed_is_refused(close_points, tmp_path):
+def test_a_gzipped_file_that_changed_is_refused(close_points, tmp_path):
     file = gz_file(tmp_path, bytes(300_000))
     with (tmp_path / "data.gz").open("ab") as changed:
         changed.write(b"x")
@@ -473,37 +473,37 @@ def test_a_gzipped_file_that_has_changed_is_refused(close_points, tmp_path):
         file.read(0, 10)
 
 
-def test_seek_points_do_not_grow_without_bound():
+def test_the_size_of_the_seek_points_is_bounded():
     for size in (10**6, 10**9, 150 * 10**9):
         spacing = gzip_index._spacing(size)
         assert size / spacing * 32768 < 80 << 20
         assert 4 << 20 <= spacing <= 64 << 20
 
 
-# Cut off.
+# Interruption.
 
 
-def test_a_run_that_was_cut_off_does_not_look_through_the_arrays_again(tmp_path, monkeypatch):
-    from gqn_data.convert import mirror as looking
+def test_a_rerun_after_an_interruption_does_not_check_the_arrays_again(tmp_path, monkeypatch):
+    from gqn_data.convert import mirror as mirror_module
     from gqn_data.convert import run as conversion
 
     folder = make_mirror(tmp_path / SET, ending=".npy.gz")
     whole = tree(run(folder, tmp_path / "whole")[0].folder)
-    left, write = [2], conversion.write_shard
+    remaining, write = [2], conversion.write_shard
 
-    def until(task):
-        if not left[0]:
+    def interrupt_after_two(task):
+        if not remaining[0]:
             raise KeyboardInterrupt
-        left[0] -= 1
+        remaining[0] -= 1
         return write(task)
 
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "write_shard", until)
+        patch.setattr(conversion, "write_shard", interrupt_after_two)
         with pytest.raises(KeyboardInterrupt):
             run(folder, tmp_path / "cut")
     assert not (tmp_path / "cut" / "numpy" / SET / "manifest.json").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(looking, "_run_gzip_task", lambda _: pytest.fail("looked through again"))
+        patch.setattr(mirror_module, "_run_gzip_task", lambda _: pytest.fail("checked again"))
         result = run(folder, tmp_path / "cut")[0]
     assert result.kept == 2
     assert tree(result.folder) == whole
@@ -521,8 +521,8 @@ convert(Path(sys.argv[1]), SCENE_SETS[sys.argv[2]], Path(sys.argv[3]), options)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for workers in /proc")
-def test_a_killed_conversion_ends_equal_to_one_that_was_not(tmp_path):
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find the workers")
+def test_a_killed_conversion_resumes_to_the_same_dataset(tmp_path):
     folder = make_mirror(tmp_path / SET, ending=".npy.gz", train=30)
     whole = tree(run(folder, tmp_path / "whole", shard_bytes=200_000)[0].folder)
     root = tmp_path / "killed"
@@ -543,7 +543,7 @@ def test_a_killed_conversion_ends_equal_to_one_that_was_not(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_array(tmp_path):
-    """Half a gigabyte of zeros, gzipped, through a process that may not hold it."""
+    """Convert half a gigabyte of gzipped zeros with at most 250 MiB more memory."""
     pytest.importorskip("resource")
     folder = tmp_path / SET
     folder.mkdir()
@@ -572,6 +572,6 @@ def test_memory_does_not_grow_with_the_array(tmp_path):
     assert manifest["splits"]["train"]["scenes"] == count
 
 
-def test_source_files_and_arrays_are_told_apart(mirror):
+def test_arrays_are_not_indexed_as_source_files(mirror):
     with pytest.raises(SourceMissing, match="arrays of the numpy mirror"):
         index_raw_folder(open_raw_folder(mirror, ROW))

@@ -1,4 +1,4 @@
-"""Scenes of one's own: the datasets that `convert` would write, whole or not at all."""
+"""The scene writer: it writes the same shards as `convert`, and a complete dataset or nothing."""
 
 import errno
 import json
@@ -52,13 +52,13 @@ def cameras_of(number):
 
 
 def write(folder, numbers=range(7), test=(), *, arrays=False, **options):
-    """Writes made scenes; returns the folder."""
+    """Write generated scenes and return the folder."""
     options = {"scenes_per_shard": 3, **options}
     with SceneWriter(folder, **options) as writer:
-        for split, wanted in (("train", numbers), ("test", test)):
-            for place, number in enumerate(wanted):
+        for split, added in (("train", numbers), ("test", test)):
+            for position, number in enumerate(added):
                 frames = pixels_of(number) if arrays else made_scene(number).frames
-                assert writer.add(frames, cameras_of(number), split) == place
+                assert writer.add(frames, cameras_of(number), split) == position
     return folder
 
 
@@ -74,11 +74,11 @@ def is_dataset(folder):
     return True
 
 
-# What is written.
+# Output.
 
 
 @pytest.mark.parametrize("name", WRITABLE)
-def test_jpeg_bytes_are_written_as_convert_would_write_them(name, tmp_path):
+def test_jpeg_bytes_give_the_same_shards_as_convert(name, tmp_path):
     raw = make_raw_folder(tmp_path / "raw" / "shepard_metzler_5_parts", train=(4, 3), test=(2,))
     options = Options(formats=(name,), workers=1, shard_bytes=6000)
     twin = convert(raw, SCENE_SETS["shepard_metzler_5_parts"], tmp_path, options)[0]
@@ -99,7 +99,7 @@ def test_jpeg_bytes_are_written_as_convert_would_write_them(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", WRITABLE)
-def test_what_is_added_is_read_back_and_passes_the_deep_look(name, tmp_path):
+def test_added_scenes_are_read_back_and_pass_the_deep_check(name, tmp_path):
     folder = write(tmp_path / "mine", test=(1000, 1001), format=name)
     for split, numbers in (("train", range(7)), ("test", (1000, 1001))):
         scenes = gqn_data.open(folder, split)
@@ -113,7 +113,7 @@ def test_what_is_added_is_read_back_and_passes_the_deep_look(name, tmp_path):
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
 
 
-def test_arrays_are_kept_to_the_pixel(tmp_path):
+def test_arrays_are_stored_without_loss(tmp_path):
     for name in ("zarr", "numpy"):
         folder = write(tmp_path / name, arrays=True, name="mine", format=name)
         assert read_manifest(folder).frames.encoding == "raw"
@@ -122,7 +122,7 @@ def test_arrays_are_kept_to_the_pixel(tmp_path):
         assert faults_of(folder) == ()
 
 
-def test_arrays_become_jpegs_at_a_quality_that_is_said(tmp_path):
+def test_arrays_become_jpegs_only_at_an_explicit_quality(tmp_path):
     for name in ("zarr", "webdataset"):
         folder = write(tmp_path / name, arrays=True, name="mine", format=name, jpeg_quality=95)
         assert read_manifest(folder).frames.jpeg_quality == 95
@@ -134,8 +134,8 @@ def test_arrays_become_jpegs_at_a_quality_that_is_said(tmp_path):
     assert not (tmp_path / "no").exists()
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves them
-def test_stock_readers_read_it(tmp_path):
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset does not close its files
+def test_zarr_and_webdataset_read_the_shards(tmp_path):
     folder = write(tmp_path / "mine")
     group = zarr.open_group(folder / "train", mode="r")
     assert group["frames"].shape == (7, VIEWS, SIZE, SIZE, 3)
@@ -148,23 +148,23 @@ def test_stock_readers_read_it(tmp_path):
     assert np.array_equal(samples[5]["01.jpg"], expected[1])
 
 
-def test_two_runs_give_the_same_bytes_wherever_they_write(tmp_path):
+def test_two_runs_write_the_same_bytes_in_any_folder(tmp_path):
     first = tree(write(tmp_path / "a" / "mine", test=(1000,)))
     assert tree(write(tmp_path / "b" / "mine", test=(1000,))) == first
     assert not any(str(tmp_path).encode() in data for data in first.values())
 
 
 def test_the_order_of_splits_does_not_matter(tmp_path):
-    straight = tree(write(tmp_path / "a" / "mine", range(5), (1000, 1001)))
+    by_split = tree(write(tmp_path / "a" / "mine", range(5), (1000, 1001)))
     with SceneWriter(tmp_path / "b" / "mine", scenes_per_shard=3) as writer:
         for split, number in [("test", 1000), ("train", 0), ("train", 1), ("test", 1001)]:
             writer.add(made_scene(number).frames, cameras_of(number), split)
         for number in (2, 3, 4):
             writer.add(made_scene(number).frames, cameras_of(number))
-    assert tree(tmp_path / "b" / "mine") == straight
+    assert tree(tmp_path / "b" / "mine") == by_split
 
 
-def test_the_manifest_says_what_was_given(tmp_path):
+def test_the_manifest_holds_the_name_fields_and_details(tmp_path):
     fields = ("x", "y", "z", "qw", "qx", "qy", "qz")
     options = {"camera_fields": fields, "details": {"phone": "any", "lens": 3.5}, "name": "my-rooms_2"}
     with SceneWriter(tmp_path / "here", **options) as writer:
@@ -178,28 +178,28 @@ def test_the_manifest_says_what_was_given(tmp_path):
     assert gqn_data.open(tmp_path / "here").cameras.shape == (2, VIEWS, 7)
 
 
-def test_other_scenes_are_another_dataset(tmp_path):
-    prints = set()
+def test_the_fingerprint_depends_on_the_scenes_but_not_on_the_format(tmp_path):
+    fingerprints = set()
     for name, numbers in (("a", (0, 1)), ("b", (1, 0)), ("c", (0, 2)), ("d", (0, 1, 2))):
-        prints.add(open_dataset(write(tmp_path / name, numbers, name="mine")).fingerprint)
-    assert len(prints) == 4
-    zarr_twin = write(tmp_path / "e", (0, 1), name="mine", format="webdataset")
-    assert open_dataset(zarr_twin).fingerprint in prints  # the same scenes in another container
+        fingerprints.add(open_dataset(write(tmp_path / name, numbers, name="mine")).fingerprint)
+    assert len(fingerprints) == 4
+    twin = write(tmp_path / "e", (0, 1), name="mine", format="webdataset")
+    assert open_dataset(twin).fingerprint in fingerprints  # the same scenes in another container
 
 
 @pytest.mark.parametrize("arrays", [False, True])
-def test_shards_come_to_about_the_size_asked_for(arrays, tmp_path):
+def test_shards_have_about_the_requested_size(arrays, tmp_path):
     folder = write(tmp_path / "mine", range(40), arrays=arrays, scenes_per_shard=None, shard_bytes=20_000)
     row = read_manifest(folder).splits["train"]
     assert len(row.shards) > 2
     assert {shard.scenes for shard in row.shards[:-1]} == {row.scenes_per_shard}
     sizes = [sum(file.bytes for file in shard.files) for shard in row.shards[:-1]]
-    if not arrays:  # zstd takes what it takes
+    if not arrays:  # the size of zstd frames cannot be predicted
         assert all(10_000 < size <= 25_000 for size in sizes), sizes
     assert faults_of(folder) == ()
 
 
-def test_shards_of_many_scenes_have_round_numbers_of_them(tmp_path):
+def test_large_shards_hold_a_round_number_of_scenes(tmp_path):
     frames = [jpeg(np.zeros((8, 8, 3), np.uint8), quality=10)]
     with SceneWriter(tmp_path / "mine", shard_bytes=400 * (len(frames[0]) + 40)) as writer:
         for number in range(1000):
@@ -210,21 +210,20 @@ def test_shards_of_many_scenes_have_round_numbers_of_them(tmp_path):
 
 
 def test_the_spool_is_emptied_after_each_shard(tmp_path, monkeypatch):
-    most = []
-    held = os.fstat
+    sizes = []
     writer = SceneWriter(tmp_path / "mine", scenes_per_shard=2)
     with writer:
         for number in range(10):
             writer.add(made_scene(number).frames, cameras_of(number))
             spool = writer._splits["train"].spool
             spool._file.flush()
-            most.append(held(spool._file.fileno()).st_size)
-    one = sum(map(len, made_scene(0).frames)) + 1000
-    assert max(most) <= 2 * one
+            sizes.append(os.fstat(spool._file.fileno()).st_size)
+    scene_bytes = sum(map(len, made_scene(0).frames)) + 1000
+    assert max(sizes) <= 2 * scene_bytes
 
 
 def test_scenes_are_not_held_in_memory(tmp_path):
-    """Four hundred megabytes of scenes through a process that may have no more than a few hundred megabytes."""
+    """Write 400 MB of scenes; the last 300 MB must need less than 64 MiB more memory."""
     pytest.importorskip("resource")
     code = (
         "import resource, sys, numpy as np\n"
@@ -242,7 +241,7 @@ def test_scenes_are_not_held_in_memory(tmp_path):
     subprocess.run([sys.executable, "-c", code, tmp_path / "mine"], check=True, env=environment)
 
 
-# What is refused.
+# Errors.
 
 
 def first(writer):
@@ -289,7 +288,7 @@ def jpeg_grey():
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_scene_that_does_not_fit_is_refused_and_the_others_are_kept(kind, tmp_path):
+def test_a_scene_that_does_not_match_is_refused_and_the_rest_is_kept(kind, tmp_path):
     make, message = BAD[kind]
     with SceneWriter(tmp_path / "mine") as writer:
         first(writer)
@@ -313,7 +312,7 @@ def test_a_scene_that_does_not_fit_is_refused_and_the_others_are_kept(kind, tmp_
         ([b""], "not a JPEG"),
     ],
 )
-def test_a_first_scene_that_can_be_none_is_refused(frames, message, tmp_path):
+def test_an_invalid_first_scene_is_refused(frames, message, tmp_path):
     with pytest.raises((OptionError, CorruptFrame), match=message), SceneWriter(tmp_path / "mine") as writer:
         writer.add(frames, np.zeros((2, 5)))
     assert not (tmp_path / "mine").exists()
@@ -339,25 +338,25 @@ def test_a_first_scene_that_can_be_none_is_refused(frames, message, tmp_path):
         ({"details": {"at": "\ud800"}}, OptionError),
     ],
 )
-def test_what_no_dataset_could_have_is_refused_before_anything_is_written(options, error, tmp_path):
+def test_invalid_arguments_are_refused_before_anything_is_written(options, error, tmp_path):
     with pytest.raises(error):
         SceneWriter(tmp_path / "mine", **options)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_folder_names_the_set_if_it_can(tmp_path):
+def test_the_name_of_the_set_defaults_to_the_folder(tmp_path):
     assert read_manifest(write(tmp_path / "mine")).scene_set == "mine"
     with pytest.raises(OptionError, match=r"'My Scenes'.*name="):
         SceneWriter(tmp_path / "My Scenes")
 
 
-def test_a_dataset_without_scenes_is_none(tmp_path):
+def test_a_dataset_without_scenes_is_refused(tmp_path):
     with pytest.raises(OptionError, match="found 0 scenes"), SceneWriter(tmp_path / "mine"):
         pass
     assert not (tmp_path / "mine").exists()
 
 
-def test_scenes_are_added_inside_of_the_block_only(tmp_path):
+def test_scenes_can_be_added_only_inside_the_block(tmp_path):
     writer = SceneWriter(tmp_path / "mine")
     with pytest.raises(OptionError, match="inside its with"):
         first(writer)
@@ -371,40 +370,40 @@ def test_scenes_are_added_inside_of_the_block_only(tmp_path):
         writer.add(made_scene(0).frames, cameras_of(0), split="validation")
 
 
-# Whole or not at all.
+# Complete or nothing.
 
 
-def broken_off(at, error):
-    """Numbers of scenes, and then an error."""
-    yield from range(at)
+def numbers_then_error(count, error):
+    """Yield the numbers of scenes, then raise an error."""
+    yield from range(count)
     raise error
 
 
 @pytest.mark.parametrize("name", WRITABLE)
 @pytest.mark.parametrize("at", [0, 1, 4, 9])
-def test_an_error_in_the_block_leaves_no_dataset_and_no_file(name, at, tmp_path):
+def test_an_error_in_the_block_removes_all_files(name, at, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "mine", broken_off(at, KeyboardInterrupt), format=name, scenes_per_shard=2)
+        write(tmp_path / "mine", numbers_then_error(at, KeyboardInterrupt), format=name, scenes_per_shard=2)
     assert tree(tmp_path) == {}
     whole = tree(write(tmp_path / "other" / "mine", format=name))
     assert tree(write(tmp_path / "mine", format=name)) == whole
 
 
-def test_a_dataset_that_is_there_stays_unless_it_may_be_replaced(tmp_path):
+def test_an_existing_dataset_is_replaced_only_with_overwrite(tmp_path):
     folder = write(tmp_path / "mine")
     before = tree(folder)
     with pytest.raises(DestinationError, match="overwrite=True"):
         write(folder)
     assert tree(folder) == before
     with pytest.raises(ZeroDivisionError):
-        write(folder, broken_off(2, ZeroDivisionError), overwrite=True)
+        write(folder, numbers_then_error(2, ZeroDivisionError), overwrite=True)
     assert tree(folder) == before  # no shard of the new one was written
     for name in WRITABLE:
         write(folder, range(2), format=name, overwrite=True)
         assert tree(folder) == tree(write(tmp_path / name / "mine", range(2), format=name))
 
 
-def test_a_damaged_manifest_is_replaced_when_asked(tmp_path):
+def test_a_dataset_with_a_damaged_manifest_can_be_replaced(tmp_path):
     folder = write(tmp_path / "mine")
     whole = tree(folder)
     (folder / "manifest.json").write_text("{")
@@ -412,7 +411,7 @@ def test_a_damaged_manifest_is_replaced_when_asked(tmp_path):
     assert tree(folder) == whole
 
 
-def test_other_files_in_the_folder_are_left_alone(tmp_path):
+def test_other_files_in_the_folder_are_kept(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     folder = write(tmp_path / "mine")
@@ -420,7 +419,7 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path):
     assert faults_of(folder) == ()
 
 
-def test_a_second_writer_at_the_same_time_is_refused(tmp_path):
+def test_a_concurrent_writer_is_refused(tmp_path):
     with SceneWriter(tmp_path / "mine") as writer:
         first(writer)
         with pytest.raises(DestinationError, match="another run is writing there"), SceneWriter(tmp_path / "mine"):
@@ -429,14 +428,14 @@ def test_a_second_writer_at_the_same_time_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("at", [0, 1, 5, 8])
-def test_a_disk_that_fills_up_leaves_nothing_and_is_told(at, tmp_path, monkeypatch):
-    left = [at]
+def test_a_full_disk_is_reported_and_leaves_no_dataset(at, tmp_path, monkeypatch):
+    remaining = [at]
     sync = os.fsync
 
     def full(handle):
-        if not left[0]:
+        if not remaining[0]:
             raise OSError(errno.ENOSPC, "No space left on device")
-        left[0] -= 1
+        remaining[0] -= 1
         sync(handle)
 
     with monkeypatch.context() as patch:
@@ -447,13 +446,13 @@ def test_a_disk_that_fills_up_leaves_nothing_and_is_told(at, tmp_path, monkeypat
     assert faults_of(write(tmp_path / "mine")) == ()
 
 
-def test_a_writer_that_could_not_write_writes_no_dataset_later(tmp_path, monkeypatch):
+def test_a_writer_that_failed_once_writes_no_dataset(tmp_path, monkeypatch):
     def full(path):
         raise NoSpace("the disk is full")
 
     writer = SceneWriter(tmp_path / "mine", scenes_per_shard=1)
 
-    def go_on_all_the_same():
+    def add_after_the_failure():
         with writer:
             with monkeypatch.context() as patch:
                 patch.setattr(atomic, "writing", full)
@@ -463,7 +462,7 @@ def test_a_writer_that_could_not_write_writes_no_dataset_later(tmp_path, monkeyp
                 first(writer)
 
     with pytest.raises(OptionError, match="unfinished dataset is removed"):
-        go_on_all_the_same()
+        add_after_the_failure()
     assert tree(tmp_path) == {}
 
 
@@ -480,7 +479,7 @@ with SceneWriter(sys.argv[1], scenes_per_shard=2, overwrite=True) as writer:
 
 
 @pytest.mark.parametrize("over", [False, True])
-def test_a_killed_writer_leaves_no_dataset_and_a_rerun_replaces_what_it_left(over, tmp_path):
+def test_a_killed_writer_leaves_no_dataset_and_a_rerun_cleans_up(over, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def start(folder, count):
@@ -497,7 +496,7 @@ def test_a_killed_writer_leaves_no_dataset_and_a_rerun_replaces_what_it_left(ove
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        if kills > 2:  # a shard was written, so what was there is gone
+        if kills > 2:  # a shard was written, which removes the old dataset
             wait_until(lambda: not is_dataset(folder), 1)
             assert tree(folder)
     for count, where in ((9, folder), (9, tmp_path / "whole" / "mine")):
@@ -515,20 +514,20 @@ def objects(folder):
     return {name: (folder / name).read_bytes() for name, _ in folder.files()}
 
 
-def test_a_store_gets_the_same_bytes_as_a_disk(s3, tmp_path):
+def test_a_store_receives_the_same_bytes_as_a_disk(s3, tmp_path):
     whole = tree(write(tmp_path / "mine", test=(1000,)))
     assert objects(parse_path(write(f"{s3}/sets/mine", test=(1000,)))) == whole
     assert faults_of(f"{s3}/sets/mine") == ()
 
 
-def test_an_error_in_the_block_leaves_nothing_in_a_store(s3):
+def test_an_error_in_the_block_removes_all_objects_of_a_store(s3):
     for at in (0, 2, 7):
         with pytest.raises(KeyboardInterrupt):
-            write(f"{s3}/mine", broken_off(at, KeyboardInterrupt))
+            write(f"{s3}/mine", numbers_then_error(at, KeyboardInterrupt))
         assert objects(parse_path(s3)) == {}
 
 
-def test_a_dataset_in_a_store_stays_unless_it_may_be_replaced(s3, tmp_path):
+def test_a_dataset_in_a_store_is_replaced_only_with_overwrite(s3, tmp_path):
     write(f"{s3}/mine")
     before = objects(parse_path(s3))
     with pytest.raises(DestinationError, match="overwrite=True"):
@@ -538,10 +537,10 @@ def test_a_dataset_in_a_store_stays_unless_it_may_be_replaced(s3, tmp_path):
     assert objects(parse_path(s3) / "mine") == tree(write(tmp_path / "mine", range(2)))
 
 
-# From there on.
+# Use of the datasets.
 
 
-def test_such_a_dataset_converts_to_every_container_and_back(tmp_path):
+def test_a_written_dataset_converts_to_every_container(tmp_path):
     folder = write(tmp_path / "mine", test=(1000,))
     source, row = locate(str(folder), tmp_path, None)
     assert (source, row.name, row.views, row.frame_size) == (folder, "mine", VIEWS, SIZE)
@@ -555,7 +554,7 @@ def test_such_a_dataset_converts_to_every_container_and_back(tmp_path):
         assert faults_of(result.folder) == ()
 
 
-def test_the_name_of_a_set_of_ones_own_may_be_given_with_its_path(tmp_path):
+def test_a_path_and_the_matching_name_of_its_set_are_accepted(tmp_path):
     folder = write(tmp_path / "here", name="mine")
     assert locate(str(folder), tmp_path, "mine")[1].name == "mine"
     with pytest.raises(gqn_data_errors(), match="yours"):
@@ -568,13 +567,13 @@ def gqn_data_errors():
     return UnknownSceneSet
 
 
-def test_the_formats_of_the_writer_are_those_of_convert(tmp_path):
+def test_the_writer_refuses_formats_that_convert_cannot_write(tmp_path):
     for name in sorted(set(FORMATS) - set(WRITABLE)):
         with pytest.raises(UnknownName):
             SceneWriter(tmp_path / "mine", format=name)
 
 
-def test_json_of_info_is_that_of_any_dataset(tmp_path):
+def test_a_dataset_can_be_moved_to_a_folder_of_another_name(tmp_path):
     folder = write(tmp_path / "mine")
     moved = shutil.copytree(folder, tmp_path / "moved")
     assert json.loads((moved / "manifest.json").read_bytes())["scene_set"] == "mine"
