@@ -609,7 +609,7 @@ def test_a_worker_that_outlives_its_run_cannot_write_into_the_next(shared_raw, t
             whole["is"] = tree(tmp_path)
 
     monkeypatch.setattr(shard_task, "scenes_in_sequence", scenes)
-    with pytest.raises(DestinationError, match="the run that this shard was for is over; the shard is not written"):
+    with pytest.raises(DestinationError, match="run of this shard is over; the shard is not written"):
         write_shard(task)
     assert tree(tmp_path) == whole["is"]
     assert verify(tmp_path / "out" / "zarr" / SET, ROW, workers=1).faults == ()
@@ -620,7 +620,7 @@ def test_a_worker_that_outlives_its_run_cannot_write_to_another_plan(shared_raw,
     with pytest.raises(KeyboardInterrupt):
         convert(shared_raw, ROW, tmp_path / "out", Options(shard_bytes=9000), executor=Stopped(5))
     before = tree(tmp_path)
-    with pytest.raises(DestinationError, match="the run that this shard was for is over"):
+    with pytest.raises(DestinationError, match="run of this shard is over"):
         write_shard(task)
     assert tree(tmp_path) == before
 

