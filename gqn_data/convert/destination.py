@@ -151,7 +151,7 @@ def finished_conversion(
     return Conversion(folder=destination, manifest=manifest, written=0, kept=shards, seconds=0.0)
 
 
-def recorded_raw_source(raw: RawFolder, recorded: Manifest, options: Options) -> Source | None:
+def recorded_raw_source(raw: RawFolder, options: Options, recorded: Manifest) -> Source | None:
     """Return the source files as a destination's manifest records them, without reading them.
 
     Returns:

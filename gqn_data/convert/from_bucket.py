@@ -1,17 +1,16 @@
 """Conversion of a set straight from its bucket, with a bounded window of source files on disk.
 
-Files are downloaded in source order, counted, and removed when all shards with their scenes are written
-(`incremental_run`).
+Files are downloaded in source order, counted, and removed when all shards with their scenes are written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from gqn_data.convert.destination import (
     WORK_FOLDER,
@@ -22,20 +21,19 @@ from gqn_data.convert.destination import (
     recorded_raw_source,
     scratch_folder,
 )
+from gqn_data.convert.engine import RawSupplier, expected_raw_folder, has_size, write_shards
 from gqn_data.convert.incremental_plan import IncomingFile
-from gqn_data.convert.incremental_run import IncrementalRun
 from gqn_data.convert.index import IndexedFile
-from gqn_data.convert.plan import Options, Source
+from gqn_data.convert.plan import Options
 from gqn_data.download.bucket import Bucket, BucketFile, missing
 from gqn_data.errors import RemoteMissing
-from gqn_data.executors.pool import check_workers, open_pool
+from gqn_data.executors.pool import open_pool
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath
 from gqn_data.progress import bar
 from gqn_data.schema.catalog import SPLITS
-from gqn_data.schema.manifest import Manifest
 from gqn_data.schema.origin import claim, read_origin
-from gqn_data.sources.raw_folder import RawFolder, SourceFile, converted_folder
+from gqn_data.sources.raw_folder import RawFolder, converted_folder
 from gqn_data.units import count_of
 
 _DOWNLOADS = 4  # at a time
@@ -75,8 +73,7 @@ def convert_from_bucket(
     if executor is not None:
         root = root.absolute()  # its workers may run in other directories
         raw_folder = None if raw_folder is None else raw_folder.absolute()
-    splits = options.splits or SPLITS
-    listed = bucket.listing(splits, files)
+    listed = bucket.listing(options.splits or SPLITS, files)
     absent = missing(listed) if whole_set else ()
     if absent:
         names = ", ".join(file.name for file in absent[:5]) + (" ..." if len(absent) > 5 else "")
@@ -88,33 +85,17 @@ def convert_from_bucket(
     work = root / WORK_FOLDER / bucket.scene_set.name
     scratch = scratch_folder(work)
     folder = raw_folder if keep_raw and raw_folder is not None else scratch / "raw"
-    raw = RawFolder(
-        folder=folder,
-        scene_set=bucket.scene_set,
-        origin=origin,
-        files={
-            split: tuple(
-                SourceFile(
-                    path=folder / file.name,
-                    name=file.name,
-                    bytes=file.size,
-                    expected_scenes=file.expected_scenes,
-                )
-                for file in present
-                if file.split == split
-            )
-            for split in splits
-            if any(file.split == split for file in present)
-        },
-    )
-    if not raw.files:
+    if not present:
         raise RemoteMissing(
             f"{bucket.url}: found 0 source files of {bucket.scene_set.name}, expected at least 1; check the address"
         )
-
-    def source_from(recorded: Manifest) -> Source | None:
-        return recorded_raw_source(raw, recorded, options)
-
+    raw = expected_raw_folder(
+        folder,
+        bucket.scene_set,
+        origin,
+        [(file.split, file.name, file.size, file.expected_scenes) for file in present],
+    )
+    source_from = functools.partial(recorded_raw_source, raw, options)
     destinations = {name: converted_folder(root, name, bucket.scene_set) for name in options.formats}
     with lock_work_folder(work), atomic.exclusive_writer(folder) if keep_raw else contextlib.nullcontext():
         done = finished_conversions(destinations, source_from, work, options, log)
@@ -122,18 +103,31 @@ def convert_from_bucket(
         if remaining:
             if keep_raw:
                 claim(folder, origin)
+            atomic.make_folder(folder)
             atomic.remove_temporaries(scratch)
-            download = _Download(bucket, raw, present, remaining, work, options, window=window, keep_raw=keep_raw)
-            if raw_folder is not None:
-                download.use_local_files(raw_folder)
-            log(download.announcement())
-            atomic.make_folder(raw.folder)
-            with open_pool(options.processes, executor, shared=(raw.folder,)) as workers:
-                download.run(workers)
-            if executor is not None:
-                for path in remaining.values():
-                    atomic.remove_temporaries(path)  # of workers that were lost
-            done |= download.complete()
+            sizes = [file.size for file in present]
+            window = window or _WINDOW_SHARDS * (options.processes + 1) * max(options.shard_bytes, *sizes)
+            kept = "kept" if keep_raw else f"about {atomic.human_bytes(window)} of them on disk at a time"
+            count, size = count_of(len(sizes), "source file"), atomic.human_bytes(sum(sizes))
+            log(f"{bucket.url}: {count}, {size}; downloaded while converting, {kept}")
+            downloads = _Downloads(
+                bucket,
+                raw,
+                present,
+                remaining,
+                work,
+                options,
+                local_folder=raw_folder,
+                window=None if keep_raw else window,
+                outlived=executor is not None,
+            )
+            with (
+                contextlib.closing(downloads),
+                open_pool(options.processes, executor, shared=(folder,)) as workers,
+            ):
+                for _ in write_shards(downloads, workers, options.processes):
+                    pass
+            done |= downloads.publish()
         atomic.remove_folder(work / "index")
         atomic.remove_folder(work / "counted")
         if not keep_raw:
@@ -141,145 +135,95 @@ def convert_from_bucket(
     return [done[name] for name in options.formats]
 
 
-class _Download:
-    """Downloads, counts, writes and removes files until all shards are written.
+class _Downloads(RawSupplier):
+    """Downloads source files in threads, as far as the window allows; see `RawSupplier` for other arguments.
 
-    One thread decides; threads download and count, and an executor writes shards.
+    Args:
+        bucket: bucket of the source files.
+        remotes: source files in the bucket.
+        local_folder: raw folder whose source files are used instead of downloading them; None without one.
+        window: approximate bytes of source files on disk at a time; None to keep all files.
+
+    Raises:
+        NoSpace: the disk lacks the space for the window.
     """
 
     def __init__(
         self,
         bucket: Bucket,
         raw: RawFolder,
-        remotes: list[BucketFile],
-        destinations: dict[str, AnyPath],
+        remotes: Sequence[BucketFile],
+        destinations: Mapping[str, AnyPath],
         work: AnyPath,
         options: Options,
         *,
+        local_folder: Path | None,
         window: int | None,
-        keep_raw: bool,
+        outlived: bool,
     ) -> None:
-        self._bucket, self._raw, self._keep = bucket, raw, keep_raw
-        self._remotes = {file.name: file for file in remotes}
-        sources = [
-            [split, source.name, source.bytes, self._version(source)]
-            for split, files in raw.files.items()
-            for source in files
-        ]
-        self._run = IncrementalRun(
+        versions = {file.name: [file.size, *_version(file)] for file in remotes}
+        super().__init__(
             raw,
             destinations,
-            work=work,
-            counts=work / "counted",
-            options=options,
-            request={"sources": sources},
-            version=self._version,
-            keep=keep_raw,
+            work,
+            work / "counted",
+            options,
+            versions=versions,
+            this={"sources": [[file.split, file.name, versions[file.name]] for file in remotes]},
+            outlived=outlived,
         )
-        self._files, self._plan = self._run.files, self._run.plan
-        largest = max(file.source.bytes for file in self._files)
-        shards = _WINDOW_SHARDS * (options.processes + 1)
-        self._window = window or shards * max(options.shard_bytes, largest)
-        self._fetching: dict[Future[IndexedFile], IncomingFile] = {}
+        self._bucket = bucket
+        self._remotes = {file.name: file for file in remotes}
+        self._window = window
+        if local_folder is not None:
+            self._link_files(local_folder)
+        missing_bytes = sum(file.source.bytes for file in self.files if not file.is_here)
+        atomic.check_free_space(raw.folder, missing_bytes if window is None else min(missing_bytes, window))
+        self._progress = bar(sum(file.size for file in remotes), "B", "fetch and convert", unit_scale=True)
+        self._threads = ThreadPoolExecutor(_DOWNLOADS)
         self._stop = threading.Event()
 
-    def use_local_files(self, raw_folder: Path) -> None:
-        """Link source files from a raw folder of the same origin instead of downloading them."""
-        if not raw_folder.is_dir() or read_origin(raw_folder) != self._raw.origin:
+    def close(self) -> None:
+        """Stop the downloads."""
+        self._stop.set()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._progress.close()
+
+    def _link_files(self, folder: Path) -> None:
+        """Link source files from a raw folder, if it is of the same origin."""
+        if not folder.is_dir() or read_origin(folder) != self.raw.origin:
             return
-        for file in self._files:
-            path = raw_folder / file.source.name
-            if path.is_file() and path.stat().st_size == file.source.bytes:
-                link = self._run.path(file)
-                if link != path:
-                    link.parent.mkdir(parents=True, exist_ok=True)
-                    link.unlink(missing_ok=True)
-                    link.symlink_to(path.absolute())
+        for file in self.files:
+            local, path = folder / file.source.name, self.path(file)
+            if has_size(local, file.source.bytes):
+                if local != path:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.unlink(missing_ok=True)
+                    path.symlink_to(local.absolute())
                 file.is_here = True
 
-    def announcement(self) -> str:
-        """Describe the run for the user."""
-        size = atomic.human_bytes(sum(file.source.bytes for file in self._files))
-        kept = "kept" if self._keep else f"about {atomic.human_bytes(self._window)} of them on disk at a time"
-        files = count_of(len(self._files), "source file")
-        return f"{self._bucket.url}: {files}, {size}; downloaded while converting, {kept}"
-
-    def run(self, executor: Executor | None) -> None:
-        """Run until every shard is written.
-
-        Raises:
-            GQNError: any fault; finished shards are recorded, and downloaded files stay for the next run.
-        """
-        total = sum(file.source.bytes for file in self._files)
-        wanted = sum(file.source.bytes for file in self._files if not file.is_here)
-        atomic.check_free_space(self._raw.folder, wanted if self._keep else min(wanted, self._window))
-        with (
-            bar(total, "B", "fetch and convert", unit_scale=True) as self._progress,
-            self._downloads() as self._threads,
-        ):
-            while True:
-                self._plan.advance()
-                self._run.drop_written()
-                self._fetch()
-                self._run.write_ready(executor)
-                pending: set[Future[Any]] = {*self._fetching, *self._run.running}
-                if not pending:
-                    if self._plan.is_whole and not self._plan.ready:
-                        return
-                    continue
-                self._collect(executor, pending)
-
-    def complete(self) -> dict[str, Conversion]:
-        """Write the manifests once all shards are written."""
-        return self._run.complete()
-
-    @contextlib.contextmanager
-    def _downloads(self) -> Iterator[ThreadPoolExecutor]:
-        threads = ThreadPoolExecutor(_DOWNLOADS)
-        try:
-            yield threads
-        finally:
-            self._stop.set()
-            threads.shutdown(wait=True, cancel_futures=True)
-
-    def _collect(self, executor: Executor | None, pending: set[Future[Any]]) -> None:
-        """Wait for a download or a shard, and take what has finished."""
-        finished = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED).done
-        if self._run.running:
-            check_workers(executor)
-        for future in [future for future in self._fetching if future in finished]:
-            file = self._fetching.pop(future)
-            file.counted = future.result()
-            file.is_here = True
-        for task in [task for task in self._run.running if task in finished]:
-            assert executor is not None  # noqa: S101  only an executor has running tasks
-            self._run.collect(executor, task)
-
-    def _fetch(self) -> None:
+    def bring(self, *, busy: bool) -> None:
         """Start the next downloads, as far as the window allows."""
-        while len(self._fetching) < _DOWNLOADS:
+        while len(self.pending) < _DOWNLOADS:
             file = self._next()
             if file is None:
                 return
-            on_disk = sum(
-                other.source.bytes for other in self._files if other.is_here or other in self._fetching.values()
-            )
-            busy = (
-                self._fetching or self._run.running or any(self._run.can_write(shard) for _, shard in self._plan.ready)
-            )
-            if busy and not self._keep and on_disk + file.source.bytes > self._window:
-                return
-            self._fetching[self._threads.submit(self._bring, file)] = file
+            if self._window is not None and (busy or self.pending):
+                arriving = list(self.pending.values())
+                on_disk = sum(other.source.bytes for other in self.files if other.is_here or other in arriving)
+                if on_disk + file.source.bytes > self._window:
+                    return
+            self.pending[self._threads.submit(self._bring, file)] = file
 
     def _next(self) -> IncomingFile | None:
         """Return the file to download next: one that a planned shard needs, else the first that is not counted."""
-        fetching = list(self._fetching.values())
-        for _, shard in self._plan.ready:
-            for file in self._plan.holding(shard):
-                if not file.is_here and file not in fetching:
+        arriving = list(self.pending.values())
+        for _, shard in self.plan.queue:
+            for file in self.plan.files_of(shard):
+                if not file.is_here and file not in arriving:
                     return file
-        for file in self._files:
-            if file.counted is None and not file.beyond_limit and file not in fetching:
+        for file in self.files:
+            if file.counted is None and not file.beyond_limit and file not in arriving:
                 return file
         return None
 
@@ -287,9 +231,16 @@ class _Download:
         """Download a file unless it is on disk, and count it; runs in a thread."""
         if not file.is_here:
             remote = self._remotes[file.source.name]
-            self._bucket.fetch(remote, self._run.path(file), progress=self._progress.update, stop=self._stop)
-        return self._run.count(file) if file.counted is None else file.counted
+            self._bucket.fetch(remote, self.path(file), progress=self._progress.update, stop=self._stop)
+        return self.count(file) if file.counted is None else file.counted
 
-    def _version(self, source: SourceFile) -> str | None:
-        remote = self._remotes[source.name].remote
-        return None if remote is None else remote.etag or remote.modified
+    def drop(self, file: IncomingFile) -> None:
+        """Remove a file whose shards are all finished, unless files are kept."""
+        if self._window is None:
+            file.is_here = False
+        else:
+            super().drop(file)
+
+
+def _version(file: BucketFile) -> tuple[str | None, ...]:
+    return () if file.remote is None else (file.remote.etag or file.remote.modified,)

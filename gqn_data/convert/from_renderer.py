@@ -1,17 +1,18 @@
 """Rendering straight into containers: source files exist only until the shards with their scenes are written.
 
-Source files are rendered one after another into the work folder and counted (`incremental_run`). Shards and manifests
-have the bytes of `render` followed by `convert`. The workers render; this process writes.
+Source files are rendered one after another into the work folder. Shards and manifests have the bytes of `render`
+followed by `convert`. The workers render; this process writes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
+from collections.abc import Generator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
 
 from gqn_data.convert.destination import (
     WORK_FOLDER,
@@ -22,8 +23,8 @@ from gqn_data.convert.destination import (
     recorded_raw_source,
     scratch_folder,
 )
+from gqn_data.convert.engine import RawSupplier, expected_raw_folder, write_shards
 from gqn_data.convert.incremental_plan import IncomingFile
-from gqn_data.convert.incremental_run import IncrementalRun
 from gqn_data.convert.plan import Options, Source
 from gqn_data.convert.run import convert
 from gqn_data.errors import DestinationError, OptionError
@@ -33,9 +34,8 @@ from gqn_data.io.paths import AnyPath
 from gqn_data.render.files import render_files
 from gqn_data.render.request import Request
 from gqn_data.render.write import RenderReport, write_source_files
-from gqn_data.schema.catalog import Split
 from gqn_data.schema.manifest import Manifest
-from gqn_data.sources.raw_folder import RawFolder, SourceFile, converted_folder
+from gqn_data.sources.raw_folder import RawFolder, converted_folder
 from gqn_data.units import count_of
 
 _SOURCE_FILES = "tfrecord"
@@ -109,111 +109,103 @@ def render_containers(
     row = request.parameters.row
     work = root / WORK_FOLDER / row.name
     destinations = {name: converted_folder(root, name, row) for name in options.formats}
-
-    def source_from(recorded: Manifest) -> Source | None:
-        return _recorded_source(request, recorded, options)
-
+    source_from = functools.partial(_recorded_source, request, options)
     with lock_work_folder(work):
         done = finished_conversions(destinations, source_from, work, options, log)
         remaining = {name: path for name, path in destinations.items() if name not in done}
         scratch = scratch_folder(work) / _FOLDER
         if remaining:
-            rendering = _Rendering(request, remaining, work, scratch, options)
-            log(rendering.announcement())
-            done |= rendering.complete(executor)
+            atomic.remove_temporaries(scratch)
+            with contextlib.closing(_Rendering(request, remaining, work, scratch, options, executor)) as rendering:
+                log(rendering.announcement())
+                for _ in write_shards(rendering, None, 1):
+                    pass
+            done |= rendering.publish()
         atomic.remove_folder(work / _FOLDER)
         atomic.remove_folder(scratch)
     return [done[name] for name in options.formats]
 
 
-def _recorded_source(request: Request, recorded: Manifest, options: Options) -> Source | None:
+def _recorded_source(request: Request, options: Options, recorded: Manifest) -> Source | None:
     """Return the request's source files as a dataset's manifest records them; None if they differ."""
     rows = {source.name: source for split in recorded.splits.values() for source in split.sources}
     if {name: source.scenes for name, source in rows.items()} != {file.name: file.scenes for file in request.files}:
         return None
     raw = _raw_folder(request, Path(), {name: source.bytes for name, source in rows.items()})
-    return recorded_raw_source(raw, recorded, options)
+    return recorded_raw_source(raw, options, recorded)
 
 
 def _raw_folder(request: Request, folder: Path, sizes: dict[str, int]) -> RawFolder:
     """Return the raw folder of a request; the size of a file that is not rendered yet is 0."""
-    files: dict[Split, tuple[SourceFile, ...]] = {
-        split: tuple(
-            SourceFile(
-                path=folder / file.name, name=file.name, bytes=sizes.get(file.name, 0), expected_scenes=file.full
-            )
-            for file in request.of_split(split)
-        )
-        for split in request.wanted
-    }
-    return RawFolder(folder=folder, scene_set=request.parameters.row, origin=request.parameters.origin, files=files)
+    files = [(file.split, file.name, sizes.get(file.name, 0), file.full) for file in request.files]
+    return expected_raw_folder(folder, request.parameters.row, request.parameters.origin, files)
 
 
-class _Rendering:
-    """Renders, counts, writes and removes source files until all shards are written."""
+class _Rendering(RawSupplier):
+    """Renders source files whenever no shard can be written; see `RawSupplier` for the arguments."""
 
     def __init__(
-        self, request: Request, destinations: dict[str, AnyPath], work: AnyPath, scratch: Path, options: Options
+        self,
+        request: Request,
+        destinations: Mapping[str, AnyPath],
+        work: AnyPath,
+        scratch: Path,
+        options: Options,
+        executor: Executor | None,
     ) -> None:
-        self._request, self._options = request, options
-        self._folder = atomic.on_disk(scratch, "scenes are rendered")
-        self._raw = _raw_folder(request, self._folder, {})
-        self._planned = {file.name: file for file in request.files}
-        atomic.remove_temporaries(scratch)
-        self._run = IncrementalRun(
-            self._raw,
+        origin = request.parameters.origin.to_json()
+        super().__init__(
+            _raw_folder(request, atomic.on_disk(scratch, "scenes are rendered"), {}),
             destinations,
-            work=work,
-            counts=work / _FOLDER,
-            options=options,
-            request={"rendered": request.wanted},
-            version=self._version,
+            work,
+            work / _FOLDER,
+            options,
+            versions={file.name: {**origin, "first": file.first, "last": file.last} for file in request.files},
+            this={"rendered": request.wanted},
         )
-        self._run.plan.advance()
+        self._request = request
+        self._executor = executor
+        self._workers = options.workers
+        self._rendered = self._render()
 
     def announcement(self) -> str:
         """Describe the run for the user."""
         scenes = " + ".join(f"{count} {split}" for split, count in self._request.wanted.items())
-        kept = sum(len(target.rows) for target in self._run.targets)
+        kept = sum(len(output.rows) for output in self.plan.outputs)
         exist = f", {count_of(kept, 'shard')} already written" if kept else ""
-        folders = ", ".join(str(target.folder) for target in self._run.targets)
-        return f"rendering {scenes} scenes of {self._raw.scene_set.name} into {folders}{exist}"
+        folders = ", ".join(str(output.folder) for output in self.plan.outputs)
+        return f"rendering {scenes} scenes of {self.raw.scene_set.name} into {folders}{exist}"
 
-    def complete(self, executor: Executor | None) -> dict[str, Conversion]:
-        """Render and write what is missing, the manifests last.
+    def bring(self, *, busy: bool) -> None:
+        """Render the next file, unless shards can be written; workers render further ones meanwhile.
 
         Raises:
-            DestinationError: source files were removed meanwhile.
+            DestinationError: all files were rendered, but some were removed since.
         """
-        by_name = {file.source.name: file for file in self._run.files}
-        missing = [self._planned[file.source.name] for file in self._run.files if self._is_missing(file)]
-        self._write()
+        if busy:
+            return
+        file = next(self._rendered, None)
+        if file is None:
+            raise DestinationError(f"{self.raw.folder}: source files were removed meanwhile; rerun to resume")
+        file.counted, file.is_here = self.count(file), True
+
+    def _render(self) -> Generator[IncomingFile, None, None]:
+        """Render the files that are not counted, or that unfinished shards need."""
+        planned = {file.name: file for file in self._request.files}
+        missing = {
+            file.source.name: file
+            for file in self.files
+            if file.counted is None or file.first_scene is None or (not file.is_here and self.plan.is_needed(file))
+        }
+        parameters, folder = self._request.parameters, atomic.on_disk(self.raw.folder, "scenes are rendered")
         rendered = render_files(
-            missing, self._folder, self._request.parameters, workers=self._options.workers, executor=executor
+            [planned[name] for name in missing], folder, parameters, workers=self._workers, executor=self._executor
         )
-        self._run.started = time.monotonic()  # after the renderer was compiled
+        self.started = time.monotonic()  # the renderer is compiled now
         with contextlib.closing(rendered):
-            for planned in rendered:
-                file = by_name[planned.name]
-                size = self._run.path(file).stat().st_size
-                file.source = dataclasses.replace(file.source, bytes=size)
-                file.counted = self._run.count(file)
-                file.is_here = True
-                self._run.plan.advance()
-                self._write()
-        if self._run.plan.ready or not self._run.plan.is_whole:
-            raise DestinationError(f"{self._folder}: source files were removed meanwhile; rerun to resume")
-        return self._run.complete()
+            for file in rendered:
+                yield missing[file.name]
 
-    def _is_missing(self, file: IncomingFile) -> bool:
-        if file.counted is None or file.first is None:
-            return True
-        return not file.is_here and self._run.plan.is_needed(file)
-
-    def _write(self) -> None:
-        self._run.write_ready()
-        self._run.drop_written()
-
-    def _version(self, source: SourceFile) -> dict[str, Any]:
-        planned = self._planned[source.name]
-        return {**self._raw.origin.to_json(), "first": planned.first, "last": planned.last}
+    def close(self) -> None:
+        """Stop the rendering."""
+        self._rendered.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -73,38 +72,45 @@ class WorkFolder:
     def __init__(self, folder: AnyPath) -> None:
         self._folder = folder
 
-    def begin(self, plan: Plan, *, overwrite: bool, tidy: bool = True) -> Done:
-        """Prepare the destination for a plan, and return the shards that are finished.
+    def begin(
+        self,
+        folder: AnyPath,
+        this: dict[str, Any],
+        plan: Plan | None = None,
+        *,
+        overwrite: bool = False,
+        tidy: bool = True,
+    ) -> None:
+        """Prepare the destination: keep the finished shards of this conversion, and remove files of others.
 
-        Files of another plan are removed. The destination is not a dataset again until its manifest is written.
+        The destination is not a dataset again until its manifest is written.
 
         Args:
-            plan: plan of the dataset.
-            overwrite: remove an existing dataset.
+            folder: folder of the dataset.
+            this: JSON values that are equal for two runs of the same conversion.
+            plan: plan of the dataset; None if it grows during the conversion.
+            overwrite: remove an existing dataset; without a plan it is removed in any case.
             tidy: remove temporary files of killed runs.
         """
-        atomic.make_folder(plan.folder)
+        atomic.make_folder(folder)
         if tidy:
-            atomic.remove_temporaries(plan.folder)
-        if (plan.folder / MANIFEST_FILE).exists():
-            self._reopen(plan, keep=not overwrite)
+            atomic.remove_temporaries(folder)
+        if (folder / MANIFEST_FILE).exists():
+            self._reopen(folder, this, None if overwrite else plan)
         recorded = self._read(_PLAN_FILE)
-        this = identity(plan.manifest)
         if recorded is not None and recorded.get("identity") != this:
-            self._clear(plan.folder, recorded)
+            self._clear(folder, recorded)
             recorded = None
         if recorded is None:
-            self._write_plan(this, plan.names())
-        return self._done(plan.shards)
+            self._write_plan(this, plan.names() if plan is not None else [])
 
-    def begin_part(self, plan: Plan, shards: Sequence[ShardLocation]) -> Done:
-        """Prepare the destination for a part of a job array, and return the shards that are finished.
+    def begin_part(self, plan: Plan) -> None:
+        """Prepare the destination for a part of a job array.
 
         The first part prepares it as `begin` does. Temporary files are kept: they may belong to running parts.
 
         Args:
             plan: plan of all parts.
-            shards: shards of this part.
 
         Raises:
             DestinationError: another plan is recorded; a part never removes files of other parts.
@@ -118,38 +124,11 @@ class WorkFolder:
                 f"give all parts the same; to discard it, remove {plan.folder} and {self._folder}"
             )
         if other is None or (plan.folder / MANIFEST_FILE).exists():
-            self.begin(plan, overwrite=False, tidy=False)
-        return self._done(shards)
+            self.begin(plan.folder, this, plan, tidy=False)
 
     def shards_done(self) -> int:
         """Return the number of finished shards of all parts."""
         return sum(name.endswith(".json") and name != _PLAN_FILE for name in atomic.list_names(self._folder))
-
-    def _done(self, shards: Sequence[ShardLocation]) -> Done:
-        done = {(shard.split, shard.number): self.row_of(shard) for shard in shards}
-        return {key: row for key, row in done.items() if row is not None}
-
-    def begin_unplanned(self, folder: AnyPath, this: dict[str, Any]) -> None:
-        """Prepare the destination for a conversion whose plan grows while it runs.
-
-        Args:
-            folder: folder of the dataset; files of other conversions are removed from it.
-            this: JSON values that are equal for two runs of the same conversion.
-        """
-        atomic.make_folder(folder)
-        atomic.remove_temporaries(folder)
-        if (folder / MANIFEST_FILE).exists():
-            files: list[str] = []
-            with contextlib.suppress(ManifestError):
-                files = [row.name for row in read_manifest(folder).all_files()]
-            self._write_plan(None, files)
-            self._withdraw(folder)
-        recorded = self._read(_PLAN_FILE)
-        if recorded is not None and recorded.get("identity") != this:
-            self._clear(folder, recorded)
-            recorded = None
-        if recorded is None:
-            self._write_plan(this, [])
 
     def _clear(self, folder: AnyPath, recorded: dict[str, Any]) -> None:
         """Remove the files of a recorded plan from the destination, then the work folder."""
@@ -177,20 +156,20 @@ class WorkFolder:
         """Record the files of a shard before they are written, because the recorded plan does not name them."""
         strict_json.write_note(self._folder / self._marker(shard), {"begun": list(names)})
 
-    def _reopen(self, plan: Plan, *, keep: bool) -> None:
-        """Turn a dataset into an unfinished conversion, with its shards as finished ones if `keep`."""
+    def _reopen(self, folder: AnyPath, this: dict[str, Any], plan: Plan | None) -> None:
+        """Turn a dataset into an unfinished conversion, whose finished shards are those of `plan`, if given."""
         files: list[str] = []
         with contextlib.suppress(ManifestError):
-            manifest = read_manifest(plan.folder)
+            manifest = read_manifest(folder)
             files = [row.name for row in manifest.all_files()]
-            if keep:
-                self._write_plan(identity(plan.manifest), plan.names())
+            if plan is not None:
+                self._write_plan(this, plan.names())
                 for shard in plan.shards:
                     self.mark(shard, manifest.splits[shard.split].shards[shard.number])
-        if not keep:
+        if plan is None:
             # Recorded first, so that the next run can remove the files if this one is interrupted here.
             self._write_plan(None, files)
-        self._withdraw(plan.folder)
+        self._withdraw(folder)
 
     @staticmethod
     def _withdraw(folder: AnyPath) -> None:

@@ -17,6 +17,7 @@ from gqn_data.formats.contract import Format, ShardLocation
 from gqn_data.io.paths import AnyPath
 from gqn_data.schema import jpeg
 from gqn_data.schema.catalog import SPLITS, Split
+from gqn_data.schema.layout import SceneLayout
 from gqn_data.schema.manifest import Encoding, FramesRow, Manifest, ShardRow, SplitRow
 from gqn_data.version import TOOL
 
@@ -175,21 +176,46 @@ def make_plan(source: Source, format_name: str, folder: AnyPath, options: Option
     for name, row in manifest.splits.items():
         per_shard = min(scenes_per_shard(kind, row.shards[0], manifest, frames, options), row.scenes)
         splits[name] = dataclasses.replace(row, scenes_per_shard=per_shard, shards=(), files=())
-        shards += [
-            ShardLocation(
-                folder=folder,
-                split=name,
-                number=number,
-                first_scene=first,
-                scenes=min(per_shard, row.scenes - first),
-                scenes_per_shard=per_shard,
-                frames=frames,
-                layout=manifest.layout,
-            )
-            for number, first in enumerate(range(0, row.scenes, per_shard))
-        ]
+        shards += locate_shards(folder, name, frames, manifest.layout, scenes=row.scenes, per_shard=per_shard)
     planned = dataclasses.replace(manifest, format=format_name, frames=frames, splits=splits, tool=TOOL)
     return Plan(folder=folder, manifest=planned, shards=tuple(shards), stored_bytes=stored)
+
+
+def locate_shards(
+    folder: AnyPath,
+    split: Split,
+    frames: FramesRow,
+    layout: SceneLayout,
+    *,
+    scenes: int,
+    per_shard: int,
+    numbers: range | None = None,
+) -> list[ShardLocation]:
+    """Return the locations of the shards of a split.
+
+    Args:
+        folder: folder of the dataset.
+        split: split of the shards.
+        frames: frames row of the dataset.
+        layout: layout of every scene.
+        scenes: number of scenes in the split.
+        per_shard: number of scenes per shard, but the last.
+        numbers: numbers of the shards; None for all.
+    """
+    per_shard = min(per_shard, scenes)
+    return [
+        ShardLocation(
+            folder=folder,
+            split=split,
+            number=number,
+            first_scene=number * per_shard,
+            scenes=min(per_shard, scenes - number * per_shard),
+            scenes_per_shard=per_shard,
+            frames=frames,
+            layout=layout,
+        )
+        for number in (range(-(-scenes // per_shard)) if numbers is None else numbers)
+    ]
 
 
 def identity(manifest: Manifest) -> dict[str, Any]:

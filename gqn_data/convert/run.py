@@ -6,6 +6,7 @@ the manifest is written last. An interrupted run resumes with the same command a
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -20,19 +21,19 @@ from gqn_data.convert.destination import (
     finished_conversion,
     finished_conversions,
     lock_work_folder,
-    publish,
     recorded_raw_source,
     remove_if_empty,
     scenes_text,
 )
+from gqn_data.convert.engine import Supplier, publish_output, write_shards
+from gqn_data.convert.incremental_plan import IncrementalPlan, Output
 from gqn_data.convert.index import index_source_files
-from gqn_data.convert.journal import Done, WorkFolder
+from gqn_data.convert.journal import WorkFolder
 from gqn_data.convert.mirror import mirror_manifest, open_mirror, write_mirror_points
-from gqn_data.convert.plan import Options, Plan, Source, limited, make_plan
-from gqn_data.convert.shard_task import ShardTask, write_shard
+from gqn_data.convert.plan import Options, Plan, Source, identity, limited, make_plan
 from gqn_data.errors import DestinationError, OptionError
 from gqn_data.executors.job_array import Part, hold_part
-from gqn_data.executors.pool import map_in_order, open_pool
+from gqn_data.executors.pool import open_pool
 from gqn_data.formats.contract import ShardLocation
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath
@@ -70,10 +71,7 @@ def convert(
         folder, root = folder.absolute(), root.absolute()  # its workers may run in other directories
     work = root / WORK_FOLDER / scene_set.name
     destinations = _destinations(folder, scene_set, root, options)
-
-    def source_from(recorded: Manifest) -> Source | None:
-        return _recorded_source(folder, scene_set, recorded, options)
-
+    source_from = functools.partial(_recorded_source, folder, scene_set, options)
     with lock_work_folder(work):
         done = finished_conversions(destinations, source_from, work, options, log)
         if len(done) < len(destinations):
@@ -81,7 +79,7 @@ def convert(
             for name, destination in destinations.items():
                 if name not in done:
                     plan = make_plan(source, name, destination, options)
-                    done[name] = _write(plan, source, WorkFolder(work / name), options, log, executor)
+                    done[name] = _convert_to(plan, source, WorkFolder(work / name), options, log, executor)
         atomic.remove_folder(work / "index")
     return [done[name] for name in options.formats]
 
@@ -141,38 +139,38 @@ def convert_part(
         folder, root = folder.absolute(), root.absolute()  # its workers may run in other directories
     work = root / WORK_FOLDER / scene_set.name
     destinations = _destinations(folder, scene_set, root, options)
+    source_from = functools.partial(_recorded_source, folder, scene_set, options)
     # If the whole source must be read first, one part does so while the others wait for its notes.
     read_first = options.on_corrupt == "skip" or is_mirror(folder)
     counted = None if read_first else _open_source(folder, scene_set, None, options, executor)
 
-    def begin() -> list[tuple[Plan, Source, Done]]:
+    def begin() -> list[tuple[Plan, Supplier]]:
         source = counted or _open_source(folder, scene_set, work / "index", options, executor)
         begun = []
         for name, destination in destinations.items():
             plan = make_plan(source, name, destination, options)
-            if finished_conversion(
-                lambda recorded: _recorded_source(folder, scene_set, recorded, options), name, destination, options
-            ):
+            if finished_conversion(source_from, name, destination, options):
                 log(f"{name}: {destination} is already complete; nothing to do")
                 continue
-            begun.append((plan, source, WorkFolder(work / name).begin_part(plan, part.of(plan.shards))))
+            container_work = WorkFolder(work / name)
+            container_work.begin_part(plan)
+            begun.append((plan, _supplier(plan, part.of(plan.shards), source, container_work, options, executor)))
         return begun
 
     found = []
     with remove_if_empty(work), atomic.own_temporaries(), hold_part(work, part, begin, log) as begun:
-        for plan, source, done in begun:
+        for plan, supplier in begun:
             started = time.monotonic()
-            shards, kept = part.of(plan.shards), len(done)
-            what = f"part {part}, {len(shards)} of {count_of(len(plan.shards), 'shard')}"
-            log(_announcement(plan, what, shards, done))
-            container_work = WorkFolder(work / plan.manifest.format)
-            _write_shards(plan, shards, done, source, container_work, options, executor)
+            shards = len(part.of(plan.shards))
+            what = f"part {part}, {shards} of {count_of(len(plan.shards), 'shard')}"
+            _write(plan, supplier, what, options, log, executor)
+            (output,) = supplier.plan.outputs
             found.append(
                 PartDone(
                     folder=plan.folder,
-                    written=len(shards) - kept,
-                    kept=kept,
-                    done=container_work.shards_done(),
+                    written=output.written,
+                    kept=shards - output.written,
+                    done=output.work.shards_done(),
                     shards=len(plan.shards),
                     seconds=time.monotonic() - started,
                 )
@@ -250,7 +248,7 @@ def _index_fits(raw: RawFolder, manifest: Manifest, options: Options) -> bool:
     return present == [(row.name, row.bytes) for row in rows] and (not skipped or options.on_corrupt == "skip")
 
 
-def _recorded_source(folder: AnyPath, scene_set: SceneSet, recorded: Manifest, options: Options) -> Source | None:
+def _recorded_source(folder: AnyPath, scene_set: SceneSet, options: Options, recorded: Manifest) -> Source | None:
     """Return the source as a destination's manifest records it, without reading it; None if it has changed."""
     if (folder / MANIFEST_FILE).exists():
         manifest = read_manifest(folder)
@@ -259,70 +257,53 @@ def _recorded_source(folder: AnyPath, scene_set: SceneSet, recorded: Manifest, o
     elif is_mirror(folder):
         manifest = mirror_manifest(open_mirror(folder, scene_set, options.splits))
         return Source(folder=folder, manifest=limited(manifest, options))
-    return recorded_raw_source(open_raw_folder(folder, scene_set), recorded, options)
+    return recorded_raw_source(open_raw_folder(folder, scene_set), options, recorded)
 
 
-def _write(
+def _convert_to(
     plan: Plan, source: Source, work: WorkFolder, options: Options, log: Log, executor: Executor | None
 ) -> Conversion:
     """Write the missing shards of a planned dataset, then the manifest."""
     started = time.monotonic()
     if options.overwrite:  # before the old dataset is removed, counting the space that it frees
         atomic.check_free_space(plan.folder, plan.stored_bytes - dataset_bytes(plan.folder))
-    done = work.begin(plan, overwrite=options.overwrite)
-    kept = len(done)
+    work.begin(plan.folder, identity(plan.manifest), plan, overwrite=options.overwrite)
+    supplier = _supplier(plan, plan.shards, source, work, options, executor)
     what = f"{scenes_text(plan.manifest)} in {count_of(len(plan.shards), 'shard')}"
-    log(_announcement(plan, what, plan.shards, done))
-    _write_shards(plan, plan.shards, done, source, work, options, executor)
-    if executor is not None:
-        atomic.remove_temporaries(plan.folder)  # of workers that were lost
-    manifest = publish(plan, done, work)
-    return Conversion(
-        folder=plan.folder,
-        manifest=manifest,
-        written=len(plan.shards) - kept,
-        kept=kept,
-        seconds=time.monotonic() - started,
-    )
+    _write(plan, supplier, what, options, log, executor)
+    return publish_output(supplier.plan.outputs[0], plan, started)
 
 
-def _announcement(plan: Plan, what: str, shards: Sequence[ShardLocation], done: Done) -> str:
-    """Describe the shards that are going to be written, for the user."""
-    size = atomic.human_bytes(_missing_bytes(plan, shards, done))
-    exist = f", {len(done)} of them already written" if done else ""
-    return f"{plan.manifest.format}: {what}{exist}; writing about {size} to {plan.folder}"
-
-
-def _missing(shards: Sequence[ShardLocation], done: Done) -> list[ShardLocation]:
-    return [shard for shard in shards if (shard.split, shard.number) not in done]
-
-
-def _missing_bytes(plan: Plan, shards: Sequence[ShardLocation], done: Done) -> int:
-    return sum(plan.shard_bytes(shard) for shard in _missing(shards, done))
-
-
-def _write_shards(
+def _supplier(
     plan: Plan,
     shards: Sequence[ShardLocation],
-    done: Done,
     source: Source,
     work: WorkFolder,
     options: Options,
     executor: Executor | None,
-) -> None:
-    """Write the shards that are not done, and record each in `done` and in the work folder."""
-    name = plan.manifest.format
-    missing = _missing(shards, done)
-    atomic.check_free_space(plan.folder, _missing_bytes(plan, shards, done))
+) -> Supplier:
+    """Return a supplier of the shards of a plan, once its destination is prepared."""
     token = None if executor is None else work.token()  # our processes end with us
-    tasks = (ShardTask(source=source, location=shard, format_name=name, token=token) for shard in missing)
-    total = sum(shard.scenes for shard in shards)
+    output = Output(kind=plan.format, folder=plan.folder, frames=plan.manifest.frames, work=work, token=token)
+    queue = IncrementalPlan([output], options, source.manifest)
+    queue.add(output, shards)
+    return Supplier(queue, source)
+
+
+def _write(plan: Plan, supplier: Supplier, what: str, options: Options, log: Log, executor: Executor | None) -> None:
+    """Write the queued shards of a supplier; `what` describes the plan for the user."""
+    (output,) = supplier.plan.outputs
+    missing = [shard for _, shard in supplier.plan.queue]
+    size = sum(plan.shard_bytes(shard) for shard in missing)
+    exist = f", {len(output.rows)} of them already written" if output.rows else ""
+    log(f"{output.kind.name}: {what}{exist}; writing about {atomic.human_bytes(size)} to {plan.folder}")
+    atomic.check_free_space(plan.folder, size)
     workers = min(options.processes, max(1, len(missing)))
+    shared = () if output.token is None else (output.token.path, supplier.source.first_file)
+    kept, left = sum(row.scenes for row in output.rows.values()), sum(shard.scenes for shard in missing)
     with (
-        open_pool(workers, executor, shared=() if token is None else (token.path, source.first_file)) as running,
-        bar(total, "scene", name, initial=total - sum(shard.scenes for shard in missing)) as progress,
+        open_pool(workers, executor, shared) as running,
+        bar(kept + left, "scene", output.kind.name, initial=kept) as progress,
     ):
-        for shard, row in zip(missing, map_in_order(running, write_shard, tasks, 2 * workers)):
-            work.mark(shard, row)
-            done[shard.split, shard.number] = row
+        for shard in write_shards(supplier, running, workers):
             progress.update(shard.scenes)

@@ -199,7 +199,7 @@ class SceneWriter:
         if not self._prepared:
             # Removes an existing dataset, and the files of killed writers: their random identity differs.
             self._prepared = True
-            self._work.begin_unplanned(self.folder, {"scene writer": secrets.token_hex(8)})
+            self._work.begin(self.folder, {"scene writer": secrets.token_hex(8)})
         self._work.begin_shard(location, self._kind.names(location))
         row = self._kind.write_shard(location, split.spool.scenes())
         self._work.mark(location, row)

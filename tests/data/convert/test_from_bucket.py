@@ -1,8 +1,9 @@
-"""Conversion of source files while they arrive: the same bytes as from a raw folder, on a bounded part of the disk."""
+"""Conversion from a bucket: the bytes of converting a raw folder, with bounded disk space."""
 
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from click.testing import CliRunner
 from fault_server import Fault, FaultServer
-from made_scenes import SET, make_raw_folder, source_name, tree
+from made_scenes import SET, framed, make_raw_folder, source_name, tree
 
 from gqn_data.cli import main as gqn_data
 from gqn_data.convert import convert
@@ -35,7 +36,7 @@ HASTY = RetryPolicy(attempts=3, restarts=2, sleep=lambda _: None)
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory):
-    """A folder to serve: eleven source files, some of one scene, shards across their borders."""
+    """Return a folder to serve: eleven source files, some of one scene; shards span several files."""
     folder = tmp_path_factory.mktemp("mirror")
     make_raw_folder(folder / SET, train=(1, 3, 1, 2, 5, 1, 1, 4), test=(2, 1, 1))
     return folder
@@ -52,7 +53,7 @@ def options(**changes):
 
 
 def arrive(server, root, chosen=None, *, bucket=Bucket, **settings):
-    # By number, so that not each of the set's thousand files is asked for.
+    # By number, so that only these of the set's thousand files are requested.
     settings = {"files": tuple(range(1, 9)), "whole_set": False, **settings}
     with bucket(ROW, server.url, retry=HASTY) as remote:
         return convert_from_bucket(remote, root, chosen or options(), **settings)
@@ -64,7 +65,7 @@ def expected(mirror, root, chosen=None):
 
 
 def fetched(server):
-    """The source files that were asked for with GET, in order."""
+    """Return the source files requested with GET, in order."""
     return [asked.path for asked in server.asked if asked.method == "GET" and asked.path.endswith(".tfrecord")]
 
 
@@ -89,7 +90,17 @@ def test_options_mean_the_same(mirror, server, tmp_path, changes):
     assert tree(tmp_path / "there") == expected(mirror, tmp_path / "here", options(**changes))
 
 
-def test_a_limit_spares_the_files_behind_it(server, tmp_path):
+def test_a_file_without_valid_records_inside_a_shard_is_skipped(mirror, tmp_path):
+    copy = shutil.copytree(mirror, tmp_path / "mirror")
+    (copy / SET / "train" / source_name("train", 3)).write_bytes(framed([b"not a scene"]))
+    chosen = options(on_corrupt="skip", shard_bytes=20_000)
+    with FaultServer(copy) as server:
+        arrive(server, tmp_path / "there", chosen)
+        assert len(fetched(server)) == len(set(fetched(server))) == 11
+    assert tree(tmp_path / "there") == expected(copy, tmp_path / "here", chosen)
+
+
+def test_files_past_the_limit_are_not_fetched(server, tmp_path):
     first = threading.Event()
 
     class FirstOne(Bucket):
@@ -101,11 +112,11 @@ def test_a_limit_spares_the_files_behind_it(server, tmp_path):
             return found
 
     arrive(server, tmp_path, options(limit=1, splits=("train",)), bucket=FirstOne)
-    assert len(fetched(server)) < 8  # some are under way when the first one turns out to hold the scene
+    assert len(fetched(server)) < 8  # some are in flight when the first is counted
 
 
 class Watched(Bucket):
-    """Notes how much lies on the disk whenever a file has arrived."""
+    """Records the bytes on disk after each download."""
 
     def fetch(self, file, path, **settings):
         found = super().fetch(file, path, **settings)
@@ -113,7 +124,7 @@ class Watched(Bucket):
         return found
 
 
-def test_a_window_of_the_source_lies_on_the_disk(mirror, server, tmp_path):
+def test_only_a_window_of_the_source_is_on_disk(mirror, server, tmp_path):
     held = []
 
     class Here(Watched):
@@ -129,13 +140,13 @@ def test_a_window_of_the_source_lies_on_the_disk(mirror, server, tmp_path):
     assert not (tmp_path / ".work").exists()
 
 
-def test_a_window_too_small_for_a_shard_is_widened_by_need(mirror, server, tmp_path):
+def test_a_window_too_small_for_a_shard_is_exceeded(mirror, server, tmp_path):
     arrive(server, tmp_path / "there", options(shard_bytes=20_000), window=1)
     assert tree(tmp_path / "there") == expected(mirror, tmp_path / "here", options(shard_bytes=20_000))
 
 
 @pytest.mark.parametrize("number", range(11))
-def test_a_run_that_was_cut_off_goes_on(mirror, server, tmp_path, number):
+def test_an_interrupted_run_resumes(mirror, server, tmp_path, number):
     class Cut(Bucket):
         left = number
 
@@ -152,10 +163,10 @@ def test_a_run_that_was_cut_off_goes_on(mirror, server, tmp_path, number):
     assert tree(tmp_path / "there") == expected(mirror, tmp_path / "here")
 
 
-def test_files_whose_shards_are_whole_are_not_fetched_again(mirror, server, tmp_path, monkeypatch):
-    from gqn_data.convert import incremental_run
+def test_files_of_finished_shards_are_not_fetched_again(mirror, server, tmp_path, monkeypatch):
+    from gqn_data.convert import engine
 
-    write, written = incremental_run.write_shard, []
+    write, written = engine.write_shard, []
 
     def some(task):
         if len(written) == 4:
@@ -165,7 +176,7 @@ def test_files_whose_shards_are_whole_are_not_fetched_again(mirror, server, tmp_
 
     chosen = options(formats=("webdataset",), shard_bytes=3000)
     with monkeypatch.context() as patch:
-        patch.setattr(incremental_run, "write_shard", some)
+        patch.setattr(engine, "write_shard", some)
         with pytest.raises(KeyboardInterrupt):
             arrive(server, tmp_path / "there", chosen, window=1)
     server.asked.clear()
@@ -186,7 +197,7 @@ def test_passing_faults_of_the_server_leave_no_trace(mirror, server, tmp_path, f
     assert tree(tmp_path / "there") == expected(mirror, tmp_path / "here")
 
 
-def test_wrong_bytes_that_stay_wrong_make_no_dataset(mirror, server, tmp_path):
+def test_permanently_wrong_bytes_make_no_dataset(mirror, server, tmp_path):
     name = f"{SET}/train/{source_name('train', 5)}"
     server.always(Fault(flip=1500), path=name)
     with pytest.raises(RemoteDamaged, match=source_name("train", 5)):
@@ -197,7 +208,7 @@ def test_wrong_bytes_that_stay_wrong_make_no_dataset(mirror, server, tmp_path):
     assert tree(tmp_path / "there") == expected(mirror, tmp_path / "here")
 
 
-def test_a_file_that_is_not_there_is_told_before_anything_is_fetched(server, tmp_path):
+def test_a_missing_file_is_reported_before_anything_is_fetched(server, tmp_path):
     server.always(Fault(status=404), path=f"{SET}/train/{source_name('train', 3)}")
     with pytest.raises(RemoteMissing, match=source_name("train", 3)):
         arrive(server, tmp_path, files=None, whole_set=True)
@@ -210,19 +221,19 @@ def test_a_server_that_does_not_answer_is_an_error(tmp_path):
         convert_from_bucket(bucket, tmp_path, options())
 
 
-def test_a_whole_dataset_is_not_fetched_again(server, tmp_path):
+def test_a_complete_dataset_is_not_fetched_again(server, tmp_path):
     arrive(server, tmp_path)
     server.asked.clear()
     assert [result.written for result in arrive(server, tmp_path)] == [0, 0, 0]
     assert fetched(server) == []
 
 
-def test_the_origin_is_the_mirrors(mirror, server, tmp_path):
+def test_the_origin_is_that_of_the_mirror(mirror, server, tmp_path):
     arrive(server, tmp_path, options(formats=("zarr",)))
     assert read_manifest(tmp_path / "zarr" / SET).origin == read_origin(mirror / SET)
 
 
-def test_source_files_are_kept_where_asked_for(mirror, server, tmp_path):
+def test_source_files_are_kept_on_request(mirror, server, tmp_path):
     raw = tmp_path / "raw" / SET
     arrive(server, tmp_path, raw_folder=raw, keep_raw=True)
     assert {name: data for name, data in tree(raw).items() if name.endswith(".tfrecord")} == {
@@ -233,7 +244,7 @@ def test_source_files_are_kept_where_asked_for(mirror, server, tmp_path):
     server.asked.clear()
     arrive(server, tmp_path / "more", raw_folder=raw)
     assert fetched(server) == []
-    assert len(tree(raw)) == len(tree(mirror / SET))  # not dropped: it was not fetched by this run
+    assert len(tree(raw)) == len(tree(mirror / SET))  # kept: it was not downloaded by this run
 
 
 def test_source_files_of_another_origin_are_neither_used_nor_mixed(mirror, server, tmp_path):
@@ -244,11 +255,11 @@ def test_source_files_of_another_origin_are_neither_used_nor_mixed(mirror, serve
         arrive(server, tmp_path / "other", raw_folder=raw, keep_raw=True)
 
 
-def test_a_conversion_with_other_options_removes_what_the_first_left(mirror, server, tmp_path, monkeypatch):
-    from gqn_data.convert import incremental_run
+def test_a_conversion_with_other_options_removes_files_of_the_first(mirror, server, tmp_path, monkeypatch):
+    from gqn_data.convert import engine
 
     with monkeypatch.context() as patch:
-        patch.setattr(incremental_run.IncrementalRun, "complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(engine, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             arrive(server, tmp_path / "there", options(shard_bytes=2500))
     arrive(server, tmp_path / "there")
@@ -258,7 +269,7 @@ def test_a_conversion_with_other_options_removes_what_the_first_left(mirror, ser
 def test_source_files_in_a_store_are_converted_like_those_of_a_folder(mirror, s3, tmp_path):
     for name, data in tree(mirror / SET).items():
         (parse_path(s3) / "raw" / SET / name).put(data)
-    # a folder of one's own: what is there is all that is wanted, though files are missing from the middle
+    # A user's folder may lack files of the set.
     (parse_path(s3) / "raw" / SET / "train" / source_name("train", 3)).unlink()
     run = CliRunner().invoke(
         gqn_data, ["convert", f"{s3}/raw/{SET}", "--out", str(tmp_path / "there"), "--json", "--workers", "1"]
@@ -273,7 +284,7 @@ def test_source_files_in_a_store_are_converted_like_those_of_a_folder(mirror, s3
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
-def test_from_nothing_to_a_verified_dataset_in_a_store_by_the_command(mirror, server, s3, tmp_path):
+def test_the_command_converts_from_a_server_to_a_store(mirror, server, s3, tmp_path):
     def answered(*words):
         run = CliRunner().invoke(gqn_data, [*words, "--workers", "1"])
         assert run.exit_code == 0, run.output
@@ -298,7 +309,7 @@ def test_from_nothing_to_a_verified_dataset_in_a_store_by_the_command(mirror, se
     assert there == expected(mirror, tmp_path / "here", Options(formats=("numpy",), workers=1))
 
 
-def test_a_set_with_source_files_here_is_fetched_only_on_request(mirror, server, tmp_path):
+def test_a_set_with_local_source_files_is_fetched_only_on_request(mirror, server, tmp_path):
     root = tmp_path / "root"
     make_raw_folder(root / "raw" / SET, train=(1,), test=(2,))
 
@@ -321,11 +332,11 @@ def test_a_set_with_source_files_here_is_fetched_only_on_request(mirror, server,
     assert scenes() == 1
     assert fetched(server) == []
     assert scenes("--fetch") == 18
-    assert f"{SET}/train/{source_name('train', 1)}" not in fetched(server)  # it was here
+    assert f"{SET}/train/{source_name('train', 1)}" not in fetched(server)  # it was present
 
 
 @pytest.mark.slow
-def test_killed_at_random_it_ends_with_the_same_bytes(mirror, tmp_path, faults):
+def test_a_run_killed_at_random_resumes_to_the_same_bytes(mirror, tmp_path, faults):
     wanted = expected(mirror, tmp_path / "here", options(formats=("zarr", "webdataset"), shard_bytes=1 << 20))
     tries = faults.tries(3)
     survived = 0
@@ -339,7 +350,7 @@ def test_killed_at_random_it_ends_with_the_same_bytes(mirror, tmp_path, faults):
             for run in range(50):
                 with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
                     try:
-                        process.wait(chance.uniform(0.3, 2.5 + run))  # a loaded machine gets there too
+                        process.wait(chance.uniform(0.3, 2.5 + run))  # longer each time, for slow machines
                     except subprocess.TimeoutExpired:
                         os.kill(process.pid, signal.SIGKILL)
                         continue

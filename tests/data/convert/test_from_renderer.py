@@ -1,4 +1,4 @@
-"""Rendering straight into containers: the bytes of `render` and then `convert`, gone on with, and nothing left over."""
+"""Rendering straight into containers: the bytes of `render` followed by `convert`; interrupted runs resume."""
 
 import dataclasses
 import itertools
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_scenes import tree
 
-from gqn_data.convert import convert, from_renderer, incremental_run
+from gqn_data.convert import convert, engine, from_renderer
 from gqn_data.convert.from_renderer import render_containers, render_formats
 from gqn_data.convert.plan import Options
 from gqn_data.dataset import open_dataset
@@ -21,7 +21,7 @@ from gqn_data.render.write import render_scene_set
 from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.schema.manifest import read_manifest
 
-SET = "shepard_metzler_5_parts"  # 20 scenes a source file
+SET = "shepard_metzler_5_parts"  # 20 scenes per source file
 SMALL = {"scenes": 60, "frame_size": 17, "views": 2, "supersample": False}
 CONTAINERS = ("zarr", "numpy", "webdataset")
 
@@ -35,25 +35,25 @@ def request(**changes):
 
 
 def options(*formats, **changes):
-    """Shards that fit no source file, three of them to the first two files."""
+    """Return options whose shards do not align with source files: three in the first two files."""
     return Options(formats=formats or ("zarr",), **{"shard_bytes": 40_000, "workers": 1, **changes})
 
 
 def by_way_of_tfrecords(root, wanted, **changes):
-    """The datasets that render and then convert write, with no TFRecords beside them."""
+    """Return the files of the datasets that render and then convert write, without the TFRecords."""
     folder = render_scene_set(root, SET, workers=1, **{**SMALL, **changes}).folder
     convert(folder, SCENE_SETS[SET], root, wanted)
     return {name: data for name, data in tree(root).items() if not name.startswith("raw/")}
 
 
 class CutOff(Exception):
-    """Stands for a process that is killed: nothing is tidied up by whoever raises it."""
+    """Stands for a killed process."""
 
 
 def cut_off(monkeypatch, root, shards, **changes):
-    """A run that ends when it would write its n-th shard."""
+    """Interrupt a run before its n-th shard is written."""
     written = itertools.count()
-    write_whole = incremental_run.write_shard
+    write_whole = engine.write_shard
 
     def write_shard(task):
         if next(written) == shards:
@@ -61,14 +61,14 @@ def cut_off(monkeypatch, root, shards, **changes):
         return write_whole(task)
 
     with monkeypatch.context() as patched:
-        patched.setattr(incremental_run, "write_shard", write_shard)
+        patched.setattr(engine, "write_shard", write_shard)
         with pytest.raises(CutOff):
             render_containers(request(**changes), root, options("zarr", "numpy"))
 
 
 @pytest.fixture
 def rendered_files(monkeypatch):
-    """The names of the source files that are rendered in the test."""
+    """Return a list that collects the names of the source files rendered in the test."""
     names = []
     render_files = from_renderer.render_files
 
@@ -81,7 +81,7 @@ def rendered_files(monkeypatch):
 
 
 @pytest.mark.parametrize("formats", [CONTAINERS, *slow(("zarr",), ("numpy",), ("webdataset",))])
-def test_the_bytes_are_those_of_rendering_and_then_converting_and_nothing_else_is_left(tmp_path, formats):
+def test_the_bytes_are_those_of_render_then_convert(tmp_path, formats):
     done = render_containers(request(), tmp_path / "direct", options(*formats))
     assert tree(tmp_path / "direct") == by_way_of_tfrecords(tmp_path / "by_way", options(*formats))
     assert [result.manifest.format for result in done] == list(formats)
@@ -91,7 +91,7 @@ def test_the_bytes_are_those_of_rendering_and_then_converting_and_nothing_else_i
 @pytest.mark.parametrize(
     "changes", [{"split": "test", "scenes": 1}, *slow({"split": "train", "scenes": 21}, {"scenes": 1})]
 )
-def test_one_split_or_one_scene_is_as_converted_too(tmp_path, changes):
+def test_one_split_or_one_scene_has_the_same_bytes(tmp_path, changes):
     render_containers(request(**changes), tmp_path / "direct", options())
     assert tree(tmp_path / "direct") == by_way_of_tfrecords(tmp_path / "by_way", options(), **changes)
 
@@ -100,7 +100,7 @@ def test_any_executor_renders_the_same_bytes(tmp_path):
     render_containers(request(), tmp_path / "here", options())
     with ThreadPoolExecutor(2) as executor:
         render_containers(request(), tmp_path / "there", options(), executor=executor)
-        assert executor.submit(int, 7).result() == 7  # it is still its owner's
+        assert executor.submit(int, 7).result() == 7  # it was not shut down
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
@@ -118,7 +118,7 @@ def test_a_store_holds_the_bytes_of_a_disk(tmp_path, s3):
     assert there == tree(tmp_path)
 
 
-def test_tfrecords_are_kept_where_they_are_asked_for(tmp_path):
+def test_tfrecords_are_kept_on_request(tmp_path):
     report, done = render_formats(request(), tmp_path / "both", options("tfrecord", "zarr"))
     assert (report.folder, done[0].folder) == (tmp_path / "both/raw" / SET, tmp_path / "both/zarr" / SET)
     whole = by_way_of_tfrecords(tmp_path / "by_way", options())
@@ -126,7 +126,7 @@ def test_tfrecords_are_kept_where_they_are_asked_for(tmp_path):
     assert tree(tmp_path / "both/raw") == tree(tmp_path / "by_way/raw")
 
 
-def test_few_source_files_lie_on_the_disk_at_a_time(tmp_path, monkeypatch):
+def test_only_few_source_files_are_on_disk_at_a_time(tmp_path, monkeypatch):
     held = []
     render_files = from_renderer.render_files
 
@@ -142,9 +142,7 @@ def test_few_source_files_lie_on_the_disk_at_a_time(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("shards", [1, 5, *slow(0, 4, 7)])
-def test_a_run_that_was_cut_off_ends_with_the_same_bytes_and_renders_no_whole_file_again(
-    tmp_path, monkeypatch, rendered_files, shards
-):
+def test_an_interrupted_run_resumes_and_renders_no_file_twice(tmp_path, monkeypatch, rendered_files, shards):
     render_containers(request(), tmp_path / "whole", options("zarr", "numpy"))
     every = sorted(rendered_files)
     assert len(every) == 4
@@ -163,7 +161,7 @@ def notes(root):
     return root.glob(f".work/{SET}/rendered/*/*.json")
 
 
-def test_source_files_that_went_away_meanwhile_are_rendered_again(tmp_path, monkeypatch):
+def test_removed_source_files_are_rendered_again(tmp_path, monkeypatch):
     render_containers(request(), tmp_path / "whole", options("zarr", "numpy"))
     cut_off(monkeypatch, tmp_path / "cut", 5)
     for path in (tmp_path / "cut/.work").rglob("*.tfrecord"):
@@ -173,21 +171,21 @@ def test_source_files_that_went_away_meanwhile_are_rendered_again(tmp_path, monk
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, *slow({"views": 3}, {"scenes": 61}, {"quality": 90})])
-def test_what_another_run_left_does_not_get_into_this_one(tmp_path, monkeypatch, change):
+def test_files_of_another_interrupted_run_are_not_used(tmp_path, monkeypatch, change):
     render_containers(request(**change), tmp_path / "whole", options("zarr", "numpy"))
     cut_off(monkeypatch, tmp_path / "cut", 4)
     render_containers(request(**change), tmp_path / "cut", options("zarr", "numpy"))
     assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
 
 
-def test_a_conversion_goes_on_over_what_a_rendering_left(tmp_path, monkeypatch):
+def test_a_conversion_replaces_an_interrupted_rendering(tmp_path, monkeypatch):
     whole = by_way_of_tfrecords(tmp_path / "whole", options("zarr", "numpy"))
     cut_off(monkeypatch, tmp_path / "cut", 4)
     found = by_way_of_tfrecords(tmp_path / "cut", options("zarr", "numpy"))
     assert {name: data for name, data in found.items() if not name.startswith(".work/")} == whole
 
 
-def test_what_is_whole_is_not_rendered_again(tmp_path, rendered_files):
+def test_a_complete_dataset_is_not_rendered_again(tmp_path, rendered_files):
     render_containers(request(), tmp_path, options())
     rendered_files.clear()
     said = []
@@ -196,7 +194,7 @@ def test_what_is_whole_is_not_rendered_again(tmp_path, rendered_files):
     assert said == [f"zarr: {tmp_path}/zarr/{SET} is already complete; nothing to do"]
 
 
-def test_a_shard_that_is_gone_is_made_again(tmp_path):
+def test_a_missing_shard_is_written_again(tmp_path):
     done = render_containers(request(), tmp_path, options())
     before = tree(tmp_path)
     (done[0].folder / done[0].manifest.splits["train"].shards[1].files[0].name).unlink()
@@ -205,7 +203,7 @@ def test_a_shard_that_is_gone_is_made_again(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"scenes": 70}, *slow({"seed": 1}, {"split": "train"}, {"supersample": True})])
-def test_another_dataset_is_replaced_only_when_that_is_asked_for(tmp_path, change):
+def test_another_dataset_is_replaced_only_with_overwrite(tmp_path, change):
     render_containers(request(), tmp_path / "root", options())
     before = tree(tmp_path / "root")
     with pytest.raises(DestinationError, match=r"other source files or options.*--overwrite"):
@@ -216,7 +214,7 @@ def test_another_dataset_is_replaced_only_when_that_is_asked_for(tmp_path, chang
     assert tree(tmp_path / "root") == tree(tmp_path / "fresh")
 
 
-def test_the_manifest_carries_the_origin_the_frame_size_and_the_views(tmp_path):
+def test_the_manifest_keeps_origin_frame_size_and_views(tmp_path):
     done = render_containers(request(seed=5, frame_size=33, views=23, scenes=2), tmp_path, options())
     manifest = read_manifest(done[0].folder)
     assert manifest.origin == request(seed=5, frame_size=33, views=23).parameters.origin
@@ -239,7 +237,7 @@ def test_scenes_have_the_cameras_and_nearly_the_pixels_of_the_renderer(tmp_path)
         assert np.abs(dataset[index].frames.astype(int) - scene.frames).mean() < 6
 
 
-def test_parts_are_of_tfrecords_alone(tmp_path):
+def test_only_tfrecords_are_rendered_in_parts(tmp_path):
     with pytest.raises(OptionError, match=r"--shard renders parts of TFRecords only; for zarr"):
         render_formats(request(), tmp_path, options(), part=Part(0, 2))
     assert list(tmp_path.iterdir()) == []

@@ -484,12 +484,12 @@ def test_the_size_of_the_seek_points_is_bounded():
 
 
 def test_a_rerun_after_an_interruption_does_not_check_the_arrays_again(tmp_path, monkeypatch):
+    from gqn_data.convert import engine
     from gqn_data.convert import mirror as mirror_module
-    from gqn_data.convert import run as conversion
 
     folder = make_mirror(tmp_path / SET, ending=".npy.gz")
     whole = tree(run(folder, tmp_path / "whole")[0].folder)
-    remaining, write = [2], conversion.write_shard
+    remaining, write = [2], engine.write_shard
 
     def interrupt_after_two(task):
         if not remaining[0]:
@@ -498,7 +498,7 @@ def test_a_rerun_after_an_interruption_does_not_check_the_arrays_again(tmp_path,
         return write(task)
 
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "write_shard", interrupt_after_two)
+        patch.setattr(engine, "write_shard", interrupt_after_two)
         with pytest.raises(KeyboardInterrupt):
             run(folder, tmp_path / "cut")
     assert not (tmp_path / "cut" / "numpy" / SET / "manifest.json").exists()

@@ -1,4 +1,4 @@
-"""Conversion: the same bytes however it is run, whatever stops it, and nothing lost on the way."""
+"""Conversion of a folder: the same bytes for any number of workers, after interruptions and faults."""
 
 import errno
 import json
@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from made_scenes import SET, framed, made_scene, make_raw_folder, scenes_from, tree, write_source_file
 
-from gqn_data.convert import convert
-from gqn_data.convert import run as conversion
+from gqn_data.convert import convert, engine
 from gqn_data.convert.index import index_raw_folder, index_source_files
 from gqn_data.convert.plan import Options
 from gqn_data.convert.run import plan_only
@@ -32,7 +31,7 @@ from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.schema.manifest import read_manifest
 from gqn_data.sources.raw_folder import open_raw_folder
 
-SMALL = 3000  # bytes a shard: one scene or two
+SMALL = 3000  # bytes per shard: one or two scenes
 
 
 def run(source, root, **options):
@@ -45,12 +44,12 @@ def convert_one(source, root, **options):
 
 
 def numbers_of(folder, split="train"):
-    """Which made scenes a dataset holds, by their cameras."""
+    """Return the numbers of the made scenes in a dataset, from their cameras."""
     return [round(float(scene.cameras[0, 0]) / 100) for scene in open_dataset(folder, split)]
 
 
 def damaged(path, record, where="payload"):
-    """Flips one bit of one record of a TFRecord."""
+    """Flip one bit of one record of a TFRecord, and return the record's offset."""
     data = bytearray(path.read_bytes())
     at = 0
     for _ in range(record):
@@ -81,7 +80,7 @@ def test_the_bytes_do_not_depend_on_the_sizes_of_blocks(shared_raw, tmp_path, mo
     assert before == after
 
 
-def test_the_bytes_do_not_depend_on_time_or_place(shared_raw, tmp_path):
+def test_the_bytes_do_not_depend_on_time_or_path(shared_raw, tmp_path):
     here = tree(convert_one(shared_raw, tmp_path / "here"))
     moved = shutil.copytree(shared_raw, tmp_path / "elsewhere" / "sm5")
     for path in moved.rglob("*"):
@@ -96,7 +95,7 @@ def test_all_containers_at_once_are_those_made_one_by_one(shared_raw, tmp_path):
 
 
 @pytest.mark.parametrize("name", WRITABLE)
-def test_shards_are_the_same_whatever_the_source_files_hold(name, tmp_path):
+def test_shards_do_not_depend_on_the_sizes_of_source_files(name, tmp_path):
     found = []
     for counts in ((7,), (4, 3), (1, 1, 3, 2)):
         raw = make_raw_folder(tmp_path / str(len(counts)) / SET, train=counts)
@@ -105,7 +104,7 @@ def test_shards_are_the_same_whatever_the_source_files_hold(name, tmp_path):
         assert numbers_of(folder) == list(range(7))
         files = tree(folder)
         for about in ("manifest.json", "SHA256SUMS", "README.md", "croissant.json"):
-            del files[about]  # they tell of the source files
+            del files[about]  # they describe the source files
         found.append(files)
     assert found[0] == found[1] == found[2]
 
@@ -116,7 +115,7 @@ def test_an_indexed_folder_converts_to_the_same_bytes(raw, tmp_path):
     assert tree(convert_one(raw, tmp_path / "after")) == before
 
 
-def test_every_shard_but_the_last_holds_as_many_scenes(shared_raw, tmp_path):
+def test_every_shard_but_the_last_holds_the_same_number_of_scenes(shared_raw, tmp_path):
     row = read_manifest(convert_one(shared_raw, tmp_path, shard_bytes=7000)).splits["train"]
     counts = [shard.scenes for shard in row.shards]
     assert len(counts) > 1
@@ -125,7 +124,7 @@ def test_every_shard_but_the_last_holds_as_many_scenes(shared_raw, tmp_path):
     assert sum(counts) == 7
 
 
-# What is asked for.
+# Options.
 
 
 def test_the_source_is_only_read(raw, tmp_path):
@@ -134,7 +133,7 @@ def test_the_source_is_only_read(raw, tmp_path):
     assert tree(raw) == before
 
 
-def test_nothing_is_left_but_the_datasets(shared_raw, tmp_path):
+def test_only_the_datasets_are_left(shared_raw, tmp_path):
     run(shared_raw, tmp_path / "out", formats=("zarr", "webdataset"), on_corrupt="skip")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["webdataset", "zarr"]
     assert not [name for name in tree(tmp_path) if name.endswith((".partial", ".lock"))]
@@ -147,12 +146,12 @@ def test_a_limit_takes_the_first_scenes_of_each_split(shared_raw, tmp_path):
     assert read_manifest(folder).limit == 5
 
 
-def test_a_limit_reads_no_file_beyond_it(raw, tmp_path):
+def test_files_past_the_limit_are_not_read(raw, tmp_path):
     (raw / "train" / "002-of-900.tfrecord").write_bytes(b"")
     assert numbers_of(convert_one(raw, tmp_path / "out", limit=4)) == [0, 1, 2, 3]
 
 
-def test_one_split_may_be_converted_alone(shared_raw, tmp_path):
+def test_one_split_can_be_converted(shared_raw, tmp_path):
     folder = convert_one(shared_raw, tmp_path, splits=("test",))
     assert list(read_manifest(folder).splits) == ["test"]
     assert numbers_of(folder, "test") == [1000, 1001]
@@ -161,7 +160,7 @@ def test_one_split_may_be_converted_alone(shared_raw, tmp_path):
         convert_one(folder, tmp_path / "again", splits=("train",))
 
 
-def test_sets_with_gaps_are_converted_and_say_what_they_have(tmp_path):
+def test_a_set_with_missing_files_is_converted_and_lists_its_files(tmp_path):
     raw = make_raw_folder(tmp_path / SET, train=(2, 3), numbers=(1, 3))
     folder = convert_one(raw, tmp_path / "root")
     assert numbers_of(folder) == [0, 1, 2, 3, 4]
@@ -173,13 +172,13 @@ def test_sets_with_gaps_are_converted_and_say_what_they_have(tmp_path):
     assert (row.expected_files, row.expected_scenes) == (900, 810_000)
 
 
-def test_the_manifest_carries_the_origin_on(shared_raw, tmp_path):
+def test_the_manifest_keeps_the_origin(shared_raw, tmp_path):
     origin = read_manifest(convert_one(shared_raw, tmp_path)).origin
     assert origin.kind == "rendered"
     assert origin.details == {"seed": 5, "frame_size": 16, "views": 3}
 
 
-def test_a_dry_run_writes_nothing_and_plans_what_a_run_writes(shared_raw, tmp_path):
+def test_a_dry_run_writes_nothing_and_returns_the_plans_of_a_run(shared_raw, tmp_path):
     options = Options(formats=WRITABLE, shard_bytes=SMALL, workers=1)
     plans = plan_only(shared_raw, SCENE_SETS[SET], tmp_path / "out", options)
     assert tree(tmp_path) == {}
@@ -191,7 +190,7 @@ def test_a_dry_run_writes_nothing_and_plans_what_a_run_writes(shared_raw, tmp_pa
         ]
         assert plan.names() == written
         actual = sum(row.bytes for row in result.manifest.all_files())
-        assert plan.stored_bytes > actual / 3  # metadata and whole tar records weigh much in sets this small
+        assert plan.stored_bytes > actual / 3  # in small sets, metadata and padding take much of it
 
 
 @pytest.mark.parametrize(
@@ -207,7 +206,7 @@ def test_a_dry_run_writes_nothing_and_plans_what_a_run_writes(shared_raw, tmp_pa
         ({"workers": 0}, OptionError),
     ],
 )
-def test_options_that_no_run_could_use_are_refused(options, error):
+def test_invalid_options_are_refused(options, error):
     with pytest.raises(error, match=r"format|expected"):
         Options(**options)
 
@@ -220,7 +219,7 @@ def test_a_dataset_is_not_converted_into_itself(shared_raw, tmp_path):
     assert tree(tmp_path) == before
 
 
-def test_an_absent_source_is_an_error_and_leaves_nothing(tmp_path):
+def test_a_missing_source_is_an_error_and_leaves_nothing(tmp_path):
     with pytest.raises(SourceMissing, match="no such folder"):
         convert_one(tmp_path / "nowhere", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -242,7 +241,7 @@ def test_a_corrupt_record_stops_a_conversion_and_is_named(raw, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_corrupt_record_is_left_out_when_asked_and_listed(workers, raw, tmp_path):
+def test_a_corrupt_record_is_skipped_on_request_and_listed(workers, raw, tmp_path):
     offset = damaged(raw / "train" / "001-of-900.tfrecord", 2)
     folder = convert_one(raw, tmp_path / "out", on_corrupt="skip", workers=workers)
     assert numbers_of(folder) == [0, 1, 3, 4, 5, 6]
@@ -252,7 +251,7 @@ def test_a_corrupt_record_is_left_out_when_asked_and_listed(workers, raw, tmp_pa
     assert "checksum" in first.skipped[0].reason
 
 
-def test_records_behind_broken_framing_are_left_out_and_listed(raw, tmp_path):
+def test_records_after_broken_framing_are_skipped_and_listed(raw, tmp_path):
     offset = damaged(raw / "train" / "001-of-900.tfrecord", 1, "header")
     folder = convert_one(raw, tmp_path / "out", on_corrupt="skip")
     assert numbers_of(folder) == [0, 4, 5, 6]
@@ -260,7 +259,7 @@ def test_records_behind_broken_framing_are_left_out_and_listed(raw, tmp_path):
     assert [(row.record, row.offset) for row in skipped] == [(1, offset)]
 
 
-def test_a_record_that_is_no_scene_is_left_out_when_asked(tmp_path):
+def test_a_record_that_is_not_a_scene_is_skipped_on_request(tmp_path):
     raw = make_raw_folder(tmp_path / SET, train=(1,))
     path = raw / "train" / "002-of-900.tfrecord"
     write_source_file(path, [made_scene(1), made_scene(2, views=4), made_scene(3, size=24), made_scene(4)])
@@ -276,7 +275,7 @@ def test_a_record_that_is_no_scene_is_left_out_when_asked(tmp_path):
     ]
 
 
-def test_an_index_that_left_records_out_serves_those_who_skip_them_and_no_others(raw, tmp_path):
+def test_an_index_with_skipped_records_is_used_only_with_skip(raw, tmp_path):
     damaged(raw / "train" / SCENE_SETS[SET].train.file_name(1), 2)
     index_raw_folder(open_raw_folder(raw, SCENE_SETS[SET]), on_corrupt="skip")
     with pytest.raises(CorruptRecord, match="record 2"):
@@ -285,7 +284,7 @@ def test_an_index_that_left_records_out_serves_those_who_skip_them_and_no_others
     assert run(raw, tmp_path / "out", on_corrupt="skip")[0].written == 0
 
 
-def test_a_dataset_with_records_left_out_is_not_taken_for_a_whole_one(raw, tmp_path):
+def test_a_dataset_with_skipped_records_is_not_taken_for_a_complete_one(raw, tmp_path):
     damaged(raw / "train" / "001-of-900.tfrecord", 2)
     convert_one(raw, tmp_path / "out", on_corrupt="skip")
     assert run(raw, tmp_path / "out", on_corrupt="skip")[0].written == 0
@@ -293,27 +292,27 @@ def test_a_dataset_with_records_left_out_is_not_taken_for_a_whole_one(raw, tmp_p
         run(raw, tmp_path / "out")
 
 
-def test_a_frame_that_cannot_be_decoded_is_named_with_file_scene_and_view(raw, tmp_path):
+def test_an_undecodable_frame_is_named_by_file_scene_and_view(raw, tmp_path):
     frames = list(made_scene(9).frames)
     middle = len(frames[1]) // 2
-    frames[1] = frames[1][: middle - 60] + frames[1][middle:]  # begins and ends like a whole frame
+    frames[1] = frames[1][: middle - 60] + frames[1][middle:]  # begins and ends like a complete frame
     scenes = [made_scene(8), made_scene(9)._replace(frames=tuple(frames))]
     write_source_file(raw / "train" / "002-of-900.tfrecord", scenes)
     with pytest.raises(Exception, match=r"002-of-900\.tfrecord: scene 1 of the file: view 1: .*cannot be decoded"):
         convert_one(raw, tmp_path / "out", formats=("numpy",), shard_bytes=10**6)
 
 
-def test_a_source_file_that_shrank_since_it_was_counted_is_reported(raw):
+def test_a_source_file_that_shrank_after_counting_is_reported(raw):
     manifest = index_source_files(open_raw_folder(raw, SCENE_SETS[SET]), None)
     write_source_file(raw / "train" / "001-of-900.tfrecord", scenes_from(0, 2))
     with pytest.raises(CorruptFraming, match=r"001-of-900.*expected 4 records"):
         list(scenes_in_sequence(raw, manifest, "train", 0, 7))
 
 
-# Runs that were cut off, and runs again.
+# Interrupted runs and reruns.
 
 
-def test_a_rerun_of_a_whole_conversion_touches_nothing(shared_raw, tmp_path):
+def test_a_rerun_of_a_complete_conversion_changes_nothing(shared_raw, tmp_path):
     folder = convert_one(shared_raw, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     result = run(shared_raw, tmp_path)[0]
@@ -322,7 +321,7 @@ def test_a_rerun_of_a_whole_conversion_touches_nothing(shared_raw, tmp_path):
 
 
 @pytest.mark.parametrize("name", WRITABLE)
-def test_shards_that_are_missing_are_made_again_and_no_others(name, shared_raw, tmp_path):
+def test_only_missing_shards_are_written_again(name, shared_raw, tmp_path):
     folder = convert_one(shared_raw, tmp_path, formats=(name,))
     whole = tree(folder)
     shards = read_manifest(folder).splits["train"].shards
@@ -334,7 +333,7 @@ def test_shards_that_are_missing_are_made_again_and_no_others(name, shared_raw, 
     assert tree(folder) == whole
 
 
-def test_metadata_that_is_missing_is_made_again(shared_raw, tmp_path):
+def test_missing_metadata_is_written_again(shared_raw, tmp_path):
     folder = convert_one(shared_raw, tmp_path)
     whole = tree(folder)
     (folder / "train" / "frames" / "zarr.json").unlink()
@@ -343,9 +342,9 @@ def test_metadata_that_is_missing_is_made_again(shared_raw, tmp_path):
 
 
 def cut_off(monkeypatch, after):
-    """Makes a conversion stop as by Ctrl-C after so many shards."""
+    """Interrupt a conversion, as Ctrl-C does, after this number of shards."""
     left = [after]
-    write = conversion.write_shard
+    write = engine.write_shard
 
     def until(task):
         if not left[0]:
@@ -353,11 +352,11 @@ def cut_off(monkeypatch, after):
         left[0] -= 1
         return write(task)
 
-    monkeypatch.setattr(conversion, "write_shard", until)
+    monkeypatch.setattr(engine, "write_shard", until)
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 6])
-def test_an_interrupted_run_goes_on_where_it_was(after, shared_raw, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes(after, shared_raw, tmp_path, monkeypatch):
     whole = tree(convert_one(shared_raw, tmp_path / "whole"))
     with monkeypatch.context() as patch:
         cut_off(patch, after)
@@ -371,10 +370,10 @@ def test_an_interrupted_run_goes_on_where_it_was(after, shared_raw, tmp_path, mo
     assert not (tmp_path / "cut" / ".work").exists()
 
 
-def test_an_interruption_before_the_manifest_costs_no_shard(shared_raw, tmp_path, monkeypatch):
+def test_an_interruption_before_the_manifest_keeps_all_shards(shared_raw, tmp_path, monkeypatch):
     whole = tree(convert_one(shared_raw, tmp_path / "whole"))
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(engine, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(shared_raw, tmp_path / "cut")
     result = run(shared_raw, tmp_path / "cut")[0]
@@ -382,16 +381,16 @@ def test_an_interruption_before_the_manifest_costs_no_shard(shared_raw, tmp_path
     assert tree(result.folder) == whole
 
 
-def test_an_interruption_behind_the_manifest_leaves_nothing_for_ever(shared_raw, tmp_path, monkeypatch):
+def test_a_rerun_tidies_up_after_an_interruption_past_the_manifest(shared_raw, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(conversion.WorkFolder, "remove", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(engine.WorkFolder, "remove", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(shared_raw, tmp_path)
     assert run(shared_raw, tmp_path)[0].written == 0
     assert not (tmp_path / ".work").exists()
 
 
-def test_checksums_that_are_missing_are_made_again(shared_raw, tmp_path):
+def test_a_missing_checksum_file_is_written_again(shared_raw, tmp_path):
     folder = convert_one(shared_raw, tmp_path)
     whole = tree(folder)
     (folder / "SHA256SUMS").unlink()
@@ -400,7 +399,7 @@ def test_checksums_that_are_missing_are_made_again(shared_raw, tmp_path):
 
 
 @pytest.mark.parametrize("other", [{"shard_bytes": 10**6}, {"limit": 2}, {"frames": "raw"}, {"splits": ("test",)}])
-def test_what_another_interrupted_plan_left_is_removed(other, shared_raw, tmp_path, monkeypatch):
+def test_files_of_another_interrupted_plan_are_removed(other, shared_raw, tmp_path, monkeypatch):
     whole = tree(convert_one(shared_raw, tmp_path / "whole", **other))
     with monkeypatch.context() as patch:
         cut_off(patch, 5)
@@ -411,7 +410,7 @@ def test_what_another_interrupted_plan_left_is_removed(other, shared_raw, tmp_pa
     assert tree(folder) == whole
 
 
-def test_an_interrupted_repair_goes_on_too(shared_raw, tmp_path, monkeypatch):
+def test_an_interrupted_repair_resumes(shared_raw, tmp_path, monkeypatch):
     folder = convert_one(shared_raw, tmp_path)
     whole = tree(folder)
     for shard in read_manifest(folder).splits["train"].shards[:4]:
@@ -426,7 +425,7 @@ def test_an_interrupted_repair_goes_on_too(shared_raw, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("other", [{"limit": 2}, {"shard_bytes": 10**6}, {"splits": ("test",)}, {"frames": "raw"}])
-def test_another_dataset_in_the_folder_is_kept_unless_it_may_be_replaced(other, shared_raw, tmp_path):
+def test_another_dataset_is_replaced_only_with_overwrite(other, shared_raw, tmp_path):
     folder = convert_one(shared_raw, tmp_path)
     before = tree(folder)
     with pytest.raises(DestinationError, match=r"other source files or options.*--overwrite"):
@@ -447,7 +446,7 @@ def test_other_source_files_are_another_dataset(raw, tmp_path):
     assert numbers_of(folder) == list(range(8))
 
 
-def test_a_damaged_manifest_is_not_replaced_unasked(shared_raw, tmp_path):
+def test_a_damaged_manifest_is_replaced_only_with_overwrite(shared_raw, tmp_path):
     folder = convert_one(shared_raw, tmp_path)
     whole = tree(folder)
     (folder / "manifest.json").write_text("{")
@@ -464,20 +463,20 @@ def test_a_second_run_at_the_same_time_is_refused(shared_raw, tmp_path):
     ):
         run(shared_raw, tmp_path)
     assert not (tmp_path / "zarr").exists()
-    run(shared_raw, tmp_path)  # the lock is let go of
+    run(shared_raw, tmp_path)  # the lock was released
 
 
 # Disks.
 
 
-def test_a_disk_without_room_is_noticed_before_anything_is_written(shared_raw, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_written(shared_raw, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6 - 100, 100))
     with pytest.raises(NoSpace, match=r"would be written and 100 B are free"):
         run(shared_raw, tmp_path / "out")
     assert not [name for name in tree(tmp_path) if ".work" not in name]
 
 
-def test_a_disk_without_room_for_the_new_dataset_leaves_the_old_one_whole(shared_raw, tmp_path, monkeypatch):
+def test_a_disk_without_space_for_the_new_dataset_keeps_the_old_one(shared_raw, tmp_path, monkeypatch):
     old = tree(convert_one(shared_raw, tmp_path / "out", formats=("zarr",), limit=1))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6 - 100, 100))
     with pytest.raises(NoSpace, match="are free"):
@@ -487,7 +486,7 @@ def test_a_disk_without_room_for_the_new_dataset_leaves_the_old_one_whole(shared
 
 @pytest.mark.parametrize("name", WRITABLE)
 @pytest.mark.parametrize("at", [0, 3, 11])
-def test_a_disk_that_fills_up_leaves_no_dataset_and_a_rerun_ends_it(name, at, shared_raw, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_leaves_no_dataset_and_a_rerun_completes_it(name, at, shared_raw, tmp_path, monkeypatch):
     whole = tree(convert_one(shared_raw, tmp_path / "whole", formats=(name,)))
     left = [at]
     sync = os.fsync
@@ -510,7 +509,7 @@ def test_a_disk_that_fills_up_leaves_no_dataset_and_a_rerun_ends_it(name, at, sh
     assert tree(folder) == whole
 
 
-# DeepMind's own.
+# DeepMind's mazes.
 
 
 def test_real_mazes_convert_to_all_containers_alike(mazes, tmp_path):

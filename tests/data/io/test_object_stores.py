@@ -112,9 +112,9 @@ def test_source_files_in_a_store_are_indexed_in_place(shared_raw, s3, tmp_path):
 
 
 def test_an_interrupted_conversion_to_a_store_resumes(shared_raw, s3, tmp_path, monkeypatch):
-    from gqn_data.convert import run as conversion
+    from gqn_data.convert import engine
 
-    write, made = conversion.write_shard, []
+    write, made = engine.write_shard, []
 
     def some(task):
         if len(made) == 2:
@@ -123,7 +123,7 @@ def test_an_interrupted_conversion_to_a_store_resumes(shared_raw, s3, tmp_path, 
         return write(task)
 
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "write_shard", some)
+        patch.setattr(engine, "write_shard", some)
         with pytest.raises(KeyboardInterrupt):
             convert(shared_raw, ROW, parse_path(s3), options(formats=("webdataset",)))
     with pytest.raises(ManifestError):
