@@ -1,7 +1,7 @@
 """Conversion: source files to shards, from a folder, a bucket or a renderer; `SceneWriter` for your own scenes.
 
-`run` converts a folder; `from_bucket` and `from_renderer` convert while source files arrive (`incremental_run`).
-`plan` decides which scenes make which shard, `shard_task` writes one shard, `destination` publishes the dataset.
+`engine` writes shards as their source files arrive; `run` feeds it a folder, `from_bucket` downloads, `from_renderer`
+renderings. `plan` decides which scenes make which shard, `shard_task` writes one, `destination` publishes the dataset.
 """
 
 from __future__ import annotations
