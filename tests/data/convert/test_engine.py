@@ -1,4 +1,4 @@
-"""The engine of conversions: its plan grows to that of complete counts, and lost executors are reported."""
+"""The engine of conversions: the growing plan equals the complete one; lost executors are reported."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

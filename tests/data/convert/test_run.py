@@ -90,8 +90,8 @@ def test_the_bytes_do_not_depend_on_time_or_path(shared_raw, tmp_path):
 
 def test_all_containers_at_once_are_those_made_one_by_one(shared_raw, tmp_path):
     for result in run(shared_raw, tmp_path / "all", formats=WRITABLE):
-        alone = convert_one(shared_raw, tmp_path / "alone", formats=(result.manifest.format,))
-        assert tree(result.folder) == tree(alone)
+        single = convert_one(shared_raw, tmp_path / "single", formats=(result.manifest.format,))
+        assert tree(result.folder) == tree(single)
 
 
 @pytest.mark.parametrize("name", WRITABLE)
