@@ -1,10 +1,13 @@
 """Fixtures shared by test modules, and the profile of hypothesis."""
 
+import functools
 import importlib.util
+import inspect
 import signal
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from collection import core_of, needed_packages, starts_processes
 from fault_counts import FaultCounts
 from hypothesis import HealthCheck, settings
@@ -19,6 +22,10 @@ settings.register_profile(
 )
 settings.register_profile("core", settings.get_profile("gqn"), max_examples=10)
 settings.load_profile("gqn")
+
+# Since 8.2 click's runner captures stderr separately; before, only if asked.
+if "mix_stderr" in inspect.signature(CliRunner).parameters:
+    CliRunner.__init__ = functools.partialmethod(CliRunner.__init__, mix_stderr=False)
 
 # A shell makes background processes ignore Ctrl-C, and child processes that tests interrupt would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
