@@ -41,8 +41,8 @@ types: $(STAMP) ## mypy, strict
 test: lint types ## lint, types and the quick tests
 	$(BIN)/pytest -m "not slow" -n 2
 
-test-core: $(STAMP) ## the quick tests that start no processes: about a minute
-	$(BIN)/pytest -m "not slow and not process" -n 2
+test-core: $(STAMP) ## a short choice of the tests, without processes: a minute or two
+	$(BIN)/pytest --core -n 2
 
 test-all: lint types ## the same with the slow tests
 	$(BIN)/pytest -n 2

@@ -1,11 +1,14 @@
 """Fixtures shared by test modules, and the profile of hypothesis."""
 
+import functools
 import importlib.util
+import inspect
 import signal
 from pathlib import Path
 
 import pytest
-from collection import needed_packages, starts_processes
+from click.testing import CliRunner
+from collection import core_of, needed_packages, starts_processes
 from fault_counts import FaultCounts
 from hypothesis import HealthCheck, settings
 from made_scenes import SET, make_raw_folder
@@ -17,7 +20,12 @@ from gqn_data.schema.catalog import SCENE_SETS
 settings.register_profile(
     "gqn", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
+settings.register_profile("core", settings.get_profile("gqn"), max_examples=10)
 settings.load_profile("gqn")
+
+# Since 8.2 click's runner captures stderr separately; before, only if asked.
+if "mix_stderr" in inspect.signature(CliRunner).parameters:
+    CliRunner.__init__ = functools.partialmethod(CliRunner.__init__, mix_stderr=False)
 
 # A shell makes background processes ignore Ctrl-C, and child processes that tests interrupt would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -72,13 +80,30 @@ def pytest_pycollect_makemodule(module_path, parent):
     return None
 
 
-def pytest_collection_modifyitems(items):
-    """Mark tests that ask for `faults` as `fault`, and those that start processes as `process`."""
+def pytest_addoption(parser):
+    """Add `--core`, the selection of `make test-core`."""
+    parser.addoption(
+        "--core", action="store_true", help="quick tests only: no processes, few cases per test, few examples"
+    )
+
+
+def pytest_configure(config):
+    """Take few examples in the core suite, where a test does not say how many."""
+    if config.option.core:
+        settings.load_profile("core")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Mark tests that ask for `faults` as `fault`, and those that start processes as `process`; select the core."""
     for item in items:
         if "faults" in getattr(item, "fixturenames", ()):
             item.add_marker("fault")
         if starts_processes(item.path, getattr(item, "originalname", None) or item.name):
             item.add_marker("process")
+    if config.option.core:
+        kept = core_of(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
 
 
 @pytest.fixture

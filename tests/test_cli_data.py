@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -27,6 +28,7 @@ from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.schema.manifest import read_manifest
 from gqn_model.cli import main as gqn
 
+OLD_CLICK = metadata.version("click").startswith("8.1.")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -267,7 +269,7 @@ def test_ctrl_c_names_the_remedy_and_a_rerun_completes(later, tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        (),
+        pytest.param((), id="", marks=pytest.mark.skipif(OLD_CLICK, reason="click 8.1 prints the help, with status 0")),
         ("nonsense",),
         ("convert",),
         ("convert", "sm5", "--format", "zip"),

@@ -62,6 +62,7 @@ def posed_images(*arguments, check=True):
 
 
 def test_a_folder_of_posed_images_becomes_a_scene_set_for_training(tmp_path):
+    pytest.importorskip("torch")
     photos = make_photos(tmp_path / "photos", scenes=40)
     folder = tmp_path / "zarr" / "my_photos"
     result = posed_images(photos, folder, "--test-every", 10)

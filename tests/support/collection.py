@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 SUPPORT = Path(__file__).parent
+CORE_CASES = 3  # cases of a parametrised test in the core suite: the first, one in the middle, the last
 
 # What `gqn_data.loader` imports lazily from its one module that needs torch.
 LAZY_TORCH = {"SceneLoader", "Batch", "on_device"}
@@ -188,3 +192,16 @@ def _asks_for_workers(node: ast.AST) -> bool:
 
 def _is(node: ast.AST | None, value: str) -> bool:
     return isinstance(node, ast.Constant) and node.value == value
+
+
+def core_of(items: Sequence[pytest.Item]) -> set[pytest.Item]:
+    """Return the tests of the core suite: neither slow nor with processes, at most `CORE_CASES` cases of each."""
+    cases: dict[tuple[Path, str], list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if not {"slow", "process"} & {mark.name for mark in item.iter_markers()}:
+            cases[item.path, item.nodeid.split("[")[0]].append(item)
+    kept: set[pytest.Item] = set()
+    for same in cases.values():
+        last = len(same) - 1
+        kept |= {same[last * number // (CORE_CASES - 1)] for number in range(CORE_CASES)}
+    return kept
