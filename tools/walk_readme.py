@@ -28,7 +28,7 @@ SKIPPED = (
     (r"tcp://|/shared/|SLURM|torchrun", "needs a cluster"),
     (r"numpy/mirror", "needs the numpy mirror"),
 )
-NEEDS_TORCH = re.compile(r"\bgqn (?!-)|\bgqn-data bench|SceneLoader")
+NEEDS_TORCH = re.compile(r"\bgqn (?!-)|\bgqn-data bench|SceneLoader|gqn_model")
 
 # Large numbers, and what stands for them here.
 SMALLER = (

@@ -82,6 +82,7 @@ def test_the_commands_of_markdown_are_found_without_their_comments():
         ("gqn train --shards data", True, None),
         ("gqn train --shards data", False, "needs torch"),
         ("gqn-data bench data", False, "needs torch"),
+        ("from gqn_model import load_model", False, "needs torch"),
         ("gqn-data convert mazes --out s3://BUCKET/gqn", True, "needs a network"),
         ("gqn-data download mazes", True, "needs a network"),
         ("gqn-data convert mazes --shard $SLURM_ARRAY_TASK_ID/16", True, "needs a cluster"),
