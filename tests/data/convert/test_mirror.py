@@ -168,8 +168,8 @@ def test_the_commands_accept_a_mirror(mirror, tmp_path):
     found = call("convert", mirror, "--out", tmp_path, "--format", "numpy", "--workers", 1)
     assert found.exit_code == 0, found.output
     check_scenes(tmp_path / "numpy" / SET)
-    assert "numpy mirror" in call("index", mirror).output
-    assert f"gqn-data convert {mirror}" in call("view", mirror, "-o", tmp_path / "x.png").output
+    assert "numpy mirror" in call("index", mirror).stderr
+    assert f"gqn-data convert {mirror}" in call("view", mirror, "-o", tmp_path / "x.png").stderr
 
 
 def test_a_mirror_in_the_data_root_is_not_fetched(tmp_path):
