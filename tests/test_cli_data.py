@@ -228,6 +228,7 @@ def test_a_full_disk_is_one_line(raw, root, monkeypatch):
 
 
 def test_scenes_of_two_origins_are_one_line(raw, root):
+    pytest.importorskip("numba")
     result = run("render", "sm5", "--scenes", 2, "--root", root)
     assert result.exit_code == 1
     assert "two origins are not mixed" in the_error(result)
@@ -342,6 +343,7 @@ def test_list_shows_which_sets_can_be_rendered():
 
 
 def test_render_writes_datasets_and_prints_their_folders(tmp_path):
+    pytest.importorskip("numba")
     small = ("--scenes", 3, "--size", 16, "--views", 2, "--no-supersample", "--jpeg-quality", 80, "--root", tmp_path)
     result = good("render", "sm5", *small, "--format", "zarr", "--format", "numpy", "--json")
     assert [row["format"] for row in json.loads(result.stdout)] == ["zarr", "numpy"]
@@ -368,6 +370,7 @@ def test_render_writes_datasets_and_prints_their_folders(tmp_path):
     ],
 )
 def test_render_refuses_nonsense_with_the_range(tmp_path, option, value, expected):
+    pytest.importorskip("numba")
     for kind in ("tfrecord", "zarr"):
         result = run("render", "sm5", "--scenes", 2, "--root", tmp_path, "--format", kind, option, value)
         assert result.exit_code == 2
