@@ -418,7 +418,11 @@ def _datasets_lines(done: Sequence[Conversion]) -> list[str]:
 @click.option("--size", type=int, help="Frame size in pixels, 16 to 512.  [default: the set's]")
 @click.option("--views", type=int, help="Views per scene, 1 to 1000.  [default: the set's]")
 @click.option("--jpeg-quality", "quality", type=int, default=95, show_default=True, help="JPEG quality, 1 to 100.")
-@click.option("--supersample/--no-supersample", default=True, show_default=True, help="Four rays per pixel, or one.")
+@click.option(
+    "--supersample/--no-supersample",
+    default=None,
+    help="Four rays per pixel, or one.  [default: one for mazes and Shepard-Metzler, as in their real frames]",
+)
 @click.option(
     "--format",
     "formats",
@@ -443,7 +447,7 @@ def render(
     size: int | None,
     views: int | None,
     quality: int,
-    supersample: bool,
+    supersample: bool | None,
     formats: tuple[str, ...],
     shard_mb: int,
     overwrite: bool,

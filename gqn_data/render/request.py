@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gqn_data.errors import OptionError
 from gqn_data.executors.pool import usable_cores
-from gqn_data.render import RENDERER_VERSION, find_renderer
+from gqn_data.render import ONE_RAY_SETS, RENDERER_VERSION, find_renderer
 from gqn_data.schema import origin
 from gqn_data.schema.catalog import SCENE_SETS, SPLITS, SceneSet, Split
 
@@ -124,7 +124,7 @@ class Request:
         frame_size: int | None = None,
         views: int | None = None,
         quality: int = DEFAULT_QUALITY,
-        supersample: bool = True,
+        supersample: bool | None = None,
     ) -> Request:
         """Return the request for the arguments of `render_scene_set`.
 
@@ -140,7 +140,7 @@ class Request:
             frame_size=_within("frame size", row.frame_size if frame_size is None else frame_size, FRAME_SIZES, " px"),
             views=_within("number of views", row.views if views is None else views, VIEWS),
             quality=_within("JPEG quality", quality, QUALITIES),
-            supersample=supersample,
+            supersample=scene_set not in ONE_RAY_SETS if supersample is None else supersample,
         )
         wanted = split_scenes(at_least("number of scenes", scenes, 1), split)
         files = [file for split_name, count in wanted.items() for file in _planned(row, split_name, count)]

@@ -19,17 +19,19 @@ from gqn_data.render.streams import scene_stream
 from gqn_data.render.surfaces import NO_ROOM, NO_TEXTURES, Light
 from gqn_data.schema.catalog import Split
 
-CAMERA_DISTANCE = 7.5  # in cube edges
-FIELD_OF_VIEW = math.radians(50)
+CAMERA_RADIUS = 10 / 3  # of the raw cameras: exact in every real camera seen
+YAWS, PITCHES = 100, 49  # yaw is a multiple of 2 pi / YAWS, pitch one of pi / 100 from -PITCHES to PITCHES
+CAMERA_DISTANCE = 17.5  # in cube edges
+FIELD_OF_VIEW = math.radians(22.5)
 
 # The same in every scene: from above and one side, so distant that its rays are almost parallel.
 LIGHT = Light(
-    position=(60.0, 30.0, 75.0),
+    position=(1000.0, 1000.0, 1000.0),
     aim=(0.0, 0.0),
-    ambient=0.21,
-    fill=0.36,
-    diffuse=1.05,
-    sheen=0.24,
+    ambient=0.28,
+    fill=0.309,
+    diffuse=0.52,
+    sheen=0.275,
     floor_ambient=0.0,
     floor_diffuse=0.0,
 )
@@ -44,24 +46,21 @@ class CubeChain:
     Attributes:
         cells: int64 (cubes, 3), lattice cells in the order of the walk; successive cubes share a face.
         colours: float64 (cubes, 3), RGB, 0 to 1.
-        rotation: float64 (3, 3); its rows are the lattice's axes in world coordinates.
     """
 
     cells: NDArray[np.int64]
     colours: NDArray[np.float64]
-    rotation: NDArray[np.float64]
 
     @property
     def solids(self) -> list[Solid]:
-        """The cubes, with the mean of their centres at the origin."""
-        centres = (self.cells - self.cells.mean(axis=0)) @ self.rotation
+        """The cubes, with their bounding box centred at the origin."""
+        centres = self.cells - (self.cells.min(axis=0) + self.cells.max(axis=0)) / 2
         return [
             Solid(
                 kind=BOX,
                 centre=(float(x), float(y), float(z)),
                 sizes=(0.5, 0.5, 0.5),
                 colour=(float(red), float(green), float(blue)),
-                rotation=self.rotation,
             )
             for (x, y, z), (red, green, blue) in zip(centres, self.colours)
         ]
@@ -79,37 +78,30 @@ def self_avoiding_walk(random: np.random.Generator, cubes: int) -> NDArray[np.in
             return cells
 
 
-def random_rotation(random: np.random.Generator) -> NDArray[np.float64]:
-    """Sample a uniform rotation (3, 3), from a unit quaternion of four normal numbers."""
-    w, x, y, z = (q := random.standard_normal(4)) / np.linalg.norm(q)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
 def sample_chain(random: np.random.Generator, cubes: int) -> CubeChain:
     """Sample an object of `cubes` cubes."""
     cells = self_avoiding_walk(random, cubes)
     colours = np.array([colorsys.hsv_to_rgb(hue, 1.0, 1.0) for hue in random.random(cubes)])
-    return CubeChain(cells=cells, colours=colours, rotation=random_rotation(random))
+    return CubeChain(cells=cells, colours=colours)
 
 
 def sphere_cameras(random: np.random.Generator, views: int) -> NDArray[np.float64]:
-    """Sample raw cameras (views, 5), uniform over the unit sphere, looking at its centre."""
+    """Sample raw cameras (views, 5) that look at the origin from all around.
+
+    Yaw and pitch are uniform over their grids. Yaw grows clockwise seen from above: a camera looks along
+    (cos yaw cos pitch, -sin yaw cos pitch, sin pitch).
+    """
     draws = random.random((views, 2))
-    z, bearing = 2 * draws[:, 0] - 1, math.pi * (2 * draws[:, 1] - 1)
-    across = np.sqrt(1 - z * z)
-    x, y = across * np.cos(bearing), across * np.sin(bearing)
-    return np.stack([x, y, z, np.arctan2(-y, -x), -np.arcsin(z)], axis=1)
+    yaw = np.floor(draws[:, 0] * YAWS) * (2 * math.pi / YAWS)
+    pitch = (np.floor(draws[:, 1] * (2 * PITCHES + 1)) - PITCHES) * (math.pi / 100)
+    forward = np.stack([np.cos(yaw) * np.cos(pitch), -np.sin(yaw) * np.cos(pitch), np.sin(pitch)], axis=1)
+    return np.column_stack([-CAMERA_RADIUS * forward, yaw, pitch])
 
 
 def sphere_to_world(raw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Convert raw cameras (views, 5) to positions in cube edges."""
-    return raw * (CAMERA_DISTANCE, CAMERA_DISTANCE, CAMERA_DISTANCE, 1.0, 1.0)
+    """Convert raw cameras (views, 5) to those of the ray caster: positions in cube edges, yaw counter-clockwise."""
+    edges = CAMERA_DISTANCE / CAMERA_RADIUS
+    return raw * (edges, edges, edges, -1.0, 1.0)
 
 
 def scene_set_name(cubes: int) -> str:

@@ -52,7 +52,7 @@ def render_scene_set(
     frame_size: int | None = None,
     views: int | None = None,
     quality: int = DEFAULT_QUALITY,
-    supersample: bool = True,
+    supersample: bool | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
     part: Part | None = None,
@@ -70,7 +70,7 @@ def render_scene_set(
         frame_size: height and width in pixels; None for the set's default.
         views: views per scene; None for the set's default.
         quality: JPEG quality, 1 to 100.
-        supersample: cast 2x2 rays per pixel instead of one.
+        supersample: cast 2x2 rays per pixel instead of one; None for what the set's real frames look like.
         workers: number of processes; None for the cores of this machine. The result does not depend on it.
         executor: executor that renders instead of new processes; it is not shut down. Files are written here.
         part: job-array part, which writes every n-th file; None for all files. Parts may run at the same time.
