@@ -1,7 +1,7 @@
 """The scene set jaco: a Jaco arm in the middle of a room, a sphere as its target, cameras around it.
 
-The room, its textures and its light come from `rooms`. No real frame was available: guesses are marked here and in
-docs/rendering.md.
+The textures come from `rooms`. Two real frames were available, without cameras: docs/rendering.md says what they show
+and what is guessed.
 """
 
 from __future__ import annotations
@@ -16,23 +16,25 @@ from numpy.typing import NDArray
 from gqn_data.render import RenderedScene, textures
 from gqn_data.render.jaco_arm import arm_solids, distance_to_arm, part_segments, sample_joints
 from gqn_data.render.room_cameras import to_world
-from gqn_data.render.rooms import EYE_HEIGHT, RING_RADIUS, RoomObject, RoomScene, render_room, sample_light
+from gqn_data.render.rooms import EYE_HEIGHT, HALF_ROOM, RING_RADIUS, ROOM, RoomObject, RoomScene, render_room, sample_light
 from gqn_data.render.shapes import SPHERE, Solid, Vector
 from gqn_data.render.streams import scene_stream
 from gqn_data.schema.catalog import Split
 
 JACO = "jaco"
 
-# The numbers below are guesses. World units per metre: the arm fills a good part of a frame, the hand is visible in 19
-# of 20 frames, and the stretched arm stays 0.9 away from every possible camera position.
-SCALE = 1.8
-TARGET_RADIUS = 0.09  # metres
-# The target floats within reach of the arm: ranges of distance from the arm's axis and of height, in metres.
-_TARGET_DISTANCE, _TARGET_HEIGHT = (0.3, 0.75), (TARGET_RADIUS, 0.8)
+# From the two frames: the eye is as high as the walls, whose top is level even across corners. A wall of 1.2 units in
+# the 7 x 7 room puts the foot of the arm and of the far wall where they are.
+JACO_ROOM = ROOM._replace(height=1.2)
+SCALE = 2.6  # world units per metre, from the length of the upper arm in both frames
+TARGET_RADIUS = 0.09  # metres: 9 pixels across
+# The target floats within reach of the arm: ranges of distance from the arm's axis and of height, in metres. Guesses.
+_TARGET_DISTANCE, _TARGET_HEIGHT = (0.25, 0.65), (TARGET_RADIUS, 0.5)
 _TARGET_GAP = 0.02
-# Cameras: ranges of distance from the arm's axis and of height, in world units. They look near the middle of the arm.
-_CAMERA_DISTANCE, _CAMERA_HEIGHT = (2.7, RING_RADIUS), (0.4, 1.9)
-_AIM_ASIDE, _AIM_HEIGHT = 0.3, (0.6, 1.1)
+# Cameras: range of distance from the arm's axis, distance kept from the walls, and range of heights in world units.
+_CAMERA_DISTANCE, _WALL_GAP, _CAMERA_HEIGHT = (3.0, 4.4), 0.2, (1.15, 1.25)
+_AIM_ASIDE = 0.5  # they look past the arm's axis by at most this
+_PITCH, _PITCH_SPREAD, _MAX_PITCH_SPREADS = math.radians(-10), math.radians(4), 2.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,8 @@ def sample_jaco_room(random: np.random.Generator) -> JacoScene:
     """Sample an arm and a target in a room."""
     wall = textures.WALLS[random.integers(len(textures.WALLS))]
     floor = textures.FLOORS[random.integers(len(textures.FLOORS))]
-    light = sample_light(random)
+    # Soft pools of light, and no shadows.
+    light = sample_light(random)._replace(floor_ambient=0.55, floor_diffuse=0.6, shadows=False)
     joints = sample_joints(random)
     target = _sample_target(random, part_segments(joints))
     colour = colorsys.hsv_to_rgb(random.random(), random.uniform(0.75, 1.0), random.uniform(0.75, 1.0))
@@ -67,7 +70,7 @@ def sample_jaco_room(random: np.random.Generator) -> JacoScene:
     arm_radius = max(math.hypot(*solid.centre[:2]) + solid.bounding_radius for solid in solids)
     arm = RoomObject(shape="arm", solids=solids, centre=(0.0, 0.0), radius=arm_radius)
     ball = RoomObject(shape="sphere", solids=(sphere,), centre=(x, y), radius=radius)
-    room = RoomScene(objects=(arm, ball), wall=wall, floor=floor, light=light)
+    room = RoomScene(objects=(arm, ball), wall=wall, floor=floor, light=light, room=JACO_ROOM)
     return JacoScene(joints=joints, target=target, colour=colour, room=room)
 
 
@@ -92,21 +95,19 @@ def jaco_cameras(random: np.random.Generator, views: int) -> NDArray[np.float64]
     def between(column: int, low: float, high: float) -> NDArray[np.float64]:
         return low + (high - low) * draws[:, column]
 
-    bearing, away = between(0, -math.pi, math.pi), between(1, *_CAMERA_DISTANCE)
+    bearing = between(0, -math.pi, math.pi)
+    # As far away as the walls leave room in this direction.
+    walls = (HALF_ROOM - _WALL_GAP) / np.maximum(np.abs(np.cos(bearing)), np.abs(np.sin(bearing)))
+    nearest, farthest = _CAMERA_DISTANCE
+    away = nearest + (np.minimum(farthest, walls) - nearest) * draws[:, 1]
     x, y, z = away * np.cos(bearing), away * np.sin(bearing), between(2, *_CAMERA_HEIGHT)
-    aside = _AIM_ASIDE
-    to_x, to_y = between(3, -aside, aside) - x, between(4, -aside, aside) - y
-    to_z = between(5, *_AIM_HEIGHT) - z
-    return np.stack(
-        [
-            x / RING_RADIUS,
-            y / RING_RADIUS,
-            (z - EYE_HEIGHT) / RING_RADIUS,
-            np.arctan2(to_y, to_x),
-            np.arctan2(to_z, np.hypot(to_x, to_y)),
-        ],
-        axis=1,
-    )
+    aside = between(3, -_AIM_ASIDE, _AIM_ASIDE)
+    # A normal deviate from two uniform ones (Box and Muller), cut so that no camera looks up.
+    normal = np.sqrt(-2 * np.log1p(-draws[:, 4])) * np.cos(2 * math.pi * draws[:, 5])
+    pitch = _PITCH + _PITCH_SPREAD * np.clip(normal, -_MAX_PITCH_SPREADS, _MAX_PITCH_SPREADS)
+    yaw = bearing + math.pi + np.arctan(aside / away)
+    wrapped = (yaw + math.pi) % (2 * math.pi) - math.pi
+    return np.stack([x / RING_RADIUS, y / RING_RADIUS, (z - EYE_HEIGHT) / RING_RADIUS, wrapped, pitch], axis=1)
 
 
 def sample_jaco_scene(index: int, *, seed: int, split: Split, views: int) -> tuple[JacoScene, NDArray[np.float64]]:

@@ -46,7 +46,9 @@ _DISTAL, _FINGER_BEND = 0.042, 0.35  # by eye
 
 # Greys and rings: dm_control, third_party/kinova/common.xml (0.1 and 0.7) and jaco_arm.xml (radius, half height).
 # The dark grey is slightly lighter here, because the real shells are glossy carbon and ours do not reflect.
-_DARK, _LIGHT, _BASE = (0.13, 0.13, 0.14), (0.70, 0.70, 0.72), (0.34, 0.34, 0.36)
+_DARK, _LIGHT = (0.13, 0.13, 0.14), (0.70, 0.70, 0.72)
+# Links of two real frames are 3.7 pixels thick: 1.2 times what the radii below give (docs/rendering.md).
+_THICKNESS = 1.2
 _LARGE_RING, _SMALL_RING = (0.046, 0.011), (0.037, 0.009)
 
 
@@ -58,7 +60,7 @@ class Part(NamedTuple):
         kind: CAPSULE, CYLINDER, or CONE with its base at `start`, of `shapes`.
         start: start of the axis.
         end: end of the axis.
-        radius: radius about the axis; of a cone, the radius of the base.
+        radius: radius about the axis, of a cone that of the base; drawn larger by a factor (`RADII`).
         colour: RGB, 0 to 1.
     """
 
@@ -151,8 +153,8 @@ def _parts() -> tuple[Part, ...]:
     side: Vector = (0.0, 1.0, 0.0)
     low = (0.0, 0.0, TURNTABLE)
     return (
-        Part(0, CYLINDER, (0.0, 0.0, 0.0), (0.0, 0.0, 0.022), 0.075, _BASE),
-        Part(0, CYLINDER, (0.0, 0.0, 0.022), low, 0.045, _BASE),
+        Part(0, CYLINDER, (0.0, 0.0, 0.0), low, 0.04, _DARK),
+        _ring(0, (0.0, 0.0, 0.012), _UP, _LARGE_RING),
         _ring(1, low, _UP, _LARGE_RING),
         Part(1, CAPSULE, low, (0.0, -0.018, D1 - 0.02), 0.043, _DARK),
         Part(1, CAPSULE, (0.0, -0.03, D1), _SHOULDER, 0.044, _DARK),
@@ -185,7 +187,8 @@ _CROSS = np.array([[(0, -z, y), (z, 0, -x), (-y, x, 0)] for x, y, z in (joint.ax
 _CROSS_TWICE = _CROSS @ _CROSS
 _ENDS = np.array([[(*part.start, 1.0), (*part.end, 1.0)] for part in PARTS])
 _LINKS = np.array([part.link for part in PARTS])
-RADII = np.array([part.radius for part in PARTS])
+RADII = np.array([_THICKNESS * part.radius for part in PARTS])  # as drawn
+_SOLID_RADII = RADII / _THICKNESS  # neighbours that are drawn thicker overlap
 
 # Pairs of links that are not neighbours and can collide: wrist, hand and fingers with all links up to the elbow; the
 # forearm with base and shoulder; hand and fingers with the forearm.
@@ -240,7 +243,7 @@ def distance_to_arm(ends: Floats, point: Vector) -> float:
 def self_collides(ends: Floats) -> bool:
     """Return whether links that are not neighbours overlap."""
     one, other = np.nonzero(_CAN_COLLIDE)
-    gaps = segment_distances(ends[one], ends[other]) - RADII[one] - RADII[other]
+    gaps = segment_distances(ends[one], ends[other]) - _SOLID_RADII[one] - _SOLID_RADII[other]
     return bool((gaps < 0.0).any())
 
 
@@ -261,14 +264,14 @@ def segment_distances(one: Floats, other: Floats) -> Floats:
 def arm_solids(joints: Floats, scale: float) -> tuple[Solid, ...]:
     """Return the solids of the arm with its base at the origin, at `scale` world units per metre."""
     solids = []
-    for part, (start, end) in zip(PARTS, part_segments(joints)):
+    for part, radius, (start, end) in zip(PARTS, RADII, part_segments(joints)):
         run = (end - start) * scale
         centre = (start + end) * (scale / 2)
         solids.append(
             Solid(
                 kind=part.kind,
                 centre=(float(centre[0]), float(centre[1]), float(centre[2])),
-                sizes=(part.radius * scale, float(np.linalg.norm(run)) / 2),
+                sizes=(float(radius) * scale, float(np.linalg.norm(run)) / 2),
                 colour=part.colour,
                 rotation=rotation_to(run),
             )

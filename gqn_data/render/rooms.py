@@ -63,6 +63,7 @@ class RoomScene:
     wall: textures.Wall
     floor: textures.Floor
     light: Light
+    room: Room = ROOM
 
     @property
     def solids(self) -> tuple[Solid, ...]:
@@ -194,5 +195,5 @@ def render_room(
     kinds, rows = pack(scene.solids)
     room_textures = Textures(textures.wall(scene.wall), textures.floor(scene.floor), textures.SIZE)
     lens = Lens(tangent=math.tan(FIELD_OF_VIEW / 2), samples=2 if supersample else 1)
-    cast_views(Scene(kinds, rows, scene.light, ROOM, room_textures), cameras, lens, frames)
+    cast_views(Scene(kinds, rows, scene.light, scene.room, room_textures), cameras, lens, frames)
     return frames

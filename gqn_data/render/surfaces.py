@@ -34,6 +34,7 @@ class Light(NamedTuple):
         floor_ambient: ambient term of the floor.
         floor_diffuse: added to the floor at the centre of the spot.
         wall_diffuse: Lambertian term of walls; smaller, because the spot hardly reaches them.
+        shadows: whether solids cast shadows.
     """
 
     position: Vector
@@ -45,6 +46,7 @@ class Light(NamedTuple):
     floor_ambient: float
     floor_diffuse: float
     wall_diffuse: float = 0.0
+    shadows: bool = True
 
 
 class Room(NamedTuple):

@@ -1,7 +1,7 @@
 """Geometry of the scene sets: lens, direction of view and depth range, each with its source.
 
 These facts belong to a scene set *and* its origin: a renderer version may have used another lens than DeepMind's.
-A manifest of schema 2 holds them; for an older manifest they follow from its scene set and origin. Scenes of your own
+A manifest of schema 2 holds them; for an older manifest they follow from its scene set and origin. Your own scenes
 have none until `SceneWriter` is given them.
 """
 
@@ -132,9 +132,9 @@ def _shepard_metzler(reach: float, *, settled: bool) -> GeometryFacts:
 # DeepMind's frames, and ours of the current renderer version.
 _FACTS: dict[str, GeometryFacts] = {
     "jaco": GeometryFacts(
-        field_of_view=Fact(50.0, "guess: that of the rooms", settled=False),
-        yaw_sign=Fact(1, "guess: that of the rooms", settled=False),
-        depth_range=Fact((0.35, 2.4), "guess: cameras about the arm, in the room of the ring", settled=False),
+        field_of_view=Fact(50.0, "guess: as in the rooms", settled=False),
+        yaw_sign=Fact(1, "guess: as in the rooms", settled=False),
+        depth_range=Fact((0.15, 2.9), "two real frames: cameras about the arm, in a room of 7 units", settled=False),
     ),
     "mazes": GeometryFacts(
         field_of_view=Fact(90.0, _MAZE_RECORDS),

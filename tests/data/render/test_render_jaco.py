@@ -173,7 +173,7 @@ def test_each_of_the_six_joints_has_a_light_ring(joints):
     rings = [
         (part.link, start, end)
         for part, (start, end) in zip(PARTS, part_segments(joints))
-        if part.kind == shapes.CYLINDER and part.colour[0] > 0.6 and part.radius > 0.035
+        if part.link and part.kind == shapes.CYLINDER and part.colour[0] > 0.6 and part.radius > 0.035
     ]
     assert [link for link, _, _ in rings] == [1, 2, 3, 4, 5, 6]
     for (_, start, end), axis in zip(rings, axes):
@@ -333,14 +333,41 @@ def test_the_camera_is_never_in_the_arm_the_target_or_a_wall(index, seed):
 def test_the_cameras_look_at_the_arm_from_all_around(index, seed):
     _, cameras = sample(index, seed, views=60)
     for x, y, z, yaw, pitch in cameras:
-        forward = np.array((math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), math.sin(pitch)))
-        # The ray passes near the arm's axis, at about the middle of the arm.
-        t = -(x * forward[0] + y * forward[1]) / (forward[0] ** 2 + forward[1] ** 2)
-        assert t > 0
-        assert math.hypot(x + t * forward[0], y + t * forward[1]) < 0.45
-        assert 0.3 < z + t * forward[2] < 1.4
+        away = math.hypot(x, y)
+        assert 3.0 <= away <= 4.4
+        # The eye is as high as the walls, and looks down past the arm's axis.
+        assert abs(z - 1.2) <= 0.05 + 1e-9
+        aside = -x * math.sin(yaw) + y * math.cos(yaw)
+        assert abs(aside) <= 0.5 + 1e-9
+        assert x * math.cos(yaw) + y * math.sin(yaw) < 0
+        assert math.radians(-20.01) <= pitch <= 0
     turns = np.sort(np.arctan2(cameras[:, 1], cameras[:, 0]))
     assert np.diff(turns, append=turns[0] + 2 * math.pi).max() < 1.5
+
+
+def test_pitch_is_ten_degrees_down_with_a_spread_of_four():
+    pitch = np.degrees(np.concatenate([sample(index, views=60)[1][:, 4] for index in range(50)]))
+    assert pitch.mean() == pytest.approx(-10, abs=0.3)
+    assert pitch.std() == pytest.approx(4, abs=0.3)
+
+
+def test_dark_pixels_of_the_arm_cover_a_twentieth_of_a_frame():
+    """Compare with two real frames: 4.7 and 6.4 %."""
+    dark = []
+    for index in range(40):
+        frames = render_jaco_scene(index, seed=2, split="train", frame_size=64, views=3, supersample=False).frames
+        dark += (frames.max(axis=-1) < 95).mean(axis=(1, 2)).tolist()
+    assert 0.04 < np.median(dark) < 0.065
+
+
+def test_nothing_casts_a_shadow():
+    scene, cameras = sample(0, views=3)
+    bare = replace(scene.room, objects=())
+    frames, empty = (render_room(room, cameras, 64, False).astype(int) for room in (scene.room, bare))
+    differs = (frames != empty).any(axis=-1)
+    drawn = render_room(only(scene, [solid for each in scene.room.objects for solid in each.solids]), cameras, 64, False)
+    assert differs.any()
+    assert (drawn[..., 0][differs] > 200).all()
 
 
 @settings(max_examples=20, deadline=None)
@@ -348,7 +375,7 @@ def test_the_cameras_look_at_the_arm_from_all_around(index, seed):
 def test_frames_are_rendered_from_the_stored_cameras(index, seed):
     scene = render_jaco_scene(index, seed=seed, split="test", frame_size=16, views=3, supersample=False)
     assert scene.cameras.dtype == np.float32
-    assert np.abs(scene.cameras[:, :2]).max() <= 1
+    assert np.abs(scene.cameras[:, :2]).max() <= 3.3 / 3.25
     assert (np.abs(scene.cameras[:, 3]) <= np.float32(math.pi)).all()
     expected, _ = sample_jaco_scene(index, seed=seed, split="test", views=3)
     world = scene.cameras.astype(float) * (3.25, 3.25, 3.25, 1, 1) + (0, 0, 0.78, 0, 0)
@@ -394,10 +421,10 @@ def finger_joints(joints):
     return moved[..., :3]
 
 
-@pytest.mark.parametrize("index", range(8))
+@pytest.mark.parametrize("index", [0, 1, 3, 4, 5, 6, 7, 9])  # in the others the hand is above every frame
 def test_the_hand_is_drawn_where_camera_and_table_put_it(index):
     size = 256
-    scene, cameras = sample(index, views=6)
+    scene, cameras = sample(index, views=40)
     arm, _ = solids_of(scene)
     points = finger_joints(scene.joints).reshape(-1, 3) * SCALE
     thick = np.tile((0.0118, 0.0118, 0.0105), 3) * SCALE
