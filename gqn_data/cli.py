@@ -423,6 +423,7 @@ def _datasets_lines(done: Sequence[Conversion]) -> list[str]:
     default=None,
     help="Four rays per pixel, or one.  [default: one for mazes and Shepard-Metzler, as in their real frames]",
 )
+@click.option("--status-line/--no-status-line", default=True, help="mazes: draw the status line of the real frames.")
 @click.option(
     "--format",
     "formats",
@@ -448,6 +449,7 @@ def render(
     views: int | None,
     quality: int,
     supersample: bool | None,
+    status_line: bool,
     formats: tuple[str, ...],
     shard_mb: int,
     overwrite: bool,
@@ -475,6 +477,7 @@ def render(
         views=views,
         quality=quality,
         supersample=supersample,
+        status_line=status_line,
     )
     options = Options(
         formats=tuple(dict.fromkeys(formats)), overwrite=overwrite, shard_bytes=shard_mb << 20, workers=workers

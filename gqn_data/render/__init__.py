@@ -65,10 +65,27 @@ def _jaco(index: int, *, seed: int, split: Split, frame_size: int, views: int, s
     return render_jaco_scene(index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample)
 
 
-def _mazes(index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool) -> RenderedScene:
+def _mazes(
+    index: int,
+    *,
+    seed: int,
+    split: Split,
+    frame_size: int,
+    views: int,
+    supersample: bool,
+    status_line: bool = True,
+) -> RenderedScene:
     from gqn_data.render.mazes import render_maze_scene
 
-    return render_maze_scene(index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample)
+    return render_maze_scene(
+        index,
+        seed=seed,
+        split=split,
+        frame_size=frame_size,
+        views=views,
+        supersample=supersample,
+        status_line=status_line,
+    )
 
 
 def _rooms_free_camera(scene_set: str) -> Renderer:
@@ -106,6 +123,8 @@ RENDERERS: dict[str, Renderer] = {
 
 # Sets whose real frames have jagged edges. The others are rendered with 2x2 rays per pixel unless asked otherwise.
 ONE_RAY_SETS = frozenset({"mazes", "shepard_metzler_5_parts", "shepard_metzler_7_parts"})
+
+STATUS_LINE_SET = "mazes"  # its renderer takes `status_line`
 
 
 def find_renderer(name: str) -> tuple[str, Renderer]:

@@ -114,17 +114,9 @@ def _warm_up(render: Renderer) -> None:
 def _render_records(chunk: _Chunk) -> list[bytes]:
     """Return the serialized records of a chunk; runs in a worker."""
     parameters = chunk.parameters
-    _, render = find_renderer(parameters.scene_set)
     records = []
     for index in range(chunk.first, chunk.last):
-        scene = render(
-            index,
-            seed=parameters.seed,
-            split=chunk.split,
-            frame_size=parameters.frame_size,
-            views=parameters.views,
-            supersample=parameters.supersample,
-        )
+        scene = parameters.render(chunk.split, index)
         frames = [jpeg.encode(frame, parameters.quality) for frame in scene.frames]
         records.append(serialize_example(frames, scene.cameras))
     return records

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from gqn_data.render import RenderedScene, textures
 from gqn_data.render.jaco_arm import arm_solids, distance_to_arm, part_segments, sample_joints
 from gqn_data.render.room_cameras import to_world
-from gqn_data.render.rooms import EYE_HEIGHT, HALF_ROOM, RING_RADIUS, ROOM, RoomObject, RoomScene, render_room, sample_light
+from gqn_data.render.rooms import (
+    EYE_HEIGHT,
+    HALF_ROOM,
+    RING_RADIUS,
+    ROOM,
+    RoomObject,
+    RoomScene,
+    render_room,
+    sample_light,
+)
 from gqn_data.render.shapes import SPHERE, Solid, Vector
 from gqn_data.render.streams import scene_stream
 from gqn_data.schema.catalog import Split

@@ -60,7 +60,7 @@ class Part(NamedTuple):
         kind: CAPSULE, CYLINDER, or CONE with its base at `start`, of `shapes`.
         start: start of the axis.
         end: end of the axis.
-        radius: radius about the axis, of a cone that of the base; drawn larger by a factor (`RADII`).
+        radius: radius about the axis, of a cone at its base; drawn larger by a factor (`RADII`).
         colour: RGB, 0 to 1.
     """
 

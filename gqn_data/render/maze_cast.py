@@ -142,3 +142,28 @@ def _build(sources: int) -> Callable[[MazeScene, NDArray[np.float64], Lens, NDAr
 # cast_maze(scene, cameras, lens, frames) renders into `frames`, uint8 (views, size, size, 3).
 # cameras: float64 (views, 4): x, y, z, yaw, in cells and radians, in open cells and below the tops of the walls.
 cast_maze = _build(SOURCES)
+
+
+@compiled
+def blend_pixels(
+    frames: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    added: NDArray[np.float64],
+    kept: NDArray[np.float64],
+) -> None:
+    """Blend some pixels over every frame, in place.
+
+    Args:
+        frames: uint8 (views, size, size, 3).
+        rows: int64 (pixels,).
+        columns: int64 (pixels,).
+        added: float64 (pixels, 3), colour times opacity, 0 to 255.
+        kept: float64 (pixels,), what remains of the frame.
+    """
+    for number in range(frames.shape[0]):
+        for pixel in range(rows.shape[0]):
+            row, column = rows[pixel], columns[pixel]
+            for channel in range(3):
+                value = kept[pixel] * frames[number, row, column, channel] + added[pixel, channel]
+                frames[number, row, column, channel] = int(value + 0.5)

@@ -1,4 +1,4 @@
-"""Procedural textures of mazes: ten walls and nine floors, each repeated once per cell.
+"""Procedural textures of mazes: 16 walls and 22 floors, each repeated once per cell.
 
 Kinds of pattern, colours and contrast were fitted to real frames with rectified walls and floors (docs/rendering.md);
 the patterns are original. The textures depend neither on the scene nor on the seed.
@@ -140,7 +140,7 @@ def _circuits(foot: _Colour, panels: int) -> Callable[[np.random.Generator, _Sha
     """Return a function that draws faint panels, many thin dark tracks with pads, and a coloured band at the foot."""
 
     def make(random: np.random.Generator, colour: _Shade) -> _Colours:
-        shade = 1.0 + 0.012 * _mottle(random, 20)
+        shade = 1.0 + 0.035 * _mottle(random, 24)
         for _ in range(panels):
             row, column = random.integers(0, 128, 2)
             high, wide = random.integers(10, 44, 2)
@@ -149,9 +149,9 @@ def _circuits(foot: _Colour, panels: int) -> Callable[[np.random.Generator, _Sha
             row, column = 4 * random.integers(0, 32, 2)
             across = bool(random.integers(3))  # two in three are horizontal
             length = int(random.integers(12, 44))
-            _line(shade, row, column, length, across, 1.5, 0.8)
-            _tone(shade, row - 1, column - 1, 3.5, 3.5, 0.88)
-        texels = np.maximum(shade, 0.76)[..., None] * colour  # crossings are not darker
+            _line(shade, row, column, length, across, 1.8, 0.77)
+            _tone(shade, row - 1, column - 1, 3.5, 3.5, 0.87)
+        texels = np.maximum(shade, 0.72)[..., None] * colour  # crossings are not darker
         texels[: SIZE // 32] *= 0.88
         _foot(texels, foot, 0.75, 0.09)
         texels[int(0.975 * SIZE) :] *= 0.8
@@ -181,7 +181,7 @@ def _lawn(random: np.random.Generator, colour: _Shade) -> _Colours:
     """Draw broad soft blotches, lighter and darker, slanted."""
     blotches = _mottle(random, 5)
     slanted = np.stack([np.roll(row, -k // 2) for k, row in enumerate(blotches)])
-    return np.asarray(colour + np.clip(7.5 * slanted + 2.0 * _mottle(random, 50), -19, 19)[..., None])
+    return np.asarray(colour + np.clip(9.0 * slanted + 5.0 * _mottle(random, 50), -24, 24)[..., None])
 
 
 def _dots(dark: float) -> Callable[[np.random.Generator, _Shade], _Colours]:
@@ -200,7 +200,7 @@ def _dots(dark: float) -> Callable[[np.random.Generator, _Shade], _Colours]:
         du, dv = np.abs(_U[..., None] - middles_u), np.abs(_V[..., None] - middles_v)
         away = np.hypot(np.minimum(du, 1 - du), np.minimum(dv, 1 - dv))
         dot = np.exp(-((away / 0.052) ** 4))
-        shade = 7.0 * dot.sum(axis=-1) - dark * (dot * darker).sum(axis=-1) + 2.5 * _mottle(random, 40)
+        shade = 11.0 * dot.sum(axis=-1) - dark * (dot * darker).sum(axis=-1) + 2.5 * _mottle(random, 40)
         return np.asarray(colour + shade[..., None] * np.array((1.0, 0.75, 0.5 if dark > 20 else 0.9)))
 
     return make
@@ -223,9 +223,15 @@ _WALLS: dict[str, _Pattern] = {
     "yellow tiles": _Pattern(_tiles, (222, 170, 16)),
     "red circuits": _Pattern(_circuits((90, 62, 90), 40), (145, 36, 30)),
     "salmon circuits": _Pattern(_circuits((150, 140, 160), 16), (213, 125, 105)),
+    "light green circuits": _Pattern(_circuits((120, 160, 130), 16), (157, 185, 113)),
+    "pale green circuits": _Pattern(_circuits((130, 180, 170), 16), (165, 196, 156)),
+    "lemon blocks": _Pattern(_blocks(0.12), (229, 199, 76)),
+    "amber blocks": _Pattern(_blocks(0.45), (166, 124, 10)),
+    "light grey discs": _Pattern(_discs, (146, 144, 149)),
+    "pale slate blocks": _Pattern(_blocks(0.3), (123, 139, 156)),
 }
 _FLOORS: dict[str, _Pattern] = {
-    "orange dots": _Pattern(_dots(42.0), (200, 152, 50)),
+    "orange dots": _Pattern(_dots(56.0), (200, 152, 50)),
     "peach cloth": _Pattern(_cloth, (227, 180, 127)),
     "sky cloth": _Pattern(_cloth, (129, 191, 228)),
     "pale spots": _Pattern(_spots, (149, 198, 210)),
@@ -234,6 +240,19 @@ _FLOORS: dict[str, _Pattern] = {
     "blue dots": _Pattern(_dots(14.0), (5, 94, 181)),
     "sky stripes": _Pattern(_stripes, (102, 188, 227)),
     "yellow stripes": _Pattern(_stripes, (196, 156, 48)),
+    "lemon stripes": _Pattern(_stripes, (232, 211, 102)),
+    "blue stripes": _Pattern(_stripes, (53, 136, 195)),
+    "cream spots": _Pattern(_spots, (233, 217, 122)),
+    "lilac cloth": _Pattern(_cloth, (144, 180, 216)),
+    "salmon cloth": _Pattern(_cloth, (198, 132, 109)),
+    "olive cloth": _Pattern(_cloth, (133, 139, 112)),
+    "navy dots": _Pattern(_dots(14.0), (5, 64, 118)),
+    "rust dots": _Pattern(_dots(24.0), (198, 116, 46)),
+    "teal spots": _Pattern(_spots, (76, 138, 96)),
+    "azure lawn": _Pattern(_lawn, (48, 127, 195)),
+    "slate lawn": _Pattern(_lawn, (87, 135, 147)),
+    "navy lawn": _Pattern(_lawn, (3, 62, 123)),
+    "pale cloth": _Pattern(_cloth, (150, 198, 212)),
 }
 
 WALLS = tuple(_WALLS)

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.render import RenderedScene, maze_textures
-from gqn_data.render.maze_cast import BLOCK, MazeScene, cast_maze
+from gqn_data.render.maze_cast import BLOCK, MazeScene, blend_pixels, cast_maze
 from gqn_data.render.maze_layout import Layout, sample_layout
+from gqn_data.render.maze_status_line import status_line as status_line_of
 from gqn_data.render.maze_walk import walk
 from gqn_data.render.raycast import Lens
 from gqn_data.render.streams import scene_stream
@@ -112,9 +113,18 @@ def sample_maze_scene(index: int, *, seed: int, split: Split, views: int) -> tup
 
 
 def render_maze_scene(
-    index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool
+    index: int,
+    *,
+    seed: int,
+    split: Split,
+    frame_size: int,
+    views: int,
+    supersample: bool,
+    status_line: bool = True,
 ) -> RenderedScene:
-    """Render scene `index` of mazes; see `Renderer`."""
+    """Render scene `index` of mazes, with the status line of the real frames unless it is False; see `Renderer`."""
     maze, cameras = sample_maze_scene(index, seed=seed, split=split, views=views)
     frames = render_maze(maze.layout.cells, maze.wall, maze.floor, cameras, frame_size, supersample)
+    if status_line:
+        blend_pixels(frames, *status_line_of(frame_size))
     return RenderedScene(frames, grid_to_raw(cameras).astype(np.float32))

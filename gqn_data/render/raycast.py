@@ -230,7 +230,11 @@ def _build(sources: int) -> Callable[[Scene, NDArray[np.float64], Lens, NDArray[
                     to_light, distance = _towards_light(point, light)
                     lit = max(0.0, _dot(normal, to_light))
                     # Lift the point off its surface, or rounding would put it in its own shadow.
-                    if lit > 0.0 and light.shadows and in_shadow(kinds, rows, _along(point, normal, 1e-6), to_light, distance):
+                    if (
+                        lit > 0.0
+                        and light.shadows
+                        and in_shadow(kinds, rows, _along(point, normal, 1e-6), to_light, distance)
+                    ):
                         lit = 0.0
 
                     sheen = 0.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gqn_data.errors import OptionError
 from gqn_data.executors.pool import usable_cores
-from gqn_data.render import ONE_RAY_SETS, RENDERER_VERSION, find_renderer
+from gqn_data.render import ONE_RAY_SETS, RENDERER_VERSION, STATUS_LINE_SET, RenderedScene, find_renderer
 from gqn_data.schema import origin
 from gqn_data.schema.catalog import SCENE_SETS, SPLITS, SceneSet, Split
 
@@ -35,6 +35,7 @@ class Parameters:
         views: views per scene.
         quality: JPEG quality.
         supersample: cast 2x2 rays per pixel instead of one.
+        status_line: draw the status line of the real frames (mazes only).
     """
 
     scene_set: str
@@ -43,6 +44,7 @@ class Parameters:
     views: int
     quality: int
     supersample: bool
+    status_line: bool = True
 
     @property
     def row(self) -> SceneSet:
@@ -62,7 +64,22 @@ class Parameters:
                 "views": self.views,
                 "jpeg_quality": self.quality,
                 "supersample": self.supersample,
+                **({"status_line": self.status_line} if self.scene_set == STATUS_LINE_SET else {}),
             },
+        )
+
+    def render(self, split: Split, index: int) -> RenderedScene:
+        """Render scene `index` of a split."""
+        _, render = find_renderer(self.scene_set)
+        extra = {} if self.status_line else {"status_line": False}
+        return render(
+            index,
+            seed=self.seed,
+            split=split,
+            frame_size=self.frame_size,
+            views=self.views,
+            supersample=self.supersample,
+            **extra,
         )
 
     @property
@@ -125,6 +142,7 @@ class Request:
         views: int | None = None,
         quality: int = DEFAULT_QUALITY,
         supersample: bool | None = None,
+        status_line: bool = True,
     ) -> Request:
         """Return the request for the arguments of `render_scene_set`.
 
@@ -134,6 +152,8 @@ class Request:
         """
         scene_set, _ = find_renderer(name)
         row = SCENE_SETS[scene_set]
+        if not status_line and scene_set != STATUS_LINE_SET:
+            raise OptionError(f"{scene_set}: only {STATUS_LINE_SET} has a status line; leave out --no-status-line")
         parameters = Parameters(
             scene_set=scene_set,
             seed=at_least("seed", seed, 0),
@@ -141,6 +161,7 @@ class Request:
             views=_within("number of views", row.views if views is None else views, VIEWS),
             quality=_within("JPEG quality", quality, QUALITIES),
             supersample=scene_set not in ONE_RAY_SETS if supersample is None else supersample,
+            status_line=status_line,
         )
         wanted = split_scenes(at_least("number of scenes", scenes, 1), split)
         files = [file for split_name, count in wanted.items() for file in _planned(row, split_name, count)]

@@ -53,6 +53,7 @@ def render_scene_set(
     views: int | None = None,
     quality: int = DEFAULT_QUALITY,
     supersample: bool | None = None,
+    status_line: bool = True,
     workers: int | None = None,
     executor: Executor | None = None,
     part: Part | None = None,
@@ -71,6 +72,7 @@ def render_scene_set(
         views: views per scene; None for the set's default.
         quality: JPEG quality, 1 to 100.
         supersample: cast 2x2 rays per pixel instead of one; None for what the set's real frames look like.
+        status_line: draw the status line of the real frames (mazes only).
         workers: number of processes; None for the cores of this machine. The result does not depend on it.
         executor: executor that renders instead of new processes; it is not shut down. Files are written here.
         part: job-array part, which writes every n-th file; None for all files. Parts may run at the same time.
@@ -94,6 +96,7 @@ def render_scene_set(
         views=views,
         quality=quality,
         supersample=supersample,
+        status_line=status_line,
     )
     return write_source_files(request, root, workers=workers, executor=executor, part=part)
 

@@ -1,8 +1,8 @@
 """Geometry of the scene sets: lens, direction of view and depth range, each with its source.
 
 These facts belong to a scene set *and* its origin: a renderer version may have used another lens than DeepMind's.
-A manifest of schema 2 holds them; for an older manifest they follow from its scene set and origin. Your own scenes
-have none until `SceneWriter` is given them.
+A manifest of schema 2 holds them; for an older manifest they follow from its scene set and origin. Scenes of
+other sets are unknown until `SceneWriter` is given their geometry.
 """
 
 from __future__ import annotations

@@ -365,7 +365,9 @@ def test_nothing_casts_a_shadow():
     bare = replace(scene.room, objects=())
     frames, empty = (render_room(room, cameras, 64, False).astype(int) for room in (scene.room, bare))
     differs = (frames != empty).any(axis=-1)
-    drawn = render_room(only(scene, [solid for each in scene.room.objects for solid in each.solids]), cameras, 64, False)
+    drawn = render_room(
+        only(scene, [solid for each in scene.room.objects for solid in each.solids]), cameras, 64, False
+    )
     assert differs.any()
     assert (drawn[..., 0][differs] > 200).all()
 
