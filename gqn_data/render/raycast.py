@@ -129,17 +129,6 @@ def intersect_solid(kinds: NDArray[np.int64], rows: NDArray[np.float64], i: int,
 
 
 @compiled
-def in_shadow(
-    kinds: NDArray[np.int64], rows: NDArray[np.float64], point: Vector, to_light: Vector, distance: float
-) -> bool:
-    """Return whether a solid blocks the light, which is `distance` away along the unit vector `to_light`."""
-    for i in range(kinds.shape[0]):  # noqa: SIM110  numba compiles no generators
-        if intersect_solid(kinds, rows, i, point, to_light)[0] < distance:
-            return True
-    return False
-
-
-@compiled
 def covered_pixels(ahead: float, aside: float, radius: float, tangent: float, size: int) -> tuple[int, int]:
     """Return the pixels [first, last) that a sphere can cover along one axis of the picture.
 
@@ -182,6 +171,14 @@ def _build(sources: int) -> Callable[[Scene, NDArray[np.float64], Lens, NDArray[
         count, size, samples = kinds.shape[0], frames.shape[1], lens.samples
         spans = np.empty((count, 4), dtype=np.int64)
         candidates = np.empty(count, dtype=np.int64)
+        # Seen from the light, a solid hides only what lies in the cone around its bounding sphere: axis, and cosine
+        # of the angle at the tip, with a margin for rounding.
+        cones = np.empty((count, 4))
+        for i in range(count):
+            (x, y, z), away = _towards_light((rows[i, CENTRE], rows[i, CENTRE + 1], rows[i, CENTRE + 2]), light)
+            sine = rows[i, BOUND] / away
+            cones[i, 0], cones[i, 1], cones[i, 2] = x, y, z
+            cones[i, 3] = math.sqrt(1.0 - sine * sine) - 1e-6 if sine < 1.0 else -2.0
         step = 2.0 * lens.tangent / (size * samples)
         scale = 255.0 / (samples * samples)
         for number in range(cameras.shape[0]):
@@ -230,12 +227,15 @@ def _build(sources: int) -> Callable[[Scene, NDArray[np.float64], Lens, NDArray[
                     to_light, distance = _towards_light(point, light)
                     lit = max(0.0, _dot(normal, to_light))
                     # Lift the point off its surface, or rounding would put it in its own shadow.
-                    if (
-                        lit > 0.0
-                        and light.shadows
-                        and in_shadow(kinds, rows, _along(point, normal, 1e-6), to_light, distance)
-                    ):
-                        lit = 0.0
+                    if lit > 0.0 and light.shadows:
+                        lifted = _along(point, normal, 1e-6)
+                        for k in range(count):
+                            cosine = to_light[0] * cones[k, 0] + to_light[1] * cones[k, 1] + to_light[2] * cones[k, 2]
+                            if cosine < cones[k, 3]:
+                                continue
+                            if intersect_solid(kinds, rows, k, lifted, to_light)[0] < distance:
+                                lit = 0.0
+                                break
 
                     sheen = 0.0
                     diffuse = light.wall_diffuse if surface == WALL else light.diffuse

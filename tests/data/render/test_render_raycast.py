@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gqn_data.render.raycast import Lens, Scene, cast_views, in_shadow, view_axes
-from gqn_data.render.shapes import BOX, SPHERE, Solid, pack, rotation_to
+from gqn_data.render.raycast import Lens, Scene, cast_views, intersect_solid, view_axes
+from gqn_data.render.shapes import BOX, CAPSULE, CONE, CYLINDER, ICOSAHEDRON, SPHERE, Solid, pack, rotation_to
 from gqn_data.render.surfaces import (
     FLOOR,
     NO_ROOM,
@@ -178,13 +178,38 @@ def test_shadows_fall_away_from_the_light(bearing, away, x, y):
     assert ((seen.mean(axis=0) - (x, y)) @ (np.array(at[:2]) - (x, y))) < 0
 
 
-def test_only_solids_between_a_point_and_the_light_shadow_it():
-    kinds, rows = pack([Solid(kind=SPHERE, centre=(0, 0, 2), sizes=(0.5,), colour=(1, 1, 1))])
-    up = (0.0, 0.0, 1.0)
-    assert in_shadow(kinds, rows, (0.0, 0.0, 0.0), up, 10.0)
-    assert not in_shadow(kinds, rows, (0.0, 0.0, 0.0), up, 1.4)  # the light is nearer than the ball
-    assert not in_shadow(kinds, rows, (0.0, 0.6, 0.0), up, 10.0)
-    assert not in_shadow(kinds, rows, (0.0, 0.0, 3.0), up, 10.0)
+@settings(max_examples=25, deadline=None)
+@given(
+    kinds=st.lists(st.sampled_from([SPHERE, BOX, CYLINDER, CAPSULE, CONE, ICOSAHEDRON]), min_size=1, max_size=4),
+    seed=st.integers(0, 10**6),
+    low=st.booleans(),
+)
+def test_shadows_on_the_floor_are_those_of_a_plain_search(kinds, seed, low):
+    random = np.random.default_rng(seed)
+    # A low light may lie between two solids, or within the bounding sphere of one.
+    at = (float(random.uniform(-2, 2)), float(random.uniform(-2, 2)), float(random.uniform(0.9, 2) if low else 5))
+    light = Light(at, (0.0, 0.0), 1.0, 0.0, 0.0, 0.0, 0.0, 100.0)
+    solids = [
+        Solid(
+            kind=kind,
+            centre=(*map(float, random.uniform(-1, 1, 2)), 0.5),
+            sizes=(0.3, 0.25, 0.2),
+            colour=(1, 0, 0),
+        )
+        for kind in kinds
+    ]
+    size = 32
+    frame = shoot(solids, (0, 0, 3.5, 0, -math.pi / 2), light=light, room=ROOM, textures=WHITE, size=size)
+    packed = pack(solids)
+    for row, column in np.argwhere((frame == frame[..., :1]).all(axis=-1)):
+        x, y = (1 - (row + 0.5) / (size / 2)) * TANGENT * 3.5, (1 - (column + 0.5) / (size / 2)) * TANGENT * 3.5
+        away = np.array(at) - (x, y, 1e-6)
+        distance = float(np.linalg.norm(away))
+        to_light = tuple(map(float, away / distance))
+        hits = [intersect_solid(*packed, k, (x, y, 1e-6), to_light)[0] for k in range(len(solids))]
+        if min(abs(hit - distance) for hit in hits) < 1e-4:
+            continue
+        assert (frame[row, column, 0] == 0) == (min(hits) < distance)
 
 
 def test_sides_away_from_the_light_are_darker_and_the_spot_is_brightest():
