@@ -15,7 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.render.compiled import SOURCES, compiled, compiled_entry
-from gqn_data.render.shapes import BOUND, CENTRE, COLOUR, MISSED, ROTATION, SIZES, Hit, Vector, intersect
+from gqn_data.render.shapes import (
+    BOUND,
+    CAPSULE,
+    CENTRE,
+    COLOUR,
+    CONE,
+    MISSED,
+    ROTATION,
+    SIZES,
+    Hit,
+    Vector,
+    intersect,
+)
 from gqn_data.render.surfaces import (
     FLOOR,
     SKY,
@@ -30,6 +42,8 @@ from gqn_data.render.surfaces import (
     texel,
     wall_uv,
 )
+
+FACET = math.pi / 7  # angle between neighbouring facets of a cone or capsule, by eye
 
 
 class Scene(NamedTuple):
@@ -153,6 +167,25 @@ def covered_pixels(ahead: float, aside: float, radius: float, tangent: float, si
 
 
 @compiled
+def _facet(normal: Vector, polar: bool) -> Vector:
+    """Return the normal of the facet that a point of a round side lies on: cones and capsules of DeepMind are coarse.
+
+    Args:
+        normal: unit normal of the smooth side, in local axes.
+        polar: whether the domes at the ends have facets along the axis, too.
+    """
+    across = math.hypot(normal[0], normal[1])
+    if across < 1e-9:
+        return normal
+    bearing = (math.floor(math.atan2(normal[1], normal[0]) / FACET) + 0.5) * FACET
+    up = normal[2]
+    if polar and abs(up) > 1e-9:
+        lean = (math.floor(math.asin(min(1.0, abs(up))) / FACET) + 0.5) * FACET
+        up, across = math.copysign(math.sin(lean), up), math.cos(lean)
+    return across * math.cos(bearing), across * math.sin(bearing), up
+
+
+@compiled
 def _towards_light(point: Vector, light: Light) -> tuple[Vector, float]:
     away = (light.position[0] - point[0], light.position[1] - point[1], light.position[2] - point[2])
     distance = math.sqrt(_dot(away, away))
@@ -221,6 +254,8 @@ def _build(sources: int) -> Callable[[Scene, NDArray[np.float64], Lens, NDArray[
                         red, green, blue = red + room.sky[0], green + room.sky[1], blue + room.sky[2]
                         continue
                     if surface == SOLID:
+                        if kinds[solid] == CONE or kinds[solid] == CAPSULE:
+                            normal = _facet(normal, kinds[solid] == CAPSULE)
                         normal = _to_world(rows, solid, normal)
 
                     point = _along(o, d, best)

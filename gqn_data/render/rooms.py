@@ -109,7 +109,7 @@ def sample_light(random: np.random.Generator) -> Light:
         diffuse=0.52,
         sheen=0.20,
         floor_ambient=0.38,
-        floor_diffuse=1.22,
+        floor_diffuse=1.10,
         wall_diffuse=0.20,
     )
 

@@ -36,7 +36,7 @@ _WALL_COLOURS: dict[Wall, tuple[int, int, int]] = {
 _FLOOR_COLOURS: dict[Floor, tuple[int, int, int]] = {
     "yellow": (255, 227, 106),
     "white": (255, 255, 255),
-    "blue": (128, 166, 196),
+    "blue": (83, 108, 127),
 }
 
 
@@ -88,25 +88,33 @@ def _baseboard(shade: _Shade) -> None:
 
 
 def _circuits(random: np.random.Generator) -> _Shade:
-    shade = 1.0 + 0.012 * mottle(random, 20)
+    shade = 1.0 + 0.010 * mottle(random, 12)
     for _ in range(16):  # panels, slightly lighter or darker
         y, x = random.integers(0, SIZE, 2)
         high, wide = random.integers(6, 26, 2)
         tone = random.choice((0.93, 0.97, 1.07))
         shade[np.ix_(np.arange(y, y + high) % SIZE, np.arange(x, x + wide) % SIZE)] *= tone
-    for _ in range(90):  # dark tracks with right-angled turns and a dot at one end
+    for _ in range(5):  # large panels with strokes of both polarities
+        y, x = random.integers(0, SIZE, 2)
+        high, wide = random.integers(26, 60, 2)
+        shade[np.ix_(np.arange(y, y + high) % SIZE, np.arange(x, x + wide) % SIZE)] *= random.choice((0.95, 1.05))
+        for stroke in range(8):
+            row = y + int(random.integers(2, high - 2))
+            columns = x + np.arange(*sorted(random.choice(wide, 2, replace=False)))
+            shade[row % SIZE, columns % SIZE] = 0.78 if stroke % 2 else 1.16
+    for _ in range(72):  # dark tracks with right-angled turns and a dot at one end
         y, x = random.integers(0, SIZE // _TRACKS_APART, 2) * _TRACKS_APART
         across = random.random() < 0.6
-        shade[np.ix_(np.arange(y - 1, y + 2) % SIZE, np.arange(x - 1, x + 2) % SIZE)] = 0.70
+        shade[np.ix_(np.arange(y - 1, y + 2) % SIZE, np.arange(x - 1, x + 2) % SIZE)] = 0.74
         for _ in range(int(random.integers(1, 4))):
             steps = int(random.integers(2, 8)) if across else int(random.integers(1, 5))
             length = steps * _TRACKS_APART * (1 if random.integers(2) else -1)
             run = np.arange(min(0, length), max(0, length) + 1)
             if across:
-                shade[y, (x + run) % SIZE] = 0.70
+                shade[y, (x + run) % SIZE] = 0.74
                 x = (x + length) % SIZE
             else:
-                shade[(y + run) % SIZE, x] = 0.70
+                shade[(y + run) % SIZE, x] = 0.74
                 y = (y + length) % SIZE
             across = not across
     _baseboard(shade)
@@ -161,5 +169,5 @@ def _hexagons(random: np.random.Generator, blotches: float) -> _Shade:
     two = np.partition(away, 1, axis=-1)
     seam = np.clip((two[..., 1] - two[..., 0]) * across / 0.14, 0, 1)
     tones = random.uniform(-1, 1, across * down)[nearest]
-    cover = 0.35 * tones + 0.65 * np.clip(mottle(random, 4), -1.2, 1.2)
+    cover = 0.35 * tones + 0.65 * np.clip(mottle(random, 3), -1.2, 1.2)
     return np.asarray((1 - blotches / 2 + blotches / 2 * cover) * (0.90 + 0.10 * seam))

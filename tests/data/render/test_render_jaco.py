@@ -356,7 +356,7 @@ def test_dark_pixels_of_the_arm_cover_a_twentieth_of_a_frame():
     dark = []
     for index in range(40):
         frames = render_jaco_scene(index, seed=2, split="train", frame_size=64, views=3, supersample=False).frames
-        dark += (frames.max(axis=-1) < 95).mean(axis=(1, 2)).tolist()
+        dark += (frames.max(axis=-1) < 62).mean(axis=(1, 2)).tolist()
     assert 0.04 < np.median(dark) < 0.065
 
 

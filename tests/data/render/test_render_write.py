@@ -26,13 +26,13 @@ SMALL = {"frame_size": 16, "views": 2, "supersample": False, "workers": 1}
 
 
 MEANS_OF_SCENE_0 = {
-    "jaco": [202.1, 187.3, 158.8],
-    "mazes": [134.9, 153.4, 112.5],
-    "rooms_free_camera_no_object_rotations": [164.6, 154.4, 104.8],
-    "rooms_free_camera_with_object_rotations": [133.3, 144.0, 154.5],
-    "rooms_ring_camera": [205.5, 180.7, 124.3],
-    "shepard_metzler_5_parts": [7.4, 7.7, 7.7],
-    "shepard_metzler_7_parts": [12.3, 11.1, 10.8],
+    "jaco": [183.9, 193.4, 185.1],
+    "mazes": [125.8, 151.7, 119.8],
+    "rooms_free_camera_no_object_rotations": [153.6, 140.2, 87.9],
+    "rooms_free_camera_with_object_rotations": [132.3, 142.9, 153.3],
+    "rooms_ring_camera": [203.3, 177.7, 121.9],
+    "shepard_metzler_5_parts": [12.8, 9.9, 9.6],
+    "shepard_metzler_7_parts": [21.2, 20.8, 11.9],
 }
 
 
