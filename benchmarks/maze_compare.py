@@ -1,9 +1,8 @@
-"""Compare rendered mazes with real ones: a contact sheet, and statistics of frames and walks.
+"""Compare the walks of rendered mazes with real ones: moves, turns and distances from the walls.
 
-    python -m benchmarks.maze_compare ../shared/data/mazes -o /tmp/mazes.png
+    python -m benchmarks.maze_compare ../shared/data/mazes
 
-Writes a sheet with real frames on the left and rendered ones on the right. Prints means, deviations, JPEG bytes and
-edges of the frames, then statistics of moves, turns and distances of the walks.
+`benchmarks.render_compare` compares the frames.
 """
 
 from __future__ import annotations
@@ -15,13 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from benchmarks.maze_records import CLEAN_ROWS, SIZE, RealMaze, carve, read_mazes
-from benchmarks.render_compare import HEADING, Figures
+from benchmarks.maze_records import RealMaze, carve, read_mazes
 from gqn_data.render.maze_cast import BLOCK
 from gqn_data.render.maze_walk import SPIN, TURN
-from gqn_data.render.mazes import EYE_HEIGHT, FIELD_OF_VIEW, WALL_HEIGHT, render_maze, sample_maze_scene
+from gqn_data.render.mazes import EYE_HEIGHT, FIELD_OF_VIEW, WALL_HEIGHT, sample_maze_scene
 
 _VIEWS = 300
 _PERCENTILES = (5, 25, 50, 75, 95)
@@ -95,44 +92,22 @@ def real_walks(mazes: Sequence[RealMaze]) -> list[CameraPath]:
     return [CameraPath(maze.cameras, carve(maze, tangent, WALL_HEIGHT - EYE_HEIGHT)) for maze in mazes]
 
 
-def ours(scenes: int, every: int) -> tuple[list[CameraPath], NDArray[np.uint8]]:
-    """Render training scenes of seed 0; return walks, and frames (scenes, views, SIZE, SIZE, 3) of every n-th view."""
-    walks, frames = [], []
+def ours(scenes: int) -> list[CameraPath]:
+    """Return the walks of training scenes of seed 0."""
+    walks = []
     for index in range(scenes):
         maze, cameras = sample_maze_scene(index, seed=0, split="train", views=_VIEWS)
         walks.append(CameraPath(cameras, maze.layout.cells))
-        frames.append(render_maze(maze.layout.cells, maze.wall, maze.floor, cameras[::every], SIZE, supersample=True))
-    return walks, np.stack(frames)
-
-
-def _grid(frames: NDArray[np.uint8], gap: int = 2) -> NDArray[np.uint8]:
-    padded = np.pad(frames, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=90)
-    scenes, views, high, wide = padded.shape[:4]
-    return padded.transpose(0, 2, 1, 3, 4).reshape(scenes * high, views * wide, 3)
+    return walks
 
 
 def main() -> None:
-    """Write the sheet and print the tables."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path, help="raw folder of real mazes, with train/ and test/")
-    parser.add_argument("-o", "--output", type=Path, default=Path("mazes.png"), help="sheet to write")
     parser.add_argument("--scenes", type=int, default=60, help="number of our scenes in the statistics")
     arguments = parser.parse_args()
-    mazes = read_mazes(arguments.folder)
-    if arguments.scenes < len(mazes):
-        parser.error(f"--scenes {arguments.scenes}: expected {len(mazes)} or more, one per real maze")
-    walks, made = ours(arguments.scenes, every=10)
-    real = np.stack([maze.frames[::10] for maze in mazes])
-    print(HEADING)
-    for name, rows in (("whole frames", SIZE), (f"the upper {CLEAN_ROWS} rows", CLEAN_ROWS)):
-        for side, frames in (("real", real), ("ours", made)):
-            print(Figures.of(frames[:, :, :rows]).row(f"{side} mazes, {name}", frames.shape[0] * frames.shape[1]))
-    print(walk_table(real_walks(mazes), walks))
-    shown = slice(0, None, 4)
-    bar = np.full((len(real) * (SIZE + 2), 8, 3), (255, 0, 0), dtype=np.uint8)
-    sheet = np.concatenate([_grid(real[:, shown]), bar, _grid(made[: len(real), shown])], axis=1)
-    Image.fromarray(sheet).save(arguments.output)
-    print(f"wrote {arguments.output}")
+    print(walk_table(real_walks(read_mazes(arguments.folder)), ours(arguments.scenes)))
 
 
 if __name__ == "__main__":

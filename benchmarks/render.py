@@ -2,7 +2,6 @@
 
 python -m benchmarks.render                                  print the tables of docs/rendering.md
 python -m benchmarks.render --json                           print the same as JSON
-python -m benchmarks.render --compare FOLDER -o sheet.png    write a sheet and print image statistics
 """
 
 from __future__ import annotations
@@ -176,22 +175,13 @@ def measure_command(scenes: int, to: TextIO) -> list[Command]:
 
 
 def main() -> None:
-    """Run the benchmark, or the comparison with `--compare`."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--compare", type=Path, metavar="FOLDER", help="compare with the reference pictures in this folder"
-    )
-    parser.add_argument("-o", "--output", type=Path, default=Path("sheet.png"), help="sheet to write with --compare")
     parser.add_argument("--frames", type=int, default=10_000, help="approximate number of frames per measurement")
     parser.add_argument("--scenes", type=int, default=2000, help="scenes of the command")
     parser.add_argument("--workers", help="numbers of workers, such as 1,2,4; default: 1, even numbers, and all cores")
     parser.add_argument("--json", action="store_true", help="print JSON; the tables go to stderr")
     arguments = parser.parse_args()
-    if arguments.compare is not None:
-        from benchmarks.render_compare import compare
-
-        compare(arguments.compare, arguments.output)
-        return
     to = sys.stderr if arguments.json else sys.stdout
     load, cores = os.getloadavg(), usable_cores()
     workers = (

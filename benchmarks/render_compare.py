@@ -1,24 +1,31 @@
-"""Compare rendered frames with real ones: a contact sheet, and image statistics.
+"""Compare rendered frames with real ones: one table for all sets, and a contact sheet per set.
 
-Run with: python -m benchmarks.render --compare FOLDER -o sheet.png
+    python -m benchmarks.render_compare ../shared/data -o /tmp/sheets
 
-Reference pictures are read in place; only the sheet is written.
+The folder holds whatever real frames are to hand: pictures in `reference/`, and raw folders of TFRecords. They are read
+in place; only the sheets are written (real above, ours below). Behind every figure of the real frames is its 95 %
+interval, by bootstrap over scenes. `ok` says that ours is inside, or within 5 levels (means, deviations), 10 % (edges)
+or 5 % (bytes of real JPEGs), whichever is wider.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import io
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from tfrecord.reader import tfrecord_loader
 
-from gqn_data.render import RENDERERS
+from gqn_data.render import ONE_RAY_SETS, RENDERERS
 from gqn_data.schema import jpeg
+from gqn_data.schema.catalog import SCENE_SETS
 
-Frames = NDArray[np.uint8]  # (scenes, views, 64, 64, 3)
+Frames = NDArray[np.uint8]  # (scenes, views, height, width, 3)
 
 _SIZE = 64
 _QUALITY = 95
@@ -78,105 +85,164 @@ REFERENCES = (
 )
 
 
+_RECORDS = ("mazes_41/mazes", "shepard_metzler_5_parts")  # raw folders, below the folder given
+_VIEWS_OF_MAZES = 15  # of 300, evenly spaced
+_RESAMPLES = 2000
+FIGURES = ("R", "G", "B", "dev R", "dev G", "dev B", "edges %", "JPEG bytes")
+_LEVELS, _EDGES, _BYTES = 5.0, 0.10, 0.05
+
+
 @dataclass(frozen=True)
-class Figures:
-    """Image statistics, as means over frames."""
+class Sample:
+    """Real frames of one set.
 
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-    jpeg_bytes: float
-    edges: float
+    Attributes:
+        name: where they come from.
+        scene_set: their set.
+        frames: uint8 (scenes, views, height, width, 3).
+        sizes: bytes (scenes, views) of the real JPEGs; None for pictures, which are encoded again at quality 95.
+    """
 
-    @staticmethod
-    def of(frames: Frames) -> Figures:
-        """Return the statistics of frames (scenes, views, height, width, 3)."""
-        flat = frames.reshape(-1, *frames.shape[2:])
-        grey = flat.mean(axis=-1)
-        steps = np.abs(np.diff(grey, axis=1))[:, :, 1:] + np.abs(np.diff(grey, axis=2))[:, 1:]
-        return Figures(
-            mean=tuple(flat.mean(axis=(0, 1, 2)).tolist()),
-            deviation=tuple(flat.std(axis=(0, 1, 2)).tolist()),
-            jpeg_bytes=float(np.mean([len(jpeg.encode(frame, _QUALITY)) for frame in flat])),
-            edges=float((steps > _EDGE).mean()),
-        )
-
-    def row(self, name: str, count: int) -> str:
-        """Return a row of the table."""
-        mean = " ".join(f"{value:5.0f}" for value in self.mean)
-        deviation = " ".join(f"{value:4.0f}" for value in self.deviation)
-        return f"{name:34} {count:6d} | {mean} | {deviation} | {self.jpeg_bytes:6.0f} | {100 * self.edges:5.1f} %"
+    name: str
+    scene_set: str
+    frames: Frames
+    sizes: NDArray[np.float64] | None = None
 
 
-HEADING = f"{'':34} frames | mean R  G  B       | dev R G B      | JPEG B | edges"
+def real_samples(folder: Path) -> Iterator[Sample]:
+    """Yield whatever real frames are below a folder."""
+    for reference in REFERENCES:
+        path = folder / "reference" / reference.file
+        if path.exists():
+            picture = np.asarray(Image.open(path).convert("RGB"))
+            yield Sample(reference.file, reference.scene_set, reference.cut(picture))
+    for name in _RECORDS:
+        if (folder / name).is_dir():
+            yield _records(folder / name)
 
 
-def brightness(scene_set: str, frames: Frames) -> str:
-    """Return the brightness of parts of the picture, by the brightest channel; the lights were fitted to it."""
-    bright = frames.max(axis=-1)
-    if scene_set.startswith("rooms"):
-        parts = {"wall": bright[:, :, 22:32], "floor": bright[:, :, 46:]}
-        marks = {name: np.percentile(part, [2, 10, 25, 50, 75, 90, 98]) for name, part in parts.items()}
-        return "; ".join(f"{name} {' '.join(f'{mark:.0f}' for mark in row)}" for name, row in marks.items())
-    drawn = bright[bright > 40]
-    over = " ".join(f"{(drawn > level).mean():.2f} over {level}," for level in (160, 245))
-    return f"covers {drawn.size / bright.size:.3f}; of that {over[:-1]}"
+def _records(folder: Path) -> Sample:
+    row = SCENE_SETS[folder.name]
+    step = max(1, row.views // _VIEWS_OF_MAZES)
+    frames, sizes = [], []
+    for path in sorted(folder.glob("*/*.tfrecord")):
+        for record in tfrecord_loader(str(path), None, {"frames": "byte"}):
+            views = [bytes(view) for view in record["frames"]][::step]
+            frames.append([np.asarray(Image.open(io.BytesIO(view))) for view in views])
+            sizes.append([float(len(view)) for view in views])
+    return Sample(folder.name, row.name, np.array(frames), np.array(sizes))
 
 
-def ours(scene_set: str, scenes: int, views: int, first: int = 0) -> Frames:
-    """Render frames (scenes, views, 64, 64, 3) of seed 0."""
-    render = RENDERERS[scene_set]
-    return np.stack(
-        [
-            render(first + k, seed=0, split="train", frame_size=_SIZE, views=views, supersample=True).frames
-            for k in range(scenes)
-        ]
+def ours(sample: Sample, scenes: int) -> Sample:
+    """Render scenes of seed 0 with the views, size and rays of the real ones."""
+    name = sample.scene_set
+    views, size = sample.frames.shape[1:3]
+    wanted = 300 if name == "mazes" else views
+    render = RENDERERS[name]
+    options = {"frame_size": size, "views": wanted, "supersample": name not in ONE_RAY_SETS}
+    frames = np.stack(
+        [render(k, seed=0, split="train", **options).frames[:: wanted // views][:views] for k in range(scenes)]
     )
+    return Sample("ours", name, frames)
 
 
-def _grid(frames: Frames, gap: int = 2) -> Frames:
-    scenes, views = frames.shape[:2]
-    step = _SIZE + gap
-    sheet = np.full((scenes * step, views * step, 3), 90, dtype=np.uint8)
-    for row in range(scenes):
-        for column in range(views):
-            top, left = row * step, column * step
-            sheet[top : top + _SIZE, left : left + _SIZE] = frames[row, column]
-    return sheet
+def figures(sample: Sample) -> NDArray[np.float64]:
+    """Return FIGURES of every scene, (scenes, 8). Deviations are over the pixels of all frames of the sample."""
+    frames = sample.frames
+    sizes = sample.sizes
+    if sizes is None:
+        sizes = np.array([[len(jpeg.encode(frame, _QUALITY)) for frame in scene] for scene in frames], dtype=float)
+    grey = frames.mean(axis=-1)
+    steps = np.abs(np.diff(grey, axis=2))[..., 1:] + np.abs(np.diff(grey, axis=3))[:, :, 1:]
+    means = frames.mean(axis=(1, 2, 3))
+    # The mean square about the mean of all scenes: its mean over any scenes gives their deviation.
+    squares = ((frames - frames.mean(axis=(0, 1, 2, 3))) ** 2).mean(axis=(1, 2, 3))
+    edges = 100 * (steps > _EDGE).mean(axis=(1, 2, 3))
+    return np.column_stack([means, squares, edges, sizes.mean(axis=1)])
 
 
-def _beside(left: Frames, right: Frames) -> Frames:
-    bar = np.full((left.shape[0], 12, 3), (255, 0, 0), dtype=np.uint8)
-    return np.concatenate([left, bar, right], axis=1)
+def summary(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return FIGURES of some scenes: means over scenes, and the root for deviations."""
+    found = rows.mean(axis=-2)
+    found[..., 3:6] = np.sqrt(found[..., 3:6])
+    return np.asarray(found)
 
 
-def compare(folder: Path, sheet: Path, scenes: int = 120, magnify: int = 2) -> None:
-    """Write the sheet (real frames left, ours right) and print the table.
+def interval(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the 95 % interval (2, 8) of FIGURES by bootstrap over scenes."""
+    random = np.random.default_rng(0)
+    drawn = random.integers(len(rows), size=(_RESAMPLES, len(rows)))
+    return np.asarray(np.percentile(summary(rows[drawn]), [2.5, 97.5], axis=0))
+
+
+def accepted(real: NDArray[np.float64], bounds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the range (2, 8) that ours may lie in."""
+    slack = np.array([_LEVELS] * 6 + [_EDGES * real[6], _BYTES * real[7]])
+    return np.stack([np.minimum(bounds[0], real - slack), np.maximum(bounds[1], real + slack)])
+
+
+def compare(folder: Path, sheets: Path, scenes: int) -> None:
+    """Print the table, and write a sheet per set.
 
     Args:
-        folder: folder of the reference pictures.
-        sheet: PNG file to write.
-        scenes: number of our scenes in the statistics; the sheet shows the same number of scenes for both.
-        magnify: integer scale of the sheet.
+        folder: folder with real frames.
+        sheets: folder for the sheets.
+        scenes: number of our scenes behind each row.
     """
-    print(HEADING)
-    blocks, lights = [], []
-    for reference in REFERENCES:
-        picture = np.asarray(Image.open(folder / reference.file).convert("RGB"))
-        real = reference.cut(picture)
-        made = ours(reference.scene_set, scenes, real.shape[1])
-        name = reference.scene_set
-        print(Figures.of(real).row(f"real {name}", real.shape[0] * real.shape[1]))
-        print(Figures.of(made).row(f"ours {name}", made.shape[0] * made.shape[1]))
-        lights += [f"{side} {name}: {brightness(name, some)}" for side, some in (("real", real), ("ours", made))]
-        shown = made[: real.shape[0]]
-        if reference.cut is _thirty_six:  # one view per scene of 36 scenes, as in the real picture
-            shown = made[:36, 0].reshape(6, 6, _SIZE, _SIZE, 3)
-        pair = (_grid(real), _grid(shown))
-        blocks.append(_beside(*pair) if real.shape[1] < 10 else np.concatenate(pair))
-    print("brightest channel, percentiles 2 10 25 50 75 90 98, or fractions of the covered pixels", *lights, sep="\n")
-    width = max(block.shape[1] for block in blocks)
-    padded = [np.pad(block, ((0, 8), (0, width - block.shape[1]), (0, 0))) for block in blocks]
-    picture = np.concatenate(padded)
-    size = (picture.shape[1] * magnify, picture.shape[0] * magnify)
-    Image.fromarray(picture).resize(size, Image.Resampling.NEAREST).save(sheet)
-    print(f"wrote {sheet}")
+    sheets.mkdir(parents=True, exist_ok=True)
+    print(f"{'':58}" + "".join(f"{name:>20}" for name in FIGURES))
+    for number, sample in enumerate(real_samples(folder)):
+        made = ours(sample, scenes)
+        rows, ours_of = figures(sample), summary(figures(made))
+        parts = {"all": rows, "even scenes": rows[::2], "odd scenes": rows[1::2]} if len(rows) > 3 else {"all": rows}
+        for part, some in parts.items():
+            real, bounds = summary(some), interval(some)
+            views = len(some) * sample.frames.shape[1]
+            label = f"real {sample.scene_set[:30]}, {part}, {views} frames"
+            cells = [f"{value:.1f} [{low:.1f} {high:.1f}]" for value, low, high in zip(real, *bounds)]
+            print(f"{label:58}" + "".join(f"{cell:>20}" for cell in cells))
+            low, high = accepted(real, bounds)
+            verdicts = [
+                f"{value:.1f} {'ok' if least <= value <= most else 'OUT'}"
+                for value, least, most in zip(ours_of, low, high)
+            ]
+            if sample.sizes is None:
+                verdicts[7] = f"{ours_of[7]:.0f} (encoded)"
+            print(f"{f'ours, {made.frames.shape[0] * made.frames.shape[1]} frames':58}", end="")
+            print("".join(f"{cell:>20}" for cell in verdicts))
+        path = sheets / f"{sample.scene_set}_{number}.png"
+        Image.fromarray(_sheet(sample.frames, made.frames)).save(path)
+        print(f"wrote {path}")
+
+
+def _sheet(real: Frames, made: Frames, rows: int = 4, gap: int = 2) -> Frames:
+    """Return real scenes above ours, with a red bar between."""
+
+    def grid(frames: Frames) -> Frames:
+        if frames.shape[1] < 6 and frames.shape[0] >= 6:  # few views: two scenes per row
+            pairs = frames.shape[0] // 2
+            frames = frames[: 2 * pairs].reshape(pairs, 2 * frames.shape[1], *frames.shape[2:])
+        padded = np.pad(frames[:rows, :12], ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=90)
+        scenes, views, high, wide = padded.shape[:4]
+        return padded.transpose(0, 2, 1, 3, 4).reshape(scenes * high, views * wide, 3)
+
+    above, below = grid(real), grid(made)
+    wide = max(above.shape[1], below.shape[1])
+    bar = np.full((8, wide, 3), (255, 0, 0), dtype=np.uint8)
+    widened = [np.pad(part, ((0, 0), (0, wide - part.shape[1]), (0, 0))) for part in (above, below)]
+    sheet = np.concatenate([widened[0], bar, widened[1]])
+    return np.repeat(np.repeat(sheet, 2, axis=0), 2, axis=1)
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder with real frames")
+    parser.add_argument("-o", "--output", type=Path, default=Path("sheets"), help="folder for the sheets")
+    parser.add_argument("--scenes", type=int, default=120, help="number of our scenes behind each row")
+    arguments = parser.parse_args()
+    compare(arguments.folder, arguments.output, arguments.scenes)
+
+
+if __name__ == "__main__":
+    main()
