@@ -195,12 +195,12 @@ def test_a_manifest_of_another_version_is_one_line(command, raw, root):
     folder = root / "zarr" / SET
     good("convert", "sm5", "--root", root, "--workers", 1)
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema": 2}))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema": 3}))
     before = tree(folder)
     extra = {"view": ("-o", root / "x.png"), "convert": ("--out", root / "out")}.get(command, ())
     result = run(command, folder, *extra)
     assert result.exit_code == 1
-    assert "schema 2, expected 1" in the_error(result)
+    assert "schema 3, expected 2" in the_error(result)
     assert tree(folder) == before
 
 

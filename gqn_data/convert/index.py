@@ -21,6 +21,7 @@ from gqn_data.io import atomic, strict_json
 from gqn_data.io.paths import AnyPath, Stat
 from gqn_data.progress import bar
 from gqn_data.schema.catalog import Split
+from gqn_data.schema.geometry import geometry_of
 from gqn_data.schema.layout import SceneLayout
 from gqn_data.schema.manifest import (
     CamerasRow,
@@ -250,6 +251,7 @@ def manifest_of(raw: RawFolder, found: Mapping[Split, Sequence[IndexedFile]], li
         splits={split: _split_row(raw, split, files) for split, files in found.items()},
         limit=limit,
         tool=TOOL,
+        geometry=geometry_of(raw.scene_set.name, raw.origin),
     )
 
 

@@ -21,6 +21,7 @@ from gqn_data.io.paths import AnyPath, Stat, StorePath
 from gqn_data.io.ranged import RangedFile, Rows
 from gqn_data.progress import bar
 from gqn_data.schema.catalog import SPLITS, SceneSet, Split
+from gqn_data.schema.geometry import geometry_of
 from gqn_data.schema.layout import SceneLayout, layout_of
 from gqn_data.schema.manifest import CamerasRow, FileRow, FramesRow, Manifest, ShardRow, SourceRow, SplitRow
 from gqn_data.schema.origin import SOURCE_FILE, Origin, read_origin
@@ -171,6 +172,7 @@ def mirror_manifest(mirror: Mirror, points: dict[str, FileRow] | None = None) ->
         origin=mirror.origin,
         splits=splits,
         tool=TOOL,
+        geometry=geometry_of(mirror.scene_set.name, mirror.origin),
     )
 
 

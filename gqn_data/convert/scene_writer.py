@@ -32,6 +32,7 @@ from gqn_data.formats.contract import ShardLocation
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, StorePath, parse_path
 from gqn_data.schema.catalog import CAMERA_FIELDS, SPLITS, Split, is_in_catalogue, is_set_name
+from gqn_data.schema.geometry import Geometry
 from gqn_data.schema.manifest import MANIFEST_FILE, CamerasRow, Encoding, FramesRow, Manifest, SplitRow
 from gqn_data.schema.origin import Origin
 from gqn_data.schema.scene import Encoded, Scene
@@ -57,6 +58,10 @@ class SceneWriter:
         scenes_per_shard: number of scenes per shard; None for as many as `shard_bytes` hold.
         shard_bytes: approximate size of a shard.
         overwrite: replace an existing dataset when the first new shard is written.
+        field_of_view: angle between the edges of a frame in degrees. Models that project need the geometry: this, and
+            the next two (`gqn_data.schema.geometry.Geometry`).
+        yaw_sign: 1 if yaw grows counter-clockwise seen from above, -1 if clockwise.
+        depth_range: least and largest depth of surfaces along the optical axis, in units of the positions.
 
     Raises:
         OptionError: a name or a value is invalid.
@@ -76,6 +81,9 @@ class SceneWriter:
         scenes_per_shard: int | None = None,
         shard_bytes: int = SHARD_BYTES,
         overwrite: bool = False,
+        field_of_view: float | None = None,
+        yaw_sign: int | None = None,
+        depth_range: tuple[float, float] | None = None,
     ) -> None:
         self.folder: AnyPath = parse_path(path)
         self.name = _checked_name(name or self.folder.absolute().name)
@@ -87,6 +95,7 @@ class SceneWriter:
         self._per_shard = scenes_per_shard
         self._details = _checked_details(details or {})
         self._overwrite = overwrite
+        self._geometry = _checked_geometry(field_of_view, yaw_sign, depth_range)
         self._work = WorkFolder(self.folder / WORK_FOLDER / "shards")  # below the lock
         self._lock = contextlib.ExitStack()
         self._open = False
@@ -230,6 +239,7 @@ class SceneWriter:
             origin=Origin(kind="imported", details={**self._details, **content}),
             splits={name: split.row() for name, split in rows.items()},
             tool=TOOL,
+            geometry=self._geometry,
         )
         plan = Plan(folder=self.folder, manifest=manifest, shards=tuple(self._shards), stored_bytes=0)
         publish(plan, self._done, self._work)
@@ -278,3 +288,15 @@ def _checked_details(details: Mapping[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise OptionError(f"details: found a value that JSON cannot hold ({error}), expected JSON values") from error
     return dict(value)
+
+
+def _checked_geometry(
+    field_of_view: float | None, yaw_sign: int | None, depth_range: tuple[float, float] | None
+) -> Geometry | None:
+    given = {"field_of_view": field_of_view, "yaw_sign": yaw_sign, "depth_range": depth_range}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return None
+    if field_of_view is None or yaw_sign is None or depth_range is None:
+        raise OptionError(f"geometry: {' and '.join(missing)} missing, expected all of {', '.join(given)} or none")
+    return Geometry(field_of_view=field_of_view, yaw_sign=yaw_sign, depth_range=depth_range)

@@ -47,6 +47,7 @@ class Description:
             f"{'origin':<10} {origin.kind}{f' ({details})' if details else ''}",
             f"{'frames':<10} {frames.views} views of {frames.width}x{frames.height}, {kept}{quality}{decoder}",
             f"{'cameras':<10} {', '.join(manifest.cameras.fields)}; {_angles(manifest)}",
+            f"{'geometry':<10} {_geometry(manifest)}",
             f"{'size':<10} {human_bytes(self.bytes)}",
         ]
         for name, split in manifest.splits.items():
@@ -64,6 +65,15 @@ class Description:
 def _angles(manifest: Manifest) -> str:
     angles = manifest.cameras.angles
     return "meaning undocumented" if angles == "undocumented" else f"angles in {angles}"
+
+
+def _geometry(manifest: Manifest) -> str:
+    geometry = manifest.geometry
+    if geometry is None:
+        return "unknown"
+    turn = "counter-clockwise" if geometry.yaw_sign > 0 else "clockwise"
+    near, far = geometry.depth_range
+    return f"field of view {geometry.field_of_view:g} degrees, yaw {turn} from above, depth {near:g} to {far:g}"
 
 
 def _expected(split: SplitRow) -> str:

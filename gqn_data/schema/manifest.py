@@ -19,10 +19,12 @@ from gqn_data.io import atomic, strict_json
 from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.schema.cameras import POSE_FIELDS, pose_fields
 from gqn_data.schema.catalog import SPLITS, Angles, Split, is_set_name
+from gqn_data.schema.geometry import Geometry, geometry_of
 from gqn_data.schema.layout import SceneLayout, layout_fault
 from gqn_data.schema.origin import Origin
 
-SCHEMA = 1
+SCHEMA = 2  # since 0.3 with the geometry; schema 1 is read, and gets its geometry from set and origin
+_READABLE = (1, SCHEMA)
 MANIFEST_FILE = "manifest.json"
 CHECKSUM_FILE = "SHA256SUMS"
 CARD_FILE = "README.md"
@@ -178,6 +180,7 @@ class Manifest:
         splits: splits by name.
         limit: `--limit` of the conversion; None for all scenes.
         tool: name and version of the tool that wrote the dataset.
+        geometry: how the cameras see the scenes; None if that is unknown. It is not part of the fingerprint.
         schema: version of the manifest schema.
     """
 
@@ -189,6 +192,7 @@ class Manifest:
     splits: dict[Split, SplitRow]
     limit: int | None = None
     tool: str = ""
+    geometry: Geometry | None = None
     schema: int = field(default=SCHEMA)
 
     @property
@@ -234,6 +238,7 @@ class Manifest:
         """Convert the manifest to JSON values, `schema` first."""
         value = dataclasses.asdict(self)
         value["origin"] = self.origin.to_json()
+        value["geometry"] = None if self.geometry is None else self.geometry.to_json()
         return {"schema": value.pop("schema"), "tool": value.pop("tool"), **value}
 
     def to_bytes(self) -> bytes:
@@ -302,16 +307,18 @@ def read_manifest(folder: AnyPath) -> Manifest:
             f"{path}: found {type(value).__name__}, expected a JSON object. Copy or convert the dataset again"
         )
     schema = value.get("schema")
-    if not _is_count(schema) or schema != SCHEMA:
+    if not _is_count(schema) or schema not in _READABLE:
         tool = str(value.get("tool", "?"))[:_MAX_QUOTED]
         raise ManifestError(
-            f"{path}: schema {str(schema)[:_MAX_QUOTED]}, expected {SCHEMA}. "
+            f"{path}: schema {str(schema)[:_MAX_QUOTED]}, expected {SCHEMA} or older. "
             f"Install {tool}, which wrote it, or convert the dataset again"
         )
     try:
         manifest = _parse(value, path)
     except OriginError as error:
         raise ManifestError(f"{error}. Copy or convert the dataset again") from error
+    except OptionError as error:
+        raise ManifestError(f"{path}: geometry: {error}. Copy or convert the dataset again") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestError(
             f"{path}: not a manifest ({type(error).__name__}: {error}). Copy or convert the dataset again"
@@ -351,6 +358,11 @@ def file_fault(folder: AnyPath, row: FileRow) -> str | None:
 
 
 def _parse(value: dict[str, Any], path: AnyPath) -> Manifest:
+    origin = Origin.from_json(value["origin"], path)
+    if value["schema"] == 1:
+        geometry = geometry_of(value["scene_set"], origin)
+    else:
+        geometry = None if value["geometry"] is None else Geometry.from_json(value["geometry"])
     return Manifest(
         scene_set=value["scene_set"],
         format=value["format"],
@@ -361,10 +373,11 @@ def _parse(value: dict[str, Any], path: AnyPath) -> Manifest:
             angles=value["cameras"]["angles"],
             pose=tuple(value["cameras"]["pose"]),
         ),
-        origin=Origin.from_json(value["origin"], path),
+        origin=origin,
         splits={name: _parse_split(row) for name, row in value["splits"].items()},
         limit=value["limit"],
         tool=value["tool"],
+        geometry=geometry,
     )
 
 

@@ -9,7 +9,7 @@ The recorded cameras determine one of three kinds, for any scene set:
 - *tour*: any other cameras. A short round trip through all of them.
 
 A camera is five numbers: x, y, z, yaw, pitch, angles in radians. It looks along (cos yaw cos pitch, sin yaw cos pitch,
-sin pitch), as in `gqn_model.evaluate.baselines`.
+sin pitch), as in `gqn_model.evaluate.baselines`; `find_camera_path` converts sets whose yaw grows clockwise.
 
 Shapes: V recorded views, N frames of the path.
 """
@@ -17,7 +17,7 @@ Shapes: V recorded views, N frames of the path.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -34,6 +34,8 @@ _ORBIT_FRAMES, _TOUR_FRAMES, _MAX_FRAMES = 72, 12, 300
 
 # Limit of the angle between a camera's direction and the common point; the median must be below a third of it.
 _MAX_OFF_AXIS = math.radians(30)
+# Turns cameras whose yaw grows clockwise into counter-clockwise ones, and back.
+_CLOCKWISE = np.array([1.0, 1.0, 1.0, -1.0, 1.0])
 # A wider gap between bearings means that the cameras see the point only from one side.
 _MAX_GAP = math.radians(150)
 # Limit of an orbit's elevation: from above, the picture would only rotate.
@@ -58,7 +60,7 @@ class CameraPath:
 
 
 def find_camera_path(
-    recorded: NDArray[np.floating], fields: tuple[str, ...] = CAMERA_FIELDS, frames: int = 0
+    recorded: NDArray[np.floating], fields: tuple[str, ...] = CAMERA_FIELDS, frames: int = 0, yaw_sign: int = 1
 ) -> CameraPath:
     """Derive a camera path from a scene's cameras.
 
@@ -66,6 +68,7 @@ def find_camera_path(
         recorded: (V, 5), the scene's cameras in the order of the record.
         fields: names of a camera's numbers.
         frames: N; 0 for a number that suits the path.
+        yaw_sign: -1 if the yaw of this set grows clockwise (`gqn_data.schema.geometry`).
 
     Raises:
         OptionError: the cameras have other numbers, or are all equal.
@@ -75,6 +78,9 @@ def find_camera_path(
             f"cameras of the numbers {', '.join(fields)}, expected {', '.join(CAMERA_FIELDS)}: a walk needs cameras of "
             "known geometry"
         )
+    if yaw_sign < 0:
+        mirrored = find_camera_path(recorded * _CLOCKWISE, fields, frames)
+        return replace(mirrored, cameras=mirrored.cameras * _CLOCKWISE)
     cameras = recorded.astype(np.float64)
     point = focus_point(cameras)
     if point is not None:

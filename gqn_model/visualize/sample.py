@@ -131,8 +131,10 @@ def write_walk(
     dataset = fixed_batches(shards, checkpoint.config, split=split, context=1, batch_size=1, seed=seed)
     check_order(dataset, shards, checkpoint.pose_order)
     dataset.close()
+    geometry = dataset.dataset.manifest.geometry
+    yaw_sign = 1 if geometry is None else geometry.yaw_sign
     views, cameras, fields = _read_scene(shards, checkpoint.config, split, scene)
-    path = find_camera_path(cameras, fields, frames)
+    path = find_camera_path(cameras, fields, frames, yaw_sign)
     count, _ = check_context((context or min(checkpoint.config.training.context_max, len(views) - 1),) * 2, len(views))
     _, *chosen = choose_views(np.array([scene]), views=len(views), context=(count, count), seed=seed, epoch=0).views[0]
     observed = Context(
@@ -155,6 +157,7 @@ def write_walk(
         recorded=cameras.astype(np.float64),
         context=[int(view) for view in chosen],
         frames=views[chosen],
+        yaw_sign=yaw_sign,
     )
     write_animation(list(draw_walk(path, walk_scene, panels)), output, rate)
     return path

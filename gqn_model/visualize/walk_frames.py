@@ -35,12 +35,14 @@ class WalkScene:
         recorded: float64 (V, 5), the scene's cameras.
         context: numbers of the M context views.
         frames: uint8 (M, H, W, 3), frames of the context views.
+        yaw_sign: -1 if yaw grows clockwise.
     """
 
     title: str
     recorded: Cameras
     context: Sequence[int]
     frames: NDArray[np.uint8]
+    yaw_sign: int = 1
 
 
 def draw_walk(path: CameraPath, scene: WalkScene, panels: dict[str, NDArray[np.uint8]]) -> Iterator[Image.Image]:
@@ -90,7 +92,7 @@ class _SceneMap:
         low, high = positions.min(0), positions.max(0)
         self._middle = (low + high) / 2
         self._scale = 0.72 * side / max(float((high - low).max()), 1e-6)
-        self._path, self._side = path, side
+        self._path, self._side, self._yaw_sign = path, side, scene.yaw_sign
         self._background = Image.new("RGB", (side, side), "#f7f7f7")
         draw = ImageDraw.Draw(self._background)
         line = [self._to_pixels(camera) for camera in path.cameras]
@@ -118,7 +120,8 @@ class _SceneMap:
         if line:
             look_x, look_y, _ = directions(camera)
             length = 3.5 * size
-            draw.line((x, y, x + length * float(look_x), y - length * float(look_y)), fill=colour, width=2)
+            up = length * self._yaw_sign * float(look_y)
+            draw.line((x, y, x + length * float(look_x), y - up), fill=colour, width=2)
         draw.ellipse((x - size, y - size, x + size, y + size), fill=colour)
 
 

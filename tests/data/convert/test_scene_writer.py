@@ -1,5 +1,6 @@
 """The scene writer: it writes the same shards as `convert`, and a complete dataset or nothing."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -30,7 +31,7 @@ from gqn_data.io import atomic
 from gqn_data.io.paths import parse_path
 from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.schema.manifest import read_manifest
-from gqn_data.sources.raw_folder import locate
+from gqn_data.sources.raw_folder import locate, scene_set_of_manifest
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -578,3 +579,28 @@ def test_a_dataset_can_be_moved_to_a_folder_of_another_name(tmp_path):
     moved = shutil.copytree(folder, tmp_path / "moved")
     assert json.loads((moved / "manifest.json").read_bytes())["scene_set"] == "mine"
     assert faults_of(moved) == ()
+
+
+def test_the_geometry_of_own_scenes_is_kept_and_converted(tmp_path):
+    frames, cameras = np.zeros((3, 16, 16, 3), np.uint8), np.zeros((3, 5), np.float32)
+    given = {"field_of_view": 60.0, "yaw_sign": -1, "depth_range": (0.5, 4.0)}
+    with SceneWriter(tmp_path / "zarr" / "mine", **given) as writer:
+        writer.add(frames, cameras)
+    row = scene_set_of_manifest(read_manifest(tmp_path / "zarr" / "mine"))
+    convert(tmp_path / "zarr" / "mine", row, tmp_path / "out", Options(formats=("numpy",), workers=1))
+    for folder in (tmp_path / "zarr" / "mine", tmp_path / "out" / "numpy" / "mine"):
+        assert dataclasses.asdict(open_dataset(folder).manifest.geometry) == given
+
+
+@pytest.mark.parametrize("missing", ["field_of_view", "yaw_sign", "depth_range"])
+def test_half_a_geometry_is_refused(tmp_path, missing):
+    given = {"field_of_view": 60.0, "yaw_sign": -1, "depth_range": (0.5, 4.0)}
+    del given[missing]
+    with pytest.raises(OptionError, match=missing):
+        SceneWriter(tmp_path / "mine", **given)
+
+
+def test_own_scenes_have_no_geometry_unless_given(tmp_path):
+    with SceneWriter(tmp_path / "mine") as writer:
+        writer.add(np.zeros((3, 16, 16, 3), np.uint8), np.zeros((3, 5), np.float32))
+    assert open_dataset(tmp_path / "mine").manifest.geometry is None

@@ -17,7 +17,9 @@ from gqn_data.errors import GQNError, ManifestError
 from gqn_data.formats import WRITABLE
 from gqn_data.publish import descriptions
 from gqn_data.schema.catalog import SCENE_SETS
+from gqn_data.schema.geometry import geometry_of
 from gqn_data.schema.manifest import read_manifest
+from gqn_data.schema.origin import Origin
 from gqn_data.sources.raw_folder import open_raw_folder
 
 
@@ -141,7 +143,7 @@ def test_a_missing_key_is_refused(data, good, tmp_path):
 
 FILE = ("splits", "train", "shards", 0, "files", 0)
 WRONG = {
-    ("schema",): [2, 0, None, "1", True, 1.5, [1]],
+    ("schema",): [3, 0, None, "1", True, 1.5, [1]],
     ("scene_set",): ["Rooms", "", None, 3, ["mazes"], {"a": 1}, "my rooms", "../rooms", "a/b", "-", "r" * 65],
     ("format",): [None, 3, []],
     ("tool",): [None, 3],
@@ -156,6 +158,10 @@ WRONG = {
     ("cameras", "angles"): ["degrees", None],
     ("origin", "details"): [3, None, {"\ud800": 1}, {"seed": "\ud800"}],
     ("origin",): [None, {}, {"kind": "stolen"}, {"kind": "rendered", "details": 3}],
+    ("geometry",): [3, [], {}, {"field_of_view": 50}],
+    ("geometry", "field_of_view"): [0, 180, "50", None, True],
+    ("geometry", "yaw_sign"): [0, 2, "1", None],
+    ("geometry", "depth_range"): [[1], [2, 1], [0, 1], None, ["1", "2"], [1, 2, 3]],
     ("splits",): [{}, None, [], {"validation": {}}],
     ("splits", "train", "scenes"): [8, 0, -7, "7", None],
     ("splits", "train", "scenes_per_shard"): [1, -1, "2", None],
@@ -190,7 +196,7 @@ def test_other_files_are_refused(text, tmp_path):
 
 
 def test_another_schema_version_is_reported(good, tmp_path):
-    with pytest.raises(ManifestError, match=r"schema 7, expected 1.*gqn-toolkit"):
+    with pytest.raises(ManifestError, match=r"schema 7, expected 2.*gqn-toolkit"):
         read(tmp_path, changed(good, ("schema",), 7))
 
 
@@ -258,3 +264,19 @@ def test_the_fingerprint_differs_between_sets_of_scenes(tmp_path):
         prints |= {open_dataset(folder, "train").fingerprint, open_dataset(folder, "test").fingerprint}
     # The first three share one test split.
     assert len(prints) == 4 + 2
+
+
+def test_a_manifest_of_schema_1_has_the_geometry_of_set_and_origin(good, tmp_path):
+    old = without(changed(good, ("schema",), 1), ("geometry",))
+    assert read(tmp_path, old).geometry == geometry_of(good["scene_set"], Origin(kind="deepmind"))
+    rendered = {"kind": "rendered", "details": {"version": 2}}
+    old["scene_set"], old["origin"] = "shepard_metzler_5_parts", rendered
+    assert read(tmp_path, old).geometry.yaw_sign == 1
+    old["origin"]["details"]["version"] = 3
+    assert read(tmp_path, old).geometry.yaw_sign == -1
+
+
+def test_the_geometry_is_not_part_of_the_fingerprint(good, tmp_path):
+    with_geometry, without_geometry = read(tmp_path, good), read(tmp_path, changed(good, ("geometry",), None))
+    assert without_geometry.geometry is None
+    assert with_geometry.fingerprint("train") == without_geometry.fingerprint("train")

@@ -264,3 +264,12 @@ def test_impossible_walks_are_refused(bars_run: Path, arguments: list[str], word
     done = CliRunner().invoke(gqn, ["sample", str(bars_run), *arguments])
     assert done.exit_code == 2, done.output
     assert words in done.output
+
+
+def test_a_set_with_clockwise_yaw_gets_the_mirrored_path():
+    recorded = _on_sphere(15, seed=3)
+    turned = recorded * np.array([1, 1, 1, -1, 1])
+    expected, found = find_camera_path(recorded), find_camera_path(turned, yaw_sign=-1)
+    assert found.kind == expected.kind == "orbit"
+    np.testing.assert_allclose(found.cameras[:, [0, 1, 2, 4]], expected.cameras[:, [0, 1, 2, 4]], atol=1e-9)
+    np.testing.assert_allclose(found.cameras[:, 3], -expected.cameras[:, 3], atol=1e-9)
