@@ -274,7 +274,7 @@ def convert_frames_row(source: FramesRow, kind: Format, options: Options) -> Fra
         encoding = "jpeg"
     if encoding not in kind.encodings:
         raise OptionError(f"frames: found {encoding}, expected {' or '.join(kind.encodings)} for {kind.name}")
-    quality, decoder = source.jpeg_quality, source.decoder
+    quality, decoder, reencoded = source.jpeg_quality, source.decoder, source.reencoded
     if encoding == "raw" and source.encoding == "jpeg":
         decoder = jpeg.DECODER
     if encoding == "jpeg" and source.encoding == "raw":
@@ -284,4 +284,5 @@ def convert_frames_row(source: FramesRow, kind: Format, options: Options) -> Fra
                 "set it with --jpeg-quality, or choose another format"
             )
         quality = options.jpeg_quality
-    return dataclasses.replace(source, encoding=encoding, jpeg_quality=quality, decoder=decoder)
+        reencoded = (*reencoded, quality)
+    return dataclasses.replace(source, encoding=encoding, jpeg_quality=quality, decoder=decoder, reencoded=reencoded)

@@ -33,6 +33,7 @@ CROISSANT_FILE = "croissant.json"
 # Descriptions of a converted dataset. Indexed source files do not have any.
 DESCRIPTION_FILES = (CARD_FILE, CROISSANT_FILE)
 
+_MAX_ENCODINGS = 100  # in a row, of one dataset
 _MAX_QUOTED = 300  # characters of a value in a message
 
 # Encoding of frames in a container: the JPEG bytes of the source, or pixels.
@@ -135,6 +136,8 @@ class FramesRow:
         width: width of a frame in pixels.
         decoder: decoder and its version, if the pixels were decoded.
         jpeg_quality: quality, if the frames were encoded by this project.
+        reencoded: qualities of all lossy encodings of pixels by this project, the first one first. They are part of the
+            fingerprint. Manifests of schema 1 do not have them.
     """
 
     encoding: Encoding
@@ -143,6 +146,7 @@ class FramesRow:
     width: int
     decoder: str | None = None
     jpeg_quality: int | None = None
+    reencoded: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +217,10 @@ class Manifest:
         )
 
     def fingerprint(self, split: Split) -> str:
-        """Return a hash of the scenes and their order. Containers of the same scenes have the same fingerprint."""
+        """Return a hash of the scenes and their order.
+
+        Containers of the same pixels have the same fingerprint, also decoded ones. A lossy encoding changes it.
+        """
         row = self.splits[split]
         identity = {
             "scene_set": self.scene_set,
@@ -223,6 +230,8 @@ class Manifest:
             "layout": [self.frames.views, self.frames.height, self.frames.width, *self.cameras.fields],
             "sources": [dataclasses.asdict(source) for source in row.sources],
         }
+        if self.frames.reencoded:  # absent otherwise, so that fingerprints of older datasets stay
+            identity["reencoded"] = list(self.frames.reencoded)
         text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -366,7 +375,7 @@ def _parse(value: dict[str, Any], path: AnyPath) -> Manifest:
     return Manifest(
         scene_set=value["scene_set"],
         format=value["format"],
-        frames=FramesRow(**value["frames"]),
+        frames=FramesRow(**{**value["frames"], "reencoded": tuple(value["frames"].get("reencoded", ()))}),
         cameras=CamerasRow(
             fields=tuple(value["cameras"]["fields"]),
             dtype=value["cameras"]["dtype"],
@@ -437,6 +446,11 @@ def _check(manifest: Manifest, path: AnyPath) -> None:
     require(
         quality is None or (_is_count(quality) and 1 <= quality <= 100),
         f"JPEG quality is {quality!r}, expected 1 to 100",
+    )
+    lossy = frames.reencoded
+    require(
+        len(lossy) <= _MAX_ENCODINGS and all(_is_count(each) and 1 <= each <= 100 for each in lossy),
+        f"qualities of re-encoded frames are {lossy!r}, expected at most {_MAX_ENCODINGS} from 1 to 100",
     )
     fields = 0 < len(cameras.fields) <= 64 and all(map(_is_text, cameras.fields))
     require(fields, f"camera fields are {cameras.fields!r}, expected 1 to 64 names")

@@ -204,3 +204,63 @@ def test_a_shard_can_hold_all_scenes_or_only_one(sources, tmp_path):
         out = np.empty((2, SIZE, SIZE, 3), np.uint8)
         open_dataset(folder).decode_into(6, [2, 0], out)
         assert np.array_equal(out, frames_of("zarr", 6)[[2, 0]])
+
+
+# Fingerprints of version 0.2.0, which loader states and runs hold.
+FINGERPRINTS = {
+    "source files, indexed": "3b7f855bdd8ba848",
+    "zarr": "3b7f855bdd8ba848",
+    "zarr raw": "3b7f855bdd8ba848",
+    "webdataset": "3b7f855bdd8ba848",
+    "tfrecord": "3b7f855bdd8ba848",
+    "numpy": "3b7f855bdd8ba848",
+    "mirror": "b0db3f795d8300f1",
+    "writer": "6198f858d1b2229b",
+    "writer, arrays": "550b4dbd49e288e2",
+}
+
+
+@pytest.mark.parametrize("source", FINGERPRINTS)
+def test_fingerprints_of_older_versions_stay(source, sources):
+    if source == "mirror":
+        folder = convert(sources(source), ROW, sources("zarr").parent / "mirrored", Options(formats=("zarr",)))[
+            0
+        ].folder
+    else:
+        folder = sources(source)
+    assert open_dataset(folder).fingerprint == FINGERPRINTS[source]
+
+
+def test_lossy_encodings_change_the_fingerprint(sources, tmp_path, faults):
+    """Encode pixels with two qualities, decode and encode again; copy each to other containers."""
+    found, copies, kept = {}, 0, 0
+    for source in PIXELS:
+        folder = sources(source)
+        steps = {"pixels": ("zarr", "raw", None)}
+        steps |= {"quality 3": ("zarr", "jpeg", 3), "quality 95": ("zarr", "jpeg", 95)}
+        for step, (name, encoding, quality) in steps.items():
+            options = Options(formats=(name,), frames=encoding, jpeg_quality=quality, workers=1)
+            place, row = locate(str(folder), tmp_path, None)
+            made = convert(place, row, tmp_path / source / step, options)[0].folder
+            found[source, step] = open_dataset(made).fingerprint
+            for container in ("numpy",) if encoding == "raw" else ("numpy", "webdataset"):
+                options = Options(formats=(container,), workers=1)
+                again = convert(made, row, tmp_path / source / step / "again", options)[0].folder
+                copies += 1
+                kept += open_dataset(again).fingerprint == found[source, step]
+        again = convert(
+            tmp_path / source / "quality 3" / "again" / "numpy" / row.name,
+            row,
+            tmp_path / source / "third",
+            Options(formats=("zarr",), frames="jpeg", jpeg_quality=95, workers=1),
+        )[0].folder
+        found[source, "quality 3, then 95"] = open_dataset(again).fingerprint
+        assert len({value for (name, _), value in found.items() if name == source}) == 4
+        if "writer" not in source and "mirror" not in source:
+            assert found[source, "pixels"] == FINGERPRINTS["zarr"]
+    faults.record(
+        "found in use: lossy encodings with the fingerprint of the original",
+        holds="a lossy encoding changes the fingerprint, and a copy of it keeps it",
+        tries=copies,
+        survived=kept,
+    )

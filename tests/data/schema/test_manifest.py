@@ -133,7 +133,7 @@ def test_any_change_is_refused_or_harmless(data, good, zarr, tmp_path):
 @given(data=st.data())
 @settings(max_examples=60)
 def test_a_missing_key_is_refused(data, good, tmp_path):
-    optional = {"decoder", "jpeg_quality"}  # have defaults; any detail of the origin may be missing
+    optional = {"decoder", "jpeg_quality", "reencoded"}  # have defaults; any detail of the origin may be missing
     keys = [path for path in paths(good) if path and isinstance(path[-1], str) and path[-1] not in optional]
     keys = [path for path in keys if path[0] != "origin" and path not in (("splits", "train"), ("splits", "test"))]
     path = data.draw(st.sampled_from(sorted(keys, key=repr)))
@@ -153,6 +153,7 @@ WRONG = {
     ("frames", "views"): [0, -3, 70000, "3", 3.0, True, None],
     ("frames", "height"): [0, -16, 70000, "16"],
     ("frames", "jpeg_quality"): [0, 101, "90"],
+    ("frames", "reencoded"): [[0], [101], ["90"], 3, None, [[1]], [50] * 101],
     ("cameras", "fields"): [[], ["\ud800"], [1, 2], None, 5, [["x"]]],
     ("cameras", "dtype"): ["float64", None],
     ("cameras", "angles"): ["degrees", None],
