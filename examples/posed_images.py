@@ -41,6 +41,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gqn_data import SceneWriter
 from gqn_data.errors import GQNError, OptionError, SourceMissing
+from gqn_data.schema import jpeg
 from gqn_data.schema.catalog import Split
 
 CAMERA_FILES = ("cameras.csv", "cameras.json")
@@ -132,7 +133,10 @@ def frames_of(scene: PosedScene, size: int | None) -> NDArray[np.uint8] | list[b
         OptionError: a file is not an image, or the images differ in size.
     """
     if size is None and all(path.suffix.lower() in (".jpg", ".jpeg") for path in scene.images):
-        return [path.read_bytes() for path in scene.images]
+        encoded = [path.read_bytes() for path in scene.images]
+        # Cameras store rotation in EXIF, not in the pixels.
+        if all(jpeg.orientation_of(each) == 1 for each in encoded):
+            return encoded
     frames = list(_pixels(scene.images, size))
     sizes = {frame.shape for frame in frames}
     if len(sizes) > 1:
@@ -144,9 +148,7 @@ def _pixels(paths: Sequence[Path], size: int | None) -> Iterator[NDArray[np.uint
     for path in paths:
         try:
             with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file).convert(
-                    "RGB"
-                )  # cameras store rotation in EXIF, not in the pixels
+                image = ImageOps.exif_transpose(file).convert("RGB")
         except (UnidentifiedImageError, OSError) as error:
             raise OptionError(
                 f"{path}: cannot be read as an image ({error}), expected a JPEG, PNG or similar"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gqn_data.errors import CorruptFrame, OptionError
-from gqn_data.schema.jpeg import FrameChecker, header_of
+from gqn_data.schema.jpeg import FrameChecker, check_scans, header_of, orientation_of
 from gqn_data.schema.layout import SceneLayout, layout_fault
 from gqn_data.schema.manifest import Encoding
 from gqn_data.schema.scene import Encoded, Scene
@@ -96,8 +96,14 @@ class SceneChecker:
         for view, jpeg in enumerate(encoded):
             try:
                 jpegs.check(jpeg, 0, len(jpeg))
+                check_scans(jpeg, layout.height * layout.width)
             except CorruptFrame as error:
                 raise CorruptFrame(f"{where}: view {view}: {error}; all frames of a dataset have one size") from error
+            if (found := orientation_of(jpeg)) != 1:
+                raise OptionError(
+                    f"{where}: view {view}: found a rotated JPEG (EXIF orientation {found}), expected an upright one. "
+                    "Pass its pixels after PIL.ImageOps.exif_transpose"
+                )
         if self._layout is not None:
             self._jpegs = jpegs  # it caches the headers that it has checked
 

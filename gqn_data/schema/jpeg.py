@@ -6,10 +6,12 @@ fingerprint of a dataset. Do not change them.
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import simplejpeg
+from PIL import Image
 
 from gqn_data.errors import CorruptFrame, OptionError
 
@@ -32,6 +34,15 @@ _START_OF_IMAGE = b"\xff\xd8"
 _END_OF_IMAGE = b"\xff\xd9"
 
 MAX_PIXELS = 1 << 26  # per frame; a tiny file may claim 65535x65535 pixels, which are 12 GB
+
+# Decoding passes over all pixels once per scan, and an empty scan takes ten bytes. A progressive JPEG has ten scans.
+MAX_SCANS = 100
+_BYTES_PER_SCAN = 10
+_MAX_PASSES = 1 << 30  # scans times pixels: some seconds
+_HARMLESS_PASSES = 1 << 26  # a fraction of a second
+_START_OF_SCAN = b"\xff\xda"  # compressed data cannot contain it: after ff follows 00 there
+
+_EXIF, _ORIENTATION, _UPRIGHT = b"Exif\0\0", 0x0112, 1
 
 
 def header_of(jpeg: bytes | bytearray | memoryview) -> tuple[int, int, int]:
@@ -69,6 +80,40 @@ def header_of(jpeg: bytes | bytearray | memoryview) -> tuple[int, int, int]:
             break
         at += 2 + length
     raise CorruptFrame(f"a JPEG cut short: no frame header in its {end} bytes")
+
+
+def check_scans(jpeg: bytes | bytearray | memoryview, pixels: int) -> None:
+    """Raise if a JPEG would take long to decode.
+
+    Args:
+        jpeg: the bytes.
+        pixels: pixels of the frame.
+
+    Raises:
+        CorruptFrame: too many scans for its pixels.
+    """
+    if len(jpeg) <= harmless_bytes(pixels):
+        return
+    scans = bytes(jpeg).count(_START_OF_SCAN)
+    most = max(10, min(MAX_SCANS, _MAX_PASSES // max(1, pixels)))
+    if scans > most:
+        raise CorruptFrame(f"a JPEG of {scans} scans, expected {most} at most for {pixels} pixels")
+
+
+def harmless_bytes(pixels: int) -> int:
+    """Return the size of a JPEG up to which its number of scans does not matter, because so few fit into it."""
+    return _BYTES_PER_SCAN * _HARMLESS_PASSES // max(1, pixels)
+
+
+def orientation_of(jpeg: bytes) -> int:
+    """Return the orientation in the EXIF data of a JPEG: 1 for upright, or none."""
+    if _EXIF not in jpeg:
+        return _UPRIGHT
+    try:
+        with Image.open(io.BytesIO(jpeg)) as image:
+            return int(image.getexif().get(_ORIENTATION, _UPRIGHT))
+    except (OSError, ValueError, TypeError, SyntaxError):  # Pillow's of damaged EXIF data, which shows nothing
+        return _UPRIGHT
 
 
 class FrameChecker:
@@ -117,6 +162,7 @@ def decode(jpeg: bytes | bytearray | memoryview) -> NDArray[np.uint8]:
         height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
         if height * width > MAX_PIXELS:
             raise CorruptFrame(f"a frame of {width}x{height} pixels, expected {MAX_PIXELS} pixels at most")
+        check_scans(jpeg, height * width)
         return np.asarray(simplejpeg.decode_jpeg(jpeg, "RGB"))
     except ValueError as error:
         raise CorruptFrame(f"the JPEG cannot be decoded: {error}") from error
@@ -128,6 +174,7 @@ def decode_into(jpeg: bytes | bytearray | memoryview, out: NDArray[np.uint8]) ->
     Raises:
         CorruptFrame: the bytes cannot be decoded, or the size differs from `out`.
     """
+    check_scans(jpeg, out.shape[0] * out.shape[1])
     try:
         decoded = simplejpeg.decode_jpeg(jpeg, "RGB", buffer=out)
     except ValueError as error:
@@ -143,8 +190,12 @@ def decode_all_into(jpegs: Iterable[bytes | memoryview], out: NDArray[np.uint8])
         CorruptFrame: a frame cannot be decoded, or its size differs from the rows.
     """
     decode, shape = simplejpeg.decode_jpeg, out.shape[1:]
+    pixels = shape[0] * shape[1]
+    harmless = harmless_bytes(pixels)
     try:
         for jpeg, row in zip(jpegs, out):
+            if len(jpeg) > harmless:
+                check_scans(jpeg, pixels)
             decoded = decode(jpeg, "RGB", buffer=row)
             if decoded.shape != shape:
                 raise CorruptFrame(f"a frame of shape {decoded.shape}, expected {shape}")

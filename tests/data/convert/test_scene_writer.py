@@ -15,6 +15,7 @@ import pytest
 import webdataset
 import zarr
 from made_scenes import SIZE, VIEWS, jpeg, made_scene, make_raw_folder, pattern, tree
+from PIL import Image
 from processes import wait_until
 from zarr.registry import get_codec_class, register_codec
 
@@ -604,3 +605,21 @@ def test_own_scenes_have_no_geometry_unless_given(tmp_path):
     with SceneWriter(tmp_path / "mine") as writer:
         writer.add(np.zeros((3, 16, 16, 3), np.uint8), np.zeros((3, 5), np.float32))
     assert open_dataset(tmp_path / "mine").manifest.geometry is None
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_rotated_jpeg_is_refused_with_the_remedy(tmp_path, orientation, faults):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    rotated = jpeg(pattern(0, 1), exif=exif)
+    upright = jpeg(pattern(0, 0))
+    survived = 0
+    with pytest.raises(OptionError, match=r"view 1.*exif_transpose"), SceneWriter(tmp_path / "mine") as writer:
+        writer.add([upright, rotated], np.zeros((2, 5)))
+    survived += not (tmp_path / "mine" / "manifest.json").exists()
+    faults.record(
+        "found in use: rotated photos stored unrotated",
+        holds="a JPEG with an EXIF rotation is refused, with the remedy",
+        tries=1,
+        survived=survived,
+    )

@@ -2,14 +2,26 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_scenes import SET, framed, made_scene, make_raw_folder, serialize_bad_camera, tree, write_source_file
+from made_scenes import (
+    SET,
+    example_bytes,
+    framed,
+    jpeg,
+    made_scene,
+    make_raw_folder,
+    serialize_bad_camera,
+    tree,
+    write_source_file,
+)
 
 from gqn_data.convert import convert
 from gqn_data.convert.index import index_raw_folder
 from gqn_data.convert.plan import Options
+from gqn_data.dataset import open_dataset
 from gqn_data.errors import GQNError, SourceMissing
 from gqn_data.formats import FORMATS, WRITABLE
 from gqn_data.inspect.verify import verify
@@ -193,3 +205,44 @@ def test_only_a_deep_check_finds_a_camera_that_is_not_finite(raw, tmp_path):
 def test_real_mazes_have_no_faults(mazes):
     found = verify(mazes, SCENE_SETS["mazes"], workers=1)
     assert (found.files, found.scenes, found.faults) == (3, 12, ())
+
+
+def jpeg_of_many_scans(size):
+    data = jpeg(np.zeros((size, size, 3), np.uint8), progressive=True)
+    at, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    return data[:at] + data[at:end] * 6000 + data[end:]
+
+
+@pytest.mark.parametrize("container", ["source files", "zarr", "webdataset", "tfrecord"])
+def test_jpegs_of_thousands_of_scans_are_refused_quickly(container, tmp_path, faults):
+    size = 1024
+    raw = tmp_path / "raw" / SET
+    path = raw / "train" / "001-of-900.tfrecord"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(framed([example_bytes([jpeg_of_many_scans(size)] * 2, np.zeros((2, 5)))]))
+    row = SCENE_SETS[SET]
+    if container == "source files":
+        index_raw_folder(open_raw_folder(raw, row))
+        folder = raw
+    else:
+        folder = convert(raw, row, tmp_path, Options(formats=(container,), workers=1))[0].folder
+    found = verify(folder, row, deep=True, workers=1).faults
+    assert len(found) == 1
+    assert "scans" in str(found[0])
+    survived = 1
+    scenes = open_dataset(folder)
+    reads = [
+        lambda: scenes[0].frames,
+        lambda: scenes.decode_into(0, range(2), np.zeros((2, size, size, 3), np.uint8)),
+        lambda: convert(folder, row, tmp_path / "out", Options(formats=("numpy",), workers=1)),
+    ]
+    for read in reads:
+        with pytest.raises(GQNError, match="scans"):
+            read()
+        survived += 1
+    faults.record(
+        "found in use: JPEGs of thousands of scans",
+        holds="refused before it is decoded",
+        tries=1 + len(reads),
+        survived=survived,
+    )

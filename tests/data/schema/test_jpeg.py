@@ -330,3 +330,50 @@ def test_bilinear_resizing_refuses_sizes_below_one(size):
 def test_an_unknown_resize_method_is_refused():
     with pytest.raises(OptionError, match="resize is 'nearest', expected area or bilinear"):
         jpeg.resize(picture(4, 4), 2, "nearest")
+
+
+def with_scans(size, scans):
+    """Return a progressive JPEG whose last scan is repeated: each repeat is ten bytes and a pass over all pixels."""
+    data = encoded(np.zeros((size, size, 3), np.uint8), progressive=True)
+    at, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    return data[:at] + data[at:end] * scans + data[end:]
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        jpeg.decode,
+        lambda bomb: jpeg.decode_into(memoryview(bomb), np.zeros((1024, 1024, 3), np.uint8)),
+        lambda bomb: jpeg.decode_all_into([memoryview(bomb)], np.zeros((1, 1024, 1024, 3), np.uint8)),
+    ],
+)
+def test_a_jpeg_of_thousands_of_scans_is_refused_unread(read, monkeypatch):
+    bomb = with_scans(1024, 4000)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("it is decoded"))
+    with pytest.raises(CorruptFrame, match="scans"):
+        read(bomb)
+
+
+@pytest.mark.parametrize("size", [16, 64, 128, 1024, 4096])
+def test_progressive_jpegs_of_any_size_decode(size):
+    random = np.random.default_rng(0)
+    frame = np.kron(random.integers(0, 255, (16, 16, 3)), np.ones((size // 16, size // 16, 1))).astype(np.uint8)
+    assert jpeg.decode(encoded(frame, progressive=True)).shape == frame.shape
+
+
+@pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
+def test_the_orientation_is_read_from_exif(orientation):
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    assert jpeg.orientation_of(encoded(np.zeros((16, 16, 3), np.uint8), exif=exif)) == (orientation or 1)
+
+
+def test_damaged_exif_data_counts_as_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(np.zeros((16, 16, 3), np.uint8), exif=exif)
+    at = data.index(b"Exif\0\0") + 6
+    for length in range(40):
+        damaged = data[:at] + b"\xff" * length + data[at + length :]
+        assert jpeg.orientation_of(damaged) in range(9)
