@@ -216,9 +216,8 @@ def jpeg_of_many_scans(size):
 @pytest.mark.parametrize("container", ["source files", "zarr", "webdataset", "tfrecord"])
 def test_jpegs_of_thousands_of_scans_are_refused_quickly(container, tmp_path, faults):
     size = 1024
-    raw = tmp_path / "raw" / SET
+    raw = make_raw_folder(tmp_path / "raw" / SET, train=(1,), test=(), views=2, size=size)
     path = raw / "train" / "001-of-900.tfrecord"
-    path.parent.mkdir(parents=True)
     path.write_bytes(framed([example_bytes([jpeg_of_many_scans(size)] * 2, np.zeros((2, 5)))]))
     row = SCENE_SETS[SET]
     if container == "source files":
