@@ -41,8 +41,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gqn_data import SceneWriter
 from gqn_data.errors import GQNError, OptionError, SourceMissing
-from gqn_data.schema import jpeg
 from gqn_data.schema.catalog import Split
+from gqn_data.schema.jpeg import orientation_of
 
 CAMERA_FILES = ("cameras.csv", "cameras.json")
 
@@ -135,7 +135,7 @@ def frames_of(scene: PosedScene, size: int | None) -> NDArray[np.uint8] | list[b
     if size is None and all(path.suffix.lower() in (".jpg", ".jpeg") for path in scene.images):
         encoded = [path.read_bytes() for path in scene.images]
         # Cameras store rotation in EXIF, not in the pixels.
-        if all(jpeg.orientation_of(each) == 1 for each in encoded):
+        if all(orientation_of(each) == 1 for each in encoded):
             return encoded
     frames = list(_pixels(scene.images, size))
     sizes = {frame.shape for frame in frames}

@@ -31,6 +31,7 @@ MOST_POSE_NUMBERS = 64  # the limit of a manifest
 ENCODER_NAMES = ("tower", "pool", "pyramid")
 
 # Sections of `gqn train --help`, in order.
+FITS = ("refuse", "crop", "pad")  # of `gqn_data.loader.SceneLoader`, whose None is refuse
 GROUPS = ("model", "optimisation", "data", "logging", "device")
 
 
@@ -113,6 +114,9 @@ class TrainingConfig:
     compile: bool = setting(False, "compile only the cores and the encoder: seconds, not minutes", "device")
     cuda_graph: bool = setting(False, "capture a step as a CUDA graph; one GPU only", "device")
     seed: int = setting(0, "seed of weights, noise and scene order", "optimisation", least=0)
+    fit: str = setting(
+        "refuse", "what to do with frames that are not square", "data", choices=("refuse", "crop", "pad")
+    )
     workers: int = setting(2, "loader processes; 0 loads in the training process", "data", least=0)
     window: int = setting(0, "shards shuffled together; 0 for all on a disk, 8 GB of them in a store", "data", least=0)
     remote: str = setting(

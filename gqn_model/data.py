@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gqn_data.cache.policy import Remote
     from gqn_data.loader import Batch, SceneLoader
     from gqn_data.schema.catalog import Split
+    from gqn_data.schema.jpeg import Fit
 
 
 class Batches(Protocol):
@@ -81,6 +82,7 @@ def training_batches(
             seed=training.seed,
             workers=training.workers,
             frame_size=config.model.frame_size or None,
+            fit=fit_of(config),
             pin_memory=training.device != "cpu" and cuda.is_available(),
             window=training.window or None,
             remote=cast("Remote", training.remote),
@@ -110,6 +112,11 @@ def training_batches(
     return loader, resolved
 
 
+def fit_of(config: Config) -> Fit | None:
+    """Return the loader's option `fit`."""
+    return None if config.training.fit == "refuse" else cast("Fit", config.training.fit)
+
+
 def fixed_batches(
     shards: str | Path, config: Config, *, split: Split, context: int, batch_size: int, seed: int
 ) -> SceneLoader:
@@ -137,6 +144,7 @@ def fixed_batches(
         epochs=1,
         seed=seed,
         frame_size=config.model.frame_size,
+        fit=fit_of(config),
         tail="exact",
         remote="range",  # each scene once and few of its views: caching whole shards would not pay
         cache=config.training.cache or None,

@@ -17,6 +17,7 @@ from gqn_data.formats.contract import ShardLocation
 from gqn_data.formats.tfrecord_files import scenes_in_sequence
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, StorePath
+from gqn_data.schema.cameras import check_finite
 from gqn_data.schema.manifest import FileRow, ShardRow, file_fault
 from gqn_data.schema.scene import Scene
 
@@ -51,6 +52,7 @@ def write_shard(task: ShardTask) -> ShardRow:
     def scenes() -> Iterator[Scene]:
         nonlocal at
         for scene in _read_scenes(source, location):
+            check_finite(scene.cameras)
             yield scene
             at += 1
         if task.token is not None:

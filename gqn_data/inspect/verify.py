@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from gqn_data.convert.index import note_fault, note_name
 from gqn_data.convert.mirror import MirrorArray, array_fault, open_mirror
 from gqn_data.dataset import Dataset
@@ -26,6 +24,7 @@ from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.io.ranged import RangedFile
 from gqn_data.io.strict_json import MAX_BYTES
 from gqn_data.progress import bar
+from gqn_data.schema.cameras import check_finite
 from gqn_data.schema.catalog import SceneSet, Split
 from gqn_data.schema.layout import SceneLayout
 from gqn_data.schema.manifest import (
@@ -353,9 +352,7 @@ def _decode_all(scene: Scene) -> int:
     Raises:
         CorruptFrame: a frame cannot be decoded, or a camera is not finite.
     """
-    if not np.isfinite(scene.cameras).all():
-        view = int(np.argwhere(~np.isfinite(scene.cameras))[0][0])
-        raise CorruptFrame(f"view {view}: its camera {scene.cameras[view].tolist()} is not finite")
+    check_finite(scene.cameras)
     for view in range(len(scene)):
         try:
             scene.frame(view)

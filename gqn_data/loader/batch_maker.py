@@ -93,6 +93,7 @@ class BatchMaker:
         sampling: chooses scenes and views.
         size: height and width to which frames are resized, in pixels.
         resize: how frames are resized.
+        fit: how frames that are not square become square; None if all are.
         poses: order of the pose numbers, or `raw` cameras.
         rank: the slice of each batch to make.
         ranks: number of slices.
@@ -109,6 +110,7 @@ class BatchMaker:
         *,
         size: int,
         resize: jpeg.Resize = "area",
+        fit: jpeg.Fit | None = None,
         poses: PoseOrder = "sin_first",
         rank: int = 0,
         ranks: int = 1,
@@ -118,6 +120,7 @@ class BatchMaker:
         self._sampling = sampling
         self._size = size
         self._resize: jpeg.Resize = resize
+        self._fit: jpeg.Fit | None = fit
         self._poses: PoseOrder = poses
         self._rank = rank
         self._ranks = ranks
@@ -210,6 +213,8 @@ class BatchMaker:
                 source.arrays[0][within].take(wanted, axis=0, out=decoded, mode="clip")
                 cameras[slot, : source.views] = source.arrays[1][within]
             if decoded is not here:
+                if self._fit is not None:
+                    decoded = jpeg.make_square(decoded, self._fit)
                 here[:] = jpeg.resize(decoded, size, self._resize)
 
 

@@ -37,7 +37,7 @@ from gqn_data.sampling.batch_sampler import BatchSampler, Tail
 from gqn_data.sampling.views import ContextPer, check_context
 from gqn_data.schema.cameras import PoseOrder, pose_fields
 from gqn_data.schema.catalog import SCENE_SETS, Split
-from gqn_data.schema.jpeg import Resize
+from gqn_data.schema.jpeg import Fit, Resize, square_side
 
 _AHEAD = 2  # batches that each worker makes in advance
 _REQUESTS = 16  # scenes of a batch that are read by range at the same time
@@ -125,6 +125,7 @@ class _Options:
     tail: Tail
     frame_size: int
     resize: Resize
+    fit: Fit | None
     poses: PoseOrder
     rank: int
     ranks: int
@@ -158,6 +159,7 @@ class SceneLoader:
         epoch_scenes: scenes per epoch of several datasets; None for the sum of their scenes.
         frame_size: resize frames to this height and width in pixels; None to keep their size.
         resize: `area` or `bilinear`, see `gqn_data.schema.jpeg.resize`.
+        fit: `crop` or `pad` for frames that are not square (`gqn_data.schema.jpeg.make_square`); None to refuse them.
         poses: `sin_first`, as in DeepMind's reader; `cos_first`, as in many PyTorch trainers; `raw`, the cameras.
         rank: the slice of each batch that this process takes.
         ranks: number of slices; divides `batch_size`.
@@ -197,6 +199,7 @@ class SceneLoader:
         epoch_scenes: int | None = None,
         frame_size: int | None = None,
         resize: Resize = "area",
+        fit: Fit | None = None,
         poses: PoseOrder = "sin_first",
         rank: int = 0,
         ranks: int = 1,
@@ -230,7 +233,9 @@ class SceneLoader:
         self.pose_fields = pose_fields(dataset.layout.camera_fields, poses)
         self.context = self._resolve_context(context)
         layouts = [each.layout for each in mixture.datasets]
-        self.frame_size, *_ = [_resolve_frame_size(frame_size, each.height, each.width, resize) for each in layouts]
+        self.frame_size, *_ = [
+            _resolve_frame_size(frame_size, each.height, each.width, resize, fit) for each in layouts
+        ]
         mixture.check_compatible(resized=frame_size is not None)
         self.batch_size = batch_size
         self.seed = seed
@@ -249,6 +254,7 @@ class SceneLoader:
             tail=tail,
             frame_size=self.frame_size,
             resize=resize,
+            fit=fit,
             poses=poses,
             rank=rank,
             ranks=ranks,
@@ -307,6 +313,7 @@ class SceneLoader:
             sampler,
             size=options.frame_size,
             resize=options.resize,
+            fit=options.fit,
             poses=options.poses,
             rank=options.rank,
             ranks=options.ranks,
@@ -476,19 +483,20 @@ def _resolve_start(wanted: Start | None, *, remote: bool) -> Start:
     return wanted or ("fork" if sys.platform == "linux" and not remote else "spawn")
 
 
-def _resolve_frame_size(wanted: int | None, height: int, width: int, resize: Resize) -> int:
+def _resolve_frame_size(wanted: int | None, height: int, width: int, resize: Resize, fit: Fit | None) -> int:
     """Return the height and width of the frames of a batch in pixels."""
     if resize not in ("area", "bilinear"):
         raise OptionError(f"resize is {resize!r}, expected area or bilinear")
+    if height != width and fit is None:
+        raise OptionError(f"frames of {width}x{height} are not square, expected fit='crop' or fit='pad'")
+    side = height if fit is None else square_side(height, width, fit)
     if wanted is None:
-        if height != width:
-            raise OptionError(f"frames of {width}x{height} are not square; pass frame_size")
-        return height
+        return side
     if wanted < 1:
         raise OptionError(f"frame_size is {wanted}, expected 1 or more")
-    if resize == "area" and wanted > min(height, width):
+    if resize == "area" and wanted > side:
         raise OptionError(
-            f"frame_size is {wanted}, expected {min(height, width)} or less for frames of {width}x{height}. "
+            f"frame_size is {wanted}, expected {side} or less for frames of {width}x{height}. "
             "Pass resize='bilinear' to enlarge them"
         )
     return wanted

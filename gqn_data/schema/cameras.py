@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data.errors import OptionError
+from gqn_data.errors import CorruptFrame, OptionError
 from gqn_data.schema.catalog import CAMERA_FIELDS
 
 PoseOrder = Literal["sin_first", "cos_first", "raw"]
@@ -20,6 +20,19 @@ PoseOrder = Literal["sin_first", "cos_first", "raw"]
 POSE_FIELDS = ("x", "y", "z", "sin yaw", "cos yaw", "sin pitch", "cos pitch")
 POSE_NUMBERS = len(POSE_FIELDS)
 _COS_FIRST = ("x", "y", "z", "cos yaw", "sin yaw", "cos pitch", "sin pitch")
+
+
+def check_finite(cameras: NDArray[np.float32]) -> None:
+    """Raise unless all numbers of some cameras are finite: float32 (views, camera fields).
+
+    A single NaN makes the loss of every later training step NaN.
+
+    Raises:
+        CorruptFrame: a camera is not finite.
+    """
+    if not np.isfinite(cameras).all():
+        view = int(np.argwhere(~np.isfinite(cameras))[0][0])
+        raise CorruptFrame(f"view {view}: its camera {cameras[view].tolist()} is not finite")
 
 
 def pose_fields(camera_fields: tuple[str, ...], order: PoseOrder = "sin_first") -> tuple[str, ...]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Resize = Literal["area", "bilinear"]
+Fit = Literal["crop", "pad"]
 
 # Offset in bytes from a cache line at which memory for frames starts. If rows of pixels are aligned to 32 bytes,
 # libjpeg-turbo uses stores that bypass the caches, and decoding takes a fifth longer (docs/loader-results.md).
@@ -211,6 +212,38 @@ def encode(frame: NDArray[np.uint8], quality: int) -> bytes:
         quality: 1 to 100.
     """
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality, "RGB", "420"))
+
+
+def square_side(height: int, width: int, fit: Fit) -> int:
+    """Return the side of the squares that `make_square` returns.
+
+    Raises:
+        OptionError: `fit` is unknown.
+    """
+    if fit not in ("crop", "pad"):
+        raise OptionError(f"fit is {fit!r}, expected crop or pad")
+    return min(height, width) if fit == "crop" else max(height, width)
+
+
+def make_square(frames: NDArray[np.uint8], fit: Fit) -> NDArray[np.uint8]:
+    """Crop frames to their centred square, or pad them with black: uint8 (..., side, side, 3).
+
+    Args:
+        frames: uint8 (..., height, width, 3), RGB.
+        fit: `crop` for the largest square inside, `pad` for the smallest around them.
+
+    Raises:
+        OptionError: `fit` is unknown.
+    """
+    height, width = frames.shape[-3:-1]
+    side = square_side(height, width, fit)
+    if fit == "crop":
+        top, left = (height - side) // 2, (width - side) // 2
+        return frames[..., top : top + side, left : left + side, :]
+    squares = np.zeros((*frames.shape[:-3], side, side, 3), np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    squares[..., top : top + height, left : left + width, :] = frames
+    return squares
 
 
 def resize_area(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gqn_data.errors import CorruptFrame, CorruptRecord
 from gqn_data.io.paths import AnyPath
+from gqn_data.schema.cameras import check_finite
 from gqn_data.schema.jpeg import FrameChecker
 from gqn_data.schema.layout import SceneLayout
 from gqn_data.tfrecord.framing import HEADER_BYTES, Record
@@ -82,9 +83,14 @@ class SceneScanner:
         """Return the location of a record's frames, and its cameras.
 
         Raises:
-            CorruptRecord: the payload is not an `Example`, or not a scene of the layout.
+            CorruptRecord: the payload is not an `Example`, not a scene of the layout, or a camera is not finite.
         """
-        return self._scan_fast(record.payload) or self._scan_general(record, path)
+        scene = self._scan_fast(record.payload) or self._scan_general(record, path)
+        try:
+            check_finite(scene.cameras)
+        except CorruptFrame as error:
+            raise CorruptRecord(path, record.number, record.offset + HEADER_BYTES, str(error)) from error
+        return scene
 
     def _scan_fast(self, data: bytes) -> ScannedScene | None:
         """Return what `_scan_general` finds, for records laid out as protobuf libraries write them; otherwise None.

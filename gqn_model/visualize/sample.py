@@ -21,7 +21,7 @@ from gqn_data.sampling.views import check_context, choose_views
 from gqn_data.schema.cameras import poses_of
 from gqn_model.checkpoint.checkpoint import Step
 from gqn_model.checkpoint.load import load_run
-from gqn_model.data import check_order, fixed_batches
+from gqn_model.data import check_order, fit_of, fixed_batches
 from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Context, pixels, to_device
 from gqn_model.model.noise import CAMERA_PATH, question_noise
@@ -198,6 +198,7 @@ def _read_scene(
         epochs=1,
         poses="raw",
         frame_size=config.model.frame_size,
+        fit=fit_of(config),
         remote="range",
         cache=config.training.cache or None,
         cache_gb=config.training.cache_gb or None,

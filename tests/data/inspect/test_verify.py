@@ -18,15 +18,16 @@ from made_scenes import (
     write_source_file,
 )
 
-from gqn_data.convert import convert
+from gqn_data.convert import convert, shard_task
 from gqn_data.convert.index import index_raw_folder
 from gqn_data.convert.plan import Options
 from gqn_data.dataset import open_dataset
-from gqn_data.errors import GQNError, SourceMissing
+from gqn_data.errors import CorruptRecord, GQNError, SourceMissing
 from gqn_data.formats import FORMATS, WRITABLE
 from gqn_data.inspect.verify import verify
 from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.sources.raw_folder import open_raw_folder
+from gqn_data.tfrecord import example
 
 CASES = [(name, encoding) for name in WRITABLE for encoding in FORMATS[name].encodings]
 every_container = pytest.mark.parametrize(("name", "encoding"), [*CASES, ("indexed", "jpeg")])
@@ -188,18 +189,47 @@ def test_only_a_deep_check_finds_a_frame_that_cannot_be_decoded(raw):
     assert "view 2" in fault
 
 
-def test_only_a_deep_check_finds_a_camera_that_is_not_finite(raw, tmp_path):
+def test_a_camera_that_is_not_finite_is_found_and_not_converted(raw, tmp_path, faults):
     path = raw / "train" / "003-of-900.tfrecord"
     path.write_bytes(framed([serialize_bad_camera(made_scene(9), view=1)]))
-    assert faults_of(raw) == ()
-    (fault,) = faults_of(raw, deep=True)
+    for deep in (False, True):
+        (fault,) = faults_of(raw, deep=deep)
+        assert fault.startswith(f"{path}: record 0 at byte ")
+        assert "view 1" in fault
+        assert "not finite" in fault
+    row = SCENE_SETS[SET]
+    tries = 0
+    for name in WRITABLE:
+        with pytest.raises(CorruptRecord, match="not finite"):
+            convert(raw, row, tmp_path / name, Options(formats=(name,), workers=1))
+        tries += 1
+        skipped = Options(formats=(name,), workers=1, on_corrupt="skip")
+        made = convert(raw, row, tmp_path / name, skipped)[0]
+        assert made.manifest.splits["train"].scenes == 7
+        assert made.manifest.splits["train"].sources[2].skipped[0].record == 0
+    with pytest.raises(CorruptRecord, match="not finite"):
+        index_raw_folder(open_raw_folder(raw, row))
+    faults.record(
+        "found in use: cameras that are not finite",
+        holds="convert and index refuse or skip the record; it never reaches a training",
+        tries=tries + 1,
+        survived=tries + 1,
+    )
+
+
+@pytest.mark.parametrize("source", ["zarr", "numpy", "webdataset", "tfrecord"])
+def test_a_converted_camera_that_is_not_finite_is_not_converted_again(raw, tmp_path, monkeypatch, source):
+    (raw / "train" / "003-of-900.tfrecord").write_bytes(framed([serialize_bad_camera(made_scene(9), view=1)]))
+    row = SCENE_SETS[SET]
+    with monkeypatch.context() as older:  # as versions before 0.3 converted it
+        for module in (shard_task, example):
+            older.setattr(module, "check_finite", lambda _: None)
+        folder = convert(raw, row, tmp_path / "old", Options(formats=(source,), workers=1))[0].folder
+    (fault,) = faults_of(folder, deep=True)
     assert "view 1" in fault
     assert "not finite" in fault
-    folder = convert(raw, SCENE_SETS[SET], tmp_path / "out", Options(workers=1))[0].folder
-    assert faults_of(folder) == ()
-    (fault,) = faults_of(folder, deep=True)
-    assert "scene 7 of the file: view 1" in fault
-    assert "not finite" in fault
+    with pytest.raises(GQNError, match="not finite"):
+        convert(folder, row, tmp_path / "new", Options(formats=("zarr",), workers=1))
 
 
 def test_real_mazes_have_no_faults(mazes):

@@ -16,6 +16,7 @@ from loader_streams import hold_against, joined, rows_of, snapshot, stream, take
 from s3_server import environment, new_bucket
 from torch.nn.functional import interpolate
 
+from gqn_data.convert.scene_writer import SceneWriter
 from gqn_data.errors import OptionError
 from gqn_data.io.paths import parse_path
 from gqn_data.loader import Batch, SceneLoader
@@ -371,3 +372,63 @@ def test_forked_and_spawned_workers_give_the_same_stream(zarr: Path, options: di
     alone = stream(zarr, epochs=2, **options)
     assert stream(zarr, epochs=2, workers=2, start="fork", **options) == alone
     assert stream(zarr, epochs=2, workers=1, start="spawn", **options) == alone
+
+
+# Frames that are not square
+
+
+@pytest.fixture(scope="module", params=[(12, 20), (20, 12)])
+def oblong(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """Write own scenes of frames that are not square, in two containers; yield one folder and the frames."""
+    height, width = request.param
+    folder = tmp_path_factory.mktemp("oblong") / "zarr" / "mine"
+    frames = np.random.default_rng(0).integers(0, 255, (4, 3, height, width, 3)).astype(np.uint8)
+    with SceneWriter(folder) as writer:
+        for scene in frames:
+            writer.add(scene, np.zeros((3, 5)))
+    return folder, frames
+
+
+@pytest.mark.parametrize("frame_size", [None, 12, 6])
+def test_frames_that_are_not_square_are_refused(oblong: tuple[Path, np.ndarray], frame_size: Any, faults: Any) -> None:
+    with pytest.raises(OptionError, match=r"not square.*crop.*pad"):
+        SceneLoader(oblong[0], batch_size=1, frame_size=frame_size)
+    faults.record(
+        "found in use: frames that are not square are squashed",
+        holds="refused, cropped or padded, by choice",
+        tries=1,
+        survived=1,
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_frames_that_are_not_square_are_cropped_or_padded(
+    oblong: tuple[Path, np.ndarray], fit: Any, workers: int
+) -> None:
+    folder, frames = oblong
+    loader = SceneLoader(folder, batch_size=1, fit=fit, workers=workers, shuffle=False, epochs=1, context="all")
+    batches = list(loader)
+    assert loader.frame_size == (12 if fit == "crop" else 20)
+    for scene, batch in enumerate(batches):
+        for view, number in enumerate(batch.views[0].tolist()):
+            found, frame = batch.frames[0, view].numpy(), frames[scene, number]
+            if fit == "crop":
+                rows, columns = ((4, 16) if size == 20 else (0, 12) for size in frame.shape[:2])
+                assert (found == frame[slice(*rows), slice(*columns)]).all()
+            else:
+                rows, columns = ((4, 16) if size == 12 else (0, 20) for size in frame.shape[:2])
+                assert (found[slice(*rows), slice(*columns)] == frame).all()
+                assert found.sum() == frame.sum()
+
+
+@pytest.mark.parametrize(("fit", "size"), [("crop", 13), ("pad", 21)])
+def test_cropped_and_padded_frames_are_not_enlarged(oblong: tuple[Path, np.ndarray], fit: Any, size: int) -> None:
+    with pytest.raises(OptionError, match="bilinear"):
+        SceneLoader(oblong[0], batch_size=1, fit=fit, frame_size=size)
+    assert next(iter(SceneLoader(oblong[0], batch_size=1, fit=fit, frame_size=size - 3))).frames.shape[2] == size - 3
+
+
+def test_an_unknown_fit_is_refused(oblong: tuple[Path, np.ndarray]) -> None:
+    with pytest.raises(OptionError, match="fit is 'squash'"):
+        SceneLoader(oblong[0], batch_size=1, fit="squash")  # type: ignore[arg-type]
