@@ -362,7 +362,7 @@ def test_render_writes_datasets_and_prints_their_folders(tmp_path):
     [
         ("--views", 0, "1 to 1000"),
         ("--views", 1001, "1 to 1000"),
-        ("--size", 7, "16 to 512 px"),
+        ("--size", 7, "16 to 512"),
         ("--seed", -1, "0 or more"),
         ("--scenes", 0, "1 or more"),
         ("--scenes", 900_001, "1 to 810000"),

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gqn_data.counts import as_count
 from gqn_data.errors import OptionError, UnknownName
 from gqn_data.executors.pool import usable_cores
 from gqn_data.formats import FORMATS, WRITABLE
@@ -58,12 +59,10 @@ class Options:
         for name in self.formats:
             if name not in WRITABLE:
                 raise UnknownName("format", name, WRITABLE)
-        if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
-            raise OptionError(f"jpeg_quality: found {self.jpeg_quality}, expected 1 to 100")
-        for name in ("limit", "shard_bytes", "workers"):
+        for name, most in (("jpeg_quality", 100), ("limit", None), ("shard_bytes", None), ("workers", None)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"{name}: found {value}, expected 1 or more")
+            if value is not None:
+                object.__setattr__(self, name, as_count(name, value, 1, most))
 
     @property
     def processes(self) -> int:

@@ -26,6 +26,7 @@ from gqn_data.convert.journal import Done, WorkFolder
 from gqn_data.convert.plan import SHARD_BYTES, Options, Plan, convert_frames_row
 from gqn_data.convert.scene_checks import SceneChecker, encoding_of
 from gqn_data.convert.spool import Spool
+from gqn_data.counts import as_count
 from gqn_data.errors import DestinationError, OptionError, UnknownName
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import ShardLocation
@@ -90,9 +91,7 @@ class SceneWriter:
         self._checker = SceneChecker(camera_fields)
         self._options = Options(formats=(format,), frames=frames, jpeg_quality=jpeg_quality, shard_bytes=shard_bytes)
         self._kind = FORMATS[format]
-        if scenes_per_shard is not None and scenes_per_shard < 1:
-            raise OptionError(f"scenes_per_shard: found {scenes_per_shard}, expected 1 or more")
-        self._per_shard = scenes_per_shard
+        self._per_shard = None if scenes_per_shard is None else as_count("scenes_per_shard", scenes_per_shard, 1)
         self._details = _checked_details(details or {})
         self._overwrite = overwrite
         self._geometry = _checked_geometry(field_of_view, yaw_sign, depth_range)

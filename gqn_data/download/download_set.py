@@ -17,13 +17,13 @@ from typing import Any
 
 import crc32c
 
+from gqn_data.counts import as_count
 from gqn_data.download.bucket import Bucket, BucketFile, file_numbers, format_files
 from gqn_data.download.partial_file import partial_size, remove_partial
 from gqn_data.download.retry import RetryPolicy
 from gqn_data.errors import (
     CorruptRecord,
     FetchError,
-    OptionError,
     RemoteChanged,
     RemoteDamaged,
     RemoteMissing,
@@ -112,9 +112,9 @@ def download(
         NoSpace: the disk does not have enough space.
         FetchError: some files could not be fetched; the others are complete.
     """
-    for name, value in (("workers", workers), ("limit", limit)):
-        if value is not None and value < 1:
-            raise OptionError(f"--{name}: {value}, expected at least 1")
+    workers = as_count("workers", workers, 1)
+    limit = None if limit is None else as_count("limit", limit, 1)
+    files = None if files is None else [as_count("files", number, 0) for number in files]
     folder = atomic.on_disk(root, "source files are downloaded") / "raw" / scene_set.name
     numbers = file_numbers(scene_set, (split,) if split else SPLITS, files)
     run: _Run | None = None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gqn_data.convert.index import note_fault, note_name
 from gqn_data.convert.mirror import MirrorArray, array_fault, open_mirror
+from gqn_data.counts import as_count
 from gqn_data.dataset import Dataset
 from gqn_data.download import refetch
 from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError, ShardChecksumError
@@ -119,6 +120,7 @@ def verify(
     Raises:
         GQNError: the folder holds nothing to check, or the manifest cannot be used.
     """
+    workers = None if workers is None else as_count("workers", workers, 1)
     if executor is not None:
         folder = folder.absolute()  # its workers may run in other directories
     checks = list(_checks(folder, scene_set, deep))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gqn_data.counts import as_count
 from gqn_data.errors import OptionError
 from gqn_data.executors.pool import usable_cores
 from gqn_data.render import ONE_RAY_SETS, RENDERER_VERSION, STATUS_LINE_SET, RenderedScene, find_renderer
@@ -156,14 +157,14 @@ class Request:
             raise OptionError(f"{scene_set}: only {STATUS_LINE_SET} has a status line; leave out --no-status-line")
         parameters = Parameters(
             scene_set=scene_set,
-            seed=at_least("seed", seed, 0),
-            frame_size=_within("frame size", row.frame_size if frame_size is None else frame_size, FRAME_SIZES, " px"),
-            views=_within("number of views", row.views if views is None else views, VIEWS),
-            quality=_within("JPEG quality", quality, QUALITIES),
+            seed=as_count("seed", seed, 0),
+            frame_size=as_count("frame_size", row.frame_size if frame_size is None else frame_size, *FRAME_SIZES),
+            views=as_count("views", row.views if views is None else views, *VIEWS),
+            quality=as_count("quality", quality, *QUALITIES),
             supersample=scene_set not in ONE_RAY_SETS if supersample is None else supersample,
             status_line=status_line,
         )
-        wanted = split_scenes(at_least("number of scenes", scenes, 1), split)
+        wanted = split_scenes(as_count("scenes", scenes, 1), split)
         files = [file for split_name, count in wanted.items() for file in _planned(row, split_name, count)]
         return cls(parameters=parameters, wanted=wanted, files=tuple(files))
 
@@ -183,24 +184,6 @@ def split_scenes(scenes: int, split: Split | None) -> dict[Split, int]:
         return {split: scenes}
     test = max(1, round(scenes / 10)) if scenes >= 2 else 0
     return {"train": scenes - test, "test": test} if test else {"train": scenes}
-
-
-def at_least(what: str, value: int, low: int) -> int:
-    """Return `value` unchanged.
-
-    Raises:
-        OptionError: the value is below `low`.
-    """
-    if value < low:
-        raise OptionError(f"{what} is {value}, expected {low} or more")
-    return value
-
-
-def _within(what: str, value: int, allowed: tuple[int, int], unit: str = "") -> int:
-    low, high = allowed
-    if not low <= value <= high:
-        raise OptionError(f"{what} is {value}{unit}, expected {low} to {high}{unit}")
-    return value
 
 
 def _planned(row: SceneSet, split: Split, scenes: int) -> list[PlannedFile]:

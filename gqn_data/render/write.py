@@ -12,11 +12,12 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import NamedTuple
 
+from gqn_data.counts import as_count
 from gqn_data.errors import CorruptRecord, DestinationError
 from gqn_data.executors.job_array import Part, check_no_parts_running, hold_part
 from gqn_data.io import atomic
 from gqn_data.render.files import render_files
-from gqn_data.render.request import DEFAULT_QUALITY, PlannedFile, Request, at_least
+from gqn_data.render.request import DEFAULT_QUALITY, PlannedFile, Request
 from gqn_data.schema import origin
 from gqn_data.schema.catalog import Split, source_file_number
 from gqn_data.tfrecord.framing import count_records
@@ -112,7 +113,7 @@ def write_source_files(
     """Render a request; see `render_scene_set` for the other arguments and the errors."""
     parameters = request.parameters
     if workers is not None:
-        at_least("number of workers", workers, 1)
+        workers = as_count("workers", workers, 1)
     folder = root / "raw" / parameters.scene_set
 
     def begin() -> None:
