@@ -77,7 +77,7 @@ class PathType(_PathParam):
         """Return the path, or fail with a usage error for a URL that is not valid."""
         try:
             return parse_path(value)
-        except SourceMissing as error:
+        except (OptionError, SourceMissing) as error:
             self.fail(str(error), param, ctx)
 
 
