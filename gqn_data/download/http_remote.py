@@ -102,10 +102,12 @@ class _TimelyAnswer:
             watch.since = time.monotonic()
             try:
                 response = super().getresponse()  # type: ignore[misc]
-            except (OSError, http.client.HTTPException):
-                if not watch.has_cut:
-                    raise
-        if watch.has_cut:  # checked last: a cut may look like the end of the headers
+            except (OSError, http.client.HTTPException) as error:
+                if watch.has_cut:
+                    raise TimeoutError from error
+                raise
+        if watch.has_cut:  # a cut may look like the end of the headers
+            response.close()
             raise TimeoutError
         response.watched_socket = sock
         return response
