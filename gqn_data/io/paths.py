@@ -198,6 +198,10 @@ def _remedy(scheme: str) -> str:
     return _CREDENTIALS.get(scheme, "Check the URL, and whether the server is up")
 
 
+def _lacks_bucket(error: Exception) -> bool:
+    return any(code in str(error) for code in _NO_BUCKET)
+
+
 @lru_cache(maxsize=64)
 def _check_bucket(path: StorePath, process: int) -> None:  # noqa: ARG001  once per process
     """Raise if the bucket does not exist. A key that is not in the bucket is fine.
@@ -311,7 +315,7 @@ class StorePath:
         try:
             yield _store(self._root, self._access, os.getpid(), _timeout_of(size))
         except (FileNotFoundError, NotFoundError) as error:
-            if any(code in str(error) for code in _NO_BUCKET):
+            if _lacks_bucket(error):
                 raise self._no_bucket() from None
             raise FileNotFoundError(2, "no such object", str(self)) from None
         except PreconditionError:
@@ -321,7 +325,7 @@ class StorePath:
         except NotImplementedError as error:
             raise StoreError(f"{self}: {_first_line(error)}. Use another store, or a local folder") from None
         except BaseError as error:
-            if any(code in str(error) for code in _NO_BUCKET):
+            if _lacks_bucket(error):
                 raise self._no_bucket() from None
             if any(server in str(error) for server in _METADATA_SERVERS):
                 raise StoreRefused(f"{self}: found no credentials. {self._remedy()}") from None
@@ -557,7 +561,9 @@ class StorePath:
         with self._translate_errors(len(data)) as store:
             try:
                 written = obstore.put(store, self._key, data, mode=mode)
-            except (AlreadyExistsError, PreconditionError):
+            except (AlreadyExistsError, PreconditionError) as error:
+                if _lacks_bucket(error):
+                    raise self._no_bucket() from None
                 return None
         return Stat(st_size=len(data), e_tag=written["e_tag"], version=written["version"])
 
