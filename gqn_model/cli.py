@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gqn_data.cli_options import INTERRUPTED, SETTINGS, Commands, json_option, log, print_result
+from gqn_data.cli_options import (
+    INTERRUPTED,
+    SETTINGS,
+    Commands,
+    LocalPathType,
+    PathType,
+    json_option,
+    log,
+    print_result,
+    shown,
+)
 from gqn_data.errors import OptionError, TrainingStopped
+from gqn_data.io.paths import AnyPath
 from gqn_data.schema.catalog import SPLITS
 from gqn_data.version import VERSION
 from gqn_model.config import GROUPS, MODS, PRESETS, Declaration, declarations, resolve
@@ -121,10 +132,10 @@ def main() -> None:
 
 
 _shards = click.option(
-    "--shards", metavar="PATH", help="Dataset or indexed folder of TFRecords; path or URL.  [required]"
+    "--shards", metavar="PATH", type=PathType(), help="Dataset or indexed folder of TFRecords; path or URL.  [required]"
 )
-_old_shards = click.option("--shards", metavar="PATH", help="Dataset.  [default: the one in training]")
-_run = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+_old_shards = click.option("--shards", metavar="PATH", type=PathType(), help="Dataset.  [default: the one in training]")
+_run = click.argument("run", metavar="RUN", type=LocalPathType("runs lie"))
 _step = click.option("--step", type=StepType(), metavar="STEP|best", help="Checkpoint to use.  [default: newest]")
 _context = click.option(
     "--context", type=click.IntRange(1), help="Context views per scene.  [default: the most in training]"
@@ -134,8 +145,8 @@ _device = click.option("--device", default="auto", show_default=True, help="cpu,
 
 @main.command(cls=TrainCommand, short_help="Train a network, or resume a run.")
 @_shards
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/SET-PRESET-N]")
-@click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Run to resume.")
+@click.option("--out", type=LocalPathType("runs are written"), help="Run folder.  [default: runs/SET-PRESET-N]")
+@click.option("--resume", metavar="RUN", type=LocalPathType("runs lie"), help="Run to resume.")
 @click.option(
     "--step",
     type=StepType(),
@@ -154,7 +165,7 @@ _device = click.option("--device", default="auto", show_default=True, help="cpu,
 @click.option("-v", "--visdom", is_flag=True, help="Add the logger visdom: live curves and pictures.")
 @setting_options
 def train(
-    shards: str | None,
+    shards: AnyPath | None,
     out: Path | None,
     resume: Path | None,
     step: Any,
@@ -173,8 +184,6 @@ def train(
 
     if resume is not None and (out is not None or preset is not None or mods):
         raise click.UsageError("--resume takes its settings from the run; omit --out, --preset and --mod")
-    if resume is None and shards is None:
-        raise click.UsageError("--shards is missing, expected a dataset to train on, or --resume RUN")
     if resume is None and step is not None:
         raise click.UsageError("--step needs --resume RUN")
     if visdom:
@@ -182,15 +191,17 @@ def train(
     try:
         if resume is not None:
             folder = resume_run(resume, given(options), shards, step)
+        elif shards is None:
+            raise click.UsageError("--shards is missing, expected a dataset to train on, or --resume RUN")
         else:
             preset = preset or "paper"
-            folder = start_run(str(shards), resolve(preset, mods, given(options)), out=out, label=preset)
+            folder = start_run(shards, resolve(preset, mods, given(options)), out=out, label=preset)
     except TrainingStopped as stopped:
         if current_ranks().first:
             log(str(stopped))
         sys.exit(INTERRUPTED)
     if current_ranks().first:
-        click.echo(folder)
+        click.echo(shown(folder, resume or out or Path("runs")))
 
 
 @main.command(short_help="Evaluate a run on unseen scenes.")
@@ -209,7 +220,7 @@ def train(
 @click.option(
     "--index",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=LocalPathType("indexes lie"),
     help="Questions of another evaluation.  [default: the run's, created if missing]",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Scenes per batch.")
@@ -218,7 +229,7 @@ def train(
 @_device
 @json_option
 def evaluate(
-    run: Path, shards: str | None, context: tuple[tuple[int, ...], ...], as_json: bool, **options: Any
+    run: Path, shards: AnyPath | None, context: tuple[tuple[int, ...], ...], as_json: bool, **options: Any
 ) -> None:
     """Evaluate predictions of unseen scenes, next to two baselines.
 
@@ -246,7 +257,7 @@ def evaluate(
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=LocalPathType("pictures are written"),
     required=True,
     help="Picture: .png or .jpg; with --walk .gif or .mp4.",
 )
@@ -261,7 +272,7 @@ def evaluate(
 @click.option("--rate", type=click.FloatRange(1, 50), help="Frames per second of the walk.  [default: 15]")
 @_step
 @_device
-def sample(run: Path, shards: str | None, output: Path, context: int | None, walk: bool, **options: Any) -> None:
+def sample(run: Path, shards: AnyPath | None, output: Path, context: int | None, walk: bool, **options: Any) -> None:
     """Draw context views, the ground truth and the predictions from the prior.
 
     With --walk the camera moves along a path derived from the scene's cameras; context views and latent noise stay
@@ -283,7 +294,7 @@ def sample(run: Path, shards: str | None, output: Path, context: int | None, wal
 
 @main.command(short_help="Export the weights of a run as safetensors.")
 @_run
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File: .safetensors.")
+@click.option("-o", "--output", type=LocalPathType("weights are written"), required=True, help="File: .safetensors.")
 @_step
 def export(run: Path, output: Path, step: Any) -> None:
     """Export the weights of a run as one safetensors file, without optimiser state.
@@ -296,8 +307,10 @@ def export(run: Path, output: Path, step: Any) -> None:
 
 
 @main.command(short_help="Plot the learning curves of runs.")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png or .jpg.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=LocalPathType("runs lie"))
+@click.option(
+    "-o", "--output", type=LocalPathType("pictures are written"), required=True, help="Picture: .png or .jpg."
+)
 def plot(runs: tuple[Path, ...], output: Path) -> None:
     """Plot the learning curves of one or several runs from their log.jsonl. Needs matplotlib."""
     from gqn_model.visualize.learning_curves import write_curves

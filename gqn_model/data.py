@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from gqn_data.errors import RunMismatch
+from gqn_data.io.paths import AnyPath, parse_path
 from gqn_model.checkpoint.checkpoint import pose_order
 from gqn_model.config import POSE_NUMBERS, Config
 
@@ -54,7 +54,7 @@ class Batches(Protocol):
 
 
 def training_batches(
-    shards: str | Path, config: Config, *, rank: int = 0, ranks: int = 1
+    shards: str | AnyPath, config: Config, *, rank: int = 0, ranks: int = 1
 ) -> tuple[SceneLoader, Config]:
     """Return the endless stream of training batches, and the configuration with the values of the dataset filled in.
 
@@ -71,6 +71,7 @@ def training_batches(
 
     from gqn_data.loader import SceneLoader
 
+    shards = parse_path(shards)  # messages leave out its secrets
     training = config.training
     context = (training.context_min, training.context_max) if training.context_max else None
 
@@ -118,7 +119,7 @@ def fit_of(config: Config) -> Fit | None:
 
 
 def fixed_batches(
-    shards: str | Path, config: Config, *, split: Split, context: int, batch_size: int, seed: int
+    shards: str | AnyPath, config: Config, *, split: Split, context: int, batch_size: int, seed: int
 ) -> SceneLoader:
     """Return one pass over a split in its order, with one query and `context` views per scene, fixed by the seed.
 
@@ -135,6 +136,7 @@ def fixed_batches(
     """
     from gqn_data.loader import SceneLoader
 
+    shards = parse_path(shards)  # messages leave out its secrets
     loader = SceneLoader(
         shards,
         split=split,
@@ -155,7 +157,7 @@ def fixed_batches(
     return loader
 
 
-def check_order(batches: SceneLoader, shards: str | Path, order: str) -> None:
+def check_order(batches: SceneLoader, shards: str | AnyPath, order: str) -> None:
     """Raise unless the dataset's poses have the run's numbers in the run's order; close the batches then.
 
     Args:
@@ -174,7 +176,7 @@ def check_order(batches: SceneLoader, shards: str | Path, order: str) -> None:
         )
 
 
-def _pose_numbers(loader: SceneLoader, shards: str | Path, config: Config) -> int:
+def _pose_numbers(loader: SceneLoader, shards: str | AnyPath, config: Config) -> int:
     """Return `pose_numbers` for the dataset; 0 for DeepMind's cameras, as in runs of the first version."""
     found, given = len(loader.pose_fields), config.model.pose_numbers
     if given not in (0, found):
@@ -182,7 +184,7 @@ def _pose_numbers(loader: SceneLoader, shards: str | Path, config: Config) -> in
     return given if found == POSE_NUMBERS else found
 
 
-def _pose_mismatch(loader: SceneLoader, shards: str | Path, config: Config) -> RunMismatch:
+def _pose_mismatch(loader: SceneLoader, shards: str | AnyPath, config: Config) -> RunMismatch:
     loader.close()
     fields = ", ".join(loader.pose_fields)
     return RunMismatch(f"{shards}: poses of {len(loader.pose_fields)} numbers ({fields}), expected {config.model.pose}")

@@ -86,8 +86,8 @@ class SceneWriter:
         yaw_sign: int | None = None,
         depth_range: tuple[float, float] | None = None,
     ) -> None:
-        self.folder: AnyPath = parse_path(path)
-        self.name = _checked_name(name or self.folder.absolute().name)
+        self.folder: AnyPath = parse_path(path).absolute()
+        self.name = _checked_name(name or self.folder.name)
         self._checker = SceneChecker(camera_fields)
         self._options = Options(formats=(format,), frames=frames, jpeg_quality=jpeg_quality, shard_bytes=shard_bytes)
         self._kind = FORMATS[format]

@@ -12,6 +12,7 @@ import torch
 
 from gqn_data.errors import CheckpointError
 from gqn_data.io import atomic, strict_json
+from gqn_data.io.paths import AnyPath
 
 RUN_FILE = "run.json"
 
@@ -21,7 +22,7 @@ class RunFacts:
     """What a run was made from, beside its configuration.
 
     Attributes:
-        shards: the dataset as given; an absolute path if it is local.
+        shards: the dataset as given, without login and query if it is a URL; an absolute path if it is local.
         scene_set: its name.
         fingerprint: the dataset's.
         versions: of Python, torch and this project.
@@ -35,10 +36,10 @@ class RunFacts:
     commit: str = ""
 
 
-def write_facts(run: Path, shards: str, scene_set: str, fingerprint: str) -> None:
+def write_facts(run: Path, shards: AnyPath, scene_set: str, fingerprint: str) -> None:
     """Write `run.json` of a new run."""
     facts = RunFacts(
-        shards=shards if "://" in shards else str(Path(shards).absolute()),
+        shards=str(shards.absolute()),
         scene_set=scene_set,
         fingerprint=fingerprint,
         versions=versions(),

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from gqn_data.errors import GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
+from gqn_data.io.paths import AnyPath, local_path, parse_path
 from gqn_data.progress import bar
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
 from gqn_model.checkpoint.load import load_run
@@ -73,7 +74,7 @@ _MEAN_IMAGE_FRAMES = 1024
 
 def evaluate(
     run: str | Path,
-    shards: str | None = None,
+    shards: str | AnyPath | None = None,
     *,
     context: Sequence[int] | int = (),
     scenes: int | None = None,
@@ -106,16 +107,16 @@ def evaluate(
         OptionError: a value is not possible, or the index cannot be read.
         RunMismatch: the dataset does not fit the run or the index.
     """
-    run = Path(run)
+    run = local_path(run, "runs lie")
+    index = None if index is None else local_path(index, "indexes lie")
     contexts = [context][: bool(context)] if isinstance(context, int) else list(context)
     if samples < 1 or batch_size < 1 or (scenes is not None and scenes < 1):
         raise OptionError(f"scenes {scenes}, samples {samples}, batch size {batch_size}; possible: each from 1")
     # Read the index before loading the network: a mistake shows at once.
-    questions = None if index is None else read_index(Path(index))
+    questions = None if index is None else read_index(index)
     if questions is not None and split not in (None, questions.split):
         raise OptionError(f"{index}: questions of the split {questions.split}, expected {split}; omit split or index")
-    if shards is None:
-        shards = read_facts(run).shards
+    shards = parse_path(read_facts(run).shards if shards is None else shards)
     model, checkpoint, chosen_device = load_run(run, step, device)
     sweep, questions, path = _choose_questions(
         run,
@@ -143,7 +144,7 @@ def evaluate(
     result = Evaluation(
         run=str(run),
         step=checkpoint.step,
-        shards=shards,
+        shards=str(shards),
         scene_set=questions.scene_set,
         split=questions.split,
         scenes=len(questions),
@@ -162,14 +163,14 @@ def evaluate(
 
 def _choose_questions(
     run: Path,
-    shards: str,
+    shards: AnyPath,
     checkpoint: Checkpoint,
     *,
     contexts: Sequence[int],
     scenes: int | None,
     split: Split | None,
     questions: Questions | None,
-    index: str | Path | None,
+    index: Path | None,
 ) -> tuple[tuple[int, ...], Questions, Path]:
     """Return the numbers of context views, the questions and their index; write the index if it is missing.
 
@@ -196,7 +197,7 @@ def _choose_questions(
     sweep = check_sweep(contexts or default_sweep(dataset.scene_set, dataset.views), dataset.views)
     count = min(SCENES if scenes is None else scenes, dataset.scenes)
     # Each number of scenes has a separate index.
-    path = run / "evaluation" / f"index-{split}-{count}.json" if index is None else Path(index)
+    path = run / "evaluation" / f"index-{split}-{count}.json" if index is None else index
     if questions is None and path.exists():
         questions = read_index(path)
     if questions is not None:
@@ -206,7 +207,7 @@ def _choose_questions(
             fingerprint=dataset.fingerprint,
             scenes=dataset.scenes,
             views=dataset.views,
-            shards=shards,
+            shards=str(shards),
         )
         if sweep[-1] > questions.max_context:
             raise OptionError(
@@ -227,7 +228,7 @@ def _choose_questions(
 
 
 def _question_batches(
-    shards: str, config: Config, questions: Questions, context: int, *, batch_size: int, workers: int
+    shards: AnyPath, config: Config, questions: Questions, context: int, *, batch_size: int, workers: int
 ) -> SceneLoader:
     """Return the loader of the questions with `context` context views, in order."""
     from gqn_data.loader import SceneLoader
@@ -337,7 +338,7 @@ def prior_samples(model: GQN, static: Tensor, noise: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _mean_image(shards: str, config: Config) -> tuple[Tensor, str]:
+def _mean_image(shards: AnyPath, config: Config) -> tuple[Tensor, str]:
     """Return the mean of training frames, one per scene, and a description; of test frames without a train split."""
     for split in ("train", "test"):
         try:

@@ -16,6 +16,7 @@ from typing import Any
 
 from gqn_data.errors import DestinationError, GQNError, OptionError
 from gqn_data.io import atomic
+from gqn_data.io.paths import AnyPath, local_path, parse_path
 from gqn_model.checkpoint.checkpoint import (
     CONFIG_FILE,
     Checkpoint,
@@ -47,8 +48,8 @@ CHANGEABLE = (
 _PROBE_SCENES = 32
 
 
-def start_run(shards: str, config: Config, *, out: Path | None = None, label: str = "run") -> Path:
-    """Train a new run and return its folder.
+def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None = None, label: str = "run") -> Path:
+    """Train a new run and return its folder, an absolute path.
 
     Args:
         shards: a dataset, or an indexed folder of TFRecords.
@@ -57,11 +58,14 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
         label: part of that name, by convention the preset.
 
     Raises:
+        OptionError: a path is a URL that a run cannot use.
         DestinationError: `out` is a run already.
     """
+    shards = parse_path(shards)
     ranks = current_ranks()
     # Check names and numbers before writing a file or waiting for another rank.
     _check(config, ranks)
+    out = None if out is None else local_path(out, "runs are written")
     if ranks.first and out is not None and (out / CONFIG_FILE).exists():
         raise DestinationError(
             f"{out}: is a run already; resume it with `gqn train --resume {out}`, or pass another --out"
@@ -69,7 +73,7 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
     with process_group(ranks):
         batches, config = training_batches(shards, config, rank=ranks.rank, ranks=ranks.count)
         with closing(batches):
-            run = ranks.broadcast(out or _free_folder(batches.scene_set, label))
+            run = ranks.broadcast((out or _free_folder(batches.scene_set, label)).absolute())
             with _lock(run, ranks):
                 if ranks.first:
                     write_facts(run, shards, batches.scene_set, batches.fingerprint)
@@ -82,8 +86,10 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
     return run
 
 
-def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None, step: Step = None) -> Path:
-    """Resume a run from a checkpoint and return its folder.
+def resume_run(
+    run: str | Path, changes: Mapping[str, Any], shards: str | AnyPath | None = None, step: Step = None
+) -> Path:
+    """Resume a run from a checkpoint and return its folder, an absolute path.
 
     Args:
         run: the run's folder; only rank 0 needs to see it.
@@ -98,10 +104,11 @@ def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None,
     fixed = sorted(set(changes) - set(CHANGEABLE))
     if fixed:
         raise OptionError(f"{', '.join(fixed)} cannot change when a run is resumed; possible: {', '.join(CHANGEABLE)}")
+    run = local_path(run, "runs lie").absolute()
     ranks = current_ranks()
     config = read_config(run).replaced(changes) if ranks.first else Config().replaced(changes)
     with process_group(ranks):
-        known = (config, shards or read_facts(run).shards) if ranks.first else (config, "")
+        known = (config, parse_path(shards or read_facts(run).shards)) if ranks.first else (config, Path())
         config, shards = ranks.broadcast(known)
         _check(config, ranks)
         with _lock(run, ranks):
@@ -154,7 +161,7 @@ def _loggers(run: Path, config: Config, ranks: Ranks, *, start: int) -> Iterator
             logger.close()
 
 
-def _probe(shards: str, config: Config, ranks: Ranks) -> Inputs | None:
+def _probe(shards: AnyPath, config: Config, ranks: Ranks) -> Inputs | None:
     """Return some test scenes on rank 0's device; None on other ranks, if not wanted, or without test scenes."""
     training = config.training
     if not ranks.first or not (training.probe_every or training.picture_every):

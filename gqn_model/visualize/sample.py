@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gqn_data.errors import RunMismatch
+from gqn_data.io.paths import AnyPath, parse_path
 from gqn_data.io.pictures import picture_kind, write_picture
 from gqn_data.progress import bar
 from gqn_data.sampling.views import check_context, choose_views
@@ -40,7 +41,7 @@ _FRAMES_AT_ONCE = 32
 
 def write_predictions(
     run: Path,
-    shards: str,
+    shards: str | AnyPath,
     output: Path,
     *,
     scenes: int = 8,
@@ -70,6 +71,7 @@ def write_predictions(
         OptionError: the file extension is not supported.
         RunMismatch: the dataset does not fit the run, or its split is empty.
     """
+    shards = parse_path(shards)
     picture_kind(output)  # before the work, so that a mistake shows at once
     model, checkpoint, chosen_device = load_run(run, step, device)
     context = context or checkpoint.config.training.context_max
@@ -89,7 +91,7 @@ def write_predictions(
 
 def write_walk(
     run: Path,
-    shards: str,
+    shards: str | AnyPath,
     output: Path,
     *,
     scene: int = 0,
@@ -126,6 +128,7 @@ def write_walk(
         OptionError: the file extension is not supported, the scene does not exist, or no walk follows from its cameras.
         RunMismatch: the dataset does not fit the run.
     """
+    shards = parse_path(shards)
     check_animation(output)
     model, checkpoint, chosen_device = load_run(run, step, device)
     dataset = fixed_batches(shards, checkpoint.config, split=split, context=1, batch_size=1, seed=seed)
@@ -183,7 +186,7 @@ def predict_along(model: GQN, context: Context, query: Tensor, noise: Tensor) ->
 
 
 def _read_scene(
-    shards: str, config: Config, split: Split, scene: int
+    shards: AnyPath, config: Config, split: Split, scene: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[str, ...]]:
     """Read a scene: frames at the network's size, uint8 (V, H, W, 3); cameras; names of a camera's numbers."""
     from gqn_data.loader import SceneLoader
