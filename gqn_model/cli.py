@@ -5,6 +5,7 @@ Heavy imports happen inside the commands, so that `--help` is quick.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -129,7 +130,33 @@ _step = click.option("--step", type=StepType(), metavar="STEP|best", help="Check
 _context = click.option(
     "--context", type=click.IntRange(1), help="Context views per scene.  [default: the most in training]"
 )
+_other_set = click.option("--other-set", is_flag=True, help="Allow another scene set than in training.")
 _device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
+
+
+def _check_dataset(run: Path | None, shards: str | None) -> str:
+    """Return the dataset, given or the run's, after opening it; torch is not imported."""
+    from gqn_data.dataset import open_dataset
+    from gqn_model.checkpoint.run_folder import read_facts
+
+    shards = read_facts(run).shards if shards is None and run is not None else str(shards)
+    open_dataset(shards)
+    return shards
+
+
+def _is_finished(run: Path, shards: str | None, step: Any, options: Mapping[str, Any]) -> bool:
+    """Return whether a run has all its steps, and log it; False for other options, which `resume_run` checks."""
+    from gqn_model.checkpoint.files import checkpoint_steps
+    from gqn_model.checkpoint.run_folder import describe_finished, read_config
+
+    if shards is not None or step is not None or set(options) - {"steps"} or "WORLD_SIZE" in os.environ:
+        return False
+    steps = options.get("steps", read_config(run).training.steps)
+    newest = (checkpoint_steps(run) or [-1])[-1]
+    if newest < steps:
+        return False
+    log(describe_finished(run, newest))
+    return True
 
 
 @main.command(cls=TrainCommand, short_help="Train a network, or resume a run.")
@@ -168,9 +195,6 @@ def train(
     Settings come from the preset, then --mod, then single options; defaults below are those of the preset paper.
     Ctrl-C and SIGTERM save a checkpoint and stop; --resume continues exactly there.
     """
-    from gqn_model.train.distributed import current_ranks
-    from gqn_model.train.run import resume_run, start_run
-
     if resume is not None and (out is not None or preset is not None or mods):
         raise click.UsageError("--resume takes its settings from the run; omit --out, --preset and --mod")
     if resume is None and shards is None:
@@ -179,12 +203,22 @@ def train(
         raise click.UsageError("--step needs --resume RUN")
     if visdom:
         options["logger"] = f"{options['logger'] or 'auto'},visdom"
+    preset = preset or "paper"
+    config = resolve(preset, mods, {} if resume else given(options))
+    # What is wrong without torch is reported before it is imported, which takes seconds.
+    if resume is not None and _is_finished(resume, shards, step, given(options)):
+        click.echo(resume)
+        return
+    if os.environ.get("RANK", "0") == "0":  # other ranks need not see the run's folder
+        _check_dataset(resume, shards)
+    from gqn_model.train.distributed import current_ranks
+    from gqn_model.train.run import resume_run, start_run
+
     try:
         if resume is not None:
             folder = resume_run(resume, given(options), shards, step)
         else:
-            preset = preset or "paper"
-            folder = start_run(str(shards), resolve(preset, mods, given(options)), out=out, label=preset)
+            folder = start_run(str(shards), config, out=out, label=preset)
     except TrainingStopped as stopped:
         if current_ranks().first:
             log(str(stopped))
@@ -215,6 +249,7 @@ def train(
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Scenes per batch.")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes.")
 @_step
+@_other_set
 @_device
 @json_option
 def evaluate(
@@ -225,6 +260,8 @@ def evaluate(
     Each number of context views is evaluated on the same questions (scene, query view, nested context views). The
     questions, the result and a plot are written into the run's evaluation/ folder.
     """
+    if options["index"] is None:  # one that cannot be read is reported first
+        _check_dataset(run, shards)
     from gqn_model.evaluate.plot import write_plot
     from gqn_model.evaluate.run_evaluation import evaluate as evaluate_run
 
@@ -260,6 +297,7 @@ def evaluate(
 @click.option("--frames", type=click.IntRange(2, 2000), help="Frames of the walk.  [default: by its path]")
 @click.option("--rate", type=click.FloatRange(1, 50), help="Frames per second of the walk.  [default: 15]")
 @_step
+@_other_set
 @_device
 def sample(run: Path, shards: str | None, output: Path, context: int | None, walk: bool, **options: Any) -> None:
     """Draw context views, the ground truth and the predictions from the prior.
@@ -267,17 +305,17 @@ def sample(run: Path, shards: str | None, output: Path, context: int | None, wal
     With --walk the camera moves along a path derived from the scene's cameras; context views and latent noise stay
     fixed.
     """
-    from gqn_model.checkpoint.run_folder import read_facts
-    from gqn_model.visualize.sample import write_predictions, write_walk
-
     other = ("scenes",) if walk else ("scene", "frames", "rate")
     wrong = [f"--{name}" for name in other if options[name] is not None]
     if wrong:
         raise click.UsageError(f"{', '.join(wrong)}: only for a picture {'without' if walk else 'with'} --walk")
     if not walk and output.suffix.lower() in (".gif", ".mp4"):
         raise click.UsageError(f"{output}: an animation needs --walk; a picture is .png or .jpg")
+    shards = _check_dataset(run, shards)
+    from gqn_model.visualize.sample import write_predictions, write_walk
+
     write: Any = write_walk if walk else write_predictions
-    write(run, shards or read_facts(run).shards, output, context=context or 0, **given(options))
+    write(run, shards, output, context=context or 0, **given(options))
     click.echo(output)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -150,6 +151,8 @@ class TrainingConfig:
                 f"context_max is {self.context_max}, context_min {self.context_min}; "
                 f"possible: context_max from {self.context_min}, or 0 for the paper's"
             )
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", self.device):
+            raise OptionError(f"device is {self.device!r}; possible: auto, cpu, cuda or cuda:N")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gqn_data.errors import CheckpointError, OptionError, UnknownName
-from gqn_data.io import atomic, strict_json
+from gqn_data.io import atomic
 from gqn_model.checkpoint.best import BEST_FILE, Best, Score, read_best, write_best
 from gqn_model.checkpoint.files import (
     FOLDER,
@@ -28,6 +28,7 @@ from gqn_model.checkpoint.files import (
     sum_path,
     write_sum,
 )
+from gqn_model.checkpoint.run_folder import CONFIG_FILE, read_config, write_config
 from gqn_model.checkpoint.validate import check_optimizer, check_weights, network_shapes, shape_of
 from gqn_model.config import Config
 
@@ -52,8 +53,6 @@ __all__ = [
 # whose states were saved; it can be read, and a resumed run then draws other noise.
 FORMAT = 2
 _READ = (1, FORMAT)
-
-CONFIG_FILE = "config.json"
 
 # A checkpoint: a step, the best, or (None) the newest.
 Step = int | Literal["best"] | None
@@ -94,27 +93,6 @@ class Checkpoint:
 def pose_order(fields: tuple[str, ...]) -> str:
     """Return the names of a pose's numbers in order, as one string."""
     return " ".join(field.replace(" ", "_") for field in fields)
-
-
-def write_config(run: Path, config: Config) -> None:
-    """Write the resolved configuration into the run's folder."""
-    atomic.write_json(run / CONFIG_FILE, config.to_json())
-
-
-def read_config(run: Path) -> Config:
-    """Read the configuration of a run.
-
-    Raises:
-        CheckpointError: the folder is not a run.
-        OptionError: the file has other contents.
-    """
-    path = run / CONFIG_FILE
-    try:
-        return Config.from_json(strict_json.read_json(path), path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{run}: {CONFIG_FILE} is missing, expected the folder of a `gqn train`") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); restore it, or train again") from error
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:

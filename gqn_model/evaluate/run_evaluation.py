@@ -34,7 +34,7 @@ from gqn_data.io import atomic
 from gqn_data.progress import bar
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
 from gqn_model.checkpoint.load import load_run
-from gqn_model.checkpoint.run_folder import read_facts
+from gqn_model.checkpoint.run_folder import DatasetMatch, match_dataset, read_facts
 from gqn_model.data import check_order, fixed_batches
 from gqn_model.evaluate.baselines import mean_image, nearest_view
 from gqn_model.evaluate.metrics import Errors, best_of, estimate, frame_errors, score
@@ -84,6 +84,7 @@ def evaluate(
     device: str = "auto",
     batch_size: int = _BATCH_SIZE,
     workers: int = 0,
+    other_set: bool = False,
 ) -> Evaluation:
     """Evaluate a run on scenes of a split, and write questions and result into its `evaluation/` folder.
 
@@ -100,11 +101,12 @@ def evaluate(
         device: as in the configuration.
         batch_size: scenes per batch; does not affect the result.
         workers: loader processes, 0 for this one; does not affect the result.
+        other_set: allow a dataset of another scene set than in training.
 
     Raises:
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
         OptionError: a value is not possible, or the index cannot be read.
-        RunMismatch: the dataset does not fit the run or the index.
+        RunMismatch: the dataset does not fit the run or the index, or has another scene set.
     """
     run = Path(run)
     contexts = [context][: bool(context)] if isinstance(context, int) else list(context)
@@ -117,10 +119,12 @@ def evaluate(
     if shards is None:
         shards = read_facts(run).shards
     model, checkpoint, chosen_device = load_run(run, step, device)
+    match = match_dataset(shards, checkpoint.scene_set, checkpoint.fingerprint, other_set=other_set)
     sweep, questions, path = _choose_questions(
         run,
         shards,
         checkpoint,
+        match,
         contexts=contexts,
         scenes=scenes,
         split=split,
@@ -138,12 +142,13 @@ def evaluate(
     finally:
         batches.close()
     numbers = "-".join(map(str, sweep))
-    name = f"result-{questions.split}-{len(questions)}-step-{checkpoint.step}-context-{numbers}.json"
+    name = f"result-{questions.split}-{len(questions)}-step-{checkpoint.step}-context-{numbers}{match.suffix}.json"
     training = checkpoint.config.training
     result = Evaluation(
         run=str(run),
         step=checkpoint.step,
         shards=shards,
+        dataset=match,
         scene_set=questions.scene_set,
         split=questions.split,
         scenes=len(questions),
@@ -164,6 +169,7 @@ def _choose_questions(
     run: Path,
     shards: str,
     checkpoint: Checkpoint,
+    match: DatasetMatch,
     *,
     contexts: Sequence[int],
     scenes: int | None,
@@ -177,6 +183,7 @@ def _choose_questions(
         run: the run's folder.
         shards: the dataset.
         checkpoint: checkpoint of the run.
+        match: the dataset next to the dataset of the training.
         contexts: numbers of context views; empty for the usual ones.
         scenes: most scenes, or None.
         split: train or test, or None.
@@ -195,8 +202,8 @@ def _choose_questions(
         raise RunMismatch(f"{shards}: 0 scenes in the split {split}, expected at least 1")
     sweep = check_sweep(contexts or default_sweep(dataset.scene_set, dataset.views), dataset.views)
     count = min(SCENES if scenes is None else scenes, dataset.scenes)
-    # Each number of scenes has a separate index.
-    path = run / "evaluation" / f"index-{split}-{count}.json" if index is None else Path(index)
+    # Each number of scenes has a separate index, and so has another dataset.
+    path = run / "evaluation" / f"index-{split}-{count}{match.suffix}.json" if index is None else Path(index)
     if questions is None and path.exists():
         questions = read_index(path)
     if questions is not None:

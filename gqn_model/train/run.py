@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
-from gqn_data.errors import DestinationError, GQNError, OptionError
+from gqn_data.errors import DestinationError, GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
 from gqn_model.checkpoint.checkpoint import (
     CONFIG_FILE,
@@ -27,7 +27,7 @@ from gqn_model.checkpoint.checkpoint import (
     update_best,
     write_config,
 )
-from gqn_model.checkpoint.run_folder import read_facts, write_facts
+from gqn_model.checkpoint.run_folder import RunFacts, describe_finished, match_dataset, read_facts, write_facts
 from gqn_model.config import Config
 from gqn_model.data import fixed_batches, training_batches
 from gqn_model.device import choose_device, describe
@@ -83,7 +83,7 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
 
 
 def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None, step: Step = None) -> Path:
-    """Resume a run from a checkpoint and return its folder.
+    """Resume a run from a checkpoint and return its folder; a finished run stays unchanged.
 
     Args:
         run: the run's folder; only rank 0 needs to see it.
@@ -94,6 +94,7 @@ def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None,
     Raises:
         OptionError: a setting cannot change.
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
+        RunMismatch: `shards` is another dataset.
     """
     fixed = sorted(set(changes) - set(CHANGEABLE))
     if fixed:
@@ -105,14 +106,24 @@ def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None,
         config, shards = ranks.broadcast(known)
         _check(config, ranks)
         with _lock(run, ranks):
+            checkpoint = _checkpoint_to_resume(run, step) if ranks.first else None
+            if ranks.first:
+                _check_dataset(run, shards, checkpoint or read_facts(run))
+            start = ranks.broadcast(checkpoint.step if checkpoint else 0)
+            if ranks.broadcast(start >= config.training.steps):
+                if ranks.first:
+                    if checkpoint:
+                        update_best(run, checkpoint)
+                    _log(describe_finished(run, start))
+                return run
             batches, config = training_batches(shards, config, rank=ranks.rank, ranks=ranks.count)
             with closing(batches):
-                checkpoint = None
                 if ranks.first:
                     write_config(run, config)
-                    checkpoint = _checkpoint_to_resume(run, step)
-                start = checkpoint.step if checkpoint else 0
-                if ranks.first:
+                    if checkpoint and step is not None:
+                        rewind(run, start)
+                    if checkpoint:
+                        update_best(run, checkpoint)  # the run may have been killed between saving it and this
                     _log(f"run {run}: resumes at step {start} of {config.training.steps}, on {_where(config, ranks)}")
                 with _loggers(run, config, ranks, start=start) as loggers:
                     probe = _probe(shards, config, ranks)
@@ -130,12 +141,18 @@ def _checkpoint_to_resume(run: Path, step: Step) -> Checkpoint | None:
     if step is None and not checkpoint_steps(run):
         return None  # the run ended before its first checkpoint
     checkpoint = load_checkpoint(run, step)
-    if step is not None:
-        rewind(run, checkpoint.step)
-    update_best(run, checkpoint)  # the run may have been killed between saving it and this
     if checkpoint.format == 1:
         _log(f"warning: {run} comes from an earlier version that drew noise differently: it resumes with other noise")
     return checkpoint
+
+
+def _check_dataset(run: Path, shards: str, trained: Checkpoint | RunFacts) -> None:
+    """Raise RunMismatch unless the dataset is the one that the run was trained on."""
+    match = match_dataset(shards, trained.scene_set, trained.fingerprint, other_set=True)
+    if match.fingerprint != trained.fingerprint:
+        raise RunMismatch(
+            f"{run}: {shards} is {match}; pass --shards with the dataset that it was trained on, or train a new run"
+        )
 
 
 def _lock(run: Path, ranks: Ranks) -> AbstractContextManager[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,12 +18,14 @@ from gqn_data.tfrecord.framing import RecordWriter, serialize_example
 from gqn_model.train.run import start_run
 
 
-@pytest.fixture(scope="session")
-def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder in the format of rooms_ring_camera whose frames show bars: 24 train and 10 test scenes."""
-    folder = tmp_path_factory.mktemp("raw") / "rooms_ring_camera"
+def make_bars(folder: Path, *, first_seed: int = 0, splits: Sequence[str] = SPLITS) -> Path:
+    """Write an indexed folder in the format of the set of its name whose frames show bars; return it.
+
+    It has 24 train and 10 test scenes.
+    """
     row = find_scene_set(folder.name)
-    for seed, (split, count) in enumerate(zip(SPLITS, (24, 10), strict=True)):
+    for seed, split in enumerate(splits, first_seed):
+        count = {"train": 24, "test": 10}[split]
         frames, poses = scenes_of(count, row.views, row.frame_size, seed)
         x, y, z, sin_yaw, cos_yaw, sin_pitch, cos_pitch = poses.numpy().transpose(2, 0, 1)
         cameras = np.stack([x, y, z, np.arctan2(sin_yaw, cos_yaw), np.arctan2(sin_pitch, cos_pitch)], -1)
@@ -34,6 +38,37 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 writer.write(serialize_example(encoded, cameras[scene].astype(np.float32)))
     index_raw_folder(open_raw_folder(folder, row))
     return folder
+
+
+@pytest.fixture(scope="session")
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in the format of rooms_ring_camera whose frames show bars: 24 train and 10 test scenes."""
+    return make_bars(tmp_path_factory.mktemp("raw") / "rooms_ring_camera")
+
+
+class Others(NamedTuple):
+    """Datasets that the run on the bars was not trained on.
+
+    Attributes:
+        same_set: other scenes of the same set.
+        other_set: another scene set with the same cameras.
+        test_only: the test scenes of the bars, without a train split.
+    """
+
+    same_set: Path
+    other_set: Path
+    test_only: Path
+
+
+@pytest.fixture(scope="session")
+def other_bars(tmp_path_factory: pytest.TempPathFactory) -> Others:
+    """Return datasets that differ from the bars."""
+    root = tmp_path_factory.mktemp("others")
+    return Others(
+        same_set=make_bars(root / "rooms_ring_camera", first_seed=10),
+        other_set=make_bars(root / "mazes", first_seed=20),
+        test_only=make_bars(root / "test" / "rooms_ring_camera", first_seed=1, splits=["test"]),
+    )
 
 
 @pytest.fixture(scope="session")
