@@ -91,7 +91,12 @@ class ModelConfig:
 class TrainingConfig:
     """Settings of the optimisation, its data, its device and its output."""
 
-    steps: int = setting(2_000_000, "training steps", "optimisation", least=0)
+    steps: int = setting(
+        2_000_000,
+        "training steps; the schedules of tiny and medium scale with them, those of paper are in absolute steps",
+        "optimisation",
+        least=0,
+    )
     batch_size: int = setting(36, "scenes per step, over all ranks", "optimisation", least=1)
     context_min: int = setting(1, "fewest context views", "data", least=1)
     context_max: int = setting(0, "most context views; 0 for the paper's number for the set", "data", least=0)
@@ -274,6 +279,9 @@ def _check(config: ModelConfig | TrainingConfig) -> None:
             raise OptionError(f"{one.name} is {value!r}; possible: {limits}")
 
 
+# Schedules that `resolve` scales with the steps, in a preset that sets its number of steps.
+_SCHEDULES = ("learning_rate_steps", "warmup_steps", "sigma_steps")
+
 # A preset lists what differs from the defaults above, which are the paper's.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -292,7 +300,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "context_min": 2,
         "learning_rate": 2e-3,
         "learning_rate_end": 5e-5,
-        "learning_rate_steps": 6000,
+        "learning_rate_steps": 5999,  # at the last step, counted from 0
         "warmup_steps": 50,
         "sigma_steps": 700,
         "clip": 1000.0,
@@ -317,7 +325,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 16,
         "learning_rate": 1e-3,
         "learning_rate_end": 5e-5,
-        "learning_rate_steps": 20_000,
+        "learning_rate_steps": 19_999,
         "warmup_steps": 100,
         "sigma_steps": 2000,
         "clip": 4000.0,
@@ -344,6 +352,9 @@ MODS: dict[str, dict[str, Any]] = {
 def resolve(preset: str = "paper", mods: Iterable[str] = (), explicit: Mapping[str, Any] | None = None) -> Config:
     """Return the configuration of a preset, then mods, then explicit settings; later ones win.
 
+    With other `steps`, the schedules of `tiny` and `medium` keep their share of the training and end at its last step.
+    Those of `paper` keep their absolute steps.
+
     Raises:
         UnknownName: a name is not a preset, mod or setting.
         OptionError: a value is not possible.
@@ -355,4 +366,11 @@ def resolve(preset: str = "paper", mods: Iterable[str] = (), explicit: Mapping[s
         if mod not in MODS:
             raise UnknownName("mod", mod, MODS)
         changes |= MODS[mod]
-    return Config().replaced(changes | dict(explicit or {}))
+    explicit = dict(explicit or {})
+    config = Config().replaced(changes | explicit)
+    own = PRESETS[preset]
+    if "steps" not in own:
+        return config
+    stretch = (config.training.steps - 1) / (own["steps"] - 1)
+    scaled = {name: max(1, round(own[name] * stretch)) for name in _SCHEDULES if name not in explicit}
+    return config.replaced(scaled)

@@ -28,7 +28,7 @@ from gqn_model.checkpoint.checkpoint import (
     write_config,
 )
 from gqn_model.checkpoint.run_folder import RunFacts, describe_finished, match_dataset, read_facts, write_facts
-from gqn_model.config import Config
+from gqn_model.config import Config, TrainingConfig
 from gqn_model.data import fixed_batches, training_batches
 from gqn_model.device import choose_device, describe
 from gqn_model.loggers import Logger, check_loggers, open_loggers
@@ -77,6 +77,7 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
                     how = {"cache": ", through the cache", "range": ", read by range", None: ""}[batches.reading]
                     scenes = f"{batches.scenes:,} training scene{'s' if batches.scenes != 1 else ''}"
                     _log(f"run {run}: {batches.scene_set}, {scenes}{how}, on {_where(config, ranks)}")
+                    _log_late_schedules(config.training)
                 with _loggers(run, config, ranks, start=0) as loggers:
                     train(run, config, batches, loggers=loggers, probe=_probe(shards, config, ranks), ranks=ranks)
     return run
@@ -198,6 +199,15 @@ def _where(config: Config, ranks: Ranks) -> str:
     device = choose_device(config.training.device, ranks.local)
     where = describe(device, config.training.threads)
     return f"{ranks.count} ranks, the first on {where}" if ranks.count > 1 else where
+
+
+def _log_late_schedules(training: TrainingConfig) -> None:
+    """Log the schedules that end after the last step, as those of `paper` do in a short training."""
+    late = [name for name in ("learning_rate_steps", "sigma_steps") if getattr(training, name) > training.steps]
+    if late:
+        found = ", ".join(f"{name} is {getattr(training, name):,}" for name in late)
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in late)
+        _log(f"{found}: this run ends before, after {training.steps:,} steps; pass {flags} to change that")
 
 
 def _log(message: str) -> None:
