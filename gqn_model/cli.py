@@ -17,7 +17,19 @@ from gqn_data.cli_options import INTERRUPTED, SETTINGS, Commands, json_option, l
 from gqn_data.errors import OptionError, TrainingStopped
 from gqn_data.schema.catalog import SPLITS
 from gqn_data.version import VERSION
-from gqn_model.config import GROUPS, MODS, PRESETS, Declaration, declarations, resolve
+from gqn_model.config import (
+    GROUPS,
+    MODS,
+    MOST_FRAMES,
+    MOST_SAMPLES,
+    MOST_SCENES,
+    MOST_SEED,
+    MOST_WORKERS,
+    PRESETS,
+    Declaration,
+    declarations,
+    resolve,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -238,7 +250,9 @@ def train(
     help="Numbers of context views; repeatable.  [default: the numbers usually reported for this set]",
 )
 @click.option("--scenes", type=click.IntRange(1), help="Most scenes.  [default: 1000]")
-@click.option("--samples", type=click.IntRange(1), default=8, show_default=True, help="Prior samples per scene.")
+@click.option(
+    "--samples", type=click.IntRange(1, MOST_SAMPLES), default=8, show_default=True, help="Prior samples per scene."
+)
 @click.option("--split", type=click.Choice(SPLITS), help="Split.  [default: test]")
 @click.option(
     "--index",
@@ -246,8 +260,10 @@ def train(
     type=click.Path(path_type=Path),
     help="Questions of another evaluation.  [default: the run's, created if missing]",
 )
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Scenes per batch.")
-@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes.")
+@click.option(
+    "--batch-size", type=click.IntRange(1, MOST_SCENES), default=32, show_default=True, help="Scenes per batch."
+)
+@click.option("--workers", type=click.IntRange(0, MOST_WORKERS), default=0, show_default=True, help="Loader processes.")
 @_step
 @_other_set
 @_device
@@ -291,10 +307,12 @@ def evaluate(
 @_context
 @click.option("--samples", type=click.IntRange(0, 16), help="Prior samples.  [default: 2, with --walk 1]")
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Split.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of views and noise.")
+@click.option(
+    "--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True, help="Seed of views and noise."
+)
 @click.option("--walk", is_flag=True, help="Animate a camera path around one scene.")
 @click.option("--scene", type=click.IntRange(0), help="Scene of the walk.  [default: 0]")
-@click.option("--frames", type=click.IntRange(2, 2000), help="Frames of the walk.  [default: by its path]")
+@click.option("--frames", type=click.IntRange(2, MOST_FRAMES), help="Frames of the walk.  [default: by its path]")
 @click.option("--rate", type=click.FloatRange(1, 50), help="Frames per second of the walk.  [default: 15]")
 @_step
 @_other_set

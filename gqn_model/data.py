@@ -10,14 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from gqn_data.errors import RunMismatch
+from gqn_data.errors import OptionError, RunMismatch
+from gqn_data.io.atomic import human_bytes
 from gqn_model.checkpoint.checkpoint import pose_order
 from gqn_model.config import POSE_NUMBERS, Config
+from gqn_model.model.gqn import meta_network
 
 if TYPE_CHECKING:
     from gqn_data.cache.policy import Remote
     from gqn_data.loader import Batch, SceneLoader
     from gqn_data.schema.catalog import Split
+
+
+# Frames of a batch; its loader holds several batches. The paper's takes 2.6 MB.
+_MOST_BATCH_BYTES = 4 << 30
 
 
 class Batches(Protocol):
@@ -65,6 +71,7 @@ def training_batches(
 
     Raises:
         RunMismatch: the network does not support the dataset's frame size or poses.
+        OptionError: the network or a batch is too large.
     """
     from torch import cuda
 
@@ -107,7 +114,24 @@ def training_batches(
         model=replace(config.model, frame_size=loader.frame_size, pose_numbers=pose),
         training=replace(training, context_min=loader.context[0], context_max=loader.context[1]),
     )
+    try:
+        _check_size(resolved, ranks)
+    except OptionError:
+        loader.close()
+        raise
     return loader, resolved
+
+
+def _check_size(config: Config, ranks: int) -> None:
+    """Raise OptionError if the network or a rank's share of a batch is too large, before either is allocated."""
+    meta_network(config.model)
+    training = config.training
+    size = training.batch_size // ranks * (1 + training.context_max) * config.model.frame_size**2 * 3
+    if size > _MOST_BATCH_BYTES:
+        raise OptionError(
+            f"a batch of {training.batch_size} scenes with {1 + training.context_max} views takes {human_bytes(size)}, "
+            f"expected at most {human_bytes(_MOST_BATCH_BYTES)}; lower --batch-size, --context-max or --frame-size"
+        )
 
 
 def fixed_batches(

@@ -24,17 +24,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from gqn_data.counts import as_count
 from gqn_data.errors import GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
 from gqn_data.progress import bar
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
 from gqn_model.checkpoint.load import load_run
 from gqn_model.checkpoint.run_folder import DatasetMatch, match_dataset, read_facts
+from gqn_model.config import MOST_SAMPLES, MOST_SCENES, MOST_WORKERS
 from gqn_model.data import check_order, fixed_batches
 from gqn_model.evaluate.baselines import mean_image, nearest_view
 from gqn_model.evaluate.metrics import Errors, best_of, estimate, frame_errors, score
@@ -56,7 +58,7 @@ from gqn_model.model.noise import POSTERIOR, PRIOR, question_noise
 if TYPE_CHECKING:
     from gqn_data.loader import Batch, SceneLoader
     from gqn_data.schema.catalog import Split
-    from gqn_model.config import Config
+    from gqn_model.config import Config, ModelConfig
 
 # Pixel standard deviation of reported likelihoods: the paper's at the end of its schedule.
 SIGMA = 0.7
@@ -68,6 +70,7 @@ SAMPLES = 8
 # more are not faster.
 _POSITIONS = {"cpu": 64 * 256, "cuda": 256 * 256}
 _BATCH_SIZE = 32
+_MOST_NOISE_BYTES = 4 << 30  # of a batch; the paper's network with 1024 samples of 32 scenes takes 1.2 GB
 _MEAN_IMAGE_FRAMES = 1024
 
 
@@ -109,9 +112,15 @@ def evaluate(
         RunMismatch: the dataset does not fit the run or the index, or has another scene set.
     """
     run = Path(run)
-    contexts = [context][: bool(context)] if isinstance(context, int) else list(context)
-    if samples < 1 or batch_size < 1 or (scenes is not None and scenes < 1):
-        raise OptionError(f"scenes {scenes}, samples {samples}, batch size {batch_size}; possible: each from 1")
+    try:
+        numbers: list[Any] = list(context)  # type: ignore[arg-type]
+    except TypeError:  # one number, of Python, numpy or torch
+        numbers = [context][: bool(context)]
+    contexts = [as_count("context", number, 1) for number in numbers]
+    samples = as_count("samples", samples, 1, MOST_SAMPLES)
+    batch_size = as_count("batch_size", batch_size, 1, MOST_SCENES)
+    scenes = None if scenes is None else as_count("scenes", scenes, 1)
+    workers = as_count("workers", workers, 0, MOST_WORKERS)
     # Read the index before loading the network: a mistake shows at once.
     questions = None if index is None else read_index(Path(index))
     if questions is not None and split not in (None, questions.split):
@@ -131,6 +140,7 @@ def evaluate(
         questions=questions,
         index=index,
     )
+    _check_noise(model.config, samples, min(batch_size, len(questions)))
     average, origin = _mean_image(shards, checkpoint.config)
     accumulator = _Accumulator(sweep, samples, average.to(chosen_device))
     batches = _question_batches(shards, checkpoint.config, questions, sweep[-1], batch_size=batch_size, workers=workers)
@@ -141,8 +151,7 @@ def evaluate(
                     progress.update(done)
     finally:
         batches.close()
-    numbers = "-".join(map(str, sweep))
-    name = f"result-{questions.split}-{len(questions)}-step-{checkpoint.step}-context-{numbers}{match.suffix}.json"
+    of = f"{questions.split}-{len(questions)}-step-{checkpoint.step}-context-{'-'.join(map(str, sweep))}{match.suffix}"
     training = checkpoint.config.training
     result = Evaluation(
         run=str(run),
@@ -159,10 +168,20 @@ def evaluate(
         mean_image_of=origin,
         sigma=SIGMA,
         sweep=accumulator.sweep_points(3 * checkpoint.config.model.frame_size**2),
-        result=str(run / "evaluation" / name),
+        result=str(run / "evaluation" / f"result-{of}.json"),
     )
     atomic.write_json(Path(result.result), result.to_json())
     return result
+
+
+def _check_noise(config: ModelConfig, samples: int, scenes: int) -> None:
+    """Raise OptionError if the noise of a batch is too large to draw."""
+    size = 4 * samples * scenes * config.core_steps * config.latent * (config.frame_size // 4) ** 2
+    if size > _MOST_NOISE_BYTES:
+        raise OptionError(
+            f"{samples} samples of {scenes} scenes take {atomic.human_bytes(size)} of noise, expected at most "
+            f"{atomic.human_bytes(_MOST_NOISE_BYTES)}; lower --samples or --batch-size"
+        )
 
 
 def _choose_questions(

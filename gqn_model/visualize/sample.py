@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gqn_data.counts import as_count
 from gqn_data.errors import RunMismatch
 from gqn_data.io.pictures import picture_kind, write_picture
 from gqn_data.progress import bar
@@ -22,6 +23,7 @@ from gqn_data.schema.cameras import poses_of
 from gqn_model.checkpoint.checkpoint import Step
 from gqn_model.checkpoint.load import load_run
 from gqn_model.checkpoint.run_folder import DatasetMatch, match_dataset
+from gqn_model.config import MOST_FRAMES, MOST_SAMPLES, MOST_SCENES, MOST_SEED
 from gqn_model.data import check_order, fixed_batches
 from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Context, pixels, to_device
@@ -70,10 +72,12 @@ def write_predictions(
 
     Raises:
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
-        OptionError: the file extension is not supported.
+        OptionError: the file extension is not supported, or a number is not possible.
         RunMismatch: the dataset does not fit the run, its split is empty, or it has another scene set.
     """
     picture_kind(output)  # before the work, so that a mistake shows at once
+    scenes, samples = as_count("scenes", scenes, 1, MOST_SCENES), as_count("samples", samples, 0, MOST_SAMPLES)
+    context, seed = as_count("context", context, 0), as_count("seed", seed, 0, MOST_SEED)
     model, checkpoint, chosen_device = load_run(run, step, device)
     match = match_dataset(shards, checkpoint.scene_set, checkpoint.fingerprint, other_set=other_set)
     context = context or checkpoint.config.training.context_max
@@ -129,15 +133,19 @@ def write_walk(
 
     Raises:
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
-        OptionError: the file extension is not supported, the scene does not exist, or no walk follows from its cameras.
+        OptionError: the file extension is not supported, a number is not possible, or no walk follows from its
+            cameras.
         RunMismatch: the dataset does not fit the run, or has another scene set.
     """
     check_animation(output)
+    frames, samples = as_count("frames", frames, 0, MOST_FRAMES), as_count("samples", samples, 0, MOST_SAMPLES)
+    context, seed = as_count("context", context, 0), as_count("seed", seed, 0, MOST_SEED)
     model, checkpoint, chosen_device = load_run(run, step, device)
     match = match_dataset(shards, checkpoint.scene_set, checkpoint.fingerprint, other_set=other_set)
     dataset = fixed_batches(shards, checkpoint.config, split=split, context=1, batch_size=1, seed=seed)
     check_order(dataset, shards, checkpoint.pose_order)
     dataset.close()
+    scene = as_count("scene", scene, 0, dataset.scenes - 1)
     views, cameras, fields = _read_scene(shards, checkpoint.config, split, scene)
     path = find_camera_path(cameras, fields, frames)
     count, _ = check_context((context or min(checkpoint.config.training.context_max, len(views) - 1),) * 2, len(views))
