@@ -333,6 +333,11 @@ def _as_kind(name: str, value: Any, kind: type, least: Any, most: Any) -> Any:
         raise OptionError(f"{name} is {value}; possible: from {least:g} to {most:g}")
     if isinstance(value, str) and len(value) > _MOST_CHARACTERS:
         raise OptionError(f"{name} has {len(value)} characters; possible: at most {_MOST_CHARACTERS}")
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise OptionError(f"{name} is {value!a}; possible: text in UTF-8") from None
     return value
 
 

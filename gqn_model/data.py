@@ -10,15 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from gqn_data.errors import OptionError, RunMismatch
+import torch
+
+from gqn_data.errors import CorruptFrame, OptionError, RunMismatch
 from gqn_data.io.atomic import human_bytes
+from gqn_data.loader import Batch, SceneLoader
 from gqn_model.checkpoint.checkpoint import pose_order
 from gqn_model.config import POSE_NUMBERS, Config
 from gqn_model.model.gqn import meta_network
 
 if TYPE_CHECKING:
     from gqn_data.cache.policy import Remote
-    from gqn_data.loader import Batch, SceneLoader
     from gqn_data.schema.catalog import Split
 
 
@@ -58,6 +60,31 @@ class Batches(Protocol):
         """Stop the workers."""
 
 
+class FiniteLoader(SceneLoader):
+    """Loader that refuses poses of NaN or infinity, whose loss would look like a wrong learning rate."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate from the current position.
+
+        Raises:
+            CorruptFrame: a pose is not finite.
+        """
+        return self._finite(super().__iter__())
+
+    def _finite(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            finite = torch.isfinite(batch.poses).all(2)
+            if not finite.all():
+                row, slot = (~finite).nonzero()[0].tolist()
+                folder = self.datasets[int(batch.datasets[row])].folder
+                raise CorruptFrame(
+                    f"{folder}: scene {batch.scenes[row]}, view {batch.views[row, slot]}: its camera holds NaN or "
+                    f"infinity, expected finite numbers. List such scenes: gqn-data verify --deep {folder}"
+                )
+            yield batch
+            del batch  # not held while waiting for the next one
+
+
 def training_batches(
     shards: str | Path, config: Config, *, rank: int = 0, ranks: int = 1
 ) -> tuple[SceneLoader, Config]:
@@ -73,22 +100,18 @@ def training_batches(
         RunMismatch: the network does not support the dataset's frame size or poses.
         OptionError: the network or a batch is too large.
     """
-    from torch import cuda
-
-    from gqn_data.loader import SceneLoader
-
     training = config.training
     context = (training.context_min, training.context_max) if training.context_max else None
 
     def opened(context: tuple[int, int] | None) -> SceneLoader:
-        return SceneLoader(
+        return FiniteLoader(
             shards,
             batch_size=training.batch_size,
             context=context,
             seed=training.seed,
             workers=training.workers,
             frame_size=config.model.frame_size or None,
-            pin_memory=training.device != "cpu" and cuda.is_available(),
+            pin_memory=training.device != "cpu" and torch.cuda.is_available(),
             window=training.window or None,
             remote=cast("Remote", training.remote),
             cache=training.cache or None,
@@ -150,9 +173,7 @@ def fixed_batches(
     Raises:
         RunMismatch: the network does not support the dataset's poses.
     """
-    from gqn_data.loader import SceneLoader
-
-    loader = SceneLoader(
+    loader = FiniteLoader(
         shards,
         split=split,
         batch_size=batch_size,

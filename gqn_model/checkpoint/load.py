@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step, load_checkpoint
-from gqn_model.checkpoint.safetensors import read_weights
 from gqn_model.device import choose_device
 from gqn_model.model.gqn import GQN
 
@@ -44,6 +43,8 @@ def load_safetensors(path: str | Path) -> GQN:
     Raises:
         CheckpointError: the file is missing, of another kind, or damaged.
     """
+    from gqn_model.checkpoint.safetensors import read_weights  # the only user of the package safetensors
+
     weights = read_weights(Path(path))
     return GQN.with_weights(weights.config, weights.tensors)
 

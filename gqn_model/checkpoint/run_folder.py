@@ -5,6 +5,7 @@ torch is not imported, so that a command finds a wrong folder or dataset before 
 
 from __future__ import annotations
 
+import os
 import platform
 import reprlib
 import shlex
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gqn_data.dataset import open_dataset
-from gqn_data.errors import CheckpointError, RunMismatch
+from gqn_data.errors import CheckpointError, OptionError, RunMismatch
 from gqn_data.io import atomic, strict_json
 from gqn_data.io.paths import AnyPath
 from gqn_model.config import Config
@@ -75,6 +76,21 @@ def write_facts(run: Path, shards: str, scene_set: str, fingerprint: str) -> Non
         commit=_commit(),
     )
     atomic.write_json(run / RUN_FILE, asdict(facts))
+
+
+def check_encodable(*paths: str | os.PathLike[str]) -> None:
+    """Raise unless the JSON files of a run can hold the paths.
+
+    Raises:
+        OptionError: a path is not UTF-8.
+    """
+    for path in map(os.path.abspath, paths):
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise OptionError(
+                f"{path!a}: not UTF-8, expected a path that a JSON file can hold; rename it, or pass a link to it"
+            ) from error
 
 
 def read_facts(run: Path) -> RunFacts:

@@ -35,9 +35,9 @@ from gqn_data.io import atomic
 from gqn_data.progress import bar
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
 from gqn_model.checkpoint.load import load_run
-from gqn_model.checkpoint.run_folder import DatasetMatch, match_dataset, read_facts
+from gqn_model.checkpoint.run_folder import DatasetMatch, check_encodable, match_dataset, read_facts
 from gqn_model.config import MOST_SAMPLES, MOST_SCENES, MOST_WORKERS
-from gqn_model.data import check_order, fixed_batches
+from gqn_model.data import FiniteLoader, check_order, fixed_batches
 from gqn_model.evaluate.baselines import mean_image, nearest_view
 from gqn_model.evaluate.metrics import Errors, best_of, estimate, frame_errors, score
 from gqn_model.evaluate.questions import (
@@ -121,7 +121,8 @@ def evaluate(
     batch_size = as_count("batch_size", batch_size, 1, MOST_SCENES)
     scenes = None if scenes is None else as_count("scenes", scenes, 1)
     workers = as_count("workers", workers, 0, MOST_WORKERS)
-    # Read the index before loading the network: a mistake shows at once.
+    # Check paths and read the index before loading the network: a mistake shows at once.
+    check_encodable(*(path for path in (run, shards, index) if path is not None))
     questions = None if index is None else read_index(Path(index))
     if questions is not None and split not in (None, questions.split):
         raise OptionError(f"{index}: questions of the split {questions.split}, expected {split}; omit split or index")
@@ -256,9 +257,7 @@ def _question_batches(
     shards: str, config: Config, questions: Questions, context: int, *, batch_size: int, workers: int
 ) -> SceneLoader:
     """Return the loader of the questions with `context` context views, in order."""
-    from gqn_data.loader import SceneLoader
-
-    return SceneLoader(
+    return FiniteLoader(
         shards,
         split=questions.split,
         samples=questions.samples(context),

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gqn_data.errors import DestinationError, GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
@@ -27,15 +28,25 @@ from gqn_model.checkpoint.checkpoint import (
     update_best,
     write_config,
 )
-from gqn_model.checkpoint.run_folder import RunFacts, describe_finished, match_dataset, read_facts, write_facts
+from gqn_model.checkpoint.run_folder import (
+    RunFacts,
+    check_encodable,
+    describe_finished,
+    match_dataset,
+    read_facts,
+    write_facts,
+)
 from gqn_model.config import Config, TrainingConfig
-from gqn_model.data import fixed_batches, training_batches
+from gqn_model.data import Batches, fixed_batches, training_batches
 from gqn_model.device import choose_device, describe
 from gqn_model.loggers import Logger, check_loggers, open_loggers
 from gqn_model.model.inputs import Inputs, to_device
 from gqn_model.train.distributed import Ranks, current_ranks, process_group
 from gqn_model.train.step import check_computing
 from gqn_model.train.trainer import train
+
+if TYPE_CHECKING:
+    from gqn_data.loader import Batch
 
 # Settings that `--resume` may change: none affects the steps of a training beyond rounding.
 CHANGEABLE = (
@@ -45,6 +56,7 @@ CHANGEABLE = (
 )  # fmt: skip
 
 _PROBE_SCENES = 32
+_MEASURED_STEPS = 2
 
 
 def start_run(shards: str, config: Config, *, out: Path | None = None, label: str = "run") -> Path:
@@ -58,9 +70,11 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
 
     Raises:
         DestinationError: `out` is a run already.
+        OptionError: a value is not possible, or `shards` is not UTF-8.
     """
     ranks = current_ranks()
     # Check names and numbers before writing a file or waiting for another rank.
+    check_encodable(shards)
     _check(config, ranks)
     if ranks.first and out is not None and (out / CONFIG_FILE).exists():
         raise DestinationError(
@@ -79,7 +93,9 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
                     _log(f"run {run}: {batches.scene_set}, {scenes}{how}, on {_where(config, ranks)}")
                     _log_late_schedules(config.training)
                 with _loggers(run, config, ranks, start=0) as loggers:
-                    train(run, config, batches, loggers=loggers, probe=_probe(shards, config, ranks), ranks=ranks)
+                    probe = _probe(shards, config, ranks)
+                    timed = _estimate_duration(batches, config, ranks, start=0)
+                    train(run, config, timed, loggers=loggers, probe=probe, ranks=ranks)
     return run
 
 
@@ -128,7 +144,8 @@ def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None,
                     _log(f"run {run}: resumes at step {start} of {config.training.steps}, on {_where(config, ranks)}")
                 with _loggers(run, config, ranks, start=start) as loggers:
                     probe = _probe(shards, config, ranks)
-                    train(run, config, batches, loggers=loggers, probe=probe, checkpoint=checkpoint, ranks=ranks)
+                    timed = _estimate_duration(batches, config, ranks, start=start)
+                    train(run, config, timed, loggers=loggers, probe=probe, checkpoint=checkpoint, ranks=ranks)
     return run
 
 
@@ -208,6 +225,38 @@ def _log_late_schedules(training: TrainingConfig) -> None:
         found = ", ".join(f"{name} is {getattr(training, name):,}" for name in late)
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in late)
         _log(f"{found}: this run ends before, after {training.steps:,} steps; pass {flags} to change that")
+
+
+class _TimedBatches:
+    """Batches that log how long the training takes, if its first steps show that it takes days."""
+
+    def __init__(self, batches: Batches, steps: int) -> None:
+        self._batches, self._steps = batches, steps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)
+
+    def __iter__(self) -> Iterator[Batch]:
+        begin = 0.0
+        for number, batch in enumerate(self._batches):
+            if number == 1:  # the first step allocates memory
+                begin = time.monotonic()
+            elif number == 1 + _MEASURED_STEPS:
+                seconds = (time.monotonic() - begin) / _MEASURED_STEPS
+                days = seconds * self._steps / 86_400
+                if days > 1:
+                    _log(
+                        f"{self._steps:,} steps of {seconds:.2g} s take about {days:,.0f} days on this CPU; "
+                        "train on a GPU, or with --preset tiny, which takes minutes here"
+                    )
+            yield batch
+
+
+def _estimate_duration(batches: Batches, config: Config, ranks: Ranks, *, start: int) -> Batches:
+    """Return the batches, on a CPU with an estimate of the training's duration after the first steps."""
+    if not ranks.first or choose_device(config.training.device, ranks.local).type != "cpu":
+        return batches
+    return cast("Batches", _TimedBatches(batches, config.training.steps - start))
 
 
 def _log(message: str) -> None:

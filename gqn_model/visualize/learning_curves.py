@@ -135,7 +135,8 @@ def _number(line: dict[str, Any], field: str) -> float | None:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """Return the names of the runs' folders, or the paths of those with equal names."""
+    """Return the names of the runs' folders, or the paths of those with equal names, as matplotlib shows any text."""
     names = [run.resolve().name for run in runs]
     count = Counter(names)
-    return [name if count[name] == 1 else str(run) for name, run in zip(names, runs, strict=True)]
+    labels = [name if count[name] == 1 else str(run) for name, run in zip(names, runs, strict=True)]
+    return [label.encode(errors="backslashreplace").decode().replace("$", r"\$") for label in labels]

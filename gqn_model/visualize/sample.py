@@ -24,7 +24,7 @@ from gqn_model.checkpoint.checkpoint import Step
 from gqn_model.checkpoint.load import load_run
 from gqn_model.checkpoint.run_folder import DatasetMatch, match_dataset
 from gqn_model.config import MOST_FRAMES, MOST_SAMPLES, MOST_SCENES, MOST_SEED
-from gqn_model.data import check_order, fixed_batches
+from gqn_model.data import FiniteLoader, check_order, fixed_batches
 from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Context, pixels, to_device
 from gqn_model.model.noise import CAMERA_PATH, question_noise
@@ -205,9 +205,7 @@ def _read_scene(
     shards: str, config: Config, split: Split, scene: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[str, ...]]:
     """Read a scene: frames at the network's size, uint8 (V, H, W, 3); cameras; names of a camera's numbers."""
-    from gqn_data.loader import SceneLoader
-
-    loader = SceneLoader(
+    loader = FiniteLoader(
         shards,
         split=split,
         batch_size=1,
