@@ -1,19 +1,21 @@
 """What both commands share: options that take paths, error lines, exit statuses and output.
 
-Results go to stdout, progress and messages to stderr. Exit status: 0 success, 1 the data or the run failed, 2 usage,
-130 interrupted. Nothing heavy is imported, so that `--help` is fast.
+Results go to stdout, progress and messages to stderr. Exit status: 0 success, 1 the data or the run failed, or a
+package is not installed, 2 usage, 130 interrupted. Nothing heavy is imported, so that `--help` is fast.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gqn_data.errors import GQNError, OptionError, SourceMissing, UnknownName, install_hint
+from gqn_data.errors import ExtraMissing, GQNError, OptionError, SourceMissing, UnknownName, install_hint
 from gqn_data.io.paths import AnyPath, StorePath, local_path, parse_path
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -28,16 +30,18 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # the name of a file may be any bytes
         try:
             return super().invoke(ctx)
         except (OptionError, UnknownName) as error:
             log(f"Error: {error}")
-            ctx.exit(USAGE)
+            ctx.exit(FAILED if isinstance(error, ExtraMissing) else USAGE)
         except GQNError as error:
             log(f"Error: {error}")
             ctx.exit(FAILED)
         except ModuleNotFoundError as error:
-            extra = _EXTRAS.get(error.name or "")
+            extra = _EXTRAS.get((error.name or "").split(".", maxsplit=1)[0])
             if extra is None:
                 raise
             log(f"Error: this command needs {error.name}; it is not installed. Install it with: {install_hint(extra)}")
@@ -46,6 +50,12 @@ class Commands(click.Group):
             raise  # click handles it: the reader of our output has closed it
         except OSError as error:
             log(f"Error: {error.filename or 'the system'}: {error.strerror or error}")
+            ctx.exit(FAILED)
+        except UnicodeEncodeError as error:
+            log(f"Error: {error.object[:200]!a}: not UTF-8, expected a name that can be written; rename it")
+            ctx.exit(FAILED)
+        except MemoryError:
+            log("Error: not enough memory. Use smaller batches, fewer workers, or another machine")
             ctx.exit(FAILED)
         except KeyboardInterrupt:
             log("Interrupted. Finished files were kept; rerun to resume.")

@@ -165,6 +165,10 @@ class OptionError(GQNError):
     """An invalid option or argument. The message gives the possible values."""
 
 
+class ExtraMissing(OptionError):
+    """An option that needs an optional dependency that is not installed."""
+
+
 class CheckpointError(GQNError):
     """A run or checkpoint that is missing, damaged, or belongs to another model or dataset."""
 

@@ -5,6 +5,7 @@ Heavy imports happen inside the commands, so that `--help` is quick.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,10 +25,22 @@ from gqn_data.cli_options import (
     shown,
 )
 from gqn_data.errors import OptionError, TrainingStopped
-from gqn_data.io.paths import AnyPath
+from gqn_data.io.paths import AnyPath, parse_path
 from gqn_data.schema.catalog import SPLITS
 from gqn_data.version import VERSION
-from gqn_model.config import GROUPS, MODS, PRESETS, Declaration, declarations, resolve
+from gqn_model.config import (
+    GROUPS,
+    MODS,
+    MOST_FRAMES,
+    MOST_SAMPLES,
+    MOST_SCENES,
+    MOST_SEED,
+    MOST_WORKERS,
+    PRESETS,
+    Declaration,
+    declarations,
+    resolve,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -140,7 +153,36 @@ _step = click.option("--step", type=StepType(), metavar="STEP|best", help="Check
 _context = click.option(
     "--context", type=click.IntRange(1), help="Context views per scene.  [default: the most in training]"
 )
+_other_set = click.option("--other-set", is_flag=True, help="Allow another scene set than in training.")
 _device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
+
+
+def _check_dataset(run: Path | None, shards: AnyPath | None) -> AnyPath:
+    """Return the dataset, given or the run's, after opening it; torch is not imported."""
+    from gqn_data.dataset import open_dataset
+    from gqn_model.checkpoint.run_folder import read_facts
+
+    if shards is None:
+        if run is None:
+            raise click.UsageError("--shards is missing, expected a dataset to train on, or --resume RUN")
+        shards = parse_path(read_facts(run).shards)
+    open_dataset(shards)
+    return shards
+
+
+def _is_finished(run: Path, shards: AnyPath | None, step: Any, options: Mapping[str, Any]) -> bool:
+    """Return whether a run has all its steps, and log it; False for other options, which `resume_run` checks."""
+    from gqn_model.checkpoint.files import checkpoint_steps
+    from gqn_model.checkpoint.run_folder import describe_finished, read_config
+
+    if shards is not None or step is not None or set(options) - {"steps"} or "WORLD_SIZE" in os.environ:
+        return False
+    steps = options.get("steps", read_config(run).training.steps)
+    newest = (checkpoint_steps(run) or [-1])[-1]
+    if newest < steps:
+        return False
+    log(describe_finished(run, newest))
+    return True
 
 
 @main.command(cls=TrainCommand, short_help="Train a network, or resume a run.")
@@ -179,23 +221,30 @@ def train(
     Settings come from the preset, then --mod, then single options; defaults below are those of the preset paper.
     Ctrl-C and SIGTERM save a checkpoint and stop; --resume continues exactly there.
     """
-    from gqn_model.train.distributed import current_ranks
-    from gqn_model.train.run import resume_run, start_run
-
     if resume is not None and (out is not None or preset is not None or mods):
         raise click.UsageError("--resume takes its settings from the run; omit --out, --preset and --mod")
     if resume is None and step is not None:
         raise click.UsageError("--step needs --resume RUN")
     if visdom:
         options["logger"] = f"{options['logger'] or 'auto'},visdom"
+    preset = preset or "paper"
+    config = resolve(preset, mods, {} if resume else given(options))
+    # What is wrong without torch is reported before it is imported, which takes seconds.
+    if resume is not None and _is_finished(resume, shards, step, given(options)):
+        click.echo(resume)
+        return
+    if os.environ.get("RANK", "0") == "0":  # other ranks need not see the run's folder
+        _check_dataset(resume, shards)
+    from gqn_model.train.distributed import current_ranks
+    from gqn_model.train.run import resume_run, start_run
+
     try:
         if resume is not None:
             folder = resume_run(resume, given(options), shards, step)
         elif shards is None:
             raise click.UsageError("--shards is missing, expected a dataset to train on, or --resume RUN")
         else:
-            preset = preset or "paper"
-            folder = start_run(shards, resolve(preset, mods, given(options)), out=out, label=preset)
+            folder = start_run(shards, config, out=out, label=preset)
     except TrainingStopped as stopped:
         if current_ranks().first:
             log(str(stopped))
@@ -215,7 +264,9 @@ def train(
     help="Numbers of context views; repeatable.  [default: the numbers usually reported for this set]",
 )
 @click.option("--scenes", type=click.IntRange(1), help="Most scenes.  [default: 1000]")
-@click.option("--samples", type=click.IntRange(1), default=8, show_default=True, help="Prior samples per scene.")
+@click.option(
+    "--samples", type=click.IntRange(1, MOST_SAMPLES), default=8, show_default=True, help="Prior samples per scene."
+)
 @click.option("--split", type=click.Choice(SPLITS), help="Split.  [default: test]")
 @click.option(
     "--index",
@@ -223,9 +274,12 @@ def train(
     type=LocalPathType("indexes lie"),
     help="Questions of another evaluation.  [default: the run's, created if missing]",
 )
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Scenes per batch.")
-@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes.")
+@click.option(
+    "--batch-size", type=click.IntRange(1, MOST_SCENES), default=32, show_default=True, help="Scenes per batch."
+)
+@click.option("--workers", type=click.IntRange(0, MOST_WORKERS), default=0, show_default=True, help="Loader processes.")
 @_step
+@_other_set
 @_device
 @json_option
 def evaluate(
@@ -236,6 +290,8 @@ def evaluate(
     Each number of context views is evaluated on the same questions (scene, query view, nested context views). The
     questions, the result and a plot are written into the run's evaluation/ folder.
     """
+    if options["index"] is None:  # one that cannot be read is reported first
+        _check_dataset(run, shards)
     from gqn_model.evaluate.plot import write_plot
     from gqn_model.evaluate.run_evaluation import evaluate as evaluate_run
 
@@ -265,12 +321,15 @@ def evaluate(
 @_context
 @click.option("--samples", type=click.IntRange(0, 16), help="Prior samples.  [default: 2, with --walk 1]")
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Split.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of views and noise.")
+@click.option(
+    "--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True, help="Seed of views and noise."
+)
 @click.option("--walk", is_flag=True, help="Animate a camera path around one scene.")
 @click.option("--scene", type=click.IntRange(0), help="Scene of the walk.  [default: 0]")
-@click.option("--frames", type=click.IntRange(2, 2000), help="Frames of the walk.  [default: by its path]")
+@click.option("--frames", type=click.IntRange(2, MOST_FRAMES), help="Frames of the walk.  [default: by its path]")
 @click.option("--rate", type=click.FloatRange(1, 50), help="Frames per second of the walk.  [default: 15]")
 @_step
+@_other_set
 @_device
 def sample(run: Path, shards: AnyPath | None, output: Path, context: int | None, walk: bool, **options: Any) -> None:
     """Draw context views, the ground truth and the predictions from the prior.
@@ -278,17 +337,17 @@ def sample(run: Path, shards: AnyPath | None, output: Path, context: int | None,
     With --walk the camera moves along a path derived from the scene's cameras; context views and latent noise stay
     fixed.
     """
-    from gqn_model.checkpoint.run_folder import read_facts
-    from gqn_model.visualize.sample import write_predictions, write_walk
-
     other = ("scenes",) if walk else ("scene", "frames", "rate")
     wrong = [f"--{name}" for name in other if options[name] is not None]
     if wrong:
         raise click.UsageError(f"{', '.join(wrong)}: only for a picture {'without' if walk else 'with'} --walk")
     if not walk and output.suffix.lower() in (".gif", ".mp4"):
         raise click.UsageError(f"{output}: an animation needs --walk; a picture is .png or .jpg")
+    shards = _check_dataset(run, shards)
+    from gqn_model.visualize.sample import write_predictions, write_walk
+
     write: Any = write_walk if walk else write_predictions
-    write(run, shards or read_facts(run).shards, output, context=context or 0, **given(options))
+    write(run, shards, output, context=context or 0, **given(options))
     click.echo(output)
 
 

@@ -8,14 +8,19 @@ sections 3 and 4.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import math
+import re
+import reprlib
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+from gqn_data.counts import as_count
 from gqn_data.errors import OptionError, UnknownName
 from gqn_model.loggers import LOGGERS
 
@@ -26,6 +31,17 @@ T = TypeVar("T", int, float, str, bool)
 POSE_NUMBERS = 7
 
 MOST_POSE_NUMBERS = 64  # the limit of a manifest
+
+# Limits far above any use. They bound the memory and the time that a file of a stranger or a typing error takes.
+MANY = 10**9  # steps
+LARGEST = 3.4e38  # of float32
+MOST_SCENES = 65_536  # of a batch
+MOST_WORKERS = 1024
+MOST_SAMPLES = 1024  # of the prior, per scene
+MOST_FRAMES = 2000  # of a walk
+MOST_SEED = 2**63 - 1  # torch's generators take one bit more
+_MOST_CHARACTERS = 4096  # of a text
+_MOST_STATE_NUMBERS = 1 << 28  # of one scene in all generation steps; the paper's network has 1.6 million
 
 # The keys of `model.encoders.ENCODERS`, which imports torch.
 ENCODER_NAMES = ("tower", "pool", "pyramid")
@@ -47,6 +63,8 @@ def setting(
 ) -> T:
     """Declare a field: default, help, section of the help (one of `GROUPS`), and limits, which are possible values.
 
+    A number needs both limits.
+
     With `several` the value is a comma-separated list of `choices`.
     """
     meta = {"about": about, "group": group, "least": least, "most": most, "choices": choices, "several": several}
@@ -57,15 +75,19 @@ def setting(
 class ModelConfig:
     """Settings that determine the parameters and the arithmetic of the network."""
 
-    frame_size: int = setting(0, "frame height and width, a multiple of 4; 0 for the dataset's", "model", least=0)
-    pose_numbers: int = setting(0, "numbers per pose; 0 for the dataset's, 7 for DeepMind's", "model", least=0)
+    frame_size: int = setting(
+        0, "frame height and width, a multiple of 4; 0 for the dataset's", "model", least=0, most=4096
+    )
+    pose_numbers: int = setting(
+        0, "numbers per pose; 0 for the dataset's, 7 for DeepMind's", "model", least=0, most=MOST_POSE_NUMBERS
+    )
     representation: str = setting("tower", "encoder of the context views", "model", choices=ENCODER_NAMES)
-    representation_channels: int = setting(256, "channels of the scene representation r", "model", least=8)
-    hidden: int = setting(128, "channels of the recurrent states", "model", least=1)
-    canvas: int = setting(128, "channels of the canvas u", "model", least=1)
-    latent: int = setting(3, "channels of the latent z of each step", "model", least=1)
-    core_steps: int = setting(12, "generation steps L", "model", least=1)
-    kernel: int = setting(5, "kernel size of cores and heads, odd", "model", least=1)
+    representation_channels: int = setting(256, "channels of the scene representation r", "model", least=8, most=4096)
+    hidden: int = setting(128, "channels of the recurrent states", "model", least=1, most=4096)
+    canvas: int = setting(128, "channels of the canvas u", "model", least=1, most=4096)
+    latent: int = setting(3, "channels of the latent z of each step", "model", least=1, most=1024)
+    core_steps: int = setting(12, "generation steps L", "model", least=1, most=1000)
+    kernel: int = setting(5, "kernel size of cores and heads, odd", "model", least=1, most=63)
     shared_cores: bool = setting(False, "use one core for all generation steps", "model")
 
     def __post_init__(self) -> None:
@@ -74,12 +96,17 @@ class ModelConfig:
             raise OptionError(
                 f"frame_size is {self.frame_size}; possible: multiples of 4 from 8, or 0 for the dataset's"
             )
-        if self.pose_numbers > MOST_POSE_NUMBERS:
-            raise OptionError(f"pose_numbers is {self.pose_numbers}; possible: 0 to {MOST_POSE_NUMBERS}")
         if self.kernel % 2 == 0:
             raise OptionError(f"kernel is {self.kernel}; possible: odd numbers")
         if self.representation_channels % 8:
             raise OptionError(f"representation_channels is {self.representation_channels}; possible: multiples of 8")
+        channels = self.hidden + self.canvas + self.latent + self.representation_channels
+        if channels * self.core_steps * (self.frame_size // 4) ** 2 > _MOST_STATE_NUMBERS:
+            raise OptionError(
+                f"{channels} channels (hidden, canvas, latent and representation_channels) in {self.core_steps} "
+                f"core_steps on frames of {self.frame_size} pixels, expected at most {_MOST_STATE_NUMBERS} numbers per "
+                "scene; lower one of them"
+            )
 
     @property
     def pose(self) -> int:
@@ -91,19 +118,33 @@ class ModelConfig:
 class TrainingConfig:
     """Settings of the optimisation, its data, its device and its output."""
 
-    steps: int = setting(2_000_000, "training steps", "optimisation", least=0)
-    batch_size: int = setting(36, "scenes per step, over all ranks", "optimisation", least=1)
-    context_min: int = setting(1, "fewest context views", "data", least=1)
-    context_max: int = setting(0, "most context views; 0 for the paper's number for the set", "data", least=0)
-    learning_rate: float = setting(5e-4, "learning rate at the first step", "optimisation", least=0)
-    learning_rate_end: float = setting(5e-5, "learning rate at the end of its schedule", "optimisation", least=0)
-    learning_rate_steps: int = setting(1_600_000, "steps of the learning rate schedule", "optimisation", least=1)
-    warmup_steps: int = setting(0, "steps of linear learning rate warm-up", "optimisation", least=0)
-    sigma: float = setting(2.0, "pixel standard deviation at the first step", "optimisation", least=1e-3)
-    sigma_end: float = setting(0.7, "pixel standard deviation at the end of its schedule", "optimisation", least=1e-3)
-    sigma_steps: int = setting(200_000, "steps of the standard deviation schedule", "optimisation", least=1)
-    clip: float = setting(0.0, "maximum gradient norm; 0 disables clipping", "optimisation", least=0)
-    accumulate: int = setting(1, "micro-batches per step, to save memory", "optimisation", least=1)
+    steps: int = setting(
+        2_000_000,
+        "training steps; the schedules of tiny and medium scale with them, those of paper are in absolute steps",
+        "optimisation",
+        least=0,
+        most=MANY,
+    )
+    batch_size: int = setting(36, "scenes per step, over all ranks", "optimisation", least=1, most=MOST_SCENES)
+    context_min: int = setting(1, "fewest context views", "data", least=1, most=65_536)
+    context_max: int = setting(
+        0, "most context views; 0 for the paper's number for the set", "data", least=0, most=65_536
+    )
+    learning_rate: float = setting(5e-4, "learning rate at the first step", "optimisation", least=0, most=LARGEST)
+    learning_rate_end: float = setting(
+        5e-5, "learning rate at the end of its schedule", "optimisation", least=0, most=LARGEST
+    )
+    learning_rate_steps: int = setting(
+        1_600_000, "steps of the learning rate schedule", "optimisation", least=1, most=MANY
+    )
+    warmup_steps: int = setting(0, "steps of linear learning rate warm-up", "optimisation", least=0, most=MANY)
+    sigma: float = setting(2.0, "pixel standard deviation at the first step", "optimisation", least=1e-3, most=LARGEST)
+    sigma_end: float = setting(
+        0.7, "pixel standard deviation at the end of its schedule", "optimisation", least=1e-3, most=LARGEST
+    )
+    sigma_steps: int = setting(200_000, "steps of the standard deviation schedule", "optimisation", least=1, most=MANY)
+    clip: float = setting(0.0, "maximum gradient norm; 0 disables clipping", "optimisation", least=0, most=LARGEST)
+    accumulate: int = setting(1, "micro-batches per step, to save memory", "optimisation", least=1, most=MOST_SCENES)
     precision: str = setting(
         "float32",
         "precision of the network; likelihood and KL are always float32",
@@ -113,12 +154,12 @@ class TrainingConfig:
     tf32: bool = setting(True, "allow TF32 in float32 products and convolutions on a GPU", "device")
     compile: bool = setting(False, "compile only the cores and the encoder: seconds, not minutes", "device")
     cuda_graph: bool = setting(False, "capture a step as a CUDA graph; one GPU only", "device")
-    seed: int = setting(0, "seed of weights, noise and scene order", "optimisation", least=0)
-    fit: str = setting(
-        "refuse", "what to do with frames that are not square", "data", choices=("refuse", "crop", "pad")
+    seed: int = setting(0, "seed of weights, noise and scene order", "optimisation", least=0, most=MOST_SEED)
+    fit: str = setting("refuse", "frames that are not square: refuse, crop or pad", "data", choices=FITS)
+    workers: int = setting(2, "loader processes; 0 loads in the training process", "data", least=0, most=MOST_WORKERS)
+    window: int = setting(
+        0, "shards shuffled together; 0 for all on a disk, 8 GB of them in a store", "data", least=0, most=MANY
     )
-    workers: int = setting(2, "loader processes; 0 loads in the training process", "data", least=0)
-    window: int = setting(0, "shards shuffled together; 0 for all on a disk, 8 GB of them in a store", "data", least=0)
     remote: str = setting(
         "auto",
         "read shards in a store whole through the cache, or by range",
@@ -126,8 +167,10 @@ class TrainingConfig:
         choices=("auto", "cache", "range"),
     )
     cache: str = setting("", "cache folder; empty for $GQN_CACHE, else ~/.cache/gqn-toolkit", "data")
-    cache_gb: float = setting(0.0, "cache limit in GB; 0 for 50, or half of the free disk space", "data", least=0)
-    threads: int = setting(0, "torch threads on the CPU; 0 for torch's default", "device", least=0)
+    cache_gb: float = setting(
+        0.0, "cache limit in GB; 0 for 50, or half of the free disk space", "data", least=0, most=MANY
+    )
+    threads: int = setting(0, "torch threads on the CPU; 0 for torch's default", "device", least=0, most=1024)
     device: str = setting("auto", "name of the device: auto (cuda if available), cpu, cuda or cuda:N", "device")
     logger: str = setting(
         "auto",
@@ -141,11 +184,15 @@ class TrainingConfig:
     visdom_port: int = setting(8097, "port of the Visdom server", "logging", least=1, most=65535)
     visdom_env: str = setting("", "Visdom environment; empty for the name of the run's folder", "logging")
     profile: bool = setting(False, "write a trace of ten steps into the run's profile/", "logging")
-    log_every: int = setting(100, "steps between log lines", "logging", least=1)
-    probe_every: int = setting(1000, "steps between evaluations on test scenes; 0 for none", "logging", least=0)
-    picture_every: int = setting(5000, "steps between pictures of predictions; 0 for none", "logging", least=0)
-    checkpoint_every: int = setting(5000, "steps between checkpoints", "logging", least=1)
-    keep: int = setting(3, "newest checkpoints to keep, besides the best", "logging", least=1)
+    log_every: int = setting(100, "steps between log lines", "logging", least=1, most=MANY)
+    probe_every: int = setting(
+        1000, "steps between evaluations on test scenes; 0 for none", "logging", least=0, most=MANY
+    )
+    picture_every: int = setting(
+        5000, "steps between pictures of predictions; 0 for none", "logging", least=0, most=MANY
+    )
+    checkpoint_every: int = setting(5000, "steps between checkpoints", "logging", least=1, most=MANY)
+    keep: int = setting(3, "newest checkpoints to keep, besides the best", "logging", least=1, most=MANY)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -154,6 +201,8 @@ class TrainingConfig:
                 f"context_max is {self.context_max}, context_min {self.context_min}; "
                 f"possible: context_max from {self.context_min}, or 0 for the paper's"
             )
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", self.device):
+            raise OptionError(f"device is {self.device!r}; possible: auto, cpu, cuda or cuda:N")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +294,7 @@ def declaration(name: str) -> Declaration:
     """
     known = _by_name()
     if name not in known:
-        raise UnknownName("setting", name, known)
+        raise UnknownName("setting", str(name)[:80], known)
     return known[name]
 
 
@@ -255,25 +304,47 @@ def _by_name() -> dict[str, Declaration]:
 
 
 def _check(config: ModelConfig | TrainingConfig) -> None:
-    """Raise OptionError unless every value has its declared type and is within its limits."""
+    """Give every value its declared type, and raise OptionError unless it is within its limits."""
     kinds = typing.get_type_hints(type(config))
     for one in fields(config):
-        value, kind = getattr(config, one.name), kinds[one.name]
-        # isinstance counts a bool as an int; a count of True is still a mistake
-        right = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
-        if not right:
-            raise OptionError(f"{one.name} is {value!r}; possible: a value of type {kind.__name__}")
         choices, least, most = (one.metadata[key] for key in ("choices", "least", "most"))
+        value = _as_kind(one.name, getattr(config, one.name), kinds[one.name], least, most)
+        object.__setattr__(config, one.name, value)  # frozen; numbers of numpy and torch become Python's
         for name in value.split(",") if one.metadata["several"] else [value]:
             if choices is not None and name not in choices:
                 near = get_close_matches(name, choices, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise OptionError(f"{one.name} is {name!r}; possible: {', '.join(choices)}{hint}")
-        # Written so that NaN fails.
-        if (least is not None and not value >= least) or (most is not None and not value <= most):
-            limits = f"from {least:g}" + (f" to {most:g}" if most is not None else "")
-            raise OptionError(f"{one.name} is {value!r}; possible: {limits}")
 
+
+def _as_kind(name: str, value: Any, kind: type, least: Any, most: Any) -> Any:
+    """Return the value of a setting as its declared type.
+
+    Raises:
+        OptionError: it is of another type, or out of its limits.
+    """
+    if kind is int:
+        return as_count(name, value, least, most)
+    with contextlib.suppress(AttributeError, RuntimeError, ValueError):  # of several numbers
+        value = value.item()
+    if kind is float and type(value) is int:
+        value = float(value) if -most <= value <= most else math.inf
+    if type(value) is not kind:
+        raise OptionError(f"{name} is {reprlib.repr(value)}; possible: a value of type {kind.__name__}")
+    if kind is float and not least <= value <= most:  # NaN, too, is out of them
+        raise OptionError(f"{name} is {value}; possible: from {least:g} to {most:g}")
+    if isinstance(value, str) and len(value) > _MOST_CHARACTERS:
+        raise OptionError(f"{name} has {len(value)} characters; possible: at most {_MOST_CHARACTERS}")
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise OptionError(f"{name} is {value!a}; possible: text in UTF-8") from None
+    return value
+
+
+# Schedules that `resolve` scales with the steps, in a preset that sets its number of steps.
+_SCHEDULES = ("learning_rate_steps", "warmup_steps", "sigma_steps")
 
 # A preset lists what differs from the defaults above, which are the paper's.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -293,7 +364,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "context_min": 2,
         "learning_rate": 2e-3,
         "learning_rate_end": 5e-5,
-        "learning_rate_steps": 6000,
+        "learning_rate_steps": 5999,  # at the last step, counted from 0
         "warmup_steps": 50,
         "sigma_steps": 700,
         "clip": 1000.0,
@@ -318,7 +389,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 16,
         "learning_rate": 1e-3,
         "learning_rate_end": 5e-5,
-        "learning_rate_steps": 20_000,
+        "learning_rate_steps": 19_999,
         "warmup_steps": 100,
         "sigma_steps": 2000,
         "clip": 4000.0,
@@ -345,6 +416,9 @@ MODS: dict[str, dict[str, Any]] = {
 def resolve(preset: str = "paper", mods: Iterable[str] = (), explicit: Mapping[str, Any] | None = None) -> Config:
     """Return the configuration of a preset, then mods, then explicit settings; later ones win.
 
+    With other `steps`, the schedules of `tiny` and `medium` keep their share of the training and end at its last step.
+    Those of `paper` keep their absolute steps.
+
     Raises:
         UnknownName: a name is not a preset, mod or setting.
         OptionError: a value is not possible.
@@ -356,4 +430,11 @@ def resolve(preset: str = "paper", mods: Iterable[str] = (), explicit: Mapping[s
         if mod not in MODS:
             raise UnknownName("mod", mod, MODS)
         changes |= MODS[mod]
-    return Config().replaced(changes | dict(explicit or {}))
+    explicit = dict(explicit or {})
+    config = Config().replaced(changes | explicit)
+    own = PRESETS[preset]
+    if "steps" not in own:
+        return config
+    stretch = (config.training.steps - 1) / (own["steps"] - 1)
+    scaled = {name: max(1, round(own[name] * stretch)) for name in _SCHEDULES if name not in explicit}
+    return config.replaced(scaled)

@@ -9,16 +9,24 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
 
-from gqn_data.errors import RunMismatch
+import torch
+
+from gqn_data.errors import CorruptFrame, OptionError, RunMismatch
+from gqn_data.io.atomic import human_bytes
 from gqn_data.io.paths import AnyPath, parse_path
+from gqn_data.loader import Batch, SceneLoader
 from gqn_model.checkpoint.checkpoint import pose_order
 from gqn_model.config import POSE_NUMBERS, Config
+from gqn_model.model.gqn import meta_network
 
 if TYPE_CHECKING:
     from gqn_data.cache.policy import Remote
-    from gqn_data.loader import Batch, SceneLoader
     from gqn_data.schema.catalog import Split
     from gqn_data.schema.jpeg import Fit
+
+
+# Frames of a batch; its loader holds several batches. The paper's takes 2.6 MB.
+_MOST_BATCH_BYTES = 4 << 30
 
 
 class Batches(Protocol):
@@ -53,6 +61,31 @@ class Batches(Protocol):
         """Stop the workers."""
 
 
+class FiniteLoader(SceneLoader):
+    """Loader that refuses poses of NaN or infinity, whose loss would look like a wrong learning rate."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate from the current position.
+
+        Raises:
+            CorruptFrame: a pose is not finite.
+        """
+        return self._finite(super().__iter__())
+
+    def _finite(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            finite = torch.isfinite(batch.poses).all(2)
+            if not finite.all():
+                row, slot = (~finite).nonzero()[0].tolist()
+                folder = self.datasets[int(batch.datasets[row])].folder
+                raise CorruptFrame(
+                    f"{folder}: scene {batch.scenes[row]}, view {batch.views[row, slot]}: its camera holds NaN or "
+                    f"infinity, expected finite numbers. List such scenes: gqn-data verify --deep {folder}"
+                )
+            yield batch
+            del batch  # not held while waiting for the next one
+
+
 def training_batches(
     shards: str | AnyPath, config: Config, *, rank: int = 0, ranks: int = 1
 ) -> tuple[SceneLoader, Config]:
@@ -66,17 +99,14 @@ def training_batches(
 
     Raises:
         RunMismatch: the network does not support the dataset's frame size or poses.
+        OptionError: the network or a batch is too large.
     """
-    from torch import cuda
-
-    from gqn_data.loader import SceneLoader
-
     shards = parse_path(shards)  # messages leave out its secrets
     training = config.training
     context = (training.context_min, training.context_max) if training.context_max else None
 
     def opened(context: tuple[int, int] | None) -> SceneLoader:
-        return SceneLoader(
+        return FiniteLoader(
             shards,
             batch_size=training.batch_size,
             context=context,
@@ -84,7 +114,7 @@ def training_batches(
             workers=training.workers,
             frame_size=config.model.frame_size or None,
             fit=fit_of(config),
-            pin_memory=training.device != "cpu" and cuda.is_available(),
+            pin_memory=training.device != "cpu" and torch.cuda.is_available(),
             window=training.window or None,
             remote=cast("Remote", training.remote),
             cache=training.cache or None,
@@ -110,12 +140,29 @@ def training_batches(
         model=replace(config.model, frame_size=loader.frame_size, pose_numbers=pose),
         training=replace(training, context_min=loader.context[0], context_max=loader.context[1]),
     )
+    try:
+        _check_size(resolved, ranks)
+    except OptionError:
+        loader.close()
+        raise
     return loader, resolved
 
 
 def fit_of(config: Config) -> Fit | None:
     """Return the loader's option `fit`."""
     return None if config.training.fit == "refuse" else cast("Fit", config.training.fit)
+
+
+def _check_size(config: Config, ranks: int) -> None:
+    """Raise OptionError if the network or a rank's share of a batch is too large, before either is allocated."""
+    meta_network(config.model)
+    training = config.training
+    size = training.batch_size // ranks * (1 + training.context_max) * config.model.frame_size**2 * 3
+    if size > _MOST_BATCH_BYTES:
+        raise OptionError(
+            f"a batch of {training.batch_size} scenes with {1 + training.context_max} views takes {human_bytes(size)}, "
+            f"expected at most {human_bytes(_MOST_BATCH_BYTES)}; lower --batch-size, --context-max or --frame-size"
+        )
 
 
 def fixed_batches(
@@ -134,10 +181,8 @@ def fixed_batches(
     Raises:
         RunMismatch: the network does not support the dataset's poses.
     """
-    from gqn_data.loader import SceneLoader
-
     shards = parse_path(shards)  # messages leave out its secrets
-    loader = SceneLoader(
+    loader = FiniteLoader(
         shards,
         split=split,
         batch_size=batch_size,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gqn_data.errors import OptionError, install_hint
+from gqn_data.errors import ExtraMissing, OptionError, install_hint
 from gqn_data.io import atomic
 
 if TYPE_CHECKING:
@@ -49,13 +49,14 @@ def check_plot(path: Path, alternative: str) -> None:
         alternative: where the user finds the numbers without a plot, for the message.
 
     Raises:
-        OptionError: matplotlib is not installed, or the file extension is unknown.
+        ExtraMissing: matplotlib is not installed.
+        OptionError: the file extension is unknown.
     """
     picture_kind(path)
     try:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:
-        raise OptionError(
+        raise ExtraMissing(
             f"a plot needs matplotlib, which is not installed; {alternative}. Install it with: {install_hint('plot')}"
         ) from error
 

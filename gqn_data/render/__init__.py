@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from gqn_data.errors import OptionError, UnknownName
+from gqn_data.errors import ExtraMissing, UnknownName
 from gqn_data.schema.catalog import Split, find_scene_set
 
 if TYPE_CHECKING:
@@ -136,12 +136,12 @@ def find_renderer(name: str) -> tuple[str, Renderer]:
     Raises:
         UnknownSceneSet: the name is unknown.
         UnknownName: this set cannot be rendered.
-        OptionError: numba is not installed.
+        ExtraMissing: numba is not installed.
     """
     scene_set = find_scene_set(name).name
     renderer = RENDERERS.get(scene_set)
     if renderer is None:
         raise UnknownName("rendered scene set", scene_set, RENDERERS)
     if importlib.util.find_spec("numba") is None:
-        raise OptionError("rendering needs numba, which is not installed. Run: pip install numba")
+        raise ExtraMissing("rendering needs numba, which is not installed. Run: pip install numba")
     return scene_set, renderer

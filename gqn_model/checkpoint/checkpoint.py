@@ -8,6 +8,8 @@ values only and load with `weights_only=True`, so that a file from a stranger ru
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,20 +17,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from gqn_data.counts import as_count
 from gqn_data.errors import CheckpointError, OptionError, UnknownName
-from gqn_data.io import atomic, strict_json
+from gqn_data.io import atomic
 from gqn_model.checkpoint.best import BEST_FILE, Best, Score, read_best, write_best
 from gqn_model.checkpoint.files import (
     FOLDER,
-    check_sum,
     checkpoint_path,
     checkpoint_steps,
+    read_checked,
     refuse_packed,
     remove_checkpoints,
     sum_path,
     write_sum,
 )
-from gqn_model.checkpoint.validate import check_optimizer, check_weights, network_shapes, shape_of
+from gqn_model.checkpoint.run_folder import CONFIG_FILE, read_config, write_config
+from gqn_model.checkpoint.validate import Shape, check_optimizer, check_weights, network_shapes, shape_of
 from gqn_model.config import Config
 
 __all__ = [
@@ -53,7 +57,8 @@ __all__ = [
 FORMAT = 2
 _READ = (1, FORMAT)
 
-CONFIG_FILE = "config.json"
+# Generous: an entry of the archive with its name and its place in the pickled table; settings, states and the rest.
+_BYTES_BESIDE_A_TENSOR, _BYTES_BESIDE = 4096, 4 << 20
 
 # A checkpoint: a step, the best, or (None) the newest.
 Step = int | Literal["best"] | None
@@ -94,27 +99,6 @@ class Checkpoint:
 def pose_order(fields: tuple[str, ...]) -> str:
     """Return the names of a pose's numbers in order, as one string."""
     return " ".join(field.replace(" ", "_") for field in fields)
-
-
-def write_config(run: Path, config: Config) -> None:
-    """Write the resolved configuration into the run's folder."""
-    atomic.write_json(run / CONFIG_FILE, config.to_json())
-
-
-def read_config(run: Path) -> Config:
-    """Read the configuration of a run.
-
-    Raises:
-        CheckpointError: the folder is not a run.
-        OptionError: the file has other contents.
-    """
-    path = run / CONFIG_FILE
-    try:
-        return Config.from_json(strict_json.read_json(path), path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{run}: {CONFIG_FILE} is missing, expected the folder of a `gqn train`") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); restore it, or train again") from error
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -192,6 +176,7 @@ def load_checkpoint(run: Path, step: Step = None) -> Checkpoint:
     Raises:
         CheckpointError: the folder is not a run, the checkpoint is missing or damaged, or it holds another network
             than the run's configuration describes.
+        OptionError: `step` is neither a number nor `best`, or the run's configuration has an impossible value.
     """
     config = read_config(run)
     steps = checkpoint_steps(run)
@@ -199,8 +184,8 @@ def load_checkpoint(run: Path, step: Step = None) -> Checkpoint:
         raise CheckpointError(f"{run}: {FOLDER}/ is empty, expected a checkpoint; train the run first with `gqn train`")
     step = _resolve_step(run, step, steps)
     path = checkpoint_path(run, step)
-    raw = path.read_bytes()
-    check_sum(run, step, raw)
+    shapes = network_shapes(config.model, run / CONFIG_FILE)
+    raw = read_checked(run, step, _most_bytes(shapes))
     try:
         refuse_packed(raw)
         value = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
@@ -231,7 +216,6 @@ def load_checkpoint(run: Path, step: Step = None) -> Checkpoint:
             f"{path}: model {saved.model}, expected {config.model} as in {run / CONFIG_FILE}; "
             "restore the config.json that belongs to it"
         )
-    shapes = network_shapes(saved.model, len(value["model"]), path)
     check_weights({name: shape_of(tensor) for name, tensor in value["model"].items()}, shapes, path)
     check_optimizer(value["optimizer"], shapes, path)
     return Checkpoint(
@@ -246,6 +230,11 @@ def load_checkpoint(run: Path, step: Step = None) -> Checkpoint:
         score=score,
         format=value["format"],
     )
+
+
+def _most_bytes(shapes: Mapping[str, Shape]) -> int:
+    """Return the largest size of a checkpoint of a network: its float32 weights, two moments of each, and the rest."""
+    return 3 * sum(4 * math.prod(shape.size) + _BYTES_BESIDE_A_TENSOR for shape in shapes.values()) + _BYTES_BESIDE
 
 
 # Required fields of a checkpoint and their types.
@@ -270,7 +259,7 @@ def _resolve_step(run: Path, step: Step, steps: list[int]) -> int:
                 f"{run}: {BEST_FILE} is missing, which names the best checkpoint; pass --step with a number, {possible}"
             )
         step = best.step
-    step = steps[-1] if step is None else step
+    step = steps[-1] if step is None else as_count("step", step, 0)
     if step not in steps:
         raise CheckpointError(f"{run}: checkpoint of step {step} is missing; {possible}")
     return step

@@ -42,27 +42,39 @@ def write_sum(path: Path) -> None:
         file.write(f"{atomic.sha256_of(path)}  {path.name}\n".encode())
 
 
-def check_sum(run: Path, step: int, raw: bytes) -> None:
-    """Raise unless `raw` matches the checksum of the checkpoint of that step.
+def read_checked(run: Path, step: int, most: int) -> bytes:
+    """Return the bytes of the checkpoint of a step, after comparing them with its checksum.
+
+    Args:
+        run: the run's folder.
+        step: step of a complete checkpoint.
+        most: largest possible size in bytes; a larger file is not read.
 
     Raises:
-        CheckpointError: the bytes differ; the message names the last intact checkpoint before it.
+        CheckpointError: the file is too large, or the bytes differ; the message names the last intact checkpoint
+            before it.
     """
     path = checkpoint_path(run, step)
-    expected, found = _sum_of(path), hashlib.sha256(raw).hexdigest()
-    if expected == found:
-        return
-    earlier = [other for other in checkpoint_steps(run) if other < step]
+    expected = _sum_of(path)
+    try:
+        raw = atomic.read_bounded(path, most)
+    except ValueError as error:
+        reason = f"{error}, for the network of the run's config.json"
+    else:
+        found = hashlib.sha256(raw).hexdigest()
+        if expected == found:
+            return raw
+        reason = f"sha256 {found[:12]}, expected {expected[:12]}"
     remedy = "no earlier checkpoint is intact: train again"
-    for other in reversed(earlier):
+    for other in reversed([other for other in checkpoint_steps(run) if other < step]):
         before = checkpoint_path(run, other)
-        if _sum_of(before) == atomic.sha256_of(before):
+        if before.stat().st_size <= most and _sum_of(before) == atomic.sha256_of(before):
             remedy = (
                 f"{before.name} is intact: pass --step {other}, "
                 f"or remove both damaged files to resume from step {other}"
             )
             break
-    raise CheckpointError(f"{path}: damaged: sha256 {found[:12]}, expected {expected[:12]}; {remedy}")
+    raise CheckpointError(f"{path}: damaged: {reason}; {remedy}")
 
 
 def remove_checkpoints(run: Path, steps: Iterable[int]) -> None:

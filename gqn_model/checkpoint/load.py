@@ -9,7 +9,6 @@ import torch
 
 from gqn_data.io.paths import local_path
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step, load_checkpoint
-from gqn_model.checkpoint.safetensors import read_weights
 from gqn_model.device import choose_device
 from gqn_model.model.gqn import GQN
 
@@ -45,6 +44,8 @@ def load_safetensors(path: str | Path) -> GQN:
     Raises:
         CheckpointError: the file is missing, of another kind, or damaged.
     """
+    from gqn_model.checkpoint.safetensors import read_weights  # the only user of the package safetensors
+
     weights = read_weights(local_path(path, "weights lie"))
     return GQN.with_weights(weights.config, weights.tensors)
 

@@ -1,20 +1,49 @@
-"""`run.json`, the facts of a run beside its configuration: dataset, versions and commit."""
+"""`config.json`, the settings of a run, and `run.json`, its other facts: dataset, versions and commit.
+
+torch is not imported, so that a command finds a wrong folder or dataset before it loads torch.
+"""
 
 from __future__ import annotations
 
 import platform
+import reprlib
+import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
-from gqn_data.errors import CheckpointError
+from gqn_data.dataset import open_dataset
+from gqn_data.errors import CheckpointError, OptionError, RunMismatch
 from gqn_data.io import atomic, strict_json
-from gqn_data.io.paths import AnyPath
+from gqn_data.io.paths import AnyPath, parse_path
+from gqn_model.config import Config
 
-RUN_FILE = "run.json"
+CONFIG_FILE, RUN_FILE = "config.json", "run.json"
+
+# Both take a few kilobytes.
+_MOST_BYTES = 1 << 20
+
+
+def write_config(run: Path, config: Config) -> None:
+    """Write the resolved configuration into the run's folder."""
+    atomic.write_json(run / CONFIG_FILE, config.to_json())
+
+
+def read_config(run: Path) -> Config:
+    """Read the configuration of a run.
+
+    Raises:
+        CheckpointError: the folder is not a run.
+        OptionError: the file has other contents.
+    """
+    path = run / CONFIG_FILE
+    try:
+        return Config.from_json(strict_json.read_json(path, _MOST_BYTES), path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(f"{run}: {CONFIG_FILE} is missing, expected the folder of a `gqn train`") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error}); restore it, or train again") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +77,21 @@ def write_facts(run: Path, shards: AnyPath, scene_set: str, fingerprint: str) ->
     atomic.write_json(run / RUN_FILE, asdict(facts))
 
 
+def check_encodable(*paths: str | AnyPath) -> None:
+    """Raise unless the JSON files of a run can hold the paths.
+
+    Raises:
+        OptionError: a path is not UTF-8.
+    """
+    for path in (str(parse_path(path).absolute()) for path in paths):
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise OptionError(
+                f"{path!a}: not UTF-8, expected a path that a JSON file can hold; rename it, or pass a link to it"
+            ) from error
+
+
 def read_facts(run: Path) -> RunFacts:
     """Read `run.json`.
 
@@ -56,11 +100,82 @@ def read_facts(run: Path) -> RunFacts:
     """
     path = run / RUN_FILE
     try:
-        return RunFacts(**strict_json.read_json(path))
-    except FileNotFoundError as error:
+        facts = RunFacts(**strict_json.read_json(path, _MOST_BYTES))
+        for name, found in vars(facts).items():
+            kind = dict if name == "versions" else str
+            if not isinstance(found, kind):
+                raise TypeError(f"{name} is {reprlib.repr(found)}, expected {kind.__name__}")
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(f"{run}: {RUN_FILE} is missing, expected the folder of a `gqn train`") from error
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); restore it, or train again") from error
+    return facts
+
+
+def describe_finished(run: Path, step: int) -> str:
+    """Return the message about a finished run, with the command that trains it longer."""
+    longer = shlex.join(["gqn", "train", "--resume", str(run), "--steps", str(max(2 * step, 1))])
+    return f"run {run}: finished at step {step}; train it longer with more steps: {longer}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetMatch:
+    """A dataset next to the one that a run was trained on.
+
+    Attributes:
+        scene_set: name of the dataset's scene set.
+        fingerprint: fingerprint of its train split; None without one, as nothing can be compared then.
+        trained_set: name of the scene set of the training.
+        trained_fingerprint: fingerprint of the train split of the training.
+    """
+
+    scene_set: str
+    fingerprint: str | None
+    trained_set: str
+    trained_fingerprint: str
+
+    @property
+    def other(self) -> bool:
+        """Whether the scenes are known to differ from those of the training."""
+        return self.scene_set != self.trained_set or self.fingerprint not in (None, self.trained_fingerprint)
+
+    @property
+    def suffix(self) -> str:
+        """Suffix for names of files about another dataset; empty for the dataset of the training."""
+        return f"-{(self.fingerprint or self.scene_set)[:8]}" if self.other else ""
+
+    def __str__(self) -> str:
+        found, trained = self.fingerprint or "without a train split", self.trained_fingerprint
+        return f"{self.scene_set} ({found[:12]}), trained on {self.trained_set} ({trained[:12]})"
+
+
+def match_dataset(
+    shards: str | AnyPath, trained_set: str, trained_fingerprint: str, *, other_set: bool = False
+) -> DatasetMatch:
+    """Compare a dataset with the one that a run was trained on.
+
+    Args:
+        shards: the dataset.
+        trained_set: name of the scene set of the training.
+        trained_fingerprint: fingerprint of the training's dataset.
+        other_set: allow another scene set.
+
+    Raises:
+        RunMismatch: the scene set differs, and `other_set` is False.
+        GQNError: the dataset cannot be opened.
+    """
+    manifest = open_dataset(shards).manifest
+    if manifest.scene_set != trained_set and not other_set:
+        raise RunMismatch(
+            f"{shards}: scenes of {manifest.scene_set}, expected {trained_set} as in training; "
+            "pass --other-set to use another scene set"
+        )
+    return DatasetMatch(
+        scene_set=manifest.scene_set,
+        fingerprint=manifest.fingerprint("train") if "train" in manifest.splits else None,
+        trained_set=trained_set,
+        trained_fingerprint=trained_fingerprint,
+    )
 
 
 def versions() -> dict[str, str]:
@@ -71,6 +186,8 @@ def versions() -> dict[str, str]:
         ours = version("gqn-toolkit")
     except PackageNotFoundError:
         ours = "not installed"
+    import torch
+
     return {"python": platform.python_version(), "torch": torch.__version__, "gqn-toolkit": ours}
 
 

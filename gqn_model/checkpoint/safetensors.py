@@ -98,7 +98,7 @@ def read_weights(path: Path) -> Weights:
             model = facts["config"]["model"]
             config = Config().replaced(model).model
             found = {name: _shape(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118  not a mapping
-            check_weights(found, network_shapes(config, len(found), path), path)
+            check_weights(found, network_shapes(config, path), path)
             tensors = {name: file.get_tensor(name) for name in found}
     except CheckpointError:
         raise

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gqn_data.errors import CheckpointError, OptionError
 from gqn_model.config import ModelConfig
-from gqn_model.model.gqn import GQN
+from gqn_model.model.gqn import meta_network
 
 _REMEDY = "use the config that belongs to it, or the version that wrote it"
 _NAMED = 3
@@ -34,22 +34,18 @@ def shape_of(value: Any) -> Shape:
     return Shape(str(value.dtype).removeprefix("torch."), tuple(value.shape))
 
 
-def network_shapes(config: ModelConfig, most: int, where: object) -> dict[str, Shape]:
+def network_shapes(config: ModelConfig, where: object) -> dict[str, Shape]:
     """Return the names and shapes of a network's parameters, in order, without allocating them.
 
     Args:
         config: configuration with the frame size set.
-        most: number of tensors in the file; a configuration with more cores is refused without building it.
         where: the file, for error messages.
 
     Raises:
         CheckpointError: the configuration does not describe a network.
     """
-    if not config.shared_cores and config.core_steps > most:
-        raise CheckpointError(f"{where}: {most} tensors, expected those of {config.core_steps} cores; {_REMEDY}")
     try:
-        with torch.device("meta"):
-            model = GQN(config)
+        model = meta_network(config)
     except (OptionError, RuntimeError, ValueError, OverflowError, TypeError) as error:
         reason = str(error).split("\n", 1)[0][:200]
         raise CheckpointError(

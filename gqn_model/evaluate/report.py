@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from gqn_model.checkpoint.run_folder import DatasetMatch
 from gqn_model.evaluate.metrics import Estimate, Score
 
 BASELINES = ("nearest view", "mean image")
@@ -52,6 +53,7 @@ class Evaluation:
         run: the run's folder.
         step: step of the checkpoint.
         shards: the dataset.
+        dataset: its scene set and fingerprint next to the training's.
         scene_set: name of its scene set.
         split: train or test.
         scenes: number of scenes, one question each.
@@ -68,6 +70,7 @@ class Evaluation:
     run: str
     step: int
     shards: str
+    dataset: DatasetMatch
     scene_set: str
     split: str
     scenes: int
@@ -98,6 +101,8 @@ class Evaluation:
             f"{self.samples} prior sample{'s' * (self.samples > 1)} per scene",
             f"trained with {low} to {high} context views",
         ]
+        if self.dataset.other:
+            lines.append(f"another dataset than in training: {self.dataset}")
         for point in self.sweep:
             mark = "" if low <= point.context <= high else ", outside the training range"
             lines += ["", f"{point.context} context view{'s' * (point.context > 1)}{mark}"]
@@ -150,6 +155,6 @@ def _plain(value: Any) -> Any:
         return {name: _plain(part) for name, part in value._asdict().items()}
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
-    if isinstance(value, Score | SweepPoint | Evaluation):
+    if isinstance(value, Score | SweepPoint | DatasetMatch | Evaluation):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return value

@@ -24,19 +24,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from gqn_data.counts import as_count
 from gqn_data.errors import GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, local_path, parse_path
 from gqn_data.progress import bar
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
 from gqn_model.checkpoint.load import load_run
-from gqn_model.checkpoint.run_folder import read_facts
-from gqn_model.data import check_order, fixed_batches
+from gqn_model.checkpoint.run_folder import DatasetMatch, check_encodable, match_dataset, read_facts
+from gqn_model.config import MOST_SAMPLES, MOST_SCENES, MOST_WORKERS
+from gqn_model.data import FiniteLoader, check_order, fixed_batches
 from gqn_model.evaluate.baselines import mean_image, nearest_view
 from gqn_model.evaluate.metrics import Errors, best_of, estimate, frame_errors, score
 from gqn_model.evaluate.questions import (
@@ -57,7 +59,7 @@ from gqn_model.model.noise import POSTERIOR, PRIOR, question_noise
 if TYPE_CHECKING:
     from gqn_data.loader import Batch, SceneLoader
     from gqn_data.schema.catalog import Split
-    from gqn_model.config import Config
+    from gqn_model.config import Config, ModelConfig
 
 # Pixel standard deviation of reported likelihoods: the paper's at the end of its schedule.
 SIGMA = 0.7
@@ -69,6 +71,7 @@ SAMPLES = 8
 # more are not faster.
 _POSITIONS = {"cpu": 64 * 256, "cuda": 256 * 256}
 _BATCH_SIZE = 32
+_MOST_NOISE_BYTES = 4 << 30  # of a batch; the paper's network with 1024 samples of 32 scenes takes 1.2 GB
 _MEAN_IMAGE_FRAMES = 1024
 
 
@@ -85,6 +88,7 @@ def evaluate(
     device: str = "auto",
     batch_size: int = _BATCH_SIZE,
     workers: int = 0,
+    other_set: bool = False,
 ) -> Evaluation:
     """Evaluate a run on scenes of a split, and write questions and result into its `evaluation/` folder.
 
@@ -101,33 +105,44 @@ def evaluate(
         device: as in the configuration.
         batch_size: scenes per batch; does not affect the result.
         workers: loader processes, 0 for this one; does not affect the result.
+        other_set: allow a dataset of another scene set than in training.
 
     Raises:
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
         OptionError: a value is not possible, or the index cannot be read.
-        RunMismatch: the dataset does not fit the run or the index.
+        RunMismatch: the dataset does not fit the run or the index, or has another scene set.
     """
     run = local_path(run, "runs lie")
     index = None if index is None else local_path(index, "indexes lie")
-    contexts = [context][: bool(context)] if isinstance(context, int) else list(context)
-    if samples < 1 or batch_size < 1 or (scenes is not None and scenes < 1):
-        raise OptionError(f"scenes {scenes}, samples {samples}, batch size {batch_size}; possible: each from 1")
-    # Read the index before loading the network: a mistake shows at once.
+    try:
+        numbers: list[Any] = list(context)  # type: ignore[arg-type]
+    except TypeError:  # one number, of Python, numpy or torch
+        numbers = [context][: bool(context)]
+    contexts = [as_count("context", number, 1) for number in numbers]
+    samples = as_count("samples", samples, 1, MOST_SAMPLES)
+    batch_size = as_count("batch_size", batch_size, 1, MOST_SCENES)
+    scenes = None if scenes is None else as_count("scenes", scenes, 1)
+    workers = as_count("workers", workers, 0, MOST_WORKERS)
+    # Check paths and read the index before loading the network: a mistake shows at once.
+    check_encodable(*(path for path in (run, shards, index) if path is not None))
     questions = None if index is None else read_index(index)
     if questions is not None and split not in (None, questions.split):
         raise OptionError(f"{index}: questions of the split {questions.split}, expected {split}; omit split or index")
     shards = parse_path(read_facts(run).shards if shards is None else shards)
     model, checkpoint, chosen_device = load_run(run, step, device)
+    match = match_dataset(shards, checkpoint.scene_set, checkpoint.fingerprint, other_set=other_set)
     sweep, questions, path = _choose_questions(
         run,
         shards,
         checkpoint,
+        match,
         contexts=contexts,
         scenes=scenes,
         split=split,
         questions=questions,
         index=index,
     )
+    _check_noise(model.config, samples, min(batch_size, len(questions)))
     average, origin = _mean_image(shards, checkpoint.config)
     accumulator = _Accumulator(sweep, samples, average.to(chosen_device))
     batches = _question_batches(shards, checkpoint.config, questions, sweep[-1], batch_size=batch_size, workers=workers)
@@ -138,13 +153,13 @@ def evaluate(
                     progress.update(done)
     finally:
         batches.close()
-    numbers = "-".join(map(str, sweep))
-    name = f"result-{questions.split}-{len(questions)}-step-{checkpoint.step}-context-{numbers}.json"
+    of = f"{questions.split}-{len(questions)}-step-{checkpoint.step}-context-{'-'.join(map(str, sweep))}{match.suffix}"
     training = checkpoint.config.training
     result = Evaluation(
         run=str(run),
         step=checkpoint.step,
         shards=str(shards),
+        dataset=match,
         scene_set=questions.scene_set,
         split=questions.split,
         scenes=len(questions),
@@ -155,16 +170,27 @@ def evaluate(
         mean_image_of=origin,
         sigma=SIGMA,
         sweep=accumulator.sweep_points(3 * checkpoint.config.model.frame_size**2),
-        result=str(run / "evaluation" / name),
+        result=str(run / "evaluation" / f"result-{of}.json"),
     )
     atomic.write_json(Path(result.result), result.to_json())
     return result
+
+
+def _check_noise(config: ModelConfig, samples: int, scenes: int) -> None:
+    """Raise OptionError if the noise of a batch is too large to draw."""
+    size = 4 * samples * scenes * config.core_steps * config.latent * (config.frame_size // 4) ** 2
+    if size > _MOST_NOISE_BYTES:
+        raise OptionError(
+            f"{samples} samples of {scenes} scenes take {atomic.human_bytes(size)} of noise, expected at most "
+            f"{atomic.human_bytes(_MOST_NOISE_BYTES)}; lower --samples or --batch-size"
+        )
 
 
 def _choose_questions(
     run: Path,
     shards: AnyPath,
     checkpoint: Checkpoint,
+    match: DatasetMatch,
     *,
     contexts: Sequence[int],
     scenes: int | None,
@@ -178,6 +204,7 @@ def _choose_questions(
         run: the run's folder.
         shards: the dataset.
         checkpoint: checkpoint of the run.
+        match: the dataset next to the dataset of the training.
         contexts: numbers of context views; empty for the usual ones.
         scenes: most scenes, or None.
         split: train or test, or None.
@@ -196,8 +223,8 @@ def _choose_questions(
         raise RunMismatch(f"{shards}: 0 scenes in the split {split}, expected at least 1")
     sweep = check_sweep(contexts or default_sweep(dataset.scene_set, dataset.views), dataset.views)
     count = min(SCENES if scenes is None else scenes, dataset.scenes)
-    # Each number of scenes has a separate index.
-    path = run / "evaluation" / f"index-{split}-{count}.json" if index is None else index
+    # Each number of scenes has a separate index, and so has another dataset.
+    path = run / "evaluation" / f"index-{split}-{count}{match.suffix}.json" if index is None else index
     if questions is None and path.exists():
         questions = read_index(path)
     if questions is not None:
@@ -231,9 +258,7 @@ def _question_batches(
     shards: AnyPath, config: Config, questions: Questions, context: int, *, batch_size: int, workers: int
 ) -> SceneLoader:
     """Return the loader of the questions with `context` context views, in order."""
-    from gqn_data.loader import SceneLoader
-
-    return SceneLoader(
+    return FiniteLoader(
         shards,
         split=questions.split,
         samples=questions.samples(context),

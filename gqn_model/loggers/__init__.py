@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gqn_data.errors import OptionError, install_hint
+from gqn_data.errors import ExtraMissing, OptionError, install_hint
 from gqn_model.loggers.record import Logger, LoggerContext, Record
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def chosen_loggers(names: str) -> list[str]:
         names: comma-separated; `auto` adds the installed ones that need neither server nor account, `none` adds none.
 
     Raises:
-        OptionError: a name is unknown, or its package is not installed.
+        ExtraMissing: the package of a logger is not installed.
+        OptionError: a name is unknown.
     """
     wanted = [name.strip() for name in names.split(",")]
     unknown = [name for name in wanted if name not in ("auto", "none", *LOGGERS)]
@@ -90,7 +91,7 @@ def chosen_loggers(names: str) -> list[str]:
         raise OptionError(f"logger is {unknown[0]!r}; possible: {', '.join(('auto', 'none', *LOGGERS))}")
     for name in wanted:
         if name in LOGGERS and not _installed(LOGGERS[name]):
-            raise OptionError(
+            raise ExtraMissing(
                 f"logger is {name!r}, but the package {LOGGERS[name].package} is not installed; "
                 f"omit the logger, or install it with: {LOGGERS[name].install}"
             )
@@ -105,7 +106,8 @@ def check_loggers(names: str) -> None:
     """Raise unless `open_loggers` could open them; called on every rank, before anything is written.
 
     Raises:
-        OptionError: a name is unknown, or its package is not installed.
+        ExtraMissing: the package of a logger is not installed.
+        OptionError: a name is unknown.
     """
     chosen_loggers(names)
 
@@ -124,7 +126,8 @@ def open_loggers(
             from it.
 
     Raises:
-        OptionError: a name is unknown, or its package is not installed.
+        ExtraMissing: the package of a logger is not installed.
+        OptionError: a name is unknown.
     """
     from gqn_model.loggers.json_lines import JsonLines
     from gqn_model.loggers.subprocess_logger import SubprocessLogger

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gqn_data.errors import NoSpace
+from gqn_data.errors import CheckpointError, NoSpace
 from gqn_data.io import atomic
 from gqn_model.loggers.record import Record
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LOG_FILE = "log.jsonl"
+
+_MOST_BYTES = 1 << 20  # of a line; one of a thousand generation steps has 25 kB
 
 
 class JsonLines:
@@ -30,9 +33,8 @@ class JsonLines:
     def __init__(self, run: Path, start: int) -> None:
         path = run / LOG_FILE
         if path.exists():
-            lines = path.read_bytes().splitlines(keepends=True)
             with atomic.writing(path) as file:
-                file.writelines(line for line in lines if _step_of(line) <= start)
+                file.writelines(line.text for line in log_lines(path) if line.values["step"] <= start)
         self._path = path
         self._file = path.open("a", encoding="utf-8")
         self._warned = False
@@ -61,19 +63,37 @@ class JsonLines:
             self._warned = True
 
 
+class LogLine(NamedTuple):
+    """One line of a log.
+
+    Attributes:
+        text: the line with its end.
+        values: what it says; `step` is a finite number.
+    """
+
+    text: bytes
+    values: dict[str, Any]
+
+
 def read_lines(run: Path) -> list[dict[str, Any]]:
-    """Read the lines of a run's log, oldest first; skip damaged lines, such as one cut short by a kill."""
+    """Read the lines of a run's log, oldest first, without damaged ones."""
     path = run / LOG_FILE
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) < float("inf")]
+    return [line.values for line in log_lines(path)] if path.exists() else []
 
 
-def _step_of(line: bytes) -> float:
-    """Return the step of a line; infinity if the line is damaged."""
-    if not line.endswith(b"\n"):
-        return float("inf")
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+def log_lines(path: Path) -> Iterator[LogLine]:
+    """Yield the lines of a log, oldest first, without damaged ones, such as one cut short by a kill.
+
+    A line that is too long ends the log: a crash may leave zeros, and a file of zeros may be larger than any memory.
+
+    Raises:
+        CheckpointError: the path is not a regular file, whose reading might never end.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: not a regular file, expected the log of a run; move it away")
+    with path.open("rb") as file:
+        while (text := file.readline(_MOST_BYTES)).endswith(b"\n"):
+            with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                values = json.loads(text)
+                if math.isfinite(values["step"]):
+                    yield LogLine(text, values)

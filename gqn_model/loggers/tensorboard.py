@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gqn_model.loggers.record import LoggerContext, Record
@@ -20,7 +22,13 @@ class TensorBoard:
     def __init__(self, context: LoggerContext) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(context.run / "tensorboard", purge_step=context.start + 1)
+        self._hook, self._hook_before = _quiet(threading.excepthook), threading.excepthook
+        threading.excepthook = self._hook
+        try:
+            self._writer = SummaryWriter(context.run / "tensorboard", purge_step=context.start + 1)
+        except BaseException:
+            self._restore_hook()
+            raise
         if context.config:
             text = json.dumps(context.config, indent=2)
             self._writer.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()), context.start + 1)
@@ -38,4 +46,24 @@ class TensorBoard:
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            self._restore_hook()
+
+    def _restore_hook(self) -> None:
+        if threading.excepthook is self._hook:
+            threading.excepthook = self._hook_before
+
+
+def _quiet(hook: Callable[[threading.ExceptHookArgs], object]) -> Callable[[threading.ExceptHookArgs], object]:
+    """Return a hook that ignores errors in TensorBoard's threads, whose next call raises them again.
+
+    Without it, a full disk prints the traceback of the thread that writes.
+    """
+
+    def report(failure: threading.ExceptHookArgs) -> None:
+        if not type(failure.thread).__module__.startswith("tensorboard."):
+            hook(failure)
+
+    return report

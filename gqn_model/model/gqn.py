@@ -28,6 +28,10 @@ from gqn_model.model.inputs import Context, Inputs
 LARGE_WEIGHTS = 1500
 
 
+# Parameters of the largest network that is built: six times the paper's.
+MOST_PARAMETERS = 1 << 30
+
+
 class Elbo(NamedTuple):
     """Terms of the ELBO of a batch in nats, float32 or wider.
 
@@ -219,6 +223,23 @@ class GQN(nn.Module):
         assert self.prior_head.bias is not None  # noqa: S101  created with a bias
         # The convolution of zeros is the bias.
         return self.prior_head.bias[None, :, None, None].expand(batch, -1, self.side, self.side)
+
+
+def meta_network(config: ModelConfig) -> GQN:
+    """Return a network on the device `meta`, which allocates no parameters.
+
+    Raises:
+        OptionError: the frame size is 0, or the network is too large.
+    """
+    with torch.device("meta"):
+        model = GQN(config)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > MOST_PARAMETERS:
+        raise OptionError(
+            f"a network of {count:,} parameters, expected at most {MOST_PARAMETERS:,}; lower --hidden, --canvas, "
+            "--representation-channels, --core-steps or --kernel, or pass --shared-cores"
+        )
+    return model
 
 
 def _compiled_if_training(part: nn.Module) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ Shapes: B samples of the batch over all ranks, L generation steps, Z channels of
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from gqn_model.config import ModelConfig
 
 # Streams of noise for one question.
 POSTERIOR, PRIOR, CAMERA_PATH = 1, 2, 3
+
+_BLOCK = 16
 
 
 def step_noise(config: ModelConfig, seed: int, step: int, batch: int, device: torch.device) -> Tensor:
@@ -50,4 +53,8 @@ def question_noise(config: ModelConfig, scene: int, query: int, count: int, stre
     """
     generator = torch.Generator().manual_seed(key(scene, query, stream) >> 1)
     side = config.frame_size // 4
-    return torch.randn((count, config.core_steps, config.latent, side, side), generator=generator)
+    shape = (count, config.core_steps, config.latent, side, side)
+    size = math.prod(shape)
+    # On a CPU torch draws normal numbers in blocks of 16. It redraws the last block if that is incomplete.
+    whole = torch.randn(-(-size // _BLOCK) * _BLOCK, generator=generator)
+    return whole[:size].view(shape)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from gqn_data.errors import DestinationError, GQNError, OptionError
+from gqn_data.errors import DestinationError, GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, local_path, parse_path
 from gqn_model.checkpoint.checkpoint import (
@@ -28,15 +29,25 @@ from gqn_model.checkpoint.checkpoint import (
     update_best,
     write_config,
 )
-from gqn_model.checkpoint.run_folder import read_facts, write_facts
-from gqn_model.config import Config
-from gqn_model.data import fixed_batches, training_batches
+from gqn_model.checkpoint.run_folder import (
+    RunFacts,
+    check_encodable,
+    describe_finished,
+    match_dataset,
+    read_facts,
+    write_facts,
+)
+from gqn_model.config import Config, TrainingConfig
+from gqn_model.data import Batches, fixed_batches, training_batches
 from gqn_model.device import choose_device, describe
 from gqn_model.loggers import Logger, check_loggers, open_loggers
 from gqn_model.model.inputs import Inputs, to_device
 from gqn_model.train.distributed import Ranks, current_ranks, process_group
 from gqn_model.train.step import check_computing
 from gqn_model.train.trainer import train
+
+if TYPE_CHECKING:
+    from gqn_data.loader import Batch
 
 # Settings that `--resume` may change: none affects the steps of a training beyond rounding.
 CHANGEABLE = (
@@ -46,6 +57,7 @@ CHANGEABLE = (
 )  # fmt: skip
 
 _PROBE_SCENES = 32
+_MEASURED_STEPS = 2
 
 
 def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None = None, label: str = "run") -> Path:
@@ -60,10 +72,12 @@ def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None =
     Raises:
         OptionError: a path is a URL that a run cannot use.
         DestinationError: `out` is a run already.
+        OptionError: a value is not possible, or `shards` is not UTF-8.
     """
     shards = parse_path(shards)
     ranks = current_ranks()
     # Check names and numbers before writing a file or waiting for another rank.
+    check_encodable(shards)
     _check(config, ranks)
     out = None if out is None else local_path(out, "runs are written")
     if ranks.first and out is not None and (out / CONFIG_FILE).exists():
@@ -81,15 +95,18 @@ def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None =
                     how = {"cache": ", through the cache", "range": ", read by range", None: ""}[batches.reading]
                     scenes = f"{batches.scenes:,} training scene{'s' if batches.scenes != 1 else ''}"
                     _log(f"run {run}: {batches.scene_set}, {scenes}{how}, on {_where(config, ranks)}")
+                    _log_late_schedules(config.training)
                 with _loggers(run, config, ranks, start=0) as loggers:
-                    train(run, config, batches, loggers=loggers, probe=_probe(shards, config, ranks), ranks=ranks)
+                    probe = _probe(shards, config, ranks)
+                    timed = _estimate_duration(batches, config, ranks, start=0)
+                    train(run, config, timed, loggers=loggers, probe=probe, ranks=ranks)
     return run
 
 
 def resume_run(
     run: str | Path, changes: Mapping[str, Any], shards: str | AnyPath | None = None, step: Step = None
 ) -> Path:
-    """Resume a run from a checkpoint and return its folder, an absolute path.
+    """Resume a run from a checkpoint and return its folder, an absolute path; a finished run stays unchanged.
 
     Args:
         run: the run's folder; only rank 0 needs to see it.
@@ -100,6 +117,7 @@ def resume_run(
     Raises:
         OptionError: a setting cannot change.
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
+        RunMismatch: `shards` is another dataset.
     """
     fixed = sorted(set(changes) - set(CHANGEABLE))
     if fixed:
@@ -112,18 +130,29 @@ def resume_run(
         config, shards = ranks.broadcast(known)
         _check(config, ranks)
         with _lock(run, ranks):
+            checkpoint = _checkpoint_to_resume(run, step) if ranks.first else None
+            if ranks.first:
+                _check_dataset(run, shards, checkpoint or read_facts(run))
+            start = ranks.broadcast(checkpoint.step if checkpoint else 0)
+            if ranks.broadcast(start >= config.training.steps):
+                if ranks.first:
+                    if checkpoint:
+                        update_best(run, checkpoint)
+                    _log(describe_finished(run, start))
+                return run
             batches, config = training_batches(shards, config, rank=ranks.rank, ranks=ranks.count)
             with closing(batches):
-                checkpoint = None
                 if ranks.first:
                     write_config(run, config)
-                    checkpoint = _checkpoint_to_resume(run, step)
-                start = checkpoint.step if checkpoint else 0
-                if ranks.first:
+                    if checkpoint and step is not None:
+                        rewind(run, start)
+                    if checkpoint:
+                        update_best(run, checkpoint)  # the run may have been killed between saving it and this
                     _log(f"run {run}: resumes at step {start} of {config.training.steps}, on {_where(config, ranks)}")
                 with _loggers(run, config, ranks, start=start) as loggers:
                     probe = _probe(shards, config, ranks)
-                    train(run, config, batches, loggers=loggers, probe=probe, checkpoint=checkpoint, ranks=ranks)
+                    timed = _estimate_duration(batches, config, ranks, start=start)
+                    train(run, config, timed, loggers=loggers, probe=probe, checkpoint=checkpoint, ranks=ranks)
     return run
 
 
@@ -137,12 +166,18 @@ def _checkpoint_to_resume(run: Path, step: Step) -> Checkpoint | None:
     if step is None and not checkpoint_steps(run):
         return None  # the run ended before its first checkpoint
     checkpoint = load_checkpoint(run, step)
-    if step is not None:
-        rewind(run, checkpoint.step)
-    update_best(run, checkpoint)  # the run may have been killed between saving it and this
     if checkpoint.format == 1:
         _log(f"warning: {run} comes from an earlier version that drew noise differently: it resumes with other noise")
     return checkpoint
+
+
+def _check_dataset(run: Path, shards: AnyPath, trained: Checkpoint | RunFacts) -> None:
+    """Raise RunMismatch unless the dataset is the one that the run was trained on."""
+    match = match_dataset(shards, trained.scene_set, trained.fingerprint, other_set=True)
+    if match.fingerprint != trained.fingerprint:
+        raise RunMismatch(
+            f"{run}: {shards} is {match}; pass --shards with the dataset that it was trained on, or train a new run"
+        )
 
 
 def _lock(run: Path, ranks: Ranks) -> AbstractContextManager[Any]:
@@ -188,6 +223,47 @@ def _where(config: Config, ranks: Ranks) -> str:
     device = choose_device(config.training.device, ranks.local)
     where = describe(device, config.training.threads)
     return f"{ranks.count} ranks, the first on {where}" if ranks.count > 1 else where
+
+
+def _log_late_schedules(training: TrainingConfig) -> None:
+    """Log the schedules that end after the last step, as those of `paper` do in a short training."""
+    late = [name for name in ("learning_rate_steps", "sigma_steps") if getattr(training, name) > training.steps]
+    if late:
+        found = ", ".join(f"{name} is {getattr(training, name):,}" for name in late)
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in late)
+        _log(f"{found}: this run ends before, after {training.steps:,} steps; pass {flags} to change that")
+
+
+class _TimedBatches:
+    """Batches that log how long the training takes, if its first steps show that it takes days."""
+
+    def __init__(self, batches: Batches, steps: int) -> None:
+        self._batches, self._steps = batches, steps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)
+
+    def __iter__(self) -> Iterator[Batch]:
+        begin = 0.0
+        for number, batch in enumerate(self._batches):
+            if number == 1:  # the first step allocates memory
+                begin = time.monotonic()
+            elif number == 1 + _MEASURED_STEPS:
+                seconds = (time.monotonic() - begin) / _MEASURED_STEPS
+                days = seconds * self._steps / 86_400
+                if days > 1:
+                    _log(
+                        f"{self._steps:,} steps of {seconds:.2g} s take about {days:,.0f} days on this CPU; "
+                        "train on a GPU, or with --preset tiny, which takes minutes here"
+                    )
+            yield batch
+
+
+def _estimate_duration(batches: Batches, config: Config, ranks: Ranks, *, start: int) -> Batches:
+    """Return the batches, on a CPU with an estimate of the training's duration after the first steps."""
+    if not ranks.first or choose_device(config.training.device, ranks.local).type != "cpu":
+        return batches
+    return cast("Batches", _TimedBatches(batches, config.training.steps - start))
 
 
 def _log(message: str) -> None:

@@ -5,8 +5,7 @@ Fields missing in older logs and damaged lines, such as a last one that is being
 
 from __future__ import annotations
 
-import json
-import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gqn_data.errors import CheckpointError, OptionError
 from gqn_data.io.pictures import check_plot, write_figure
-from gqn_model.loggers.json_lines import LOG_FILE
+from gqn_model.loggers.json_lines import LOG_FILE, read_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,22 +57,14 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     Raises:
         CheckpointError: the log is missing or empty.
     """
-    path = run / LOG_FILE
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointError(f"{run}: without {LOG_FILE}, expected the folder of a `gqn train`") from error
-    lines: dict[float, dict[str, Any]] = {}
-    for text in data.splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:  # cut short by a kill, or being written
-            continue
-        step = _number(line, "step") if isinstance(line, dict) else None
-        if step is not None:
-            lines[step] = line  # of a step repeated after a kill, keep the last
+    if not (run / LOG_FILE).exists():
+        raise CheckpointError(f"{run}: without {LOG_FILE}, expected the folder of a `gqn train`")
+    # Of a step repeated after a kill, keep the last line.
+    lines = {float(line["step"]): line for line in read_lines(run)}
     if not lines:
-        raise CheckpointError(f"{path}: 0 lines, expected at least 1; wait for the first log line (--log-every)")
+        raise CheckpointError(
+            f"{run / LOG_FILE}: 0 lines, expected at least 1; wait for the first log line (--log-every)"
+        )
     return [lines[step] for step in sorted(lines)]
 
 
@@ -138,12 +129,14 @@ def _curve(log: list[dict[str, Any]], field: str) -> tuple[list[float], list[flo
 
 def _number(line: dict[str, Any], field: str) -> float | None:
     value = line.get(field)
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if usable and value is not None else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if -sys.float_info.max <= value <= sys.float_info.max else None
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """Return the names of the runs' folders, or the paths of those with equal names."""
+    """Return the names of the runs' folders, or the paths of those with equal names, as matplotlib shows any text."""
     names = [run.resolve().name for run in runs]
     count = Counter(names)
-    return [name if count[name] == 1 else str(run) for name, run in zip(names, runs, strict=True)]
+    labels = [name if count[name] == 1 else str(run) for name, run in zip(names, runs, strict=True)]
+    return [label.encode(errors="backslashreplace").decode().replace("$", r"\$") for label in labels]

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gqn_data.counts import as_count
 from gqn_data.errors import RunMismatch
 from gqn_data.io.paths import AnyPath, parse_path
 from gqn_data.io.pictures import picture_kind, write_picture
@@ -22,7 +23,9 @@ from gqn_data.sampling.views import check_context, choose_views
 from gqn_data.schema.cameras import poses_of
 from gqn_model.checkpoint.checkpoint import Step
 from gqn_model.checkpoint.load import load_run
-from gqn_model.data import check_order, fit_of, fixed_batches
+from gqn_model.checkpoint.run_folder import DatasetMatch, match_dataset
+from gqn_model.config import MOST_FRAMES, MOST_SAMPLES, MOST_SCENES, MOST_SEED
+from gqn_model.data import FiniteLoader, check_order, fit_of, fixed_batches
 from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Context, pixels, to_device
 from gqn_model.model.noise import CAMERA_PATH, question_noise
@@ -51,6 +54,7 @@ def write_predictions(
     seed: int = 0,
     step: Step = None,
     device: str = "auto",
+    other_set: bool = False,
 ) -> None:
     """Write a picture of predictions: one column per scene, the ground truth above the predictions from the prior.
 
@@ -65,15 +69,19 @@ def write_predictions(
         seed: seed of the choice of views, and of the noise.
         step: checkpoint to use: a step, `best`, or None for the newest.
         device: as in the configuration.
+        other_set: allow a dataset of another scene set than in training.
 
     Raises:
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
-        OptionError: the file extension is not supported.
-        RunMismatch: the dataset does not fit the run, or its split is empty.
+        OptionError: the file extension is not supported, or a number is not possible.
+        RunMismatch: the dataset does not fit the run, its split is empty, or it has another scene set.
     """
     shards = parse_path(shards)
     picture_kind(output)  # before the work, so that a mistake shows at once
+    scenes, samples = as_count("scenes", scenes, 1, MOST_SCENES), as_count("samples", samples, 0, MOST_SAMPLES)
+    context, seed = as_count("context", context, 0), as_count("seed", seed, 0, MOST_SEED)
     model, checkpoint, chosen_device = load_run(run, step, device)
+    match = match_dataset(shards, checkpoint.scene_set, checkpoint.fingerprint, other_set=other_set)
     context = context or checkpoint.config.training.context_max
     batches = fixed_batches(shards, checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed)
     check_order(batches, shards, checkpoint.pose_order)
@@ -83,7 +91,7 @@ def write_predictions(
         batches.close()
     if batch is None:
         raise RunMismatch(f"{shards}: 0 scenes in the split {split}, expected at least 1")
-    title = f"{batches.scene_set}, {split} scenes, after {checkpoint.step} steps"
+    title = f"{batches.scene_set}, {split} scenes, after {checkpoint.step} steps{_trained_on(match)}"
     inputs = to_device(batch, chosen_device)
     image = prediction_picture(model, inputs, title, columns=scenes, samples=samples, seed=seed)
     write_picture(np.asarray(image), output)
@@ -103,6 +111,7 @@ def write_walk(
     seed: int = 0,
     step: Step = None,
     device: str = "auto",
+    other_set: bool = False,
 ) -> CameraPath:
     """Write a walk through a scene as an animation, and return its camera path.
 
@@ -122,20 +131,26 @@ def write_walk(
         seed: seed of the choice of context views, and of the noise.
         step: checkpoint to use: a step, `best`, or None for the newest.
         device: as in the configuration.
+        other_set: allow a dataset of another scene set than in training.
 
     Raises:
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
-        OptionError: the file extension is not supported, the scene does not exist, or no walk follows from its cameras.
-        RunMismatch: the dataset does not fit the run.
+        OptionError: the file extension is not supported, a number is not possible, or no walk follows from its
+            cameras.
+        RunMismatch: the dataset does not fit the run, or has another scene set.
     """
     shards = parse_path(shards)
     check_animation(output)
+    frames, samples = as_count("frames", frames, 0, MOST_FRAMES), as_count("samples", samples, 0, MOST_SAMPLES)
+    context, seed = as_count("context", context, 0), as_count("seed", seed, 0, MOST_SEED)
     model, checkpoint, chosen_device = load_run(run, step, device)
+    match = match_dataset(shards, checkpoint.scene_set, checkpoint.fingerprint, other_set=other_set)
     dataset = fixed_batches(shards, checkpoint.config, split=split, context=1, batch_size=1, seed=seed)
     check_order(dataset, shards, checkpoint.pose_order)
     dataset.close()
     geometry = dataset.dataset.manifest.geometry
     yaw_sign = 1 if geometry is None else geometry.yaw_sign
+    scene = as_count("scene", scene, 0, dataset.scenes - 1)
     views, cameras, fields = _read_scene(shards, checkpoint.config, split, scene)
     path = find_camera_path(cameras, fields, frames, yaw_sign)
     count, _ = check_context((context or min(checkpoint.config.training.context_max, len(views) - 1),) * 2, len(views))
@@ -156,7 +171,7 @@ def write_walk(
             panels[caption] = (predicted.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
             progress.update(len(query))
     walk_scene = WalkScene(
-        title=f"{dataset.scene_set}, {split} scene {scene}, after {checkpoint.step} steps",
+        title=f"{dataset.scene_set}, {split} scene {scene}, after {checkpoint.step} steps{_trained_on(match)}",
         recorded=cameras.astype(np.float64),
         context=[int(view) for view in chosen],
         frames=views[chosen],
@@ -164,6 +179,13 @@ def write_walk(
     )
     write_animation(list(draw_walk(path, walk_scene, panels)), output, rate)
     return path
+
+
+def _trained_on(match: DatasetMatch) -> str:
+    """Return the end of a title: what a network was trained on, if that is another dataset."""
+    if match.scene_set != match.trained_set:
+        return f" on {match.trained_set}"
+    return " on another dataset" if match.other else ""
 
 
 @torch.inference_mode()
@@ -189,9 +211,7 @@ def _read_scene(
     shards: AnyPath, config: Config, split: Split, scene: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[str, ...]]:
     """Read a scene: frames at the network's size, uint8 (V, H, W, 3); cameras; names of a camera's numbers."""
-    from gqn_data.loader import SceneLoader
-
-    loader = SceneLoader(
+    loader = FiniteLoader(
         shards,
         split=split,
         batch_size=1,

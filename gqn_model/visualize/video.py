@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gqn_data.errors import OptionError, install_hint
+from gqn_data.errors import ExtraMissing, OptionError, install_hint
 from gqn_data.io import atomic
 
 _EXTENSIONS = (".gif", ".mp4")
@@ -23,7 +23,8 @@ def check_animation(path: Path) -> None:
     """Raise unless an animation can be written to the path; called before frames are computed.
 
     Raises:
-        OptionError: the file extension is not supported, or PyAV is not installed.
+        ExtraMissing: PyAV is not installed.
+        OptionError: the file extension is not supported.
     """
     extension = path.suffix.lower()
     if extension not in _EXTENSIONS:
@@ -33,7 +34,7 @@ def check_animation(path: Path) -> None:
         try:
             import av  # noqa: F401
         except ModuleNotFoundError as error:
-            raise OptionError(
+            raise ExtraMissing(
                 f"{path}: MP4 needs PyAV, which is not installed; write a .gif, or install it with: "
                 f"{install_hint('video')}"
             ) from error
@@ -48,7 +49,8 @@ def write_animation(frames: Sequence[Image.Image], path: Path, rate: float) -> N
         rate: frames per second.
 
     Raises:
-        OptionError: the file extension is not supported, or PyAV is not installed.
+        ExtraMissing: PyAV is not installed.
+        OptionError: the file extension is not supported.
     """
     check_animation(path)
     encode = _mp4 if path.suffix.lower() == ".mp4" else _gif

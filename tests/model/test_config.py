@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from fault_counts import FaultCounts
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -158,6 +159,55 @@ def test_the_schedules_of_the_paper_have_the_published_values(step: int, sigma: 
     training = resolve("paper").training
     assert sigma_at(training, step) == pytest.approx(sigma, rel=1e-12)
     assert learning_rate_at(training, step) == pytest.approx(rate, rel=1e-12)
+
+
+@pytest.mark.parametrize("preset", [name for name, changes in PRESETS.items() if "steps" in changes])
+def test_schedules_end_at_the_last_step_for_any_number_of_steps(preset: str, faults: FaultCounts) -> None:
+    numbers = (2, 3, 50, 300, 2000, 4067, 6000, 20_000, 123_457, 10**9)
+    ended = 0
+    for steps in numbers:
+        training = resolve(preset, (), {"steps": steps}).training
+        rate, sigma = learning_rate_at(training, steps - 1), sigma_at(training, steps - 1)
+        ended += (rate, sigma) == (training.learning_rate_end, training.sigma_end)
+    faults.record(
+        "found in use: presets with another number of steps",
+        holds="learning rate and pixel deviation are at their end after the last step",
+        tries=len(numbers),
+        survived=ended,
+    )
+
+
+@pytest.mark.parametrize("preset", [name for name, changes in PRESETS.items() if "steps" in changes])
+def test_schedules_keep_their_share_of_the_steps(preset: str) -> None:
+    own = resolve(preset).training
+    double = resolve(preset, (), {"steps": 2 * own.steps}).training
+    for step in (own.steps // 100, own.steps // 10, own.steps // 2):
+        assert sigma_at(double, 2 * step) == pytest.approx(sigma_at(own, step), rel=1e-3)
+        assert learning_rate_at(double, 2 * step) == pytest.approx(learning_rate_at(own, step), rel=3e-2)
+
+
+def test_a_preset_without_changes_has_its_own_schedules() -> None:
+    for preset, changes in PRESETS.items():
+        assert resolve(preset) == Config().replaced(changes)
+
+
+def test_schedules_of_the_paper_stay_in_absolute_steps() -> None:
+    short, own = resolve("paper", (), {"steps": 1000}).training, resolve("paper").training
+    assert (short.learning_rate_steps, short.sigma_steps) == (own.learning_rate_steps, own.sigma_steps)
+    assert "paper are in absolute steps" in " ".join(CliRunner().invoke(main, ["train", "--help"]).output.split())
+
+
+def test_explicit_schedules_are_not_scaled() -> None:
+    training = resolve(
+        "tiny", (), {"steps": 100, "learning_rate_steps": 7, "sigma_steps": 9, "warmup_steps": 3}
+    ).training
+    assert (training.learning_rate_steps, training.sigma_steps, training.warmup_steps) == (7, 9, 3)
+
+
+def test_any_number_of_steps_is_possible() -> None:
+    for preset in PRESETS:
+        for steps in (0, 1):
+            assert resolve(preset, (), {"steps": steps}).training.steps == steps
 
 
 def test_the_learning_rate_rises_during_the_warm_up() -> None:

@@ -202,7 +202,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], None], str]]
     "numbers": (_change_numbers, "checksum"),
     "the step": (_change_step, "checksum"),
     "the configuration": (_change_config, r"\(float32 [\dx]+, expected float32 [\dx]+\)"),
-    "the number of cores": (_huge, r"\b1000000000 cores"),
+    "the number of cores": (_huge, r"core_steps is 1000000000, .*\b1000\b"),
     "a setting": (_unknown_setting, "'hiden'.*'hidden'"),
     "no configuration": (_no_config, r"config\b.* list\b.* dict\b"),
     "no model": (_no_model_table, "`gqn export`"),

@@ -156,7 +156,7 @@ def test_the_commands_train_resume_evaluate_and_sample(bars: Path, tmp_path: Pat
         (["train", "--shards", "/nowhere", "--preset", "tinny"], 2, "'paper', 'tiny'"),
         (["train", "--shards", "/nowhere"], 1, "/nowhere"),
         (["train", "--shards", "/nowhere", "--kernel", "4"], 2, "odd"),
-        (["train", "--shards", "/nowhere", "--device", "gpu"], 2, "possible here"),
+        (["train", "--shards", "/nowhere", "--device", "gpu"], 2, "possible: auto, cpu"),
         (["train", "--resume", "/nowhere"], 1, "gqn train"),
         (["evaluate", "/nowhere"], 1, "gqn train"),
         (["evaluate", "/nowhere", "--context", "1,x"], 2, "'x' is not a valid integer"),

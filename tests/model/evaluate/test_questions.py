@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fault_counts import FaultCounts
 from skimage.metrics import structural_similarity
 
 from gqn_data.errors import OptionError, RunMismatch
 from gqn_data.loader import SceneLoader
+from gqn_data.sampling.permutation import key
 from gqn_model import load_model
+from gqn_model.config import ModelConfig
 from gqn_model.evaluate.questions import (
     Questions,
     check_sweep,
@@ -28,6 +31,7 @@ from gqn_model.evaluate.questions import (
 from gqn_model.evaluate.report import BASELINES, Evaluation
 from gqn_model.evaluate.run_evaluation import SIGMA, evaluate, question_noise
 from gqn_model.model.inputs import to_device
+from gqn_model.model.noise import PRIOR
 
 CPU = torch.device("cpu")
 
@@ -293,6 +297,30 @@ def test_noise_is_a_function_of_the_question() -> None:
     for other in ((5, 7), (4, 6), (7, 4)):
         assert not torch.equal(question_noise(model.config, *other, 2), one)
     assert not torch.equal(question_noise(model.config, 4, 7, 2, stream=1), one)
+
+
+# 84 pixels give maps of 21 x 21, whose product with L and Z is odd; 8 pixels give fewer numbers than a block of torch.
+@pytest.mark.parametrize(("frame_size", "core_steps", "latent"), [(84, 3, 3), (84, 12, 3), (20, 1, 1), (8, 1, 1)])
+def test_fewer_samples_of_a_question_are_the_first_of_more(
+    frame_size: int, core_steps: int, latent: int, faults: FaultCounts
+) -> None:
+    config = ModelConfig(frame_size=frame_size, core_steps=core_steps, latent=latent)
+    more = question_noise(config, 4, 7, 9)
+    equal = [torch.equal(question_noise(config, 4, 7, count), more[:count]) for count in range(1, 9)]
+    faults.record(
+        "found in use: noise of an evaluation with other numbers of samples",
+        holds="fewer prior samples are the first of more, for every frame size",
+        tries=len(equal),
+        survived=sum(equal),
+    )
+
+
+@pytest.mark.parametrize(("frame_size", "count"), [(16, 1), (64, 8), (84, 16)])
+def test_whole_blocks_of_noise_are_those_of_earlier_versions(frame_size: int, count: int) -> None:
+    config = ModelConfig(frame_size=frame_size, core_steps=3, latent=3)
+    side = frame_size // 4
+    earlier = torch.randn((count, 3, 3, side, side), generator=torch.Generator().manual_seed(key(4, 7, PRIOR) >> 1))
+    assert torch.equal(question_noise(config, 4, 7, count), earlier)
 
 
 def test_the_table_names_predictions_metrics_and_limits(found: Evaluation) -> None:

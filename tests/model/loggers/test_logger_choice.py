@@ -102,7 +102,9 @@ def test_terminal_and_json_lines_are_always_on(tmp_path: Path) -> None:
         (["--logger", "wandb,trackio"], "wandb,trackio"),
     ],
 )
-def test_v_adds_visdom_to_the_chosen_loggers(monkeypatch: pytest.MonkeyPatch, options: list[str], names: str) -> None:
+def test_v_adds_visdom_to_the_chosen_loggers(
+    monkeypatch: pytest.MonkeyPatch, bars: Path, options: list[str], names: str
+) -> None:
     from gqn_model.cli import main as gqn
     from gqn_model.train import run
 
@@ -113,7 +115,7 @@ def test_v_adds_visdom_to_the_chosen_loggers(monkeypatch: pytest.MonkeyPatch, op
         return Path("run")
 
     monkeypatch.setattr(run, "start_run", start_run)
-    done = CliRunner().invoke(gqn, ["train", "--shards", "x", "--preset", "tiny", *options])
+    done = CliRunner().invoke(gqn, ["train", "--shards", str(bars), "--preset", "tiny", *options])
     assert done.exit_code == 0, done.output
     assert seen == [names]
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from gqn_data.errors import CheckpointError, OptionError
+from gqn_model.checkpoint.run_folder import DatasetMatch
 from gqn_model.cli import main as gqn
 from gqn_model.evaluate import plot
 from gqn_model.evaluate.metrics import Estimate, Score
@@ -103,7 +104,7 @@ def test_plots_that_cannot_be_drawn_are_errors(tmp_path: Path, monkeypatch: pyte
     assert ".pdf, expected one of .png" in _gqn("plot", run, "-o", tmp_path / "x.pdf").output
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     done = _gqn("plot", run, "-o", tmp_path / "x.png")
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     assert "pip install '.[plot]'" in done.output
     with pytest.raises(OptionError, match="runs is empty"):
         learning_curves.write_curves([], tmp_path / "x.png")
@@ -129,6 +130,7 @@ def _evaluation() -> Evaluation:
     return Evaluation(
         run="runs/x", step=7, shards="s", scene_set="rooms_ring_camera", split="test", scenes=5, samples=2,
         trained_with=(1, 3), index="i", questions="q", mean_image_of="m", sigma=0.7, sweep=sweep, result="r",
+        dataset=DatasetMatch(scene_set="s", fingerprint="f", trained_set="s", trained_fingerprint="f"),
     )  # fmt: skip
 
 
