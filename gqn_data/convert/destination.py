@@ -13,7 +13,7 @@ from gqn_data.convert.plan import Options, Plan, Source, identity, limited, make
 from gqn_data.errors import DestinationError, ManifestError, SourceMissing
 from gqn_data.executors.job_array import check_no_parts_running
 from gqn_data.io import atomic
-from gqn_data.io.paths import AnyPath
+from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.publish import descriptions
 from gqn_data.schema.manifest import (
     CHECKSUM_FILE,
@@ -49,6 +49,71 @@ class Conversion:
     written: int
     kept: int
     seconds: float
+
+
+def stage(destination: AnyPath, options: Options) -> AnyPath:
+    """Return the folder to write to: one beside the destination if that holds a dataset to be replaced.
+
+    `put_in_place` moves a staged dataset to its destination when it is complete. A killed run leaves the old dataset
+    whole, and a rerun resumes in the staging folder.
+    """
+    if options.overwrite and (destination / MANIFEST_FILE).exists():
+        folder = destination.resolve()  # beside what a link points to, on the same file system
+        return folder.parent / f".{folder.name}.new"
+    return destination
+
+
+def put_in_place(destination: AnyPath) -> None:
+    """Replace a dataset by the complete one that is staged beside it, if there is one.
+
+    On a disk this is two renames, and the old dataset is removed last. A store has no renames: the old manifest is
+    removed, objects are copied within the store, and the new manifest comes last. A killed run leaves a complete
+    dataset in either place, and the next call finishes the replacement.
+    """
+    if isinstance(destination, StorePath):
+        _copy_into_place(destination, destination.parent / f".{destination.name}.new")
+        return
+    target = destination.resolve()
+    staged, old, waste = (target.with_name(f".{target.name}.{ending}") for ending in ("new", "old", "waste"))
+    if (staged / MANIFEST_FILE).exists():
+        if target.exists():
+            target.rename(old)
+        staged.rename(target)
+        atomic.sync_folder(target.parent)
+    elif old.exists() and not target.exists():  # killed between the renames, and the new dataset was removed by hand
+        old.rename(target)
+    if old.exists():
+        _move_other_files(old, target)
+        old.rename(waste)  # a folder that is half removed no longer shows which files are a user's
+    atomic.remove_folder(waste)
+
+
+def _move_other_files(old: Path, target: Path) -> None:
+    """Move files that are not part of the old dataset, such as a user's notes, into the new one."""
+    known = {MANIFEST_FILE, CHECKSUM_FILE, *DESCRIPTION_FILES}
+    with contextlib.suppress(ManifestError):
+        known |= {row.name for row in read_manifest(old).all_files()}
+    for path in sorted(old.rglob("*")) if old.is_dir() else ():
+        name = path.relative_to(old)
+        if path.is_dir() or name.as_posix() in known or name.parts[0] == WORK_FOLDER or (target / name).exists():
+            continue
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target / name)
+
+
+def _copy_into_place(destination: StorePath, staged: StorePath) -> None:
+    if not (staged / MANIFEST_FILE).exists():
+        return
+    with contextlib.suppress(ManifestError):
+        names = {row.name for row in read_manifest(destination).all_files()}
+        WorkFolder.withdraw(destination)
+        for name in sorted(names):
+            (destination / name).unlink(missing_ok=True)
+    new = [name for name, _ in staged.files()]
+    for name in sorted(new, key=lambda name: name == MANIFEST_FILE):
+        (staged / name).copy_to(destination / name)
+    for name in sorted(new, key=lambda name: name != MANIFEST_FILE):
+        (staged / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -184,14 +249,6 @@ def _as_shard(row: SourceRow) -> ShardRow:
 def scenes_text(manifest: Manifest) -> str:
     """Return the number of scenes per split, as text."""
     return " + ".join(f"{row.scenes} {name}" for name, row in manifest.splits.items()) + " scenes"
-
-
-def dataset_bytes(folder: AnyPath) -> int:
-    """Return the size of the dataset in a folder; 0 without a readable manifest."""
-    try:
-        return sum(row.bytes for row in read_manifest(folder).all_files())
-    except ManifestError:
-        return 0
 
 
 def publish(plan: Plan, done: Done, work: WorkFolder) -> Manifest:

@@ -6,6 +6,7 @@ Files are downloaded in source order, counted, and removed when all shards with 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import threading
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,10 @@ from gqn_data.convert.destination import (
     Log,
     finished_conversions,
     lock_work_folder,
+    put_in_place,
     recorded_raw_source,
     scratch_folder,
+    stage,
 )
 from gqn_data.convert.engine import RawSupplier, expected_raw_folder, has_size, write_shards
 from gqn_data.convert.incremental_plan import IncomingFile
@@ -98,8 +101,10 @@ def convert_from_bucket(
     source_from = functools.partial(recorded_raw_source, raw, options)
     destinations = {name: converted_folder(root, name, bucket.scene_set) for name in options.formats}
     with lock_work_folder(work), atomic.exclusive_writer(folder) if keep_raw else contextlib.nullcontext():
+        for destination in destinations.values():
+            put_in_place(destination)
         done = finished_conversions(destinations, source_from, work, options, log)
-        remaining = {name: path for name, path in destinations.items() if name not in done}
+        remaining = {name: stage(path, options) for name, path in destinations.items() if name not in done}
         if remaining:
             if keep_raw:
                 claim(folder, origin)
@@ -127,7 +132,9 @@ def convert_from_bucket(
             ):
                 for _ in write_shards(downloads, workers, options.processes):
                     pass
-            done |= downloads.publish()
+            for name, found in downloads.publish().items():
+                put_in_place(destinations[name])
+                done[name] = dataclasses.replace(found, folder=destinations[name])
         atomic.remove_folder(work / "index")
         atomic.remove_folder(work / "counted")
         if not keep_raw:

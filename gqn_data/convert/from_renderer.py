@@ -20,8 +20,10 @@ from gqn_data.convert.destination import (
     Log,
     finished_conversions,
     lock_work_folder,
+    put_in_place,
     recorded_raw_source,
     scratch_folder,
+    stage,
 )
 from gqn_data.convert.engine import RawSupplier, expected_raw_folder, write_shards
 from gqn_data.convert.incremental_plan import IncomingFile
@@ -111,8 +113,10 @@ def render_containers(
     destinations = {name: converted_folder(root, name, row) for name in options.formats}
     source_from = functools.partial(_recorded_source, request, options)
     with lock_work_folder(work):
+        for destination in destinations.values():
+            put_in_place(destination)
         done = finished_conversions(destinations, source_from, work, options, log)
-        remaining = {name: path for name, path in destinations.items() if name not in done}
+        remaining = {name: stage(path, options) for name, path in destinations.items() if name not in done}
         scratch = scratch_folder(work) / _FOLDER
         if remaining:
             atomic.remove_temporaries(scratch)
@@ -120,7 +124,9 @@ def render_containers(
                 log(rendering.announcement())
                 for _ in write_shards(rendering, None, 1):
                     pass
-            done |= rendering.publish()
+            for name, found in rendering.publish().items():
+                put_in_place(destinations[name])
+                done[name] = dataclasses.replace(found, folder=destinations[name])
         atomic.remove_folder(work / _FOLDER)
         atomic.remove_folder(scratch)
     return [done[name] for name in options.formats]

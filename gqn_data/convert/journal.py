@@ -169,10 +169,10 @@ class WorkFolder:
         if plan is None:
             # Recorded first, so that the next run can remove the files if this one is interrupted here.
             self._write_plan(None, files)
-        self._withdraw(folder)
+        self.withdraw(folder)
 
     @staticmethod
-    def _withdraw(folder: AnyPath) -> None:
+    def withdraw(folder: AnyPath) -> None:
         """Remove the manifest, then the files that describe the dataset."""
         (folder / MANIFEST_FILE).unlink()
         for name in (CHECKSUM_FILE, *DESCRIPTION_FILES):

@@ -6,6 +6,7 @@ the manifest is written last. An interrupted run resumes with the same command a
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Sequence
@@ -17,13 +18,14 @@ from gqn_data.convert.destination import (
     WORK_FOLDER,
     Conversion,
     Log,
-    dataset_bytes,
     finished_conversion,
     finished_conversions,
     lock_work_folder,
+    put_in_place,
     recorded_raw_source,
     remove_if_empty,
     scenes_text,
+    stage,
 )
 from gqn_data.convert.engine import Supplier, publish_output, write_shards
 from gqn_data.convert.incremental_plan import IncrementalPlan, Output
@@ -73,13 +75,17 @@ def convert(
     destinations = _destinations(folder, scene_set, root, options)
     source_from = functools.partial(_recorded_source, folder, scene_set, options)
     with lock_work_folder(work):
+        for destination in destinations.values():
+            put_in_place(destination)
         done = finished_conversions(destinations, source_from, work, options, log)
         if len(done) < len(destinations):
             source = _open_source(folder, scene_set, work / "index", options, executor)
             for name, destination in destinations.items():
                 if name not in done:
-                    plan = make_plan(source, name, destination, options)
-                    done[name] = _convert_to(plan, source, WorkFolder(work / name), options, log, executor)
+                    plan = make_plan(source, name, stage(destination, options), options)
+                    found = _convert_to(plan, source, WorkFolder(work / name), options, log, executor)
+                    put_in_place(destination)
+                    done[name] = dataclasses.replace(found, folder=destination)
         atomic.remove_folder(work / "index")
     return [done[name] for name in options.formats]
 
@@ -265,8 +271,6 @@ def _convert_to(
 ) -> Conversion:
     """Write the missing shards of a planned dataset, then the manifest."""
     started = time.monotonic()
-    if options.overwrite:  # before the old dataset is removed, counting the space that it frees
-        atomic.check_free_space(plan.folder, plan.stored_bytes - dataset_bytes(plan.folder))
     work.begin(plan.folder, identity(plan.manifest), plan, overwrite=options.overwrite)
     supplier = _supplier(plan, plan.shards, source, work, options, executor)
     what = f"{scenes_text(plan.manifest)} in {count_of(len(plan.shards), 'shard')}"

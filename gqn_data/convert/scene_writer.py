@@ -10,6 +10,7 @@ process left.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gqn_data.convert.destination import WORK_FOLDER, lock_work_folder, publish
+from gqn_data.convert.destination import WORK_FOLDER, lock_work_folder, publish, put_in_place, stage
 from gqn_data.convert.journal import Done, WorkFolder
 from gqn_data.convert.plan import SHARD_BYTES, Options, Plan, convert_frames_row
 from gqn_data.convert.scene_checks import SceneChecker, encoding_of
@@ -95,7 +96,8 @@ class SceneWriter:
         self._details = _checked_details(details or {})
         self._overwrite = overwrite
         self._geometry = _checked_geometry(field_of_view, yaw_sign, depth_range)
-        self._work = WorkFolder(self.folder / WORK_FOLDER / "shards")  # below the lock
+        self._target = self.folder
+        self._work = WorkFolder(self._target / WORK_FOLDER / "shards")
         self._lock = contextlib.ExitStack()
         self._open = False
         self._prepared = False  # whether the destination is: an existing dataset was removed
@@ -118,6 +120,9 @@ class SceneWriter:
                 f"{self.folder}: found a dataset; replace it with overwrite=True, or write to another folder"
             )
         self._lock.enter_context(lock_work_folder(self.folder / WORK_FOLDER))
+        put_in_place(self.folder)
+        self._target = stage(self.folder, dataclasses.replace(self._options, overwrite=self._overwrite))
+        self._work = WorkFolder(self._target / WORK_FOLDER / "shards")  # below the lock
         self._open = True
         return self
 
@@ -133,7 +138,9 @@ class SceneWriter:
                 for split in self._splits.values():
                     split.spool.close()
                 if not finished and self._prepared:
-                    self._work.abandon(self.folder)
+                    self._work.abandon(self._target)
+                    if self._target != self.folder:
+                        atomic.remove_folder(self._target)
 
     def add(self, frames: NDArray[np.uint8] | Sequence[Encoded], cameras: ArrayLike, split: Split = "train") -> int:
         """Add a scene, and return its index in its split.
@@ -195,7 +202,7 @@ class SceneWriter:
     def _write_shard(self, name: Split, split: _SplitWriter) -> None:
         assert self._frames is not None  # noqa: S101  known since the first scene
         location = ShardLocation(
-            folder=self.folder,
+            folder=self._target,
             split=name,
             number=split.shards,
             first_scene=split.scenes - split.spool.count,
@@ -207,7 +214,7 @@ class SceneWriter:
         if not self._prepared:
             # Removes an existing dataset, and the files of killed writers: their random identity differs.
             self._prepared = True
-            self._work.begin(self.folder, {"scene writer": secrets.token_hex(8)})
+            self._work.begin(self._target, {"scene writer": secrets.token_hex(8)})
         self._work.begin_shard(location, self._kind.names(location))
         row = self._kind.write_shard(location, split.spool.scenes())
         self._work.mark(location, row)
@@ -240,8 +247,9 @@ class SceneWriter:
             tool=TOOL,
             geometry=self._geometry,
         )
-        plan = Plan(folder=self.folder, manifest=manifest, shards=tuple(self._shards), stored_bytes=0)
+        plan = Plan(folder=self._target, manifest=manifest, shards=tuple(self._shards), stored_bytes=0)
         publish(plan, self._done, self._work)
+        put_in_place(self.folder)
 
 
 class _SplitWriter:

@@ -567,6 +567,19 @@ class StorePath:
                 return None
         return Stat(st_size=len(data), e_tag=written["e_tag"], version=written["version"])
 
+    def copy_to(self, other: StorePath) -> None:
+        """Copy the object within its store, without downloading it.
+
+        Raises:
+            FileNotFoundError: the object does not exist.
+            StoreError: the request failed.
+        """
+        import obstore
+
+        self._check_writable()
+        with self._translate_errors() as store:
+            obstore.copy(store, self._key, other._key)
+
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the object."""
         import obstore

@@ -16,7 +16,6 @@ import webdataset
 import zarr
 from made_scenes import SIZE, VIEWS, jpeg, made_scene, make_raw_folder, pattern, tree
 from PIL import Image
-from processes import wait_until
 from zarr.registry import get_codec_class, register_codec
 
 import gqn_data
@@ -398,8 +397,9 @@ def test_an_existing_dataset_is_replaced_only_with_overwrite(tmp_path):
         write(folder)
     assert tree(folder) == before
     with pytest.raises(ZeroDivisionError):
-        write(folder, numbers_then_error(2, ZeroDivisionError), overwrite=True)
-    assert tree(folder) == before  # no shard of the new one was written
+        write(folder, numbers_then_error(5, ZeroDivisionError), overwrite=True, scenes_per_shard=1)
+    assert tree(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     for name in WRITABLE:
         write(folder, range(2), format=name, overwrite=True)
         assert tree(folder) == tree(write(tmp_path / name / "mine", range(2), format=name))
@@ -481,7 +481,7 @@ with SceneWriter(sys.argv[1], scenes_per_shard=2, overwrite=True) as writer:
 
 
 @pytest.mark.parametrize("over", [False, True])
-def test_a_killed_writer_leaves_no_dataset_and_a_rerun_cleans_up(over, tmp_path):
+def test_a_killed_writer_leaves_no_or_the_old_dataset_and_a_rerun_cleans_up(over, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def start(folder, count):
@@ -491,6 +491,7 @@ def test_a_killed_writer_leaves_no_dataset_and_a_rerun_cleans_up(over, tmp_path)
     folder = tmp_path / "mine"
     if over:
         write(folder, range(40), scenes_per_shard=1)
+        before = tree(folder)
     for kills in (1, 7, 30):
         process = start(folder, 10**9)
         for _ in range(kills):
@@ -498,9 +499,11 @@ def test_a_killed_writer_leaves_no_dataset_and_a_rerun_cleans_up(over, tmp_path)
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        if kills > 2:  # a shard was written, which removes the old dataset
-            wait_until(lambda: not is_dataset(folder), 1)
+        if over:  # the old dataset stays until the new one is complete
+            assert {name: data for name, data in tree(folder).items() if not name.startswith(".work/")} == before
+        elif kills > 2:
             assert tree(folder)
+            assert not is_dataset(folder)
     for count, where in ((9, folder), (9, tmp_path / "whole" / "mine")):
         process = start(where, count)
         process.communicate()
