@@ -23,7 +23,7 @@ class UnknownName(GQNError):
     def __init__(self, kind: str, name: str, valid: Iterable[str]) -> None:
         self.arguments = (kind, name, tuple(sorted(valid)))
         names = self.arguments[2]
-        near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+        near = get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(names)}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
 
@@ -151,6 +151,10 @@ class StoreMissing(StoreError):
 
 class StoreChanged(StoreError):
     """An object that was replaced by another version while it was read."""
+
+
+class IterationEnded(GQNError):
+    """An iterator of a loader that was asked for a batch after something else had ended it."""
 
 
 class WorkerLost(GQNError):

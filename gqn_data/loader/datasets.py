@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from gqn_data.cache.policy import CachedFiles, Reading, Remote, choose_reading, default_window
 from gqn_data.cache.prefetch import WindowFetcher
 from gqn_data.cache.shard_cache import ShardCache, open_cache
+from gqn_data.counts import as_array, as_number
 from gqn_data.dataset import open_dataset
-from gqn_data.errors import OptionError
+from gqn_data.errors import OptionError, UnknownName
 from gqn_data.io.paths import StorePath
 from gqn_data.sampling.batch_sampler import Member
 from gqn_data.sampling.permutation import Windows
-from gqn_data.schema.catalog import Split
+from gqn_data.schema.catalog import SPLITS, Split
 from gqn_data.units import count_of
 
 Path = str | os.PathLike[str] | StorePath
@@ -53,12 +55,23 @@ class DatasetMixture:
     ) -> None:
         self.weights: list[float] | None = None
         if isinstance(paths, Mapping):
-            self.weights = [float(weight) for weight in paths.values()]
+            self.weights = [as_number(f"weight of {path}", weight) for path, weight in paths.items()]
         elif isinstance(paths, str | os.PathLike | StorePath):
             paths = [paths]
+        if not isinstance(paths, Iterable) or isinstance(paths, bytes):
+            raise OptionError(f"path is {paths!r}, expected a folder or URL, or a list or mapping of them")
         every = list(paths)
         if not every:
             raise OptionError("path is empty, expected at least one dataset")
+        for given in every:
+            if not isinstance(given, str | os.PathLike | StorePath):
+                raise OptionError(f"path has {given!r}, expected folders or URLs")
+        if split not in SPLITS:
+            raise UnknownName("split", split, SPLITS)
+        if remote not in get_args(Remote):
+            raise UnknownName("value of remote", remote, get_args(Remote))
+        if cache_gb is not None:
+            cache_gb = as_number("cache_gb", cache_gb)
         self.split: Split = split
         self.datasets = tuple(open_dataset(path, split) for path in every)
         if len(every) > 1 and listed:
@@ -173,7 +186,7 @@ def _checked(scenes: ArrayLike, count: int) -> NDArray[np.int64]:
     Raises:
         OptionError: they are not distinct integers from 0 to `count` - 1.
     """
-    numbers = np.asarray(scenes)
+    numbers = as_array("scenes", scenes)
     if numbers.ndim != 1 or not len(numbers) or not np.issubdtype(numbers.dtype, np.integer):
         raise OptionError(
             f"scenes is an array of {numbers.dtype} of shape {numbers.shape}, expected a non-empty list of integers"

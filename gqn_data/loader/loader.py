@@ -12,15 +12,17 @@ or by ranged reads (docs/streaming.md). See docs/loader.md for examples.
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import os
 import sys
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 import torch
@@ -28,7 +30,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gqn_data.cache.policy import Reading, Remote
 from gqn_data.cache.prefetch import Position, WindowFetcher
-from gqn_data.errors import GQNError, OptionError
+from gqn_data.counts import as_array, as_count, as_flag
+from gqn_data.errors import GQNError, IterationEnded, OptionError
 from gqn_data.loader.batch_maker import BatchMaker, BatchRequest, BatchShape, BatchWorker
 from gqn_data.loader.datasets import DatasetMixture, Paths
 from gqn_data.loader.shared_memory import Ring
@@ -42,6 +45,10 @@ from gqn_data.schema.jpeg import Fit, Resize, square_side
 _AHEAD = 2  # batches that each worker makes in advance
 _REQUESTS = 16  # scenes of a batch that are read by range at the same time
 _HELD = 3  # blocks for batches that the consumer holds while the next ones are made
+_NO_DATA_LOADER = (
+    "found a SceneLoader inside torch's DataLoader, expected a loop over the SceneLoader, which yields whole batches. "
+    "Use SceneLoader(..., batch_size=B, workers=N) in place of DataLoader"
+)
 _POSITION = ("epoch", "batches", "windows", "shards")  # keys of a state that are not options of the stream
 
 
@@ -210,16 +217,16 @@ class SceneLoader:
         cache: str | os.PathLike[str] | None = None,
         cache_gb: float | None = None,
     ) -> None:
-        minima = ("batch_size", batch_size, 1), ("workers", workers, 0), ("ranks", ranks, 1), ("window", window, 1)
-        for name, value, minimum in minima:
-            if value is not None and value < minimum:
-                raise OptionError(f"{name} is {value}, expected {minimum} or more")
+        batch_size, workers = as_count("batch_size", batch_size, 1), as_count("workers", workers, 0)
+        ranks, seed = as_count("ranks", ranks, 1), as_count("seed", seed)
+        window, epochs = (
+            None if value is None else as_count(name, value, 1)
+            for name, value in (("window", window), ("epochs", epochs))
+        )
         if batch_size % ranks:
             raise OptionError(f"batch_size is {batch_size}, expected a multiple of ranks, {ranks}")
-        if not 0 <= rank < ranks:
-            raise OptionError(f"rank is {rank}, expected 0 to {ranks - 1} of {ranks} ranks")
-        if epochs is not None and epochs < 1:
-            raise OptionError(f"epochs is {epochs}, expected 1 or more, or None for no limit")
+        rank = as_count("rank", rank, 0, ranks - 1)
+        shuffle, pin_memory = as_flag("shuffle", shuffle), as_flag("pin_memory", pin_memory)
         if pin_memory and not torch.cuda.is_available():
             raise OptionError("pin_memory is True, but torch cannot find a GPU; leave it out")
         self._mixture = mixture = DatasetMixture(
@@ -233,6 +240,8 @@ class SceneLoader:
         self.pose_fields = pose_fields(dataset.layout.camera_fields, poses)
         self.context = self._resolve_context(context)
         layouts = [each.layout for each in mixture.datasets]
+        if frame_size is not None:
+            frame_size = as_count("frame_size", frame_size, 1)
         self.frame_size, *_ = [
             _resolve_frame_size(frame_size, each.height, each.width, resize, fit) for each in layouts
         ]
@@ -245,9 +254,9 @@ class SceneLoader:
         self._pin = pin_memory
         self._options = _Options(
             batch_size=batch_size,
-            context=None if context == "all" else self.context,
+            context=None if isinstance(context, str) else self.context,
             context_per=context_per,
-            samples=None if samples is None else np.asarray(samples),
+            samples=None if samples is None else as_array("samples", samples),
             epoch_scenes=epoch_scenes,
             seed=seed,
             shuffle=shuffle and samples is None,
@@ -267,16 +276,22 @@ class SceneLoader:
                 "Use a smaller batch, or tail='pad' or 'exact'"
             )
         self._delivered = 0  # batches, over all epochs
+        self._is_loaded = False  # a state was loaded, and not iterated from
         self.waited = 0.0
         # Weak: the caller's iterator holds the workers, so that they end with the loop.
-        self._running: weakref.ref[Generator[Batch]] | None = None
+        self._running: weakref.ref[_Iteration] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has the same position. Its iterations and workers are its own.
+        return {**self.__dict__, "_running": None}
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)
 
     def _resolve_context(self, given: tuple[int, int] | str | None) -> tuple[int, int]:
         """Return the smallest and largest number of context views."""
-        if given == "all":
+        if isinstance(given, str) and given == "all":
             return self.views - 1, self.views - 1
-        if isinstance(given, str):
-            raise OptionError(f"context is {given!r}, expected (smallest, largest) or 'all'")
         if given is None:
             rows = [SCENE_SETS.get(dataset.manifest.scene_set) for dataset in self.datasets]
             limits = [self.views - 1, *(row.context_views for row in rows if row is not None)]
@@ -330,33 +345,73 @@ class SceneLoader:
         return self._per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate from the current position: after the last batch delivered, or from the loaded state."""
-        self.close()
-        running = self._run()
-        self._running = weakref.ref(running)
-        return running
+        """Iterate from the current position: after the last batch delivered, or from the loaded state.
+
+        After the last batch of `epochs`, the next iteration starts with the first epoch. If a loaded state is at the
+        end, one iteration is empty, with a warning. A loader has one iteration at a time: a new one ends the old one.
+
+        Raises:
+            OptionError: this is a worker process of torch's `DataLoader`; each would yield all scenes.
+            IterationEnded: raised by the old iterator, if it is asked for another batch.
+        """
+        if torch.utils.data.get_worker_info() is not None:
+            raise OptionError(_NO_DATA_LOADER)
+        self._end_iteration("a newer iteration of the same loader. For two at once, use copy.deepcopy(loader)")
+        if self._is_over and self._is_loaded:
+            warnings.warn(
+                f"the loaded state is at the end of {self.epochs} epochs: this iteration yields no batches, and the "
+                "next one starts with the first epoch",
+                stacklevel=2,
+            )
+        elif self._is_over:
+            self._delivered = 0
+        self._is_loaded = False
+        iteration = _Iteration(self._run())
+        self._running = weakref.ref(iteration)
+        return iteration
+
+    def __getitem__(self, index: object) -> NoReturn:
+        """Raise; torch's `DataLoader` indexes what it is given.
+
+        Raises:
+            OptionError: always.
+        """
+        raise OptionError(_NO_DATA_LOADER)
+
+    @property
+    def _end(self) -> int | None:
+        """Number of batches in all epochs; None for no limit."""
+        return None if self.epochs is None else self.epochs * self._per_epoch
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the last batch of all epochs was delivered."""
+        return self._end is not None and self._delivered >= self._end
 
     def _run(self) -> Generator[Batch]:
+        end = self._end
+        if self._is_over:
+            return
         # Enough blocks for the batches that workers make in advance, and for some that the consumer holds.
         ring = Ring(under_way=max(1, _AHEAD * self.workers), spare=_HELD, size=self._maker.largest.bytes)
         worker = BatchWorker(self._maker, ring, self.workers)
         fetching = self._mixture.window_fetcher(self.epochs) or contextlib.nullcontext()
-        with fetching as fetcher, contextlib.closing(self._results(worker, ring, fetcher)) as results:
+        with fetching as fetcher, contextlib.closing(self._results(worker, ring, fetcher, end)) as results:
             while True:
                 asked = time.perf_counter()
-                taken = next(results, None)
+                request, result = next(results)
                 self.waited += time.perf_counter() - asked
-                if taken is None:
-                    break
-                request, result = taken
                 if isinstance(result, GQNError):
                     raise result
                 block = torch.from_numpy(ring.hand_out(request.block))
+                batch = _as_batch(result, block.pin_memory() if self._pin else block)
                 # Counted before the batch is yielded, so that the state of its holder continues after it.
                 self._delivered += 1
-                yield _as_batch(result, block.pin_memory() if self._pin else block)
-                del block, result, taken  # not held while waiting for the next batch
-        self._delivered = 0  # all epochs are over; the next iteration starts from the beginning
+                if self._delivered == end:
+                    break  # the workers end with the last batch
+                yield batch
+                del batch, block, result  # not held while waiting for the next batch
+        yield batch
 
     def _position(self, number: int, within: int) -> Position:
         """Return the position of a batch's first scene (`within` 0) or last scene (1).
@@ -369,10 +424,9 @@ class SceneLoader:
         return Position(epoch, min((batch + within) * self.batch_size, self.scenes) - within)
 
     def _results(
-        self, worker: BatchWorker, ring: Ring, fetcher: WindowFetcher | None
+        self, worker: BatchWorker, ring: Ring, fetcher: WindowFetcher | None, end: int | None
     ) -> Generator[tuple[BatchRequest, BatchShape | GQNError]]:
         """Yield each request with its result, made in this process or by worker processes."""
-        end = None if self.epochs is None else self.epochs * self._per_epoch
         numbers = itertools.count(self._delivered) if end is None else iter(range(self._delivered, end))
         under_way: deque[BatchRequest] = deque()
 
@@ -400,7 +454,7 @@ class SceneLoader:
         return {**self._order, "epoch": epoch, "batches": batches}
 
     def load_state_dict(self, state: Mapping[str, int | str]) -> None:
-        """Continue from a state; immediate at any position.
+        """Continue from a state; immediate at any position. The next iteration uses it, and ends the current one.
 
         Raises:
             OptionError: the state is malformed, or of another dataset or order; the message lists the differences.
@@ -423,8 +477,9 @@ class SceneLoader:
                 f"the loader state has epoch {epoch!r} and batches {batches!r}, "
                 f"expected an epoch from 0 and batches from 0 to {self._per_epoch - 1}"
             )
-        self.close()
+        self._end_iteration("load_state_dict")
         self._delivered = epoch * self._per_epoch + batches
+        self._is_loaded = True
 
     def _check_same(self, state: Mapping[str, int | str], names: Iterable[str]) -> None:
         """Raise unless a state agrees with this stream in all of `names`."""
@@ -437,11 +492,47 @@ class SceneLoader:
             raise OptionError(f"the loader state is of another stream: {'; '.join(differing)}")
 
     def close(self) -> None:
-        """End the workers; the loader can be iterated again."""
+        """End the current iteration and its workers; the loader can be iterated again."""
+        self._end_iteration("")
+
+    def _end_iteration(self, by: str) -> None:
+        """End the current iteration; if batches are left and `by` says what ended it, its iterator raises that."""
         running = None if self._running is None else self._running()
         self._running = None
         if running is not None:
-            running.close()
+            running.close("" if self._is_over else by)
+
+
+class _Iteration(Iterator[Batch]):
+    """One iteration of a loader; it ends with its last reference.
+
+    Args:
+        batches: the batches.
+    """
+
+    def __init__(self, batches: Generator[Batch]) -> None:
+        self._batches = batches
+        self._process = os.getpid()
+        self._ended_by = ""
+
+    def __next__(self) -> Batch:
+        if self._ended_by:
+            raise IterationEnded(f"this iteration was ended before its last batch by {self._ended_by}")
+        if os.getpid() != self._process:
+            raise OptionError(
+                f"this iteration was started in process {self._process}, found process {os.getpid()}: each would yield "
+                "the same scenes. Iterate the loader in one process; SceneLoader(..., workers=N) starts its own"
+            )
+        return next(self._batches)
+
+    def close(self, by: str = "") -> None:
+        """End the iteration.
+
+        Args:
+            by: what ends it before its last batch, for the error of the next call; empty if the caller wants the end.
+        """
+        self._ended_by = by
+        self._batches.close()
 
 
 def on_device(batches: Iterable[Batch], device: torch.device | str) -> Generator[Batch]:
@@ -492,8 +583,6 @@ def _resolve_frame_size(wanted: int | None, height: int, width: int, resize: Res
     side = height if fit is None else square_side(height, width, fit)
     if wanted is None:
         return side
-    if wanted < 1:
-        raise OptionError(f"frame_size is {wanted}, expected 1 or more")
     if resize == "area" and wanted > side:
         raise OptionError(
             f"frame_size is {wanted}, expected {side} or less for frames of {width}x{height}. "

@@ -86,6 +86,7 @@ class WorkerPool(Generic[Task, Result]):
         self._begin = begin
         self._describe = describe
         self._workers: list[_Worker] = []
+        self._process = os.getpid()
         # Kept: `connection.wait` creates one per wait, which takes a tenth of the time for small batches.
         self._ready = select.poll()
 
@@ -113,6 +114,8 @@ class WorkerPool(Generic[Task, Result]):
 
     def close(self) -> None:
         """End the workers, also in the middle of a task."""
+        if os.getpid() != self._process:  # a forked process has a copy of the pool, but not its workers
+            return
         for worker in self._workers:
             self._ready.unregister(worker.pipe)
             worker.pipe.close()

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gqn_data.counts import as_array, as_count
 from gqn_data.errors import OptionError
 from gqn_data.sampling.permutation import Windows, key, permute
 from gqn_data.sampling.views import ContextPer, choose_views, draw_batch_counts
@@ -102,9 +103,11 @@ class BatchSampler:
         if context_per not in ("scene", "batch"):
             raise OptionError(f"context_per is {context_per!r}, expected scene or batch")
         self._members = list(members)
-        self.batch_size = batch_size
+        self.batch_size = as_count("batch_size", batch_size, 1)
         self.context = context
-        self._seed = seed
+        self._seed = as_count("seed", seed)
+        if epoch_scenes is not None:
+            epoch_scenes = as_count("epoch_scenes", epoch_scenes, 1)
         self._shuffle = shuffle
         self.tail = tail
         self._context_per = context_per
@@ -113,7 +116,7 @@ class BatchSampler:
         # Before permutation, the positions of an epoch are ordered by dataset.
         self._ends = np.cumsum(counts)
         self._counts = counts
-        self.scenes = len(samples) if samples is not None else int(counts.sum())
+        self.scenes = int(counts.sum()) if self._samples is None else len(self._samples)
         if context is None:
             numbers = {member.views for member in members}
             if len(numbers) > 1:
@@ -125,7 +128,7 @@ class BatchSampler:
             self.slots = 1 + context[1]
         if self._samples is not None:
             self.slots = self._samples.shape[1] - 1
-        self.batches = self.scenes // batch_size if tail == "drop" else -(-self.scenes // batch_size)
+        self.batches = self.scenes // self.batch_size if tail == "drop" else -(-self.scenes // self.batch_size)
         self._cached_shares: tuple[tuple[int, int, int, int], list[Sample]] | None = None
         self._cached_shards: tuple[tuple[int, int, int], frozenset[int]] | None = None
 
@@ -276,8 +279,6 @@ def _digest(numbers: NDArray[np.int64]) -> str:
 
 def _epoch_counts(sizes: list[int], weights: Sequence[float] | None, scenes: int | None) -> NDArray[np.int64]:
     """Return the number of scenes per epoch of each dataset, by weight, rounded by largest remainder."""
-    if scenes is not None and scenes < 1:
-        raise OptionError(f"epoch_scenes is {scenes}, expected 1 or more")
     total = sum(sizes) if scenes is None else scenes
     shares = np.array(sizes if weights is None else weights, np.float64)
     if len(shares) != len(sizes) or not np.isfinite(shares).all() or (shares <= 0).any():
@@ -300,7 +301,7 @@ def _check_samples(samples: NDArray[np.int64], members: list[Member]) -> NDArray
     if len(members) > 1:
         raise OptionError(f"samples name scenes of one dataset, found {len(members)} datasets")
     (member,) = members
-    rows: NDArray[np.int64] = np.asarray(samples)
+    rows: NDArray[np.int64] = as_array("samples", samples)
     if rows.ndim != 2 or rows.shape[1] < 3 or not len(rows) or not np.issubdtype(rows.dtype, np.integer):
         raise OptionError(
             f"samples are {rows.dtype} of shape {rows.shape}, expected whole numbers (N, 2 + K): scene, query, context"

@@ -6,11 +6,13 @@ The choice is a pure function of (seed, epoch, scene), vectorized over a batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gqn_data.counts import as_count
 from gqn_data.errors import OptionError
 from gqn_data.sampling.permutation import draw, key
 
@@ -34,17 +36,20 @@ class ViewChoice(NamedTuple):
     context: NDArray[np.int64]
 
 
-def check_context(context: tuple[int, int], views: int) -> tuple[int, int]:
-    """Validate a range of numbers of context views and return it.
+def check_context(context: object, views: int) -> tuple[int, int]:
+    """Validate a range of numbers of context views and return it as ints.
 
     Args:
-        context: smallest and largest number of context views.
+        context: smallest and largest number of context views, as a sequence or an array.
         views: views per scene; the query needs one of them.
 
     Raises:
-        OptionError: the range is empty, starts below 1, or needs more views than a scene has.
+        OptionError: the value is not two integers; or the range is empty, starts below 1, or needs more views than a
+            scene has.
     """
-    low, high = context
+    if isinstance(context, str) or not isinstance(context, Iterable) or len(ends := list(context)) != 2:
+        raise OptionError(f"context is {context!r}, expected (smallest, largest) or 'all'")
+    low, high = (as_count("a number of context views", end) for end in ends)
     if views < 2:
         raise OptionError(
             f"a scene has {views} view, expected at least 2: a context and a query; or pass context='all'"

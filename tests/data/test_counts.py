@@ -42,7 +42,7 @@ def test_what_is_no_integer_is_an_option_error(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("value", "least", "most", "expected"),
-    [(0, 1, None, "1 or more"), (4, None, 3, "3 or less"), (4, 1, 3, "from 1 to 3")],
+    [(0, 1, None, "1 or more"), (4, None, 3, "3 or less"), (4, 1, 3, "1 to 3")],
 )
 def test_an_integer_out_of_range_is_an_option_error(value: Any, least: Any, most: Any, expected: str) -> None:
     with pytest.raises(OptionError, match=expected):

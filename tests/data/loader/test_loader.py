@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import json
@@ -403,7 +404,9 @@ def test_a_stream_resumes_at_any_batch_as_if_uninterrupted(zarr: Path, first: in
         resumed = SceneLoader(zarr, workers=then, **options)
         resumed.load_state_dict(json.loads(state))
         assert json.dumps(resumed.state_dict()) == state
-        assert [_snapshot(batch) for batch in resumed] == whole[given:]
+        at_the_end = given == len(whole)
+        with pytest.warns(UserWarning, match="at the end of 2 epochs") if at_the_end else contextlib.nullcontext():
+            assert [_snapshot(batch) for batch in resumed] == whole[given:]
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -554,15 +557,6 @@ def test_a_loader_at_its_end_can_be_iterated_again(zarr: Path, workers: int) -> 
     first = [_snapshot(batch) for batch in loader]
     assert len(first) == 5
     assert [_snapshot(batch) for batch in loader] == first == _stream(zarr, 5)
-
-
-def test_a_new_iteration_ends_the_older_one(zarr: Path) -> None:
-    loader = SceneLoader(zarr, batch_size=4, seed=7, context=(1, 3))
-    old = iter(loader)
-    given = [_snapshot(next(old))]
-    given += [_snapshot(batch) for batch in islice(loader, 2)]
-    assert list(old) == []
-    assert given == _stream(zarr, 3)
 
 
 # Processes
@@ -747,7 +741,7 @@ def test_an_error_from_a_worker_is_the_error_itself(zarr: Path, tmp_path: Path) 
         ({"ranks": 3}, r"batch_size is 4, expected a multiple of ranks, 3"),
         ({"ranks": 2, "rank": 2}, r"rank is 2, expected 0 to 1"),
         ({"ranks": 2, "rank": -1}, r"rank is -1, expected 0 to 1"),
-        ({"epochs": 0}, r"epochs is 0, expected 1 or more, or None"),
+        ({"epochs": 0}, r"epochs is 0, expected 1 or more"),
         ({"context": (1, 5)}, r"need 6 views; a scene has 5: ask for at most 4"),
         ({"context": (0, 2)}, r"context views 0 to 2: expected 1 <= smallest <= largest"),
         ({"context": (3, 2)}, r"context views 3 to 2: expected 1 <= smallest <= largest"),
