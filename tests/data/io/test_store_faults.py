@@ -155,9 +155,12 @@ def listing(*names, more="true"):
     return [head_of(Content_Length=len(page)) + page.encode()]
 
 
+PAGES = itertools.count()
+NAMES = [f"x/{number}" for number in range(500)]
+
 LISTINGS = {
     "empty pages without end": lambda _: listing(),
-    "the same page without end": lambda _: listing("x/1", "x/2"),
+    "the same page without end": lambda _: listing(*NAMES, more="true" if next(PAGES) < 100 else "false"),
     "an answer without end": lambda _: itertools.chain([head_of(Connection="close")], itertools.repeat(b" ")),
 }
 
@@ -166,6 +169,8 @@ LISTINGS = {
 def test_a_listing_without_end_is_given_up(kind, impatient, monkeypatch, faults):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
+    if kind == "the same page without end":
+        monkeypatch.setattr(paths, "_LISTING_TIMEOUT", 60.0)
     with raw_server(LISTINGS[kind]) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         with pytest.raises(StoreError, match=r"^s3://endless-"):
