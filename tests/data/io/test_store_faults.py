@@ -141,16 +141,17 @@ def test_a_store_that_sends_byte_by_byte_is_given_up(operation, impatient, tmp_p
     )
 
 
-def listing(*names, more="true"):
-    """Return an answer to a listing that says that more follows."""
+def listing(*names, more=True):
+    """Return an answer to a listing, which says whether more follows."""
     entries = "".join(
         f"<Contents><Key>{name}</Key><LastModified>2020-01-01T00:00:00.000Z</LastModified><ETag>1</ETag>"
         "<Size>1</Size></Contents>"
         for name in names
     )
+    token = "<NextContinuationToken>again</NextContinuationToken>" if more else ""
     page = (
-        f"<ListBucketResult><Name>b</Name><IsTruncated>{more}</IsTruncated>{entries}"
-        "<NextContinuationToken>again</NextContinuationToken></ListBucketResult>"
+        f"<ListBucketResult><Name>b</Name><IsTruncated>{str(more).lower()}</IsTruncated>{entries}{token}"
+        "</ListBucketResult>"
     )
     return [head_of(Content_Length=len(page)) + page.encode()]
 
@@ -160,7 +161,7 @@ NAMES = [f"x/{number}" for number in range(500)]
 
 LISTINGS = {
     "empty pages without end": lambda _: listing(),
-    "the same page without end": lambda _: listing(*NAMES, more="true" if next(PAGES) < 100 else "false"),
+    "the same page without end": lambda _: listing(*NAMES, more=next(PAGES) < 100),
     "an answer without end": lambda _: itertools.chain([head_of(Connection="close")], itertools.repeat(b" ")),
 }
 
