@@ -523,7 +523,7 @@ def render(
     type=click.FloatRange(0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Seconds without data before a retry.",
+    help="Seconds without data, or below 1 kB/s, before a retry.",
 )
 @json_option
 def download(

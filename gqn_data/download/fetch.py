@@ -125,8 +125,8 @@ class _Fetch:
                     received=self._received,
                 )
             except RemoteFault as fault:
-                # A server without range support sends the same bytes each time: only new ones are progress. A few of
-                # them are not, or a server that sends a byte per attempt would be asked for ever.
+                # A server without range support sends the same bytes each time: only new ones are progress. A few are
+                # not enough: a server that sends one byte per attempt would keep the transfer alive forever.
                 least = min(_LEAST_PROGRESS, (self._known.size if self._known else 0) // 1000)
                 progressed = self.partial.size > self._farthest + least
                 if progressed:

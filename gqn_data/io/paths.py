@@ -88,7 +88,7 @@ def _plain_store(root: str, access: Access, options: dict[str, Any]) -> ObjectSt
 
 
 def _web_store(root: str, access: Access, options: dict[str, Any]) -> ObjectStore:
-    """Open a web server as a store. The login is that of the URL, or else of `~/.netrc`."""
+    """Open a web server as a store. The login comes from the URL, or else from `~/.netrc`."""
     from obstore.store import from_url
     from requests.utils import get_netrc_auth
 
@@ -162,7 +162,7 @@ def _timeout_of(size: int) -> timedelta:
     return _CLIENT["read_timeout"] + timedelta(seconds=most / _LEAST_RATE)
 
 
-# Addresses that clients ask for credentials if the environment has none.
+# Addresses that clients ask for credentials if the environment does not have them.
 _METADATA_SERVERS = ("169.254.169.254", "169.254.170.2", "fd00:ec2::254", "metadata.google.internal")
 _NO_BUCKET = ("<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>")
 _SECRETS = re.compile(
@@ -372,7 +372,9 @@ class StorePath:
                 meta = obstore.head(store, self._key)
         except FileNotFoundError:
             if self.scheme not in _WEB:
-                _check_bucket(StorePath(self._root, _PROBE), os.getpid())  # the answer to HEAD does not tell
+                _check_bucket(
+                    StorePath(self._root, _PROBE), os.getpid()
+                )  # the answer to HEAD does not distinguish the two
             raise
         return Stat(st_size=meta["size"], e_tag=meta["e_tag"], version=meta["version"])
 
@@ -405,7 +407,7 @@ class StorePath:
             raise StoreError(f"{self}: a web server cannot be listed. Pass the URL of a dataset's folder")
         prefix = f"{self._key}/" if self._key else ""
         found: dict[str, int] = {}
-        # A store may answer with empty pages for ever, inside one call of the client: a thread allows to stop waiting.
+        # A store may answer with empty pages forever, inside one call of the client. A thread can be left behind.
         with self._translate_errors(_PAGE) as store, DaemonThreadPool(1) as threads:
             pages = iter(obstore.list(store, prefix=self._key or None, chunk_size=1000))
             while True:
@@ -705,7 +707,7 @@ def _expand_home(text: str) -> Path:
     """Return a local path with `~` and `~NAME` replaced; `./~` is a file of that name.
 
     Raises:
-        OptionError: there is no such home folder.
+        OptionError: the home folder is unknown.
     """
     try:
         return Path(text).expanduser() if text.startswith("~") else Path(text)

@@ -1,6 +1,7 @@
 """Servers that send too slowly or without end are given up like dead ones, after a bounded number of attempts."""
 
 import itertools
+import re
 import time
 
 import pytest
@@ -48,7 +49,6 @@ ANSWERS = {
     "a redirect with a body without end": lambda _: itertools.chain(
         [head_of("302 Found", Location="/again/one", Content_Length=10**12)], itertools.repeat(b"a" * 1000)
     ),
-    "a byte per connection": lambda request: [sized(request) or head_of(**BODY) + b"a"],
 }
 
 
@@ -69,6 +69,23 @@ def test_a_slow_or_endless_answer_is_given_up(kind, tmp_path, faults):
         fetch_file(remote, "one", tmp_path / "one", known=KNOWN, retry=retry)
     assert len(requests) < 100
     assert not (tmp_path / "one").exists()
+    faults.record("found in use: a server that sends slowly or without end", holds=HOLDS, tries=1, survived=1)
+
+
+def test_a_server_that_sends_a_byte_per_request_is_given_up(tmp_path, faults):
+    size = 100_000
+    starts = []
+
+    def answer(request):
+        starts.append(int(re.search(r"bytes=(\d+)-", request)[1]) if "bytes=" in request else 0)
+        part = {"Content_Length": size - starts[-1], "Content_Range": f"bytes {starts[-1]}-{size - 1}/{size}"}
+        return [head_of("206 Partial Content" if starts[-1] else "200 OK", ETag='"1"', **part) + b"a"]
+
+    retry = RetryPolicy(attempts=3, sleep=lambda _: None)
+    known = RemoteFile(name="one", size=size, etag='"1"')
+    with raw_server(answer) as url, HTTPRemote(url, timeout=TIMEOUT) as remote, pytest.raises(FetchError):
+        fetch_file(remote, "one", tmp_path / "one", known=known, retry=retry)
+    assert starts == [0, 1, 2]
     faults.record("found in use: a server that sends slowly or without end", holds=HOLDS, tries=1, survived=1)
 
 

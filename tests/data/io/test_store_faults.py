@@ -141,23 +141,27 @@ def test_a_store_that_sends_byte_by_byte_is_given_up(operation, impatient, tmp_p
     )
 
 
-def listing(*names, more="true"):
-    """Return an answer to a listing that says that more follows."""
+def listing(*names, more=True):
+    """Return an answer to a listing, which says whether more follows."""
     entries = "".join(
         f"<Contents><Key>{name}</Key><LastModified>2020-01-01T00:00:00.000Z</LastModified><ETag>1</ETag>"
         "<Size>1</Size></Contents>"
         for name in names
     )
+    token = "<NextContinuationToken>again</NextContinuationToken>" if more else ""
     page = (
-        f"<ListBucketResult><Name>b</Name><IsTruncated>{more}</IsTruncated>{entries}"
-        "<NextContinuationToken>again</NextContinuationToken></ListBucketResult>"
+        f"<ListBucketResult><Name>b</Name><IsTruncated>{str(more).lower()}</IsTruncated>{entries}{token}"
+        "</ListBucketResult>"
     )
     return [head_of(Content_Length=len(page)) + page.encode()]
 
 
+PAGES = itertools.count()
+NAMES = [f"x/{number}" for number in range(500)]
+
 LISTINGS = {
     "empty pages without end": lambda _: listing(),
-    "the same page without end": lambda _: listing("x/1", "x/2"),
+    "the same page without end": lambda _: listing(*NAMES, more=next(PAGES) < 100),
     "an answer without end": lambda _: itertools.chain([head_of(Connection="close")], itertools.repeat(b" ")),
 }
 
@@ -166,6 +170,8 @@ LISTINGS = {
 def test_a_listing_without_end_is_given_up(kind, impatient, monkeypatch, faults):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
+    if kind == "the same page without end":
+        monkeypatch.setattr(paths, "_LISTING_TIMEOUT", 60.0)
     with raw_server(LISTINGS[kind]) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         with pytest.raises(StoreError, match=r"^s3://endless-"):
