@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gqn_data.cli_options import FAILED, SETTINGS, Commands, PathType, json_option, log, print_result
+from gqn_data.cli_options import (
+    FAILED,
+    SETTINGS,
+    Commands,
+    LocalPathType,
+    PathType,
+    json_option,
+    log,
+    print_result,
+    shown,
+)
 from gqn_data.errors import OptionError
 from gqn_data.io.paths import AnyPath
 from gqn_data.schema.catalog import SCENE_SETS, SPLITS, SceneSet
@@ -188,7 +198,9 @@ def verify(
 @click.argument("source", metavar="SET|PATH")
 @_set
 @_root
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture to write: .png or .jpg.")
+@click.option(
+    "-o", "--output", type=LocalPathType("pictures are written"), required=True, help="Picture to write: .png or .jpg."
+)
 @click.option("--split", type=click.Choice(SPLITS), help="Split to draw.  [default: train]")
 @click.option("--scenes", "rows", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows.")
 @click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="Number of the first scene.")
@@ -363,7 +375,7 @@ def convert(
         print_result(
             [{**vars(row), "folder": str(row.folder)} for row in parts],
             [
-                f"{row.folder}: part {part}, {count_of(row.written, 'shard')} written, {row.kept} kept; "
+                f"{shown(row.folder, target)}: part {part}, {count_of(row.written, 'shard')} written, {row.kept} kept; "
                 f"{row.done} of {row.shards} complete"
                 for row in parts
             ],
@@ -381,7 +393,7 @@ def convert(
             window=None if window_gb is None else int(window_gb * 1e9),
             executor=executor,
         )
-    print_result(_datasets_json(done), _datasets_lines(done), as_json=as_json)
+    print_result(_datasets_json(done), _datasets_lines(done, target), as_json=as_json)
 
 
 def _datasets_json(done: Sequence[Conversion]) -> list[dict[str, Any]]:
@@ -393,8 +405,8 @@ def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _datasets_lines(done: Sequence[Conversion]) -> list[str]:
-    """Return one line per dataset."""
+def _datasets_lines(done: Sequence[Conversion], root: AnyPath) -> list[str]:
+    """Return one line per dataset below the data root."""
     from gqn_data.io.atomic import human_bytes
 
     lines = []
@@ -405,7 +417,7 @@ def _datasets_lines(done: Sequence[Conversion]) -> list[str]:
         rate = f", {_rate(scenes / result.seconds)} scenes/s" if result.written and not result.kept else ""
         skipped = sum(len(source.skipped) for row in manifest.splits.values() for source in row.sources)
         left_out = f"; {count_of(skipped, 'corrupt record')} skipped (listed in the manifest)" if skipped else ""
-        lines.append(f"{result.folder}: {count_of(scenes, 'scene')}, {size}{rate}{left_out}")
+        lines.append(f"{shown(result.folder, root)}: {count_of(scenes, 'scene')}, {size}{rate}{left_out}")
     return lines
 
 
@@ -476,14 +488,15 @@ def render(
         formats=tuple(dict.fromkeys(formats)), overwrite=overwrite, shard_bytes=shard_mb << 20, workers=workers
     )
     with cluster(scheduler, workers) as executor:
-        report, done = render_formats(request, data_root(root), options, log, part=part, executor=executor)
+        target = data_root(root)
+        report, done = render_formats(request, target, options, log, part=part, executor=executor)
     value: Any = _datasets_json(done)
-    lines = _datasets_lines(done)
+    lines = _datasets_lines(done, target)
     if report is not None:
         value = {**report._asdict(), "folder": str(report.folder)} | ({"datasets": value} if done else {})
         rate = f", {_rate(report.frames / report.seconds)} frames/s" if report.frames else ""
         files = f"{count_of(report.files_written, 'file')} written, {report.files_kept} kept"
-        lines.insert(0, f"{report.folder}: {count_of(report.scenes, 'scene')}; {files}{rate}")
+        lines.insert(0, f"{shown(report.folder, target)}: {count_of(report.scenes, 'scene')}; {files}{rate}")
     print_result(value, lines, as_json=as_json)
 
 
@@ -528,9 +541,10 @@ def download(
     from gqn_data.io.atomic import data_root, human_bytes
     from gqn_data.schema.catalog import find_scene_set
 
+    target = data_root(root)
     done = download_set(
         find_scene_set(scene_set),
-        data_root(root),
+        target,
         split=split,
         files=None if files is None else parse_files(files),
         limit=limit,
@@ -542,7 +556,9 @@ def download(
     )
     rate = f", {human_bytes(done.bytes / done.seconds)}/s" if done.bytes else ""
     counts = f"{count_of(len(done.fetched), 'file')} fetched, {count_of(done.scenes, 'scene')}"
-    line = f"{done.folder}: {counts}, {human_bytes(done.bytes)}{rate}; {count_of(done.kept, 'file')} kept"
+    line = (
+        f"{shown(done.folder, target)}: {counts}, {human_bytes(done.bytes)}{rate}; {count_of(done.kept, 'file')} kept"
+    )
     print_result(done.to_json(), [line], as_json=as_json)
 
 
@@ -596,7 +612,9 @@ def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     multiple=True,
     help="Milliseconds per training step, for advice on workers; repeatable.  [default: several]",
 )
-@click.option("--plot", type=click.Path(path_type=Path), help="Also write a plot: .png or .jpg. Needs matplotlib.")
+@click.option(
+    "--plot", type=LocalPathType("plots are written"), help="Also write a plot: .png or .jpg. Needs matplotlib."
+)
 @json_option
 def bench(
     source: str,
@@ -644,7 +662,7 @@ def bench(
 @click.option(
     "--cache",
     "folder",
-    type=click.Path(path_type=Path),
+    type=LocalPathType("copies are kept"),
     help="Folder of the copies.  [default: $GQN_CACHE, else ~/.cache/gqn-toolkit]",
 )
 @click.option("--verify", "verifies", is_flag=True, help="Check every checksum; remove damaged copies.")

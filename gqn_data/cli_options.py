@@ -10,12 +10,13 @@ import io
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gqn_data.errors import ExtraMissing, GQNError, OptionError, SourceMissing, UnknownName, install_hint
-from gqn_data.io.paths import AnyPath, parse_path
+from gqn_data.io.paths import AnyPath, StorePath, local_path, parse_path
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -79,8 +80,9 @@ def print_result(value: Any, lines: list[str], *, as_json: bool) -> None:
 
 if TYPE_CHECKING:
     _PathParam = click.ParamType[AnyPath]
+    _LocalPathParam = click.ParamType[Path]
 else:
-    _PathParam = click.ParamType  # generic at run time from click 8.4 on
+    _PathParam = _LocalPathParam = click.ParamType  # generic at run time from click 8.4 on
 
 
 class PathType(_PathParam):
@@ -92,8 +94,33 @@ class PathType(_PathParam):
         """Return the path, or fail with a usage error for a URL that is not valid."""
         try:
             return parse_path(value)
-        except SourceMissing as error:
+        except (OptionError, SourceMissing) as error:
             self.fail(str(error), param, ctx)
+
+
+class LocalPathType(_LocalPathParam):
+    """An option that takes a local path.
+
+    Args:
+        what: what needs a local disk, for the message, such as "pictures are written".
+    """
+
+    name = "path"
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path, or fail with a usage error for a URL."""
+        try:
+            return local_path(value, self._what)
+        except (OptionError, SourceMissing) as error:
+            self.fail(str(error), param, ctx)
+
+
+def shown(path: AnyPath, given: AnyPath) -> AnyPath | str:
+    """Return a path as its user would write it: relative if the given path, in which it lies, was relative."""
+    return path if isinstance(path, StorePath) or given.absolute() == given else os.path.relpath(path)
 
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

@@ -32,7 +32,7 @@ class Dataset(Sequence[Scene]):
     """Sequence of the scenes of one split, in source order. Use `open_dataset` to create one.
 
     Args:
-        folder: folder of the dataset.
+        folder: folder of the dataset; a relative path counts from the current working directory, also later.
         manifest: manifest of the dataset.
         split: `train` or `test`.
         index_folder: folder of the indexes; None for `folder`.
@@ -47,11 +47,11 @@ class Dataset(Sequence[Scene]):
                 f"{folder / MANIFEST_FILE}: format is {manifest.format[:100]!r}, expected one of {', '.join(FORMATS)}. "
                 "Copy or convert the dataset again"
             )
-        self.folder = folder
+        self.folder = folder.absolute()  # files are opened later, when the working directory may have changed
         self.manifest = manifest
         self.split: Split = split
         self.layout = manifest.layout
-        self._index_folder = index_folder
+        self._index_folder = index_folder and index_folder.absolute()
         row = manifest.splits[split]
         self._scenes = row.scenes
         self._shards = row.shards

@@ -145,6 +145,10 @@ class StoreRefused(StoreError):
     """An object store that denied access."""
 
 
+class StoreMissing(StoreError):
+    """A bucket or container that does not exist."""
+
+
 class StoreChanged(StoreError):
     """An object that was replaced by another version while it was read."""
 

@@ -13,8 +13,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gqn_data.cli_options import INTERRUPTED, SETTINGS, Commands, json_option, log, print_result
+from gqn_data.cli_options import (
+    INTERRUPTED,
+    SETTINGS,
+    Commands,
+    LocalPathType,
+    PathType,
+    json_option,
+    log,
+    print_result,
+    shown,
+)
 from gqn_data.errors import OptionError, TrainingStopped
+from gqn_data.io.paths import AnyPath, parse_path
 from gqn_data.schema.catalog import SPLITS
 from gqn_data.version import VERSION
 from gqn_model.config import (
@@ -134,10 +145,10 @@ def main() -> None:
 
 
 _shards = click.option(
-    "--shards", metavar="PATH", help="Dataset or indexed folder of TFRecords; path or URL.  [required]"
+    "--shards", metavar="PATH", type=PathType(), help="Dataset or indexed folder of TFRecords; path or URL.  [required]"
 )
-_old_shards = click.option("--shards", metavar="PATH", help="Dataset.  [default: the one in training]")
-_run = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+_old_shards = click.option("--shards", metavar="PATH", type=PathType(), help="Dataset.  [default: the one in training]")
+_run = click.argument("run", metavar="RUN", type=LocalPathType("runs lie"))
 _step = click.option("--step", type=StepType(), metavar="STEP|best", help="Checkpoint to use.  [default: newest]")
 _context = click.option(
     "--context", type=click.IntRange(1), help="Context views per scene.  [default: the most in training]"
@@ -146,17 +157,19 @@ _other_set = click.option("--other-set", is_flag=True, help="Allow another scene
 _device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
 
 
-def _check_dataset(run: Path | None, shards: str | None) -> str:
+def _check_dataset(run: Path | None, shards: AnyPath | None) -> AnyPath:
     """Return the dataset, given or the run's, after opening it; torch is not imported."""
     from gqn_data.dataset import open_dataset
     from gqn_model.checkpoint.run_folder import read_facts
 
-    shards = read_facts(run).shards if shards is None and run is not None else str(shards)
+    if shards is None:
+        assert run is not None  # noqa: S101  one of them is given
+        shards = parse_path(read_facts(run).shards)
     open_dataset(shards)
     return shards
 
 
-def _is_finished(run: Path, shards: str | None, step: Any, options: Mapping[str, Any]) -> bool:
+def _is_finished(run: Path, shards: AnyPath | None, step: Any, options: Mapping[str, Any]) -> bool:
     """Return whether a run has all its steps, and log it; False for other options, which `resume_run` checks."""
     from gqn_model.checkpoint.files import checkpoint_steps
     from gqn_model.checkpoint.run_folder import describe_finished, read_config
@@ -173,8 +186,8 @@ def _is_finished(run: Path, shards: str | None, step: Any, options: Mapping[str,
 
 @main.command(cls=TrainCommand, short_help="Train a network, or resume a run.")
 @_shards
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/SET-PRESET-N]")
-@click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Run to resume.")
+@click.option("--out", type=LocalPathType("runs are written"), help="Run folder.  [default: runs/SET-PRESET-N]")
+@click.option("--resume", metavar="RUN", type=LocalPathType("runs lie"), help="Run to resume.")
 @click.option(
     "--step",
     type=StepType(),
@@ -193,7 +206,7 @@ def _is_finished(run: Path, shards: str | None, step: Any, options: Mapping[str,
 @click.option("-v", "--visdom", is_flag=True, help="Add the logger visdom: live curves and pictures.")
 @setting_options
 def train(
-    shards: str | None,
+    shards: AnyPath | None,
     out: Path | None,
     resume: Path | None,
     step: Any,
@@ -230,13 +243,14 @@ def train(
         if resume is not None:
             folder = resume_run(resume, given(options), shards, step)
         else:
-            folder = start_run(str(shards), config, out=out, label=preset)
+            assert shards is not None  # noqa: S101  checked above
+            folder = start_run(shards, config, out=out, label=preset)
     except TrainingStopped as stopped:
         if current_ranks().first:
             log(str(stopped))
         sys.exit(INTERRUPTED)
     if current_ranks().first:
-        click.echo(folder)
+        click.echo(shown(folder, resume or out or Path("runs")))
 
 
 @main.command(short_help="Evaluate a run on unseen scenes.")
@@ -257,7 +271,7 @@ def train(
 @click.option(
     "--index",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=LocalPathType("indexes lie"),
     help="Questions of another evaluation.  [default: the run's, created if missing]",
 )
 @click.option(
@@ -269,7 +283,7 @@ def train(
 @_device
 @json_option
 def evaluate(
-    run: Path, shards: str | None, context: tuple[tuple[int, ...], ...], as_json: bool, **options: Any
+    run: Path, shards: AnyPath | None, context: tuple[tuple[int, ...], ...], as_json: bool, **options: Any
 ) -> None:
     """Evaluate predictions of unseen scenes, next to two baselines.
 
@@ -299,7 +313,7 @@ def evaluate(
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=LocalPathType("pictures are written"),
     required=True,
     help="Picture: .png or .jpg; with --walk .gif or .mp4.",
 )
@@ -317,7 +331,7 @@ def evaluate(
 @_step
 @_other_set
 @_device
-def sample(run: Path, shards: str | None, output: Path, context: int | None, walk: bool, **options: Any) -> None:
+def sample(run: Path, shards: AnyPath | None, output: Path, context: int | None, walk: bool, **options: Any) -> None:
     """Draw context views, the ground truth and the predictions from the prior.
 
     With --walk the camera moves along a path derived from the scene's cameras; context views and latent noise stay
@@ -339,7 +353,7 @@ def sample(run: Path, shards: str | None, output: Path, context: int | None, wal
 
 @main.command(short_help="Export the weights of a run as safetensors.")
 @_run
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File: .safetensors.")
+@click.option("-o", "--output", type=LocalPathType("weights are written"), required=True, help="File: .safetensors.")
 @_step
 def export(run: Path, output: Path, step: Any) -> None:
     """Export the weights of a run as one safetensors file, without optimiser state.
@@ -352,8 +366,10 @@ def export(run: Path, output: Path, step: Any) -> None:
 
 
 @main.command(short_help="Plot the learning curves of runs.")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png or .jpg.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=LocalPathType("runs lie"))
+@click.option(
+    "-o", "--output", type=LocalPathType("pictures are written"), required=True, help="Picture: .png or .jpg."
+)
 def plot(runs: tuple[Path, ...], output: Path) -> None:
     """Plot the learning curves of one or several runs from their log.jsonl. Needs matplotlib."""
     from gqn_model.visualize.learning_curves import write_curves

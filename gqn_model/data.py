@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 
 from gqn_data.errors import CorruptFrame, OptionError, RunMismatch
 from gqn_data.io.atomic import human_bytes
+from gqn_data.io.paths import AnyPath, parse_path
 from gqn_data.loader import Batch, SceneLoader
 from gqn_model.checkpoint.checkpoint import pose_order
 from gqn_model.config import POSE_NUMBERS, Config
@@ -86,7 +86,7 @@ class FiniteLoader(SceneLoader):
 
 
 def training_batches(
-    shards: str | Path, config: Config, *, rank: int = 0, ranks: int = 1
+    shards: str | AnyPath, config: Config, *, rank: int = 0, ranks: int = 1
 ) -> tuple[SceneLoader, Config]:
     """Return the endless stream of training batches, and the configuration with the values of the dataset filled in.
 
@@ -100,6 +100,7 @@ def training_batches(
         RunMismatch: the network does not support the dataset's frame size or poses.
         OptionError: the network or a batch is too large.
     """
+    shards = parse_path(shards)  # messages leave out its secrets
     training = config.training
     context = (training.context_min, training.context_max) if training.context_max else None
 
@@ -158,7 +159,7 @@ def _check_size(config: Config, ranks: int) -> None:
 
 
 def fixed_batches(
-    shards: str | Path, config: Config, *, split: Split, context: int, batch_size: int, seed: int
+    shards: str | AnyPath, config: Config, *, split: Split, context: int, batch_size: int, seed: int
 ) -> SceneLoader:
     """Return one pass over a split in its order, with one query and `context` views per scene, fixed by the seed.
 
@@ -173,6 +174,7 @@ def fixed_batches(
     Raises:
         RunMismatch: the network does not support the dataset's poses.
     """
+    shards = parse_path(shards)  # messages leave out its secrets
     loader = FiniteLoader(
         shards,
         split=split,
@@ -192,7 +194,7 @@ def fixed_batches(
     return loader
 
 
-def check_order(batches: SceneLoader, shards: str | Path, order: str) -> None:
+def check_order(batches: SceneLoader, shards: str | AnyPath, order: str) -> None:
     """Raise unless the dataset's poses have the run's numbers in the run's order; close the batches then.
 
     Args:
@@ -211,7 +213,7 @@ def check_order(batches: SceneLoader, shards: str | Path, order: str) -> None:
         )
 
 
-def _pose_numbers(loader: SceneLoader, shards: str | Path, config: Config) -> int:
+def _pose_numbers(loader: SceneLoader, shards: str | AnyPath, config: Config) -> int:
     """Return `pose_numbers` for the dataset; 0 for DeepMind's cameras, as in runs of the first version."""
     found, given = len(loader.pose_fields), config.model.pose_numbers
     if given not in (0, found):
@@ -219,7 +221,7 @@ def _pose_numbers(loader: SceneLoader, shards: str | Path, config: Config) -> in
     return given if found == POSE_NUMBERS else found
 
 
-def _pose_mismatch(loader: SceneLoader, shards: str | Path, config: Config) -> RunMismatch:
+def _pose_mismatch(loader: SceneLoader, shards: str | AnyPath, config: Config) -> RunMismatch:
     loader.close()
     fields = ", ".join(loader.pose_fields)
     return RunMismatch(f"{shards}: poses of {len(loader.pose_fields)} numbers ({fields}), expected {config.model.pose}")

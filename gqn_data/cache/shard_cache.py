@@ -24,7 +24,7 @@ from typing import IO
 from gqn_data.cache.directory import CacheDirectory
 from gqn_data.errors import FetchStopped, NoSpace, OptionError, ShardChecksumError, StoreChanged
 from gqn_data.io import atomic
-from gqn_data.io.paths import StorePath
+from gqn_data.io.paths import StorePath, local_path
 from gqn_data.schema.manifest import FileRow
 
 DEFAULT_BYTES = 50_000_000_000
@@ -33,12 +33,16 @@ _POLL = 0.05  # seconds between two checks for a file that another process fetch
 
 
 def default_folder() -> Path:
-    """Return the cache folder: `$GQN_CACHE`, else `gqn-toolkit` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
+    """Return the cache folder: `$GQN_CACHE`, else `gqn-toolkit` in `$XDG_CACHE_HOME`, else in `~/.cache`.
+
+    Raises:
+        OptionError: `$GQN_CACHE` is a URL, or the home folder is unknown.
+    """
     folder = os.environ.get("GQN_CACHE")
     if folder:
-        return Path(folder)
+        return local_path(folder, "copies are kept")
     parent = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(parent) if Path(parent).is_absolute() else Path("~/.cache").expanduser()) / "gqn-toolkit"
+    return (Path(parent) if Path(parent).is_absolute() else local_path("~/.cache", "copies are kept")) / "gqn-toolkit"
 
 
 def open_cache(folder: str | os.PathLike[str] | None = None, gigabytes: float | None = None) -> ShardCache:
@@ -51,7 +55,7 @@ def open_cache(folder: str | os.PathLike[str] | None = None, gigabytes: float | 
     Raises:
         OptionError: the folder cannot be created, or the size is not positive.
     """
-    path = Path(folder).expanduser() if folder else default_folder()
+    path = local_path(folder, "copies are kept") if folder else default_folder()
     if gigabytes is not None and not gigabytes > 0:
         raise OptionError(f"--cache-gb: {gigabytes}, expected more than 0")
     try:
@@ -96,9 +100,9 @@ class ShardCache:
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()  # copies are opened later, when the working directory may have changed
         self.limit = limit
-        self.directory = CacheDirectory(folder, limit)
+        self.directory = CacheDirectory(self.folder, limit)
 
     def __reduce__(self) -> tuple[type[ShardCache], tuple[Path, int]]:
         return type(self), (self.folder, self.limit)

@@ -148,7 +148,7 @@ def finished_conversion(
     if not described or not all(is_present(destination, row) for row in manifest.all_files()):
         return None  # missing files are written again
     shards = sum(len(split.shards) for split in manifest.splits.values())
-    return Conversion(folder=destination, manifest=manifest, written=0, kept=shards, seconds=0.0)
+    return Conversion(folder=destination.absolute(), manifest=manifest, written=0, kept=shards, seconds=0.0)
 
 
 def recorded_raw_source(raw: RawFolder, options: Options, recorded: Manifest) -> Source | None:

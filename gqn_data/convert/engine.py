@@ -296,7 +296,7 @@ def publish_output(output: Output, plan: Plan, started: float) -> Conversion:
     if output.token is not None:
         atomic.remove_temporaries(output.folder)  # of lost workers
     return Conversion(
-        folder=output.folder,
+        folder=output.folder.absolute(),
         manifest=publish(plan, output.rows, output.work),
         written=output.written,
         kept=len(output.rows) - output.written,

@@ -167,7 +167,7 @@ def convert_part(
             (output,) = supplier.plan.outputs
             found.append(
                 PartDone(
-                    folder=plan.folder,
+                    folder=plan.folder.absolute(),
                     written=output.written,
                     kept=shards - output.written,
                     done=output.work.shards_done(),

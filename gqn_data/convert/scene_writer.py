@@ -77,8 +77,8 @@ class SceneWriter:
         shard_bytes: int = SHARD_BYTES,
         overwrite: bool = False,
     ) -> None:
-        self.folder: AnyPath = parse_path(path)
-        self.name = _checked_name(name or self.folder.absolute().name)
+        self.folder: AnyPath = parse_path(path).absolute()
+        self.name = _checked_name(name or self.folder.name)
         self._checker = SceneChecker(camera_fields)
         self._options = Options(formats=(format,), frames=frames, jpeg_quality=jpeg_quality, shard_bytes=shard_bytes)
         self._kind = FORMATS[format]

@@ -137,7 +137,7 @@ class Bucket:
         scene_set: the set.
         base_url: URL of a mirror; None for `$GQN_BASE_URL`, else the public bucket. A file lies at
             `<base>/<set>/<split>/<file>`.
-        timeout: seconds without a byte after which a connection counts as dead.
+        timeout: seconds after which a connection counts as dead if it sends nothing, or less than 1 kB per second.
         retry: how often to retry.
         remote: mirror to fetch from instead of a web server, with files named `<set>/<split>/<file>`.
         log: called with a line for each fault that is retried.

@@ -101,7 +101,7 @@ def download(
         workers: number of concurrent downloads.
         base_url: URL of a mirror; None for `$GQN_BASE_URL`, else the public bucket.
         recheck: also verify every record of existing files, and fetch the damaged ones again.
-        timeout: seconds without a byte after which a connection counts as dead.
+        timeout: seconds after which a connection counts as dead if it sends nothing, or less than 1 kB per second.
         retry: how often to retry.
         log: called with a line for each step and each fault.
 
@@ -129,7 +129,7 @@ def download(
         run.raise_failures()
         return Downloaded(
             scene_set=scene_set.name,
-            folder=folder,
+            folder=folder.absolute(),
             url=bucket.url,
             origin=bucket.origin(),
             fetched=tuple(

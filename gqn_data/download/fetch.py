@@ -13,6 +13,8 @@ from gqn_data.download.remote import Remote, RemoteFile
 from gqn_data.download.retry import Retries, RetryPolicy
 from gqn_data.errors import FetchError, NoSpace, RemoteChanged, RemoteDamaged, RemoteFault, RemoteMissing
 
+_LEAST_PROGRESS = 64 << 10  # bytes
+
 # The names that callers of `fetch_file` need, in one place.
 __all__ = ["Check", "Fetched", "Remote", "RemoteFile", "RetryPolicy", "fetch_file"]
 
@@ -123,9 +125,12 @@ class _Fetch:
                     received=self._received,
                 )
             except RemoteFault as fault:
-                # A server without range support sends the same bytes each time: only new ones are progress.
-                size = self.partial.size
-                progressed, self._farthest = size > self._farthest, max(size, self._farthest)
+                # A server without range support sends the same bytes each time: only new ones are progress. A few of
+                # them are not, or a server that sends a byte per attempt would be asked for ever.
+                least = min(_LEAST_PROGRESS, (self._known.size if self._known else 0) // 1000)
+                progressed = self.partial.size > self._farthest + least
+                if progressed:
+                    self._farthest = self.partial.size
                 self._retries.wait_after(fault, progressed=progressed)
             except (RemoteChanged, ChecksumMismatch) as fault:
                 restarts += 1

@@ -11,27 +11,34 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import email.utils
 import http
 import http.client
 import re
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import requests
+import requests.adapters
 import urllib3
+import urllib3.connection
+import urllib3.connectionpool
 
 from gqn_data.download.remote import RemoteFile
 from gqn_data.errors import OptionError, RemoteChanged, RemoteFault, RemoteMissing, RemoteRefused
+from gqn_data.io.paths import redact
 from gqn_data.version import VERSION
 
 _BLOCK = 1 << 18  # bytes read at a time; a larger block leaves the CPU cache before it is checked and written
 _CONNECT_TIMEOUT = 30.0  # upper bound, in seconds
+_LEAST_RATE = 1000  # bytes per second; a slower connection counts as dead
 _RETRYABLE = (408, 425, 429)  # numbered as client errors, but a retry may help
 _MISSING = (404, 410)
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"gqn-toolkit/{VERSION}"}
@@ -40,12 +47,118 @@ _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 _MAX_TAG = 1000  # characters
 
 
+class _Watch:
+    """Cut a connection when one wait for it lasts too long; a context manager.
+
+    The timeout of a socket restarts with every byte, so that an answer byte by byte would never time out.
+
+    Args:
+        sock: socket of the connection.
+        seconds: longest wait.
+
+    Attributes:
+        since: time at which the current wait began; None between waits.
+        has_cut: whether a wait lasted too long.
+    """
+
+    def __init__(self, sock: socket.socket, seconds: float) -> None:
+        self._sock = sock
+        self._seconds = seconds
+        self._ended = threading.Event()
+        self.since: float | None = None
+        self.has_cut = False
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._seconds / 4):
+            since = self.since
+            if since is not None and time.monotonic() - since > self._seconds:
+                self.has_cut = True
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+                return
+
+
+class _TimelyAnswer:
+    """Mixin of connections: all headers of an answer arrive within the timeout for reading."""
+
+    sock: Any
+    timeout: Any
+
+    def getresponse(self) -> Any:
+        """Wait for the headers.
+
+        Raises:
+            TimeoutError: they did not arrive in time.
+        """
+        sock = self.sock
+        with _Watch(sock, self.timeout) as watch:
+            watch.since = time.monotonic()
+            try:
+                response = super().getresponse()  # type: ignore[misc]
+            except (OSError, http.client.HTTPException) as error:
+                if watch.has_cut:
+                    raise TimeoutError from error
+                raise
+        if watch.has_cut:  # a cut may look like the end of the headers
+            response.close()
+            raise TimeoutError
+        response.watched_socket = sock
+        return response
+
+
+class _Connection(_TimelyAnswer, urllib3.connection.HTTPConnection):
+    pass
+
+
+class _SecureConnection(_TimelyAnswer, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _Pool(urllib3.connectionpool.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.connectionpool.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+_POOLS = {"http": _Pool, "https": _SecurePool}
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Transport of `requests` over connections with timely answers."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Make the pools of direct connections."""
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
+        """Return the pools of connections through a proxy."""
+        manager = super().proxy_manager_for(*args, **options)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+def _close_redirect(response: requests.Response, **_: object) -> None:
+    """Close a redirecting response before `requests` reads its body, which may be endless."""
+    if response.is_redirect:
+        response.close()
+
+
 class HTTPRemote:
     """The files below a URL; a context manager. Thread-safe.
 
     Args:
         base_url: `http://` or `https://`; may contain a user name and password, and a query, sent with each request.
-        timeout: seconds without a byte after which a connection counts as dead.
+        timeout: seconds after which a connection counts as dead if it sends nothing, or less than 1 kB per second.
 
     Raises:
         OptionError: `base_url` is not the URL of a web server.
@@ -56,9 +169,11 @@ class HTTPRemote:
             parts = urlsplit(base_url)
             host = parts.hostname
         except ValueError as error:
-            raise OptionError(f"base URL {base_url!r}: {error}, expected http://... or https://...") from error
+            raise OptionError(
+                f"base URL {redact(base_url)!r}: {redact(str(error))}, expected http://... or https://..."
+            ) from None
         if parts.scheme not in ("http", "https") or not host:
-            raise OptionError(f"base URL {base_url!r}: not a web server, expected http://... or https://...")
+            raise OptionError(f"base URL {redact(base_url)!r}: not a web server, expected http://... or https://...")
         self._parts = parts
         self._display_url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
         self._timeout = timeout
@@ -127,6 +242,8 @@ class HTTPRemote:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = requests.Session()
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, _Adapter())
             with self._lock:
                 self._sessions.append(session)
         return session
@@ -141,6 +258,7 @@ class HTTPRemote:
                 headers={**_HEADERS, **(headers or {})},
                 timeout=(min(self._timeout, _CONNECT_TIMEOUT), self._timeout),
                 allow_redirects=True,
+                hooks={"response": _close_redirect},
                 stream=method != "HEAD",  # the connection of a HEAD is reused only if its empty body is read
             )
         except (requests.ConnectionError, requests.Timeout) as error:
@@ -212,14 +330,34 @@ class HTTPBody:
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the bytes as they arrive; those before a fault are yielded before it is raised. See `remote.Body`."""
+        raw: Any = self._response.raw
+        waited, count = 0.0, 0  # only time spent waiting counts: the caller may be slow as well
         try:
-            while block := self._response.raw.read1(_BLOCK, decode_content=False):
-                yield block
+            with _Watch(raw.watched_socket, self._timeout) as watch:
+                while True:
+                    start = watch.since = time.monotonic()
+                    block = raw.read1(_BLOCK, decode_content=False)
+                    waited, count = waited + (time.monotonic() - start), count + len(block)
+                    watch.since = None
+                    if watch.has_cut:
+                        raise self._is_dead()
+                    if not block:
+                        return
+                    yield block
+                    if waited > self._timeout:
+                        if count < _LEAST_RATE * waited:
+                            raise self._is_dead()
+                        waited, count = 0.0, 0
         except urllib3.exceptions.ReadTimeoutError as error:
-            raise RemoteFault(f"{self._url}: no data for {self._timeout:g} s") from error
+            raise self._is_dead() from error
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+            if watch.has_cut:
+                raise self._is_dead() from error
             if not isinstance(_root_cause(error), http.client.IncompleteRead):  # the caller counts the bytes
                 raise RemoteFault(f"{self._url}: {_reason(error)}") from error
+
+    def _is_dead(self) -> RemoteFault:
+        return RemoteFault(f"{self._url}: less than {_LEAST_RATE / 1000:g} kB/s for {self._timeout:g} s")
 
 
 def _file(response: requests.Response, name: str, size: int) -> RemoteFile:

@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from gqn_data.errors import ClusterError, OptionError, WorkerLost, install_hint
 from gqn_data.executors.pool import Cluster
+from gqn_data.io.paths import local_path
 from gqn_data.version import VERSION
 
 T = TypeVar("T")
@@ -158,6 +159,8 @@ def connect(scheduler: str, log: Callable[[str], None] = lambda _: None) -> Iter
         ClusterError: Dask is not installed, the scheduler cannot be reached, or workers have another version.
     """
     target: dict[str, Any] = {"address": scheduler}
+    if scheduler.startswith("~"):
+        scheduler = str(local_path(scheduler, "a scheduler file lies"))
     if Path(scheduler).is_file():
         target = {"scheduler_file": scheduler}
     elif not _ADDRESS.fullmatch(scheduler):

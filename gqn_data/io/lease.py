@@ -22,6 +22,7 @@ from gqn_data.io.paths import Stat, StorePath
 RENEW_INTERVAL = 15.0  # seconds
 EXPIRES_AFTER = 60.0  # seconds without renewal
 _POLL_INTERVAL = 2.0  # seconds
+_MAX_BYTES = 4096  # of the object
 
 
 @contextlib.contextmanager
@@ -72,12 +73,15 @@ def _take_over(lock: StorePath, holder: dict[str, Any], what: str) -> Stat:
 
     Raises:
         DestinationError: the run that holds it is alive.
+        StoreError: the store neither creates nor replaces the object.
     """
     end = time.monotonic() + EXPIRES_AFTER
+    last = end + EXPIRES_AFTER
     seen: Stat | None = None
-    while True:
+    while time.monotonic() < last:
         try:
-            stat, other = lock.stat(), _parse(lock)
+            stat = lock.stat()
+            other = _parse(lock, stat.st_size)
         except FileNotFoundError:  # released meanwhile
             taken = lock.create(_as_bytes(holder))
         else:
@@ -93,6 +97,10 @@ def _take_over(lock: StorePath, holder: dict[str, Any], what: str) -> Stat:
         if taken is not None:
             return taken
         time.sleep(_POLL_INTERVAL)
+    raise StoreError(
+        f"{lock}: cannot be taken over within {last - end + EXPIRES_AFTER:.0f} s, expected a store that supports "
+        "conditional writes. If no other run is writing there, delete this object and run the command again"
+    )
 
 
 def _this_process() -> dict[str, Any]:
@@ -114,11 +122,11 @@ def _is_alive(other: dict[str, Any]) -> bool:
     return started is not None and started == other["started"]
 
 
-def _parse(lock: StorePath) -> dict[str, Any]:
+def _parse(lock: StorePath, size: int) -> dict[str, Any]:
     """Return the holder of a lease; an unknown holder if the object is invalid."""
     unknown = {"host": "?", "process": 0, "started": None}
     try:
-        value = json.loads(lock.read_bytes())
+        value = json.loads(lock.read_range(0, min(size, _MAX_BYTES)))
     except ValueError:
         return unknown
     if not isinstance(value, dict) or not isinstance(value.get("process"), int):

@@ -2,11 +2,13 @@
 
 An `AnyPath` is a `pathlib.Path`, or a `StorePath` with the subset of its methods that the project uses. Stores are
 accessed through `obstore`. Credentials and endpoints come from the usual places of each vendor: environment variables
-and the files of its tools. To support a URL scheme, add an entry to `SCHEMES`.
+and the files of its tools. Those of a web server come from its URL, or from `~/.netrc`. They are never printed or
+stored. To support a URL scheme, add an entry to `SCHEMES`.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import os
@@ -18,9 +20,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
-from gqn_data.errors import SourceMissing, StoreChanged, StoreError, StoreRefused
+from gqn_data.errors import OptionError, SourceMissing, StoreChanged, StoreError, StoreMissing, StoreRefused
 from gqn_data.io.threads import DaemonThreadPool
 
 if TYPE_CHECKING:
@@ -29,12 +32,17 @@ if TYPE_CHECKING:
 
 BLOCK = 8 << 20  # bytes per request when a whole object is read
 _AHEAD = 4  # concurrent requests
+_UPLOADS = 12  # concurrent requests of an upload
 _CLIENT = {
     "connect_timeout": timedelta(seconds=10),
     "read_timeout": timedelta(seconds=60),  # a stalled request is retried
-    "timeout": timedelta(hours=6),  # per request; large uploads are slow
 }
 _RETRY = {"max_retries": 8, "retry_timeout": timedelta(minutes=3)}
+_LEAST_RATE = 10_000  # bytes per second; a slower request is retried like a stalled one
+_LISTING_TIMEOUT = 300.0  # seconds for one page of a listing, retries included
+_MAX_OBJECTS = 5_000_000  # objects of a listing
+_PAGE = 512 << 10  # bytes of a page of a listing
+_PROBE = ".is-there-such-a-bucket"  # key of a request that only shows whether its bucket exists
 
 # An endpoint with http:// in one of these allows plain HTTP, for tests and other vendors' services.
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
@@ -56,40 +64,66 @@ class Stat:
     version: str | None = None
 
 
-def _options(url: str) -> dict[str, Any]:
-    plain = url.startswith("http://") or any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
+class Access(NamedTuple):
+    """The secret parts of a web server's URL.
+
+    Attributes:
+        login: user name and password as in the URL, percent-encoded and separated by a colon.
+        query: query that is sent with each request, such as a signature.
+    """
+
+    login: str = ""
+    query: str = ""
+
+
+def _options(root: str) -> dict[str, Any]:
+    plain = root.startswith("http://") or any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
     return {"client_options": {**_CLIENT, "allow_http": plain}, "retry_config": _RETRY}
 
 
-def _plain_store(url: str) -> ObjectStore:
+def _plain_store(root: str, access: Access, options: dict[str, Any]) -> ObjectStore:  # noqa: ARG001  as in SCHEMES
     from obstore.store import from_url
 
-    return from_url(url, **_options(url))
+    return from_url(root, **options)
 
 
-def _s3_store(url: str) -> ObjectStore:
+def _web_store(root: str, access: Access, options: dict[str, Any]) -> ObjectStore:
+    """Open a web server as a store. The login is that of the URL, or else of `~/.netrc`."""
+    from obstore.store import from_url
+    from requests.utils import get_netrc_auth
+
+    user, _, password = map(unquote, access.login.partition(":"))
+    login = (user, password) if access.login else None if access.query else get_netrc_auth(f"{root}/")
+    if login is not None:
+        basic = base64.b64encode(":".join(login).encode()).decode()
+        options["client_options"]["default_headers"] = {"authorization": f"Basic {basic}"}
+    return from_url(f"{root}?{access.query}" if access.query else root, **options)
+
+
+def _s3_store(root: str, access: Access, options: dict[str, Any]) -> ObjectStore:  # noqa: ARG001  as in SCHEMES
     """Open an S3 store. Profiles in `~/.aws` are used if the environment lacks a key and boto3 is installed."""
     from obstore.store import S3Store
 
-    folder = Path("~/.aws").expanduser()
+    folder = Path(os.path.expanduser("~/.aws"))  # noqa: PTH111  never raises, unlike Path.expanduser
     profile = "AWS_PROFILE" in os.environ or (folder / "credentials").exists() or (folder / "config").exists()
     unsigned = os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes")
     if profile and not unsigned and not any(name in os.environ for name in _AWS_KEYS):
         with contextlib.suppress(ImportError):
             from obstore.auth.boto3 import Boto3CredentialProvider
 
-            return S3Store.from_url(url, credential_provider=Boto3CredentialProvider(), **_options(url))
-    return S3Store.from_url(url, **_options(url))
+            return S3Store.from_url(root, credential_provider=Boto3CredentialProvider(), **options)
+    return S3Store.from_url(root, **options)
 
 
 # Opener per URL scheme.
-SCHEMES: dict[str, Callable[[str], ObjectStore]] = {
+SCHEMES: dict[str, Callable[[str, Access, dict[str, Any]], ObjectStore]] = {
     "s3": _s3_store,
     "gs": _plain_store,
     "az": _plain_store,
-    "http": _plain_store,
-    "https": _plain_store,
+    "http": _web_store,
+    "https": _web_store,
 }
+_WEB = ("http", "https")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/*(.*)", re.DOTALL)
 
 
@@ -98,7 +132,7 @@ _client_process: int | None = None
 
 
 @lru_cache(maxsize=64)
-def _store(root: str, process: int) -> ObjectStore:
+def _store(root: str, access: Access, process: int, timeout: timedelta) -> ObjectStore:
     global _client_process  # noqa: PLW0603  all stores of a process share one client
     if _client_process not in (None, process):
         raise StoreError(
@@ -107,16 +141,46 @@ def _store(root: str, process: int) -> ObjectStore:
         )
     _client_process = process
     scheme = root.split(":", 1)[0]
+    options = _options(root)
+    options["client_options"]["timeout"] = timeout
     from obstore.exceptions import BaseError
 
     try:
-        return SCHEMES[scheme](root)
+        return SCHEMES[scheme](root, access, options)
     except (ValueError, BaseError) as error:
-        raise StoreError(f"{root}: {_first_line(error)}. {_remedy(scheme)}") from error
+        raise StoreError(f"{root}: {_first_line(error)}. {_remedy(scheme)}") from None
+
+
+def _timeout_of(size: int) -> timedelta:
+    """Return the longest duration of a request that transfers `size` bytes.
+
+    Durations are few, since each has its own client with its own connections.
+    """
+    most = 32 << 10
+    while most < size:
+        most <<= 4
+    return _CLIENT["read_timeout"] + timedelta(seconds=most / _LEAST_RATE)
+
+
+# Addresses that clients ask for credentials if the environment has none.
+_METADATA_SERVERS = ("169.254.169.254", "169.254.170.2", "fd00:ec2::254", "metadata.google.internal")
+_NO_BUCKET = ("<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>")
+_SECRETS = re.compile(
+    r"\b([A-Za-z][A-Za-z0-9+.-]*://)"
+    r"(?:[^\s/?#]*@|[^\s/?#@\[]*:(?!\d*(?:[/?#\s]|$))\S*@)?"  # a login; the second form has an unencoded / or ?
+    r"([^\s?]*)(?:\?\S*)?"
+)
+
+
+def redact(text: str) -> str:
+    """Return a text without logins and queries of the URLs in it: they may hold passwords and signatures."""
+    return _SECRETS.sub(r"\1\2", text)
 
 
 def _first_line(error: Exception) -> str:
-    line = str(error).split("\n", 1)[0].strip()
+    """Return what a client says, without secrets, and without the page that the server sent."""
+    line = str(error).split("\n", 1)[0].partition(": <")[0].strip()
+    line = redact(line)
     return line if len(line) <= 300 else line[:300] + "..."
 
 
@@ -134,6 +198,25 @@ def _remedy(scheme: str) -> str:
     return _CREDENTIALS.get(scheme, "Check the URL, and whether the server is up")
 
 
+def _lacks_bucket(error: Exception) -> bool:
+    return any(code in str(error) for code in _NO_BUCKET)
+
+
+@lru_cache(maxsize=64)
+def _check_bucket(path: StorePath, process: int) -> None:  # noqa: ARG001  once per process
+    """Raise if the bucket does not exist. A key that is not in the bucket is fine.
+
+    Raises:
+        StoreMissing: the bucket does not exist.
+    """
+    try:
+        path.read_range(0, 1)
+    except StoreMissing:
+        raise
+    except (FileNotFoundError, StoreError):
+        pass
+
+
 class StorePath:
     """Path of an object or folder in an object store, such as `s3://bucket/folder/file`. Immutable.
 
@@ -142,19 +225,21 @@ class StorePath:
     Args:
         root: scheme and bucket, such as `s3://bucket`.
         key: key of the object or folder, without slashes at either end.
+        access: secret parts of the URL, which `str` leaves out.
     """
 
-    __slots__ = ("_key", "_root")
+    __slots__ = ("_access", "_key", "_root")
 
-    def __init__(self, root: str, key: str = "") -> None:
+    def __init__(self, root: str, key: str = "", access: Access = Access()) -> None:  # noqa: B008  immutable
         self._root = root
         self._key = key
+        self._access = access
 
     # --- names, as in pathlib ---
 
     def __truediv__(self, name: str | PurePosixPath) -> StorePath:
         more = str(name).strip("/")
-        return StorePath(self._root, f"{self._key}/{more}" if self._key else more)
+        return StorePath(self._root, f"{self._key}/{more}" if self._key else more, self._access)
 
     def __str__(self) -> str:
         return f"{self._root}/{self._key}"
@@ -163,7 +248,7 @@ class StorePath:
         return f"StorePath({str(self)!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, StorePath) and (self._root, self._key) == (other._root, other._key)
+        return isinstance(other, StorePath) and self.__reduce__() == other.__reduce__()
 
     def __hash__(self) -> int:
         return hash((self._root, self._key))
@@ -171,8 +256,8 @@ class StorePath:
     def __lt__(self, other: StorePath) -> bool:
         return (self._root, self._key) < (other._root, other._key)
 
-    def __reduce__(self) -> tuple[type[StorePath], tuple[str, str]]:
-        return type(self), (self._root, self._key)
+    def __reduce__(self) -> tuple[type[StorePath], tuple[str, str, Access]]:
+        return type(self), (self._root, self._key, self._access)
 
     @property
     def name(self) -> str:
@@ -182,7 +267,7 @@ class StorePath:
     @property
     def parent(self) -> StorePath:
         """Parent folder."""
-        return StorePath(self._root, self._key.rpartition("/")[0])
+        return StorePath(self._root, self._key.rpartition("/")[0], self._access)
 
     @property
     def scheme(self) -> str:
@@ -192,7 +277,7 @@ class StorePath:
     @property
     def can_be_listed(self) -> bool:
         """Whether the store can list its objects. A web server cannot."""
-        return self.scheme not in ("http", "https")
+        return self.scheme not in _WEB
 
     def resolve(self) -> StorePath:
         """Return the path itself: stores do not have links."""
@@ -205,11 +290,15 @@ class StorePath:
     # --- queries ---
 
     @contextlib.contextmanager
-    def _translate_errors(self) -> Iterator[ObjectStore]:
+    def _translate_errors(self, size: int = 0) -> Iterator[ObjectStore]:
         """Yield the store, and translate its errors.
+
+        Args:
+            size: bytes that the request transfers, which decide how long it may take.
 
         Raises:
             FileNotFoundError: the object does not exist.
+            StoreMissing: the bucket does not exist.
             StoreChanged: the object was replaced.
             StoreRefused: access was denied.
             StoreError: the request failed for another reason.
@@ -222,16 +311,49 @@ class StorePath:
             UnauthenticatedError,
         )
 
+        # The causes are hidden: their text repeats the URL with its secrets.
         try:
-            yield _store(self._root, os.getpid())
+            yield _store(self._root, self._access, os.getpid(), _timeout_of(size))
         except (FileNotFoundError, NotFoundError) as error:
-            raise FileNotFoundError(2, "no such object", str(self)) from error
-        except PreconditionError as error:
-            raise StoreChanged(self._replaced()) from error
+            if _lacks_bucket(error):
+                raise self._no_bucket() from None
+            raise FileNotFoundError(2, "no such object", str(self)) from None
+        except PreconditionError:
+            raise StoreChanged(self._replaced()) from None
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise StoreRefused(f"{self}: {_first_line(error)}. {_remedy(self.scheme)}") from error
+            raise StoreRefused(f"{self}: {_first_line(error)}. {self._remedy()}") from None
+        except NotImplementedError as error:
+            raise StoreError(f"{self}: {_first_line(error)}. Use another store, or a local folder") from None
         except BaseError as error:
-            raise StoreError(f"{self}: {_first_line(error)}. {_remedy(self.scheme)}") from error
+            if _lacks_bucket(error):
+                raise self._no_bucket() from None
+            if any(server in str(error) for server in _METADATA_SERVERS):
+                raise StoreRefused(f"{self}: found no credentials. {self._remedy()}") from None
+            raise StoreError(f"{self}: {_first_line(error)}. {self._remedy()}") from None
+
+    def _remedy(self) -> str:
+        return _remedy(self.scheme)
+
+    def _no_bucket(self) -> StoreMissing:
+        endpoint = {"s3": " and AWS_ENDPOINT_URL", "az": " and AZURE_STORAGE_ACCOUNT_NAME"}.get(self.scheme, "")
+        return StoreMissing(
+            f"{self._root}: no such bucket, expected an existing one. Check the name{endpoint}, or create the bucket"
+        )
+
+    def _check_writable(self) -> None:
+        """Raise if the store is read-only.
+
+        Raises:
+            OptionError: it is a web server.
+        """
+        if self.scheme in _WEB:
+            raise OptionError(
+                f"{self}: found a web server, which cannot be written to, expected a local folder or a bucket. "
+                "Write there, or work on a local copy"
+            )
+
+    def _endless_listing(self) -> StoreError:
+        return StoreError(f"{self}: the listing does not end, expected at most {_MAX_OBJECTS:,} objects. Check the URL")
 
     def _replaced(self) -> str:
         return f"{self}: was replaced while it was read. Run the same command again"
@@ -245,8 +367,13 @@ class StorePath:
         """
         import obstore
 
-        with self._translate_errors() as store:
-            meta = obstore.head(store, self._key)
+        try:
+            with self._translate_errors() as store:
+                meta = obstore.head(store, self._key)
+        except FileNotFoundError:
+            if self.scheme not in _WEB:
+                _check_bucket(StorePath(self._root, _PROBE), os.getpid())  # the answer to HEAD does not tell
+            raise
         return Stat(st_size=meta["size"], e_tag=meta["e_tag"], version=meta["version"])
 
     def is_file(self) -> bool:
@@ -269,39 +396,56 @@ class StorePath:
         """Yield (name, bytes) of all objects below this folder, sorted. Names are relative, with slashes.
 
         Raises:
-            StoreError: the request failed, or the store cannot be listed.
+            StoreMissing: the bucket does not exist.
+            StoreError: the request failed, or the store cannot be listed, or the listing does not end.
         """
         import obstore
 
         if not self.can_be_listed:
             raise StoreError(f"{self}: a web server cannot be listed. Pass the URL of a dataset's folder")
         prefix = f"{self._key}/" if self._key else ""
-        with self._translate_errors() as store:
-            found = [
-                (meta["path"].removeprefix(prefix), meta["size"])
-                for page in obstore.list(store, prefix=self._key or None)
-                for meta in page
-                if meta["path"].startswith(prefix)
-            ]
-        yield from sorted(found)
+        found: dict[str, int] = {}
+        # A store may answer with empty pages for ever, inside one call of the client: a thread allows to stop waiting.
+        with self._translate_errors(_PAGE) as store, DaemonThreadPool(1) as threads:
+            pages = iter(obstore.list(store, prefix=self._key or None, chunk_size=1000))
+            while True:
+                try:
+                    page = threads.submit(next, pages, None).result(_LISTING_TIMEOUT)
+                except TimeoutError:
+                    raise self._endless_listing() from None
+                if not page:
+                    break
+                known = len(found)
+                found.update((meta["path"], meta["size"]) for meta in page)
+                if len(found) == known or known > _MAX_OBJECTS:
+                    raise self._endless_listing()
+        names = ((name.removeprefix(prefix), size) for name, size in found.items() if name.startswith(prefix))
+        yield from sorted(names)
 
     # --- reading ---
 
     def read_bytes(self) -> bytes:
-        """Return the bytes of the object, fetched by one request."""
-        import obstore
-
-        with self._translate_errors() as store:
-            return bytes(obstore.get(store, self._key).bytes())
+        """Return the bytes of the object."""
+        return self.read_range(0, self.stat().st_size)
 
     def read_range(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`, or fewer at the end of the object."""
+        return self._get(offset, length, {}) if length else b""
+
+    def _get(self, offset: int, length: int, options: GetOptions) -> bytes:
+        """Return `length` bytes from `offset`, or fewer at the end; stop reading if the server sends more.
+
+        Raises:
+            StoreError: the server sent more, or the request failed.
+        """
         import obstore
 
-        if not length:
-            return b""
-        with self._translate_errors() as store:
-            return bytes(obstore.get_range(store, self._key, start=offset, length=length))
+        with self._translate_errors(length) as store:
+            found = obstore.get(store, self._key, options={**options, "range": (offset, offset + length)})
+            data = bytes(next(found.stream(min_chunk_size=length), b""))
+        if len(data) > length:
+            raise StoreError(f"{self}: more than the {length} bytes asked for at offset {offset}. {self._remedy()}")
+        return data
 
     def read_ranges(self, extents: list[tuple[int, int]], gap: int = 1 << 20) -> list[bytes]:
         """Return the bytes of several extents (offset, length), fetched concurrently.
@@ -310,7 +454,7 @@ class StorePath:
         """
         import obstore
 
-        with self._translate_errors() as store:
+        with self._translate_errors(sum(length + gap for _, length in extents)) as store:
             starts, lengths = [offset for offset, _ in extents], [length for _, length in extents]
             parts = obstore.get_ranges(store, self._key, starts=starts, lengths=lengths, coalesce=gap)
             return [bytes(part) for part in parts]
@@ -327,32 +471,29 @@ class StorePath:
             StoreChanged: the object was replaced.
             StoreError: the request failed.
         """
-        import obstore
+        stat = self.stat()
+        options: GetOptions = {}
+        tag = e_tag or stat.e_tag
+        if tag is not None and not tag.startswith("W/"):
+            options["if_match"] = tag
+        elif e_tag is not None and e_tag != stat.e_tag:
+            raise StoreChanged(self._replaced())
 
-        with self._translate_errors() as store:
-            stat = self.stat()
-            options: GetOptions = {}
-            tag = e_tag or stat.e_tag
-            if tag is not None and not tag.startswith("W/"):
-                options["if_match"] = tag
-            elif e_tag is not None and e_tag != stat.e_tag:
-                raise StoreChanged(self._replaced())
+        def fetch(first: int) -> bytes:
+            last = min(first + BLOCK, stat.st_size)
+            data = self._get(first, last - first, options)
+            if len(data) != last - first:
+                raise StoreError(f"{self}: {len(data)} bytes at offset {first}, expected {last - first}")
+            return data
 
-            def fetch(first: int) -> bytes:
-                last = min(first + BLOCK, stat.st_size)
-                data = bytes(obstore.get(store, self._key, options={**options, "range": (first, last)}).bytes())
-                if len(data) != last - first:
-                    raise StoreError(f"{self}: {len(data)} bytes at offset {first}, expected {last - first}")
-                return data
-
-            with DaemonThreadPool(_AHEAD) as threads:
-                pending: deque[Future[bytes]] = deque()
-                for first in range(start, stat.st_size, BLOCK):
-                    pending.append(threads.submit(fetch, first))
-                    if len(pending) >= _AHEAD:
-                        yield pending.popleft().result()
-                while pending:
+        with DaemonThreadPool(_AHEAD) as threads:
+            pending: deque[Future[bytes]] = deque()
+            for first in range(start, stat.st_size, BLOCK):
+                pending.append(threads.submit(fetch, first))
+                if len(pending) >= _AHEAD:
                     yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
     def open_reader(self) -> io.BufferedReader:
         """Open the object as a binary file for sequential reading."""
@@ -364,34 +505,65 @@ class StorePath:
         """Upload the object from bytes or an open file. An object appears only when it is complete.
 
         Raises:
+            OptionError: the store is read-only.
+            StoreMissing: the bucket does not exist.
             StoreError: the upload failed.
         """
         import obstore
 
-        with self._translate_errors() as store:
-            obstore.put(store, self._key, source, chunk_size=BLOCK)
+        self._check_writable()
+        if isinstance(source, bytes):
+            size = len(source)
+        else:
+            start = source.tell()
+            size = source.seek(0, os.SEEK_END) - start
+            source.seek(start)
+        try:
+            with self._translate_errors(min(size, _UPLOADS * BLOCK)) as store:
+                obstore.put(store, self._key, source, chunk_size=BLOCK, max_concurrency=_UPLOADS)
+        except FileNotFoundError:
+            raise self._no_bucket() from None
 
     def create(self, data: bytes) -> Stat | None:
-        """Upload the object if it does not exist; otherwise return None."""
-        return self._put_if("create", data)
+        """Upload the object if it does not exist; otherwise return None.
+
+        Raises:
+            StoreMissing: the bucket does not exist.
+            StoreError: the upload failed.
+        """
+        try:
+            return self._put_if("create", data)
+        except FileNotFoundError:  # nothing but the bucket can be missing
+            raise self._no_bucket() from None
 
     def replace(self, data: bytes, version: Stat) -> Stat | None:
-        """Upload the object if its current version is `version`; otherwise return None."""
+        """Upload the object if its current version is `version`; otherwise return None.
+
+        Raises:
+            StoreMissing: the bucket does not exist.
+            StoreError: the upload failed.
+        """
         mode: UpdateVersion = {}
         if version.e_tag is not None:
             mode["e_tag"] = version.e_tag
         if version.version is not None:
             mode["version"] = version.version
-        return self._put_if(mode, data)
+        try:
+            return self._put_if(mode, data)
+        except FileNotFoundError:
+            return None
 
     def _put_if(self, mode: PutMode, data: bytes) -> Stat | None:
         import obstore
-        from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with self._translate_errors() as store:
+        self._check_writable()
+        with self._translate_errors(len(data)) as store:
             try:
                 written = obstore.put(store, self._key, data, mode=mode)
-            except (AlreadyExistsError, PreconditionError, NotFoundError, FileNotFoundError):
+            except (AlreadyExistsError, PreconditionError) as error:
+                if _lacks_bucket(error):
+                    raise self._no_bucket() from None
                 return None
         return Stat(st_size=len(data), e_tag=written["e_tag"], version=written["version"])
 
@@ -399,6 +571,7 @@ class StorePath:
         """Delete the object."""
         import obstore
 
+        self._check_writable()
         try:
             with self._translate_errors() as store:
                 obstore.delete(store, self._key)
@@ -464,24 +637,68 @@ AnyPath = Path | StorePath
 
 
 def parse_path(text: str | os.PathLike[str] | StorePath) -> AnyPath:
-    """Parse a URL with a scheme of `SCHEMES`, or else a local path.
+    """Parse a URL with a scheme of `SCHEMES`, or else a local path, in which `~` is the home folder.
 
     Raises:
+        OptionError: the URL contains keys or a signature, or the home folder is unknown.
         SourceMissing: the URL has an unknown scheme, lacks a bucket, or contains `..`.
     """
     if isinstance(text, StorePath):
         return text
     found = _URL.fullmatch(os.fspath(text))
     if found is None:
-        return Path(text)
+        return _expand_home(os.fspath(text))
     scheme, bucket, key = found[1].lower(), found[2], found[3]
     if scheme == "file":
         return Path("/" + key)
+    shown = redact(os.fspath(text))
     if scheme not in SCHEMES:
-        raise SourceMissing(f"{text}: scheme is {scheme!r}, expected a path or one of {', '.join(SCHEMES)}")
+        raise SourceMissing(f"{shown}: scheme is {scheme!r}, expected a path or one of {', '.join(SCHEMES)}")
+    access = Access()
+    if scheme in _WEB:
+        login, _, bucket = bucket.rpartition("@")
+        bucket, _, query = bucket.partition("?")
+        key, _, key_query = key.partition("?")
+        access = Access(login=login, query=query or key_query)
+        if not re.fullmatch(r"[^:]*(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?", bucket):
+            raise SourceMissing(f"{shown}: not a host with a port. Encode / ? and # in a password: %2F %3F %23")
+    elif ":" in bucket or "@" in bucket or re.search(r"\?.*=", f"{bucket}/{key}"):
+        raise OptionError(f"{shown}: found keys or a signature in the URL, expected neither. {_remedy(scheme)}")
     if not bucket:
-        raise SourceMissing(f"{text}: bucket or host is missing, expected {scheme}://NAME/folder")
+        raise SourceMissing(f"{shown}: bucket or host is missing, expected {scheme}://NAME/folder")
     parts = [part for part in key.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise SourceMissing(f"{text}: found '..', expected the key of a folder in the store")
-    return StorePath(f"{scheme}://{bucket}", "/".join(parts))
+        raise SourceMissing(f"{shown}: found '..', expected the key of a folder in the store")
+    return StorePath(f"{scheme}://{bucket}", "/".join(parts), access)
+
+
+def local_path(text: str | os.PathLike[str] | StorePath, what: str) -> Path:
+    """Parse a local path, in which `~` is the home folder.
+
+    Args:
+        text: the path.
+        what: what needs a local disk, for the message, such as "runs are written".
+
+    Raises:
+        OptionError: it is a URL, or the home folder is unknown.
+    """
+    path = parse_path(text)
+    if isinstance(path, StorePath):
+        raise OptionError(f"{path}: found a URL, expected a local path: {what} on a local disk")
+    return path
+
+
+def _expand_home(text: str) -> Path:
+    """Return a local path with `~` and `~NAME` replaced; `./~` is a file of that name.
+
+    Raises:
+        OptionError: there is no such home folder.
+    """
+    try:
+        return Path(text).expanduser() if text.startswith("~") else Path(text)
+    except RuntimeError:
+        name = text.partition("/")[0]
+        raise OptionError(
+            f"{text}: the home folder {name} is unknown, expected HOME to be set, or a user of this machine. "
+            f"Set HOME, or write ./{name} for a folder of this name"
+        ) from None

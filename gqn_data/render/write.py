@@ -127,7 +127,7 @@ def write_source_files(
         started = time.perf_counter()
         rendered = sum(file.scenes for file in files)
     return RenderReport(
-        folder=folder,
+        folder=folder.absolute(),
         files_written=len(missing),
         files_kept=len(own_files) - len(missing),
         scenes=rendered,

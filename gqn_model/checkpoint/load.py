@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from gqn_data.io.paths import local_path
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step, load_checkpoint
 from gqn_model.device import choose_device
 from gqn_model.model.gqn import GQN
@@ -30,7 +31,7 @@ def load_model(run: str | Path, step: Step = None) -> GQN:
     Raises:
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
     """
-    checkpoint = load_checkpoint(Path(run), step)
+    checkpoint = load_checkpoint(local_path(run, "runs lie"), step)
     return GQN.with_weights(checkpoint.config.model, checkpoint.model)
 
 
@@ -45,7 +46,7 @@ def load_safetensors(path: str | Path) -> GQN:
     """
     from gqn_model.checkpoint.safetensors import read_weights  # the only user of the package safetensors
 
-    weights = read_weights(Path(path))
+    weights = read_weights(local_path(path, "weights lie"))
     return GQN.with_weights(weights.config, weights.tensors)
 
 

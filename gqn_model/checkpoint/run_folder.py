@@ -5,7 +5,6 @@ torch is not imported, so that a command finds a wrong folder or dataset before 
 
 from __future__ import annotations
 
-import os
 import platform
 import reprlib
 import shlex
@@ -52,7 +51,7 @@ class RunFacts:
     """What a run was made from, beside its configuration.
 
     Attributes:
-        shards: the dataset as given; an absolute path if it is local.
+        shards: the dataset as given, without login and query if it is a URL; an absolute path if it is local.
         scene_set: its name.
         fingerprint: the dataset's.
         versions: of Python, torch and this project.
@@ -66,10 +65,10 @@ class RunFacts:
     commit: str = ""
 
 
-def write_facts(run: Path, shards: str, scene_set: str, fingerprint: str) -> None:
+def write_facts(run: Path, shards: AnyPath, scene_set: str, fingerprint: str) -> None:
     """Write `run.json` of a new run."""
     facts = RunFacts(
-        shards=shards if "://" in shards else str(Path(shards).absolute()),
+        shards=str(shards.absolute()),
         scene_set=scene_set,
         fingerprint=fingerprint,
         versions=versions(),
@@ -78,13 +77,13 @@ def write_facts(run: Path, shards: str, scene_set: str, fingerprint: str) -> Non
     atomic.write_json(run / RUN_FILE, asdict(facts))
 
 
-def check_encodable(*paths: str | os.PathLike[str]) -> None:
+def check_encodable(*paths: AnyPath) -> None:
     """Raise unless the JSON files of a run can hold the paths.
 
     Raises:
         OptionError: a path is not UTF-8.
     """
-    for path in map(os.path.abspath, paths):
+    for path in (str(path.absolute()) for path in paths):
         try:
             path.encode()
         except UnicodeEncodeError as error:

@@ -32,6 +32,7 @@ from torch import Tensor
 from gqn_data.counts import as_count
 from gqn_data.errors import GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
+from gqn_data.io.paths import AnyPath, local_path, parse_path
 from gqn_data.progress import bar
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
 from gqn_model.checkpoint.load import load_run
@@ -76,7 +77,7 @@ _MEAN_IMAGE_FRAMES = 1024
 
 def evaluate(
     run: str | Path,
-    shards: str | None = None,
+    shards: str | AnyPath | None = None,
     *,
     context: Sequence[int] | int = (),
     scenes: int | None = None,
@@ -111,7 +112,8 @@ def evaluate(
         OptionError: a value is not possible, or the index cannot be read.
         RunMismatch: the dataset does not fit the run or the index, or has another scene set.
     """
-    run = Path(run)
+    run = local_path(run, "runs lie")
+    index = None if index is None else local_path(index, "indexes lie")
     try:
         numbers: list[Any] = list(context)  # type: ignore[arg-type]
     except TypeError:  # one number, of Python, numpy or torch
@@ -122,12 +124,12 @@ def evaluate(
     scenes = None if scenes is None else as_count("scenes", scenes, 1)
     workers = as_count("workers", workers, 0, MOST_WORKERS)
     # Check paths and read the index before loading the network: a mistake shows at once.
-    check_encodable(*(path for path in (run, shards, index) if path is not None))
-    questions = None if index is None else read_index(Path(index))
+    check_encodable(run, *([] if index is None else [index]))
+    questions = None if index is None else read_index(index)
     if questions is not None and split not in (None, questions.split):
         raise OptionError(f"{index}: questions of the split {questions.split}, expected {split}; omit split or index")
-    if shards is None:
-        shards = read_facts(run).shards
+    shards = parse_path(read_facts(run).shards if shards is None else shards)
+    check_encodable(shards)
     model, checkpoint, chosen_device = load_run(run, step, device)
     match = match_dataset(shards, checkpoint.scene_set, checkpoint.fingerprint, other_set=other_set)
     sweep, questions, path = _choose_questions(
@@ -157,7 +159,7 @@ def evaluate(
     result = Evaluation(
         run=str(run),
         step=checkpoint.step,
-        shards=shards,
+        shards=str(shards),
         dataset=match,
         scene_set=questions.scene_set,
         split=questions.split,
@@ -187,7 +189,7 @@ def _check_noise(config: ModelConfig, samples: int, scenes: int) -> None:
 
 def _choose_questions(
     run: Path,
-    shards: str,
+    shards: AnyPath,
     checkpoint: Checkpoint,
     match: DatasetMatch,
     *,
@@ -195,7 +197,7 @@ def _choose_questions(
     scenes: int | None,
     split: Split | None,
     questions: Questions | None,
-    index: str | Path | None,
+    index: Path | None,
 ) -> tuple[tuple[int, ...], Questions, Path]:
     """Return the numbers of context views, the questions and their index; write the index if it is missing.
 
@@ -223,7 +225,7 @@ def _choose_questions(
     sweep = check_sweep(contexts or default_sweep(dataset.scene_set, dataset.views), dataset.views)
     count = min(SCENES if scenes is None else scenes, dataset.scenes)
     # Each number of scenes has a separate index, and so has another dataset.
-    path = run / "evaluation" / f"index-{split}-{count}{match.suffix}.json" if index is None else Path(index)
+    path = run / "evaluation" / f"index-{split}-{count}{match.suffix}.json" if index is None else index
     if questions is None and path.exists():
         questions = read_index(path)
     if questions is not None:
@@ -233,7 +235,7 @@ def _choose_questions(
             fingerprint=dataset.fingerprint,
             scenes=dataset.scenes,
             views=dataset.views,
-            shards=shards,
+            shards=str(shards),
         )
         if sweep[-1] > questions.max_context:
             raise OptionError(
@@ -254,7 +256,7 @@ def _choose_questions(
 
 
 def _question_batches(
-    shards: str, config: Config, questions: Questions, context: int, *, batch_size: int, workers: int
+    shards: AnyPath, config: Config, questions: Questions, context: int, *, batch_size: int, workers: int
 ) -> SceneLoader:
     """Return the loader of the questions with `context` context views, in order."""
     return FiniteLoader(
@@ -362,7 +364,7 @@ def prior_samples(model: GQN, static: Tensor, noise: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _mean_image(shards: str, config: Config) -> tuple[Tensor, str]:
+def _mean_image(shards: AnyPath, config: Config) -> tuple[Tensor, str]:
     """Return the mean of training frames, one per scene, and a description; of test frames without a train split."""
     for split in ("train", "test"):
         try:

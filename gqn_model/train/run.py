@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gqn_data.errors import DestinationError, GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
+from gqn_data.io.paths import AnyPath, local_path, parse_path
 from gqn_model.checkpoint.checkpoint import (
     CONFIG_FILE,
     Checkpoint,
@@ -59,8 +60,8 @@ _PROBE_SCENES = 32
 _MEASURED_STEPS = 2
 
 
-def start_run(shards: str, config: Config, *, out: Path | None = None, label: str = "run") -> Path:
-    """Train a new run and return its folder.
+def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None = None, label: str = "run") -> Path:
+    """Train a new run and return its folder, an absolute path.
 
     Args:
         shards: a dataset, or an indexed folder of TFRecords.
@@ -69,13 +70,16 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
         label: part of that name, by convention the preset.
 
     Raises:
+        OptionError: a path is a URL that a run cannot use.
         DestinationError: `out` is a run already.
         OptionError: a value is not possible, or `shards` is not UTF-8.
     """
+    shards = parse_path(shards)
     ranks = current_ranks()
     # Check names and numbers before writing a file or waiting for another rank.
     check_encodable(shards)
     _check(config, ranks)
+    out = None if out is None else local_path(out, "runs are written")
     if ranks.first and out is not None and (out / CONFIG_FILE).exists():
         raise DestinationError(
             f"{out}: is a run already; resume it with `gqn train --resume {out}`, or pass another --out"
@@ -83,7 +87,7 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
     with process_group(ranks):
         batches, config = training_batches(shards, config, rank=ranks.rank, ranks=ranks.count)
         with closing(batches):
-            run = ranks.broadcast(out or _free_folder(batches.scene_set, label))
+            run = ranks.broadcast((out or _free_folder(batches.scene_set, label)).absolute())
             with _lock(run, ranks):
                 if ranks.first:
                     write_facts(run, shards, batches.scene_set, batches.fingerprint)
@@ -99,8 +103,10 @@ def start_run(shards: str, config: Config, *, out: Path | None = None, label: st
     return run
 
 
-def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None, step: Step = None) -> Path:
-    """Resume a run from a checkpoint and return its folder; a finished run stays unchanged.
+def resume_run(
+    run: str | Path, changes: Mapping[str, Any], shards: str | AnyPath | None = None, step: Step = None
+) -> Path:
+    """Resume a run from a checkpoint and return its folder, an absolute path; a finished run stays unchanged.
 
     Args:
         run: the run's folder; only rank 0 needs to see it.
@@ -116,10 +122,11 @@ def resume_run(run: Path, changes: Mapping[str, Any], shards: str | None = None,
     fixed = sorted(set(changes) - set(CHANGEABLE))
     if fixed:
         raise OptionError(f"{', '.join(fixed)} cannot change when a run is resumed; possible: {', '.join(CHANGEABLE)}")
+    run = local_path(run, "runs lie").absolute()
     ranks = current_ranks()
     config = read_config(run).replaced(changes) if ranks.first else Config().replaced(changes)
     with process_group(ranks):
-        known = (config, shards or read_facts(run).shards) if ranks.first else (config, "")
+        known = (config, parse_path(shards or read_facts(run).shards)) if ranks.first else (config, Path())
         config, shards = ranks.broadcast(known)
         _check(config, ranks)
         with _lock(run, ranks):
@@ -164,7 +171,7 @@ def _checkpoint_to_resume(run: Path, step: Step) -> Checkpoint | None:
     return checkpoint
 
 
-def _check_dataset(run: Path, shards: str, trained: Checkpoint | RunFacts) -> None:
+def _check_dataset(run: Path, shards: AnyPath, trained: Checkpoint | RunFacts) -> None:
     """Raise RunMismatch unless the dataset is the one that the run was trained on."""
     match = match_dataset(shards, trained.scene_set, trained.fingerprint, other_set=True)
     if match.fingerprint != trained.fingerprint:
@@ -189,7 +196,7 @@ def _loggers(run: Path, config: Config, ranks: Ranks, *, start: int) -> Iterator
             logger.close()
 
 
-def _probe(shards: str, config: Config, ranks: Ranks) -> Inputs | None:
+def _probe(shards: AnyPath, config: Config, ranks: Ranks) -> Inputs | None:
     """Return some test scenes on rank 0's device; None on other ranks, if not wanted, or without test scenes."""
     training = config.training
     if not ranks.first or not (training.probe_every or training.picture_every):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gqn_data.counts import as_count
 from gqn_data.errors import RunMismatch
+from gqn_data.io.paths import AnyPath, parse_path
 from gqn_data.io.pictures import picture_kind, write_picture
 from gqn_data.progress import bar
 from gqn_data.sampling.views import check_context, choose_views
@@ -43,7 +44,7 @@ _FRAMES_AT_ONCE = 32
 
 def write_predictions(
     run: Path,
-    shards: str,
+    shards: str | AnyPath,
     output: Path,
     *,
     scenes: int = 8,
@@ -75,6 +76,7 @@ def write_predictions(
         OptionError: the file extension is not supported, or a number is not possible.
         RunMismatch: the dataset does not fit the run, its split is empty, or it has another scene set.
     """
+    shards = parse_path(shards)
     picture_kind(output)  # before the work, so that a mistake shows at once
     scenes, samples = as_count("scenes", scenes, 1, MOST_SCENES), as_count("samples", samples, 0, MOST_SAMPLES)
     context, seed = as_count("context", context, 0), as_count("seed", seed, 0, MOST_SEED)
@@ -97,7 +99,7 @@ def write_predictions(
 
 def write_walk(
     run: Path,
-    shards: str,
+    shards: str | AnyPath,
     output: Path,
     *,
     scene: int = 0,
@@ -137,6 +139,7 @@ def write_walk(
             cameras.
         RunMismatch: the dataset does not fit the run, or has another scene set.
     """
+    shards = parse_path(shards)
     check_animation(output)
     frames, samples = as_count("frames", frames, 0, MOST_FRAMES), as_count("samples", samples, 0, MOST_SAMPLES)
     context, seed = as_count("context", context, 0), as_count("seed", seed, 0, MOST_SEED)
@@ -202,7 +205,7 @@ def predict_along(model: GQN, context: Context, query: Tensor, noise: Tensor) ->
 
 
 def _read_scene(
-    shards: str, config: Config, split: Split, scene: int
+    shards: AnyPath, config: Config, split: Split, scene: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[str, ...]]:
     """Read a scene: frames at the network's size, uint8 (V, H, W, 3); cameras; names of a camera's numbers."""
     loader = FiniteLoader(

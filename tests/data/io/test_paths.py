@@ -14,7 +14,7 @@ from gqn_data.io import atomic
 from gqn_data.io.paths import BLOCK, StorePath, parse_path
 
 
-@pytest.mark.parametrize("text", ["data", "/tmp/x", "./a b", "C:folder", "~/x", "a:b/c", "file:///tmp/x"])
+@pytest.mark.parametrize("text", ["data", "/tmp/x", "./a b", "C:folder", "./~/x", "a:b/c", "file:///tmp/x"])
 def test_text_without_a_known_url_form_is_a_local_path(text):
     assert parse_path(text) == Path(text.removeprefix("file://"))
 
