@@ -24,6 +24,8 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 # Packages that commands import when they need them, and the extra that installs each.
 _EXTRAS = {"torch": "train", "safetensors": "train", "distributed": "cluster", "matplotlib": "plot", "av": "video"}
 
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
 
 class Commands(click.Group):
     """A group of commands that reports each expected error as one line and an exit status."""
@@ -54,7 +56,10 @@ class Commands(click.Group):
         except UnicodeEncodeError as error:
             log(f"Error: {error.object[:200]!a}: not UTF-8, expected a name that can be written; rename it")
             ctx.exit(FAILED)
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            # torch reports a full memory as a RuntimeError.
+            if isinstance(error, RuntimeError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+                raise
             log("Error: not enough memory. Use smaller batches, fewer workers, or another machine")
             ctx.exit(FAILED)
         except KeyboardInterrupt:

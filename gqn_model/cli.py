@@ -163,8 +163,7 @@ def _check_dataset(run: Path | None, shards: AnyPath | None) -> AnyPath:
     from gqn_model.checkpoint.run_folder import read_facts
 
     if shards is None:
-        if run is None:
-            raise click.UsageError("--shards is missing, expected a dataset to train on, or --resume RUN")
+        assert run is not None  # noqa: S101  one of them is given
         shards = parse_path(read_facts(run).shards)
     open_dataset(shards)
     return shards
@@ -223,6 +222,8 @@ def train(
     """
     if resume is not None and (out is not None or preset is not None or mods):
         raise click.UsageError("--resume takes its settings from the run; omit --out, --preset and --mod")
+    if resume is None and shards is None:
+        raise click.UsageError("--shards is missing, expected a dataset to train on, or --resume RUN")
     if resume is None and step is not None:
         raise click.UsageError("--step needs --resume RUN")
     if visdom:
@@ -241,9 +242,8 @@ def train(
     try:
         if resume is not None:
             folder = resume_run(resume, given(options), shards, step)
-        elif shards is None:
-            raise click.UsageError("--shards is missing, expected a dataset to train on, or --resume RUN")
         else:
+            assert shards is not None  # noqa: S101  checked above
             folder = start_run(shards, config, out=out, label=preset)
     except TrainingStopped as stopped:
         if current_ranks().first:

@@ -16,7 +16,7 @@ from pathlib import Path
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import CheckpointError, OptionError, RunMismatch
 from gqn_data.io import atomic, strict_json
-from gqn_data.io.paths import AnyPath, parse_path
+from gqn_data.io.paths import AnyPath
 from gqn_model.config import Config
 
 CONFIG_FILE, RUN_FILE = "config.json", "run.json"
@@ -77,13 +77,13 @@ def write_facts(run: Path, shards: AnyPath, scene_set: str, fingerprint: str) ->
     atomic.write_json(run / RUN_FILE, asdict(facts))
 
 
-def check_encodable(*paths: str | AnyPath) -> None:
+def check_encodable(*paths: AnyPath) -> None:
     """Raise unless the JSON files of a run can hold the paths.
 
     Raises:
         OptionError: a path is not UTF-8.
     """
-    for path in (str(parse_path(path).absolute()) for path in paths):
+    for path in (str(path.absolute()) for path in paths):
         try:
             path.encode()
         except UnicodeEncodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,17 @@ from gqn_model.model.gqn import meta_network
 
 _REMEDY = "use the config that belongs to it, or the version that wrote it"
 _NAMED = 3
+
+# What a trainer of any version sets, or leaves to torch. The learning rate is set at each step.
+_ADAM = {
+    "betas": (0.9, 0.999),
+    "eps": 1e-8,
+    "weight_decay": 0,
+    "amsgrad": False,
+    "maximize": False,
+    "capturable": False,
+    "differentiable": False,
+}
 
 
 class Shape(NamedTuple):
@@ -83,6 +95,10 @@ def check_optimizer(value: Mapping[str, Any], expected: Mapping[str, Shape], whe
     shapes = list(expected.values())
     try:
         numbers = [number for group in value["param_groups"] for number in group["params"]]
+        for group in value["param_groups"]:
+            for name, expected_value in _ADAM.items():
+                if group[name] != expected_value:
+                    raise ValueError(f"{name} is {reprlib.repr(group[name])}, expected {expected_value}")
         if numbers != list(range(len(shapes))) or not set(value["state"]) <= set(numbers):
             raise ValueError(f"{len(numbers)} parameters, expected {len(shapes)}")
         for number, held in value["state"].items():
@@ -90,7 +106,7 @@ def check_optimizer(value: Mapping[str, Any], expected: Mapping[str, Shape], whe
                 found = shape_of(tensor)
                 if found.size not in ((), shapes[number].size) or found.dtype != "float32":
                     raise ValueError(f"{_printable(name)} of parameter {number} is {found}, expected {shapes[number]}")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{where}: not the optimiser's state of this network ({error}); {_REMEDY}") from error
 
 

@@ -124,11 +124,12 @@ def evaluate(
     scenes = None if scenes is None else as_count("scenes", scenes, 1)
     workers = as_count("workers", workers, 0, MOST_WORKERS)
     # Check paths and read the index before loading the network: a mistake shows at once.
-    check_encodable(*(path for path in (run, shards, index) if path is not None))
+    check_encodable(run, *([] if index is None else [index]))
     questions = None if index is None else read_index(index)
     if questions is not None and split not in (None, questions.split):
         raise OptionError(f"{index}: questions of the split {questions.split}, expected {split}; omit split or index")
     shards = parse_path(read_facts(run).shards if shards is None else shards)
+    check_encodable(shards)
     model, checkpoint, chosen_device = load_run(run, step, device)
     match = match_dataset(shards, checkpoint.scene_set, checkpoint.fingerprint, other_set=other_set)
     sweep, questions, path = _choose_questions(

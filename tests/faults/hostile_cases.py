@@ -706,7 +706,7 @@ def run_with(folder, data):
     from gqn_model.checkpoint.checkpoint import write_config
     from gqn_model.config import Config
 
-    write_config(folder, Config())
+    write_config(folder, Config().replaced({"frame_size": 64}))
     path = folder / "checkpoints" / "00000001.pt"
     path.parent.mkdir()
     path.write_bytes(data)

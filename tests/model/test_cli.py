@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from bars import make_bars
 from click.testing import CliRunner
 from made_checkpoints import made_run, smallest
@@ -135,6 +136,24 @@ def test_a_missing_package_is_one_line_and_status_1(
         tries=1,
         survived=1,
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory."),
+    ],
+)
+def test_a_full_memory_is_one_line(error: Exception, bars_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("gqn_model.evaluate.run_evaluation.load_run", full)
+    done = CliRunner().invoke(gqn, ["evaluate", str(bars_run)])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: not enough memory")
 
 
 def test_a_logger_without_its_package_is_status_1(bars: Path, monkeypatch: pytest.MonkeyPatch) -> None:

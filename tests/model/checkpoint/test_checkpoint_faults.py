@@ -223,6 +223,21 @@ def _no_moments(value: dict[str, Any]) -> None:
     value["optimizer"] = {}
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"betas": None}, {"betas": (5.0, 5.0)}, {"eps": [1]}, {"eps": 10**400}, {"amsgrad": True},
+        {"capturable": True}, {"weight_decay": float("nan")},
+        {"betas": torch.zeros(2)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_impossible_options_of_the_optimiser_are_refused(run: Path, options: dict[str, Any]) -> None:
+    _rewrite(run, lambda value: value["optimizer"]["param_groups"][0].update(options))
+    with pytest.raises(CheckpointError, match=r"00000004\.pt: .*optimiser"):
+        load_checkpoint(run)
+
+
 @pytest.mark.parametrize("change", [_other_moments, _fewer_moments, _no_moments])
 def test_the_optimiser_state_of_another_network_is_refused(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
     _rewrite(run, change)
