@@ -329,7 +329,9 @@ class StorePath:
                 raise self._no_bucket() from None
             if any(server in str(error) for server in _METADATA_SERVERS):
                 raise StoreRefused(f"{self}: found no credentials. {self._remedy()}") from None
-            raise StoreError(f"{self}: {_first_line(error)}. {self._remedy()}") from None
+            slow = f"no answer in time, or less than {_LEAST_RATE / 1000:g} kB/s"
+            reason = slow if "kind: Timeout" in str(error) else _first_line(error)
+            raise StoreError(f"{self}: {reason}. {self._remedy()}") from None
 
     def _remedy(self) -> str:
         return _remedy(self.scheme)
