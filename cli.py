@@ -1,6 +1,6 @@
 """Both commands from a checkout: `python cli.py data ...` is `gqn-data ...`, `python cli.py model ...` is `gqn ...`.
 
-Not installed. The entry points are `gqn_data.cli:main` and `gqn_model.cli:main`.
+Not installed. The entry points are `gqn_data.__main__:main` and `gqn_model.__main__:main`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
-from gqn_data.cli import main
+import signal
 
-main(prog_name="gqn-data")
+
+def main() -> None:
+    """Start the command. Until its imports are done, Ctrl-C ends the process without a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from gqn_data.cli import main as command
+
+    command(prog_name="gqn-data")
+
+
+if __name__ == "__main__":
+    main()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import current_thread, main_thread
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -24,11 +26,91 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 # Packages that commands import when they need them, and the extra that installs each.
 _EXTRAS = {"torch": "train", "safetensors": "train", "distributed": "cluster", "matplotlib": "plot", "av": "video"}
 
+# Commands that keep finished files when they are interrupted.
+_RESUMABLE = {"convert", "render", "download", "index", "train"}
+
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+class _Messages(io.TextIOBase):
+    """stderr of a command, which stays quiet once its reader has gone: a lost message must not end a run.
+
+    Args:
+        stream: the real stderr.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text, or drop it."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._silence()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, or drop what it holds."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._silence()
+
+    def _silence(self) -> None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)
+
+    def isatty(self) -> bool:
+        """Return whether the stream is a terminal."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream."""
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Encoding of the stream."""
+        return self._stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        """Treatment of characters that the encoding lacks."""
+        return self._stream.errors
+
+
+def secure_streams() -> None:
+    """Make the standard streams usable, whatever the process was started with.
+
+    Closed descriptors are opened on the null device. Otherwise the next file that is opened would take the number, and
+    messages would land in it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if sys.stderr is sys.__stderr__ or sys.__stderr__ is None:
+        sys.stderr = _Messages(sys.stderr)
 
 
 class Commands(click.Group):
     """A group of commands that reports each expected error as one line and an exit status."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the command line."""
+        if sys.stderr is None or sys.stderr is sys.__stderr__:  # not in a test runner, which has its own streams
+            secure_streams()
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL and current_thread() is main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # `__main__` let Ctrl-C end the imports
+        return super().main(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -63,7 +145,8 @@ class Commands(click.Group):
             log("Error: not enough memory. Use smaller batches, fewer workers, or another machine")
             ctx.exit(FAILED)
         except KeyboardInterrupt:
-            log("Interrupted. Finished files were kept; rerun to resume.")
+            kept = ctx.invoked_subcommand in _RESUMABLE
+            log("Interrupted. Finished files were kept; rerun to resume." if kept else "Interrupted.")
             ctx.exit(INTERRUPTED)
 
 

@@ -1,7 +1,8 @@
-"""Progress bars on stderr."""
+"""Progress bars and messages on stderr. Without a usable stderr there are none, and the work continues."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -22,8 +23,16 @@ def bar(total: int | None, unit: str, label: str, **options: Any) -> Any:
         unit=unit,
         desc=label,
         file=sys.stderr,
-        disable=not sys.stderr.isatty(),
+        disable=sys.stderr is None or not sys.stderr.isatty(),
         dynamic_ncols=True,
         smoothing=0.1,
         **options,
     )
+
+
+def message(line: str) -> None:
+    """Write a line on stderr. A closed or vanished stderr is ignored: it must not end a run."""
+    if sys.stderr is not None:  # None if the process was started without one
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()

@@ -5,7 +5,6 @@ Files are written atomically. The same request gives the same bytes for any numb
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -107,7 +106,7 @@ def _warm_up(render: Renderer) -> None:
     """Compile the ray caster if needed, so that the workers load the machine code from disk."""
     from gqn_data.render.compiled import on_compile
 
-    with on_compile(lambda: print(_COMPILING, file=sys.stderr, flush=True)):  # noqa: T201
+    with on_compile(lambda: progress.message(_COMPILING)):
         render(0, seed=0, split="train", frame_size=FRAME_SIZES[0], views=1, supersample=False)
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gqn_data.errors import ExtraMissing, OptionError, install_hint
+from gqn_data.progress import message
 from gqn_model.loggers.record import Logger, LoggerContext, Record
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def open_loggers(
             else:
                 loggers.append(SafeLogger(name, adapter.factory, context))
         except OSError as error:  # the process could not be started
-            sys.stderr.write(f"warning: {name}: {error} (training continues)\n")
+            message(f"warning: {name}: {error} (training continues)")
     return loggers
 
 
@@ -189,7 +189,7 @@ class SafeLogger:
             act(*arguments)
         except Exception as error:  # noqa: BLE001  any: hours of training must not end because of a curve
             if not self._warned:
-                sys.stderr.write(f"warning: {self._name}: {error or type(error).__name__} (training continues)\n")
+                message(f"warning: {self._name}: {error or type(error).__name__} (training continues)")
             self._warned = True
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gqn_data.errors import CheckpointError, NoSpace
 from gqn_data.io import atomic
+from gqn_data.progress import message
 from gqn_model.loggers.record import Record
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class JsonLines:
                 yield
         except NoSpace as error:
             if not self._warned:  # and continue: hours of training must not end because of a log line
-                sys.stderr.write(f"warning: {error} (training continues)\n")
+                message(f"warning: {error} (training continues)")
             self._warned = True
 
 

@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gqn_data.progress import message as warn
 from gqn_model.loggers.record import Logger, LoggerContext, Record
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class SubprocessLogger:
         with self._warning:  # called by the training's thread and by the feeder
             warned, self._warned = self._warned, True
         if not warned:
-            sys.stderr.write(f"warning: {self._name}: {what} (training continues)\n")
+            warn(f"warning: {self._name}: {what} (training continues)")
 
 
 class _Receiver:
@@ -161,10 +162,7 @@ class _Receiver:
             self._retry_at = time.monotonic() + RETRY_AFTER
             if not self._warned:
                 reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-                sys.stderr.write(
-                    f"warning: {self._name}: {reason}; retried every {RETRY_AFTER:g} s (training continues)\n"
-                )
-                sys.stderr.flush()
+                warn(f"warning: {self._name}: {reason}; retried every {RETRY_AFTER:g} s (training continues)")
             self._warned = True
 
 

@@ -79,20 +79,28 @@ class Terminal:
     _HEAD_EVERY = 20
 
     def __init__(self, stream: TextIO | None = None, width: int | None = None) -> None:
-        self._stream = stream or sys.stderr
+        self._stream: TextIO | None = stream or sys.stderr  # None in a process without stderr
         self._width = width
         self._shown: dict[str, _Column] = {}
         self._lines = 0
 
     def log(self, record: Record) -> None:
-        """Print the metrics of one line."""
+        """Print the metrics of one line. A stream whose reader has gone is not written again."""
+        if self._stream is None:
+            return
+        try:
+            self._print(record, self._stream)
+        except (OSError, ValueError):
+            self._stream = None
+
+    def _print(self, record: Record, stream: TextIO) -> None:
         shown = self._fitting(record)
         if self._lines % self._HEAD_EVERY == 0 or shown.keys() != self._shown.keys():
             self._shown, self._lines = shown, 0
-            print(" ".join(f"{column.head:>{column.width}}" for column in shown.values()), file=self._stream)
+            print(" ".join(f"{column.head:>{column.width}}" for column in shown.values()), file=stream)
         self._lines += 1
         cells = (_cell(column, getattr(record, name)) for name, column in shown.items())
-        print(" ".join(cells), file=self._stream, flush=True)
+        print(" ".join(cells), file=stream, flush=True)
 
     def picture(self, step: int, image: Image) -> None:
         """Ignore the picture: a terminal cannot show it."""
@@ -109,7 +117,7 @@ class Terminal:
                 columns[one.name] = _Column(one.name, max(len(one.name), 9), "{:.4g}".format, _OTHER_RANK)
         columns["left"] = columns.pop("left")
         width = self._width
-        if width is None and self._stream.isatty():
+        if width is None and self._stream is not None and self._stream.isatty():
             width = shutil.get_terminal_size().columns
         if width is None:
             return columns

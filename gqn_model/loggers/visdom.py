@@ -11,9 +11,9 @@ import html
 import json
 import logging
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
+from gqn_data.progress import message
 from gqn_model.loggers.json_lines import read_lines
 from gqn_model.loggers.record import LoggerContext, Record
 
@@ -51,7 +51,7 @@ class Visdom:
             raise_exceptions=True,
             use_incoming_socket=False,
         )
-        sys.stderr.write(f"visdom: {self._client.server}:{self._client.port}/env/{environment}\n")
+        message(f"visdom: {self._client.server}:{self._client.port}/env/{environment}")
         self._draw_all()
 
     def log(self, record: Record) -> None:

@@ -6,9 +6,9 @@ folder. `wandb sync` sends it later.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
+from gqn_data.progress import message
 from gqn_model.loggers.hosted import HostedLogger, HostedRun
 from gqn_model.loggers.record import LoggerContext
 
@@ -38,9 +38,9 @@ class WandB(HostedLogger):
         try:
             run = wandb.init(**settings)
         except Exception as error:  # noqa: BLE001  any: a missing account, the network, a timeout
-            sys.stderr.write(
+            message(
                 f"warning: wandb: {_first_line(error)}; the run is written to {context.run / 'wandb'}, "
-                "send it with `wandb sync` (training continues)\n"
+                "send it with `wandb sync` (training continues)"
             )
             wandb.teardown()  # it still holds the id of the run that failed
             run = wandb.init(mode="offline", **settings)

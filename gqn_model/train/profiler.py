@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gzip
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +21,7 @@ import torch
 
 from gqn_data.errors import NoSpace
 from gqn_data.io import atomic
+from gqn_data.progress import message
 
 STEPS = 10
 WARM_UP = 10
@@ -95,7 +95,7 @@ class Profile:
             self._profiler.start()
         except RuntimeError as error:  # another tool uses the device's counters
             self._profiler = None
-            sys.stderr.write(f"warning: no profile: {error} (training continues)\n")
+            message(f"warning: no profile: {error} (training continues)")
 
     def _end(self) -> None:
         if self._profiler is None:
@@ -108,7 +108,7 @@ class Profile:
             if self._done > self._from:
                 self._write(profiler)
         except (RuntimeError, NoSpace) as error:
-            sys.stderr.write(f"warning: no profile: {error} (training continues)\n")
+            message(f"warning: no profile: {error} (training continues)")
 
     def _write(self, profiler: torch.profiler.profile) -> None:
         stem = self._run / "profile" / f"steps-{self._from + 1:08d}-{self._done:08d}"
@@ -129,4 +129,4 @@ class Profile:
             ):
                 shutil.copyfileobj(trace, packed)
         self.written = stem.with_suffix(".json.gz"), stem.with_suffix(".txt")
-        sys.stderr.write(f"profile of {count} steps: {self.written[0]}, {self.written[1]}\n")
+        message(f"profile of {count} steps: {self.written[0]}, {self.written[1]}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from gqn_data.errors import DestinationError, GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, local_path, parse_path
+from gqn_data.progress import message
 from gqn_model.checkpoint.checkpoint import (
     CONFIG_FILE,
     Checkpoint,
@@ -94,7 +94,7 @@ def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None =
                     write_config(run, config)
                     how = {"cache": ", through the cache", "range": ", read by range", None: ""}[batches.reading]
                     scenes = f"{batches.scenes:,} training scene{'s' if batches.scenes != 1 else ''}"
-                    _log(f"run {run}: {batches.scene_set}, {scenes}{how}, on {_where(config, ranks)}")
+                    message(f"run {run}: {batches.scene_set}, {scenes}{how}, on {_where(config, ranks)}")
                     _log_late_schedules(config.training)
                 with _loggers(run, config, ranks, start=0) as loggers:
                     probe = _probe(shards, config, ranks)
@@ -138,7 +138,7 @@ def resume_run(
                 if ranks.first:
                     if checkpoint:
                         update_best(run, checkpoint)
-                    _log(describe_finished(run, start))
+                    message(describe_finished(run, start))
                 return run
             batches, config = training_batches(shards, config, rank=ranks.rank, ranks=ranks.count)
             with closing(batches):
@@ -148,7 +148,9 @@ def resume_run(
                         rewind(run, start)
                     if checkpoint:
                         update_best(run, checkpoint)  # the run may have been killed between saving it and this
-                    _log(f"run {run}: resumes at step {start} of {config.training.steps}, on {_where(config, ranks)}")
+                    message(
+                        f"run {run}: resumes at step {start} of {config.training.steps}, on {_where(config, ranks)}"
+                    )
                 with _loggers(run, config, ranks, start=start) as loggers:
                     probe = _probe(shards, config, ranks)
                     timed = _estimate_duration(batches, config, ranks, start=start)
@@ -167,7 +169,9 @@ def _checkpoint_to_resume(run: Path, step: Step) -> Checkpoint | None:
         return None  # the run ended before its first checkpoint
     checkpoint = load_checkpoint(run, step)
     if checkpoint.format == 1:
-        _log(f"warning: {run} comes from an earlier version that drew noise differently: it resumes with other noise")
+        message(
+            f"warning: {run} comes from an earlier version that drew noise differently: it resumes with other noise"
+        )
     return checkpoint
 
 
@@ -205,7 +209,7 @@ def _probe(shards: AnyPath, config: Config, ranks: Ranks) -> Inputs | None:
     try:
         batches = fixed_batches(shards, config, split="test", context=context, batch_size=_PROBE_SCENES, seed=0)
     except GQNError as error:
-        _log(f"no test scenes for predictions: {error}")
+        message(f"no test scenes for predictions: {error}")
         return None
     with closing(batches):
         batch = next(iter(batches), None)
@@ -231,7 +235,7 @@ def _log_late_schedules(training: TrainingConfig) -> None:
     if late:
         found = ", ".join(f"{name} is {getattr(training, name):,}" for name in late)
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in late)
-        _log(f"{found}: this run ends before, after {training.steps:,} steps; pass {flags} to change that")
+        message(f"{found}: this run ends before, after {training.steps:,} steps; pass {flags} to change that")
 
 
 class _TimedBatches:
@@ -252,7 +256,7 @@ class _TimedBatches:
                 seconds = (time.monotonic() - begin) / _MEASURED_STEPS
                 days = seconds * self._steps / 86_400
                 if days > 1:
-                    _log(
+                    message(
                         f"{self._steps:,} steps of {seconds:.2g} s take about {days:,.0f} days on this CPU; "
                         "train on a GPU, or with --preset tiny, which takes minutes here"
                     )
@@ -264,8 +268,3 @@ def _estimate_duration(batches: Batches, config: Config, ranks: Ranks, *, start:
     if not ranks.first or choose_device(config.training.device, ranks.local).type != "cpu":
         return batches
     return cast("Batches", _TimedBatches(batches, config.training.steps - start))
-
-
-def _log(message: str) -> None:
-    sys.stderr.write(message + "\n")
-    sys.stderr.flush()

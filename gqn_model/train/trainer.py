@@ -10,7 +10,6 @@ Shapes: B samples, L generation steps, H = W the frame size.
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from gqn_data.errors import LossNotFinite, NoSpace, RunMismatch, TrainingStopped
 from gqn_data.io import atomic
 from gqn_data.loader import on_device
+from gqn_data.progress import message
 from gqn_model.checkpoint.best import Score
 from gqn_model.checkpoint.checkpoint import Checkpoint, checkpoint_steps, pose_order, save_checkpoint
 from gqn_model.config import Config, TrainingConfig
@@ -257,7 +257,7 @@ def _save(run: Path, state: Checkpoint, metrics: TrainingMetrics, keep: int, *, 
         if required:
             raise
         # The disk may be emptied later; stopping now would lose hours of training.
-        sys.stderr.write(f"warning: {error} (training continues; earlier checkpoints are kept)\n")
+        message(f"warning: {error} (training continues; earlier checkpoints are kept)")
 
 
 def _draw(run: Path, step: int, model: GQN, probe: Inputs, scene_set: str, loggers: Sequence[Logger]) -> None:
@@ -267,6 +267,6 @@ def _draw(run: Path, step: int, model: GQN, probe: Inputs, scene_set: str, logge
         with atomic.writing(run / "pictures" / f"{step:08d}.png") as file:
             image.save(file, format="PNG")
     except NoSpace as error:
-        sys.stderr.write(f"warning: {error} (training continues without the picture)\n")
+        message(f"warning: {error} (training continues without the picture)")
     for logger in loggers:
         logger.picture(step, image)
