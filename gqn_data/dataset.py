@@ -14,6 +14,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,23 @@ from numpy.typing import NDArray
 from gqn_data.errors import ManifestError, OptionError, SourceMissing, UnknownName
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import Opener, OpenShard, ShardLocation
+from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, StorePath, parse_path
 from gqn_data.schema.catalog import SPLITS, Split
 from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, ShardRow, read_manifest
 from gqn_data.schema.scene import Scene
 from gqn_data.sources.npy_mirror import is_mirror
+
+
+def identity_of(folder: AnyPath) -> tuple[int, ...] | None:
+    """Return what distinguishes the dataset in a local folder from one that replaces it; None without a manifest."""
+    if not isinstance(folder, Path):
+        return None
+    try:
+        found = (folder / MANIFEST_FILE).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class Dataset(Sequence[Scene]):
@@ -60,6 +73,7 @@ class Dataset(Sequence[Scene]):
         self._first = [0, *accumulate(shard.scenes for shard in row.shards)]
         self._open: dict[int, OpenShard] = {}
         self._opener: Opener | None = None
+        self._identity = identity_of(self.folder)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, also in another process, opens the files itself.
@@ -136,6 +150,7 @@ class Dataset(Sequence[Scene]):
                 layout=self.layout,
                 index_folder=self._index_folder,
                 opener=self._opener,
+                guard=self._check_identity if self._identity else None,
             )
             kind = FORMATS[self.manifest.format]
             found, expected = tuple(file.name for file in row.files), kind.names(location)
@@ -146,6 +161,15 @@ class Dataset(Sequence[Scene]):
                 )
             shard = self._open.setdefault(number, kind.open_shard(location, row))  # shared by threads
         return shard
+
+    def _check_identity(self) -> None:
+        """Raise if another dataset has taken the place of this one.
+
+        Raises:
+            ManifestError: the manifest was replaced or removed.
+        """
+        if identity_of(self.folder) != self._identity:
+            raise ManifestError(f"{self.folder}: the dataset was replaced while it was in use. Open it again")
 
     def keep_open(self, shards: Collection[int]) -> None:
         """Close the files of all other shards, if files are opened through an opener.
@@ -204,19 +228,27 @@ def open_dataset(path: str | os.PathLike[str] | StorePath, split: Split | None =
     folder = parse_path(path)
     if split is not None and split not in SPLITS:
         raise UnknownName("split", split, SPLITS)
-    if not (folder / MANIFEST_FILE).exists() and folder.name in SPLITS and (folder.parent / MANIFEST_FILE).exists():
+    if (
+        not atomic.is_present(folder / MANIFEST_FILE)
+        and folder.name in SPLITS
+        and atomic.is_present(folder.parent / MANIFEST_FILE)
+    ):
         named: Split = "train" if folder.name == "train" else "test"
         if split not in (None, named):  # training on the wrong split would go unnoticed
             raise OptionError(f"{folder}: the path names the split {named}, expected {split}. Pass {folder.parent}")
         split, folder = named, folder.parent
-    if not (folder / MANIFEST_FILE).exists():
+    if not atomic.is_present(folder / MANIFEST_FILE):
         raise SourceMissing(f"{folder}: {_why_no_dataset(folder)}")
+    before = identity_of(folder)
     manifest = read_manifest(folder)
     if split is None:
         split = "train" if "train" in manifest.splits else next(iter(manifest.splits))
     if split not in manifest.splits:
         raise ManifestError(f"{folder}: split {split!r} is missing, expected {' or '.join(manifest.splits)}")
-    return Dataset(folder, manifest, split)
+    dataset = Dataset(folder, manifest, split)
+    if identity_of(folder) != before:
+        raise ManifestError(f"{folder}: the dataset was replaced while it was opened. Open it again")
+    return dataset
 
 
 open = open_dataset  # noqa: A001  `gqn_data.open`

@@ -53,7 +53,7 @@ class CachedFile(RangedFile):
         self._start = start
         self._was_replaced = False
 
-    def __reduce__(self) -> tuple[type[CachedFile], tuple[StorePath, FileRow, ShardCache, int]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type[CachedFile], tuple[StorePath, FileRow, ShardCache, int]]:
         return type(self), (self._remote_path, self._row, self._cache, self._start)
 
     @property
@@ -99,7 +99,7 @@ class _TailCachedFile(RangedFile):
         self._start = start
         self._tail = CachedFile(path, row, cache, start)
 
-    def __reduce__(self) -> tuple[type[_TailCachedFile], tuple[StorePath, FileRow, ShardCache, int]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type[_TailCachedFile], tuple[StorePath, FileRow, ShardCache, int]]:
         _, arguments = self._tail.__reduce__()
         return type(self), arguments
 

@@ -24,6 +24,7 @@ from gqn_data.schema.catalog import Split
 from gqn_data.schema.geometry import geometry_of
 from gqn_data.schema.layout import SceneLayout
 from gqn_data.schema.manifest import (
+    MANIFEST_FILE,
     CamerasRow,
     FileRow,
     FramesRow,
@@ -309,6 +310,7 @@ def index_raw_folder(
         DestinationError: another run is writing in the folder.
         SourceMissing: a split is without scenes.
     """
+    atomic.is_present(raw.folder / MANIFEST_FILE)  # raises for a link that leads nowhere
     with atomic.exclusive_writer(raw.folder):
         check_no_parts_running(raw.folder)
         atomic.remove_temporaries(raw.folder)

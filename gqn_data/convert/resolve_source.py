@@ -13,6 +13,7 @@ from gqn_data.convert.run import convert
 from gqn_data.download.bucket import Bucket
 from gqn_data.download.store_remote import StoreRemote
 from gqn_data.errors import OptionError, SourceMissing
+from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.schema.catalog import SPLITS, SceneSet
 from gqn_data.schema.manifest import MANIFEST_FILE
@@ -67,7 +68,7 @@ def locate_source(
     folder, scene_set = locate(source, root, set_name)
     in_root = folder == root / "raw" / scene_set.name
     if isinstance(folder, StorePath):
-        if (folder / MANIFEST_FILE).exists() or is_mirror(folder):
+        if atomic.is_present(folder / MANIFEST_FILE) or is_mirror(folder):
             return ResolvedSource(folder=folder, scene_set=scene_set)
         if not in_root or (not fetch and folder.is_dir()):
             remote = StoreRemote(folder, prefix=f"{scene_set.name}/")
@@ -88,7 +89,7 @@ def locate_source(
 
 
 def _has_source_files(folder: Path, scene_set: SceneSet) -> bool:
-    if (folder / MANIFEST_FILE).exists() or is_mirror(folder):
+    if atomic.is_present(folder / MANIFEST_FILE) or is_mirror(folder):
         return True
     if scene_set.split_folders and not any((folder / split).is_dir() for split in SPLITS):
         return False

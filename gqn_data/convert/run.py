@@ -222,7 +222,7 @@ def _open_source(
     If corrupt records are skipped, the counts are known only after reading every record, so the files are first
     indexed into `index_folder`.
     """
-    if (folder / MANIFEST_FILE).exists():
+    if atomic.is_present(folder / MANIFEST_FILE):
         manifest = read_manifest(folder)
         if not manifest.in_place or _index_fits(open_raw_folder(folder, scene_set), manifest, options):
             return Source(folder=folder, manifest=limited(manifest, options))
@@ -256,7 +256,7 @@ def _index_fits(raw: RawFolder, manifest: Manifest, options: Options) -> bool:
 
 def _recorded_source(folder: AnyPath, scene_set: SceneSet, options: Options, recorded: Manifest) -> Source | None:
     """Return the source as a destination's manifest records it, without reading it; None if it has changed."""
-    if (folder / MANIFEST_FILE).exists():
+    if atomic.is_present(folder / MANIFEST_FILE):
         manifest = read_manifest(folder)
         if not manifest.in_place:
             return Source(folder=folder, manifest=limited(manifest, options))

@@ -38,6 +38,7 @@ class ShardLocation:
         layout: shape of every scene.
         index_folder: folder of the indexes, if not `folder` (for source files in a read-only folder).
         opener: opens the files; None to read them in place.
+        guard: called whenever a file in place was opened; raises if the dataset was replaced.
     """
 
     folder: AnyPath
@@ -50,6 +51,7 @@ class ShardLocation:
     layout: SceneLayout
     index_folder: AnyPath | None = None
     opener: Opener | None = None
+    guard: Callable[[], None] | None = None
 
     def open(self, row: FileRow, *, cache_from: int | None = None) -> RangedFile:
         """Open a file of the shard for ranged reads.
@@ -60,7 +62,7 @@ class ShardLocation:
                 is worth caching locally. None for a file without such a part.
         """
         path = self.folder / row.name
-        return RangedFile(path, row.bytes) if self.opener is None else self.opener(path, row, cache_from)
+        return RangedFile(path, row.bytes, self.guard) if self.opener is None else self.opener(path, row, cache_from)
 
 
 class OpenShard(Protocol):

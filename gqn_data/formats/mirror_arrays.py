@@ -47,7 +47,7 @@ def _rows(location: ShardLocation, row: ShardRow, number: int, dtype: np.dtype[A
     if (header.dtype, header.shape) != (dtype, (row.scenes, *shape)):
         raise ArrayFileError(f"{path}: changed since it was indexed; rerun the command")
     if not file.name.endswith(GZIPPED):
-        return Rows(RangedFile(path, file.bytes), header.start, dtype, shape, row.scenes)
+        return Rows(RangedFile(path, file.bytes, location.guard), header.start, dtype, shape, row.scenes)
     points = next((other for other in row.files[2:] if other.name == points_name(file.name)), None)
     if points is None or location.index_folder is None:
         raise ArrayFileError(f"{path}: gzipped and not indexed; convert it with gqn-data convert")

@@ -145,7 +145,7 @@ def _open_shard(location: ShardLocation, row: ShardRow) -> OpenShard:
     if location.index_folder is None:
         index = location.open(index_row, cache_from=0)
     else:
-        index = RangedFile(location.index_folder / index_row.name, index_row.bytes)
+        index = RangedFile(location.index_folder / index_row.name, index_row.bytes, location.guard)
     rows = npy_rows(index, index_dtype(location.layout), (), row.scenes)
     return TFRecordShard(location.open(source_row), rows, location.layout)
 

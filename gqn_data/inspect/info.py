@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gqn_data.convert.index import index_source_files
 from gqn_data.convert.mirror import mirror_manifest, open_mirror
 from gqn_data.errors import SourceMissing
+from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.schema.catalog import SceneSet
 from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, SplitRow, read_manifest
@@ -92,7 +93,7 @@ def describe(folder: AnyPath, scene_set: SceneSet) -> Description:
     Raises:
         GQNError: the folder holds no scenes, or the manifest cannot be used.
     """
-    if (folder / MANIFEST_FILE).exists():
+    if atomic.is_present(folder / MANIFEST_FILE):
         manifest, indexed = read_manifest(folder), True
     elif is_mirror(folder):
         manifest, indexed = mirror_manifest(open_mirror(folder, scene_set)), True

@@ -150,7 +150,7 @@ def verify(
 
 def _checks(folder: AnyPath, scene_set: SceneSet, deep: bool) -> Iterator[Check]:
     """Yield the checks of a folder, in the order in which faults are reported."""
-    if not (folder / MANIFEST_FILE).exists():
+    if not atomic.is_present(folder / MANIFEST_FILE):
         if is_mirror(folder):
             for arrays in open_mirror(folder, scene_set).splits.values():
                 for array in arrays:

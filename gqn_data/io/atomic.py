@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any, Self
 
-from gqn_data.errors import DestinationError, NoSpace, OptionError, ShardChecksumError
+from gqn_data.errors import DestinationError, NoSpace, OptionError, ShardChecksumError, SourceMissing
 from gqn_data.io.lease import lease
 from gqn_data.io.paths import AnyPath, StorePath, parse_path
 
@@ -190,6 +190,21 @@ def read_bounded(path: AnyPath, max_bytes: int) -> bytes:
     if isinstance(path, StorePath):
         return path.read_range(0, found.st_size)  # bounded, even if the object grows meanwhile
     return path.read_bytes()
+
+
+def is_present(path: AnyPath) -> bool:
+    """Return whether a name exists. A link that leads nowhere is an error: it stood for something.
+
+    Raises:
+        SourceMissing: the name is a link to a file that is missing.
+    """
+    if path.exists() if isinstance(path, Path) else path.is_file():
+        return True
+    if isinstance(path, Path) and path.is_symlink():
+        raise SourceMissing(
+            f"{path}: a link to {path.readlink()}, which is missing. Restore that file, or remove the link"
+        )
+    return False
 
 
 def sha256_of(path: AnyPath) -> str:

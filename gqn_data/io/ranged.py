@@ -15,7 +15,7 @@ import stat
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,12 +25,28 @@ from numpy.typing import NDArray
 from gqn_data.errors import ShardChecksumError
 from gqn_data.io.paths import AnyPath, StorePath
 
-_MAX_OPEN_FILES = 256  # a process may commonly open 1024
+_MAX_OPEN_FILES = 256  # more would not be faster
+_RESERVED = 64  # descriptors for everything else: pipes of workers, libraries, sockets
 _GAP = 32 << 10  # fetching this many unused bytes between two extents costs about as much as another request
 
 # O_BINARY prevents newline translation on Windows, O_CLOEXEC inheritance by child processes, O_NONBLOCK waiting for
 # the writer of a pipe.
 _OPEN = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def most_open_files() -> int:
+    """Return how many files to keep open: as many as the system allows this process, within reason.
+
+    macOS allows 256 descriptors by default, Linux 1024. A memory-mapped file takes two.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _MAX_OPEN_FILES
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return _MAX_OPEN_FILES
+    return max(4, min(_MAX_OPEN_FILES, max(limit - _RESERVED, limit // 4) // 2))
 
 
 class OpenFile(Protocol):
@@ -57,6 +73,7 @@ class _Handle:
         if not stat.S_ISREG(found.st_mode):
             raise ShardChecksumError(f"{path}: not a regular file. Convert or copy the dataset again")
         self.size = found.st_size
+        self.identity = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
         self._mapped: NDArray[np.uint8] | None = None
 
     def mapped(self) -> NDArray[np.uint8] | None:
@@ -136,19 +153,22 @@ class RangedFile:
     Args:
         path: file to read.
         size: expected size in bytes, from the manifest; None for any size.
+        guard: called whenever the file was opened, to raise if it belongs to another dataset by now.
 
     Raises:
         ShardChecksumError: the file is missing or has another size. Raised by the first read.
     """
 
-    def __init__(self, path: AnyPath, size: int | None = None) -> None:
+    def __init__(self, path: AnyPath, size: int | None = None, guard: Callable[[], None] | None = None) -> None:
         self.path = path
+        self._guard = guard
+        self._identity: tuple[int, ...] | None = None  # of the local file when it was first opened
         self._expected = size
         self._handle: OpenFile | None = None
         self._closed = 0  # times that `_close` was called
 
-    def __reduce__(self) -> tuple[type[RangedFile], tuple[AnyPath, int | None]]:
-        return type(self), (self.path, self._expected)
+    def __reduce__(self) -> tuple[type[RangedFile], tuple[Any, ...]]:
+        return type(self), (self.path, self._expected, self._guard)
 
     @property
     def is_remote(self) -> bool:
@@ -176,16 +196,25 @@ class RangedFile:
             raise ShardChecksumError(
                 f"{self.path}: listed in the manifest and absent. Convert or copy the dataset again"
             ) from error
+        if self._guard is not None:
+            self._guard()
+        if isinstance(handle, _Handle) and type(self) is RangedFile:
+            self._identity = self._identity or handle.identity
+            if handle.identity != self._identity:
+                raise ShardChecksumError(
+                    f"{self.path}: the file was replaced while the dataset was in use. Open the dataset again"
+                )
         if self._expected is not None and handle.size != self._expected:
             raise ShardChecksumError(
                 f"{self.path}: {handle.size} bytes, the manifest says {self._expected}. Convert, index or copy it again"
             )
+        most = most_open_files()
         with _lock:
             if self._handle is None and self._closed == closed:  # another thread neither opened nor closed it
                 self._handle = handle
                 if isinstance(handle, _Handle):
                     _open_files.append(weakref.ref(self))
-                while len(_open_files) > _MAX_OPEN_FILES:
+                while len(_open_files) > most:
                     oldest = _open_files.popleft()()
                     if oldest is not None:
                         oldest._handle = None  # a thread that is reading from it keeps it open

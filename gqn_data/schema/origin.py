@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gqn_data.errors import OriginError
-from gqn_data.io import strict_json
+from gqn_data.io import atomic, strict_json
 from gqn_data.io.paths import AnyPath
 
 Kind = Literal["deepmind", "rendered", "imported"]
@@ -65,7 +65,7 @@ def read_origin(folder: AnyPath) -> Origin:
         OriginError: `source.json` is invalid.
     """
     path = folder / SOURCE_FILE
-    if not path.exists():
+    if not atomic.is_present(path):
         return Origin(kind="imported")
     try:
         value = strict_json.read_note(path, needs_checksum=False)
@@ -83,7 +83,7 @@ def claim(folder: Path, origin: Origin) -> None:
         OriginError: the folder contains scenes of another or an unknown origin.
     """
     path = folder / SOURCE_FILE
-    if path.exists():
+    if atomic.is_present(path):
         found = read_origin(folder)
         if found != origin:
             raise OriginError(

@@ -105,7 +105,7 @@ class GzippedFile(RangedFile):
         super().__init__(path, length)
         self._arguments = path, size, length, points, points_sha256
 
-    def __reduce__(self) -> tuple[type[GzippedFile], tuple[Path, int, int, Path, str]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type[GzippedFile], tuple[Path, int, int, Path, str]]:
         return type(self), self._arguments
 
     def _opened(self) -> OpenFile:

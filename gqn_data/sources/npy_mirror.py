@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from gqn_data.errors import ArrayFileError
+from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.io.ranged import RangedFile
 from gqn_data.schema.catalog import SPLITS, Split
@@ -60,7 +61,7 @@ class ArrayHeader:
 def mirror_file(folder: AnyPath, split: Split, what: str) -> str | None:
     """Return the name of the split's array of `what` (`IMAGES` or `VIEWPOINTS`) in a folder; None if missing."""
     names = (f"{split}_{what}{suffix}" for suffix in _SUFFIXES)
-    return next((name for name in names if (folder / name).is_file()), None)
+    return next((name for name in names if atomic.is_present(folder / name)), None)
 
 
 def is_mirror(folder: AnyPath) -> bool:

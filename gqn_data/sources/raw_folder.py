@@ -98,8 +98,14 @@ def _sizes(folder: AnyPath, names: Collection[str]) -> list[tuple[str, int]]:
         with ThreadPoolExecutor(_PARALLEL_REQUESTS) as threads:  # a web server, which cannot list: one request a name
             sizes = threads.map(_size, (folder / name for name in names))
             return [(name, size) for name, size in zip(names, sizes) if size is not None]
-    paths = sorted(path for path in folder.glob("*.tfrecord") if path.name in names)
-    return [(path.name, path.stat().st_size) for path in paths if path.is_file()]
+    if not atomic.is_present(folder):
+        return []
+    found = []
+    for path in sorted(path for path in folder.glob("*.tfrecord") if path.name in names):
+        if not atomic.is_present(path) or not path.is_file():
+            raise SourceMissing(f"{path}: not a regular file, expected a source file. Remove or rename it")
+        found.append((path.name, path.stat().st_size))
+    return found
 
 
 def _size(path: StorePath) -> int | None:
@@ -112,7 +118,7 @@ def _size(path: StorePath) -> int | None:
 def _describe_missing(folder: AnyPath, scene_set: SceneSet) -> str:
     """Describe what a folder without source files of the set holds instead, and what to do."""
     wanted = scene_set.source_name("train", scene_set.train.first)
-    if (folder / MANIFEST_FILE).exists() and not read_manifest(folder).in_place:
+    if atomic.is_present(folder / MANIFEST_FILE) and not read_manifest(folder).in_place:
         return "already a converted dataset, without source files; use it directly"
     if is_mirror(folder):
         return "arrays of the numpy mirror, without source files; convert them with gqn-data convert"
@@ -184,7 +190,7 @@ def locate(source: str, root: AnyPath, set_name: str | None) -> tuple[AnyPath, S
     if isinstance(path, StorePath) or path.exists() or os.sep in source or set_name is not None:
         if isinstance(path, Path) and not path.exists():
             raise SourceMissing(f"{path}: no such file or folder")
-        if (path / MANIFEST_FILE).exists() and (set_name is None or not is_in_catalogue(set_name)):
+        if atomic.is_present(path / MANIFEST_FILE) and (set_name is None or not is_in_catalogue(set_name)):
             row = scene_set_of_manifest(read_manifest(path))
             if set_name in (None, row.name):
                 return path, row
@@ -226,7 +232,7 @@ def locate_dataset(source: str, root: AnyPath, set_name: str | None, formats: Se
 
 def _first_converted(root: AnyPath, scene_set: SceneSet, formats: Sequence[str]) -> AnyPath | None:
     converted = (converted_folder(root, name, scene_set) for name in formats)
-    return next((folder for folder in converted if (folder / MANIFEST_FILE).exists()), None)
+    return next((folder for folder in converted if atomic.is_present(folder / MANIFEST_FILE)), None)
 
 
 def converted_folder(root: AnyPath, format_name: str, scene_set: SceneSet) -> AnyPath:
