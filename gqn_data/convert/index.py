@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from gqn_data.errors import CorruptRecord, SourceMissing
@@ -37,7 +38,7 @@ from gqn_data.schema.manifest import (
 )
 from gqn_data.sources.raw_folder import RawFolder, SourceFile
 from gqn_data.tfrecord.example import SceneScanner
-from gqn_data.tfrecord.framing import count_records, read_records, report_fault
+from gqn_data.tfrecord.framing import FOOTER_BYTES, count_records, read_records, report_fault
 from gqn_data.version import TOOL
 
 OnCorrupt = Literal["fail", "skip"]
@@ -50,10 +51,12 @@ class IndexedFile:
     Attributes:
         source: row of the source file.
         index: row of its index; of 0 bytes if records were only counted.
+        tail: see `FileRow.tail`.
     """
 
     source: SourceRow
     index: FileRow
+    tail: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +98,7 @@ def index_file(task: IndexTask) -> IndexedFile:
         "tool": TOOL,
     }
     recorded = _recorded_index(note, task.index_folder / name, version)
-    if recorded is not None:
+    if recorded is not None and recorded.tail == tail_of(task.file.path):
         return recorded
     skipped: list[SkippedRecord] = []
 
@@ -120,9 +123,20 @@ def index_file(task: IndexTask) -> IndexedFile:
         skipped=tuple(skipped),
     )
     with atomic.own_temporaries():
-        found = IndexedFile(source=source, index=write_npy(task.index_folder, name, index.rows()))
+        row = write_npy(task.index_folder, name, index.rows())
+        found = IndexedFile(source=source, index=row, tail=tail_of(task.file.path))
         strict_json.write_note(note, {**version, **dataclasses.asdict(found)})
     return found
+
+
+def tail_of(path: AnyPath) -> str | None:
+    """Return the last four bytes of a local TFRecord in hexadecimal; None in a store, where that is a request."""
+    if not isinstance(path, Path):
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - FOOTER_BYTES))
+        data: bytes = file.read(FOOTER_BYTES)
+    return data.hex()
 
 
 def _count_file(task: IndexTask) -> IndexedFile:
@@ -170,7 +184,8 @@ def recorded_pass(note: AnyPath, version: Mapping[str, object]) -> IndexedFile |
         value = strict_json.read_note(note)
         if any(value.get(key) != expected for key, expected in version.items()):
             return None
-        return IndexedFile(source=parse_source(value["source"]), index=FileRow(**value["index"]))
+        index = FileRow(**value["index"])
+        return IndexedFile(source=parse_source(value["source"]), index=index, tail=value.get("tail"))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -276,7 +291,7 @@ def _split_row(raw: RawFolder, split: Split, found: Sequence[IndexedFile]) -> Sp
     shards = tuple(
         ShardRow(
             scenes=row.source.scenes,
-            files=(FileRow(name=row.source.name, bytes=row.source.bytes, sha256=None), row.index),
+            files=(FileRow(name=row.source.name, bytes=row.source.bytes, sha256=None, tail=row.tail), row.index),
         )
         for row in found
         if row.source.scenes

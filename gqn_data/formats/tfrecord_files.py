@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gqn_data.errors import CorruptFrame, CorruptFraming, CorruptRecord, ManifestError
+from gqn_data.errors import CorruptFrame, CorruptFraming, CorruptRecord, ManifestError, ShardChecksumError
 from gqn_data.formats.contract import Format, OpenShard, ShardLocation, no_metadata
 from gqn_data.formats.shards import IndexedShard, encoded_frames, index_dtype, write_npy
 from gqn_data.io import atomic
@@ -147,7 +147,15 @@ def _open_shard(location: ShardLocation, row: ShardRow) -> OpenShard:
     else:
         index = RangedFile(location.index_folder / index_row.name, index_row.bytes, location.guard)
     rows = npy_rows(index, index_dtype(location.layout), (), row.scenes)
-    return TFRecordShard(location.open(source_row), rows, location.layout)
+    source = location.open(source_row)
+    if source_row.tail is not None and not source.is_remote:
+        found = source.read(max(0, source.size - FOOTER_BYTES), min(FOOTER_BYTES, source.size)).hex()
+        if found != source_row.tail:
+            raise ShardChecksumError(
+                f"{source.path}: ends with {found}, the index says {source_row.tail}: it is another file than the one "
+                f"that was indexed. Run: gqn-data index {location.folder}"
+            )
+    return TFRecordShard(source, rows, location.layout)
 
 
 def _names(location: ShardLocation) -> tuple[str, ...]:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gqn_data.convert.index import note_fault, note_name
 from gqn_data.convert.mirror import MirrorArray, array_fault, open_mirror
 from gqn_data.counts import as_count
@@ -20,9 +23,10 @@ from gqn_data.download import refetch
 from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError, ShardChecksumError
 from gqn_data.executors.job_array import Part
 from gqn_data.executors.pool import map_in_order, open_pool, usable_cores
+from gqn_data.formats.shards import index_dtype
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, StorePath
-from gqn_data.io.ranged import RangedFile
+from gqn_data.io.ranged import RangedFile, npy_header
 from gqn_data.io.strict_json import MAX_BYTES
 from gqn_data.progress import bar
 from gqn_data.schema.cameras import check_finite
@@ -41,8 +45,8 @@ from gqn_data.schema.origin import SOURCE_FILE, read_origin
 from gqn_data.schema.scene import Scene
 from gqn_data.sources.npy_mirror import is_mirror
 from gqn_data.sources.raw_folder import open_raw_folder
-from gqn_data.tfrecord.example import SceneScanner
-from gqn_data.tfrecord.framing import read_records
+from gqn_data.tfrecord.example import ScannedScene, SceneScanner
+from gqn_data.tfrecord.framing import HEADER_BYTES, Record, read_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,18 +175,20 @@ def _checks(folder: AnyPath, scene_set: SceneSet, deep: bool) -> Iterator[Check]
         if manifest.in_place:
             for shard in split_row.shards:
                 path = folder / shard.files[0].name
-                if path.exists():
-                    yield _records_check(folder, path, manifest.layout, deep)
+                if atomic.is_present(path):
+                    yield _records_check(folder, path, manifest.layout, deep, folder / shard.files[-1].name)
         elif deep:
             for number, shard in enumerate(split_row.shards):
                 work = partial(_check_shard, folder, manifest, split, number)
                 yield Check(work=work, bytes=sum(file.bytes for file in shard.files), witness=witness)
 
 
-def _records_check(folder: AnyPath, path: AnyPath, layout: SceneLayout, deep: bool) -> Check:
-    """Return the check of one TFRecord."""
+def _records_check(
+    folder: AnyPath, path: AnyPath, layout: SceneLayout, deep: bool, index: AnyPath | None = None
+) -> Check:
+    """Return the check of one TFRecord, also against its index if it has one."""
     name = path.relative_to(folder).as_posix() if isinstance(path, Path) and isinstance(folder, Path) else None
-    work = partial(_check_records, path, layout, deep)
+    work = partial(_check_records, path, layout, deep, index)
     return Check(work=work, bytes=path.stat().st_size, witness=path, source_file=name)
 
 
@@ -283,15 +289,19 @@ def _check_file(folder: AnyPath, row: FileRow) -> _Found:
     return _Found(files=1, bytes=path.stat().st_size, faults=faults)
 
 
-def _check_records(path: AnyPath, layout: SceneLayout, deep: bool) -> _Found:
-    """Check one TFRecord, record by record."""
+def _check_records(path: AnyPath, layout: SceneLayout, deep: bool, index: AnyPath | None = None) -> _Found:
+    """Check one TFRecord, record by record, also against its index."""
     faults: list[str] = []
     scanner = SceneScanner(layout)
     size = layout.height, layout.width
     scenes = frames = 0
+    rows = None if index is None else _read_rows(index, layout)
     for record in read_records(path, lambda fault: faults.append(str(fault))):
         try:
             scene = scanner.scan(record, path)
+            if rows is not None and not _is_indexed(record, scene, rows, scenes):
+                faults.append(f"{path}: {index} describes other scenes; index the folder again")
+                rows = None
             scenes += 1
             if deep:
                 views = zip(scene.offsets, scene.lengths)
@@ -302,6 +312,31 @@ def _check_records(path: AnyPath, layout: SceneLayout, deep: bool) -> _Found:
         except CorruptFrame as fault:
             faults.append(str(CorruptRecord(path, record.number, record.offset, str(fault))))
     return _Found(files=1, bytes=path.stat().st_size, scenes=scenes, frames=frames, faults=tuple(faults))
+
+
+def _read_rows(index: AnyPath, layout: SceneLayout) -> NDArray[np.void] | None:
+    """Return the rows of an index; None if it cannot be read, which the check of its file reports."""
+    dtype = index_dtype(layout)
+    try:
+        file = RangedFile(index)
+        head = len(npy_header(dtype, (0,)))
+        return np.frombuffer(file.read(head, file.size - head), dtype)
+    except (GQNError, OSError, ValueError):
+        return None
+
+
+def _is_indexed(record: Record, scene: ScannedScene, rows: NDArray[np.void], number: int) -> bool:
+    """Return whether a row of the index describes a record."""
+    if number >= len(rows):
+        return False
+    row = rows[number]
+    starts = np.asarray(scene.offsets) + record.offset + HEADER_BYTES
+    return bool(
+        row["record"] == record.offset
+        and (row["offset"] == starts).all()
+        and (row["length"] == scene.lengths).all()
+        and (row["cameras"] == scene.cameras).all()
+    )
 
 
 def _check_shard(folder: AnyPath, manifest: Manifest, split: Split, number: int) -> _Found:

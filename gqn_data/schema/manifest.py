@@ -48,11 +48,14 @@ class FileRow:
         name: path relative to the folder of the dataset, with forward slashes.
         bytes: size in bytes.
         sha256: SHA-256 in hexadecimal; None for source files, whose records have their own checksums.
+        tail: last four bytes of an indexed source file in hexadecimal, the checksum of its last record. They tell
+            files of equal size apart. None for other files, and not written then.
     """
 
     name: str
     bytes: int
     sha256: str | None
+    tail: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +249,10 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Convert the manifest to JSON values, `schema` first."""
         value = dataclasses.asdict(self)
+        for split in value["splits"].values():
+            for row in (*(file for shard in split["shards"] for file in shard["files"]), *split["files"]):
+                if row["tail"] is None:
+                    del row["tail"]
         value["origin"] = self.origin.to_json()
         value["geometry"] = None if self.geometry is None else self.geometry.to_json()
         return {"schema": value.pop("schema"), "tool": value.pop("tool"), **value}
@@ -492,6 +499,8 @@ def _check(manifest: Manifest, path: AnyPath) -> None:
     for row in manifest.all_files():
         require(_is_inside(row.name), f"file is {row.name!r}, expected a path inside the dataset")
         require(_is_count(row.bytes), f"file {row.name!r} of {row.bytes!r} bytes, expected a count")
+        tail = row.tail is None or (_is_text(row.tail) and len(row.tail) == 8 and set(row.tail) <= _HEX)
+        require(tail, f"tail of file {row.name!r} is {row.tail!r}, expected 8 hexadecimal digits or null")
         sha256 = row.sha256 is None or _is_sha256(row.sha256)
         require(sha256, f"checksum of file {row.name!r} is {row.sha256!r}, expected a SHA-256 or null")
 
@@ -507,8 +516,11 @@ def _is_inside(name: object) -> bool:
     return not pure.is_absolute() and ".." not in pure.parts and name == str(pure) and name != "."
 
 
+_HEX = frozenset("0123456789abcdef")
+
+
 def _is_sha256(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+    return isinstance(value, str) and len(value) == 64 and set(value) <= _HEX
 
 
 def _is_text(value: object) -> bool:
