@@ -404,14 +404,15 @@ class SceneLoader:
                 if isinstance(result, GQNError):
                     raise result
                 block = torch.from_numpy(ring.hand_out(request.block))
-                batch = _as_batch(result, block.pin_memory() if self._pin else block)
+                if self._pin:
+                    block = block.pin_memory()
                 # Counted before the batch is yielded, so that the state of its holder continues after it.
                 self._delivered += 1
                 if self._delivered == end:
                     break  # the workers end with the last batch
-                yield batch
-                del batch, block, result  # not held while waiting for the next batch
-        yield batch
+                yield _as_batch(result, block)
+                del block, result  # not held while waiting for the next batch
+        yield _as_batch(result, block)
 
     def _position(self, number: int, within: int) -> Position:
         """Return the position of a batch's first scene (`within` 0) or last scene (1).
