@@ -20,11 +20,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from gqn_data.errors import ClusterError, WorkerLost
+from gqn_data.executors.processes import GLANCE, SPAWN, StallWarning, check_can_start, stopped_among
 from gqn_data.io.paths import AnyPath
+from gqn_data.main_guard import GUARD_HINT
 from gqn_data.version import VERSION
 
 T = TypeVar("T")
@@ -67,11 +71,58 @@ def open_pool(
     if workers < 2:
         yield None
         return
-    processes = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker)
+    check_can_start(workers, 1)
+    processes = _Processes(workers)
     try:
         yield processes
     finally:
-        processes.shutdown(wait=True, cancel_futures=True)
+        processes.end()
+
+
+class _Processes(ProcessPoolExecutor):
+    """Spawned processes of this machine.
+
+    Args:
+        workers: number of processes.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._ready, self._tell_ready = SPAWN.Pipe(duplex=False)
+        super().__init__(workers, mp_context=SPAWN, initializer=_begin_worker, initargs=(self._tell_ready,))
+        self._stall = StallWarning()
+
+    def check(self) -> None:
+        """Warn if no process makes progress; for use while a result is awaited."""
+        self._stall.check(process.pid for process in _children(self))
+
+    def lost(self) -> WorkerLost:
+        """Return the error of a process that ended unexpectedly."""
+        if not self._ready.poll():
+            return WorkerLost(
+                f"a worker process ended before it was ready; {GUARD_HINT}. Otherwise the cause is printed above"
+            )
+        return WorkerLost("a worker process ended unexpectedly: killed, or out of memory (fewer --workers need less)")
+
+    def end(self) -> None:
+        """Cancel tasks that have not started, wait for running ones, and end the processes, also stopped ones."""
+        children, stopped = _children(self), set[BaseProcess]()
+        ending = threading.Thread(target=self.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+        ending.start()
+        ending.join(GLANCE)
+        while ending.is_alive():
+            before, stopped = stopped, stopped_among(children)
+            if before & stopped:  # at two looks: after Ctrl-Z, `fg` continues one process after the other
+                for process in children:  # all: a killed one may hold the lock of the queue that the others read
+                    process.kill()
+            self._stall.check(process.pid for process in children)
+            ending.join(GLANCE)
+        self._ready.close()
+        self._tell_ready.close()
+
+
+def _children(executor: Executor) -> list[BaseProcess]:
+    """Return the processes of an executor of the standard library; none for other executors."""
+    return list((getattr(executor, "_processes", None) or {}).values())
 
 
 @contextlib.contextmanager
@@ -96,6 +147,11 @@ def defer_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
         if deferred:
             signal.raise_signal(signal.SIGINT)
+
+
+def _begin_worker(tell_ready: Connection) -> None:
+    start_worker()
+    tell_ready.send_bytes(b"1")
 
 
 def start_worker() -> None:
@@ -187,6 +243,7 @@ class BorrowedExecutor(Executor):
         self._executor = executor
         self._shared = tuple(path.absolute() for path in shared if isinstance(path, Path))
         self._futures: set[Future[Any]] = set()
+        self._stall = StallWarning()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submit a module-level function and its arguments to a worker."""
@@ -208,13 +265,15 @@ class BorrowedExecutor(Executor):
         return max(_MIN_PENDING, 2 * slots)
 
     def check(self) -> None:
-        """Raise if the executor is a cluster whose tasks cannot be expected to finish.
+        """Raise if the executor is a cluster whose tasks cannot be expected to finish; warn if none makes progress.
 
         Raises:
             WorkerLost: the cluster had zero workers for too long, or is lost.
         """
         if isinstance(self._executor, Cluster):
             self._executor.check()
+        elif children := _children(self._executor):
+            self._stall.check(process.pid for process in children)
 
     def result(self, future: Future[R]) -> R:
         """Wait for a task and return its result.
@@ -233,9 +292,7 @@ class BorrowedExecutor(Executor):
                 f"a task was cancelled: the executor was shut down or cannot be reached; {_RESUME}"
             ) from error
         except BrokenExecutor as error:
-            raise WorkerLost(
-                f"a worker of the executor ended unexpectedly: killed, or out of memory; {_RESUME}"
-            ) from error
+            raise WorkerLost(_BORROWED_LOST) from error
         except Exception as error:
             if _is_package_missing(error):
                 raise ClusterError(
@@ -263,6 +320,7 @@ def _is_package_missing(error: BaseException) -> bool:
 
 
 _RESUME = "finished files were kept; rerun to resume"
+_BORROWED_LOST = f"a worker of the executor ended unexpectedly: killed, or out of memory; {_RESUME}"
 
 
 def map_in_order(executor: Executor | None, function: Callable[[T], R], tasks: Iterable[T], limit: int) -> Iterator[R]:
@@ -287,12 +345,6 @@ def map_in_order(executor: Executor | None, function: Callable[[T], R], tasks: I
         yield wait_for_result(executor, pending.popleft())
 
 
-_LOST = (
-    "a worker process ended unexpectedly: killed, or out of memory (fewer --workers need less); or a script that calls "
-    'this lacks `if __name__ == "__main__":` around the call, which spawned workers need'
-)
-
-
 def submit_task(executor: Executor, function: Callable[[T], R], task: T) -> Future[R]:
     """Submit a task to an executor of `open_pool`.
 
@@ -302,8 +354,8 @@ def submit_task(executor: Executor, function: Callable[[T], R], task: T) -> Futu
     with defer_interrupts():
         try:
             return executor.submit(function, task)
-        except BrokenExecutor as error:  # a worker ended before its result was requested
-            raise WorkerLost(_LOST) from error
+        except BrokenExecutor:  # a worker ended before its result was requested
+            raise _lost(executor) from None
 
 
 def max_pending(executor: Executor | None, default: int) -> int:
@@ -312,12 +364,14 @@ def max_pending(executor: Executor | None, default: int) -> int:
 
 
 def check_workers(executor: Executor | None) -> None:
-    """Raise if the tasks of an executor cannot be expected to finish; for callers that do not `wait_for_result`.
+    """Raise if the tasks of an executor cannot be expected to finish, and warn if none makes progress.
+
+    For callers that do not `wait_for_result`.
 
     Raises:
         WorkerLost: the executor is a cluster that had zero workers for too long, or is lost.
     """
-    if isinstance(executor, BorrowedExecutor):
+    if isinstance(executor, BorrowedExecutor | _Processes):
         executor.check()
 
 
@@ -330,7 +384,16 @@ def wait_for_result(executor: Executor, future: Future[R]) -> R:
     """
     if isinstance(executor, BorrowedExecutor):
         return executor.result(future)
+    while not future.done():
+        wait((future,), GLANCE)
+        check_workers(executor)
     try:
         return future.result()
-    except BrokenExecutor as error:
-        raise WorkerLost(_LOST) from error
+    except BrokenExecutor:
+        raise _lost(executor) from None
+
+
+def _lost(executor: Executor) -> WorkerLost:
+    if isinstance(executor, _Processes):
+        return executor.lost()
+    return WorkerLost(_BORROWED_LOST)

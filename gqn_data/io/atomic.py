@@ -24,6 +24,7 @@ from typing import IO, Any, Self
 from gqn_data.errors import DestinationError, NoSpace, OptionError, ShardChecksumError, SourceMissing
 from gqn_data.io.lease import lease
 from gqn_data.io.paths import AnyPath, StorePath, parse_path
+from gqn_data.main_guard import end_unguarded_worker
 
 try:
     import fcntl
@@ -346,6 +347,7 @@ def exclusive_writer(folder: AnyPath, lock_name: str = ".lock") -> Iterator[None
     Raises:
         DestinationError: another process holds the lock.
     """
+    end_unguarded_worker()
     if isinstance(folder, StorePath):
         with lease(folder / lock_name, str(folder)):
             yield

@@ -7,6 +7,7 @@ files in `/dev/shm` if all processes are killed at once.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import pickle
@@ -22,12 +23,14 @@ from typing import Any, Generic, Literal, Self, TypeVar
 
 from gqn_data.errors import WorkerLost
 from gqn_data.executors.pool import defer_interrupts, start_worker
+from gqn_data.executors.processes import GLANCE, SPAWN, StallWarning, check_can_start, end_processes
+from gqn_data.main_guard import GUARD_HINT
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Start = Literal["fork", "spawn"]
 
-_PATIENCE = 1.0  # seconds until a worker that does not exit is terminated
+_PATIENCE = 1.0  # seconds until a worker that does not exit is terminated, and then killed
 
 # This process's ends of all pipes. A forked child inherits and closes them: a worker sees the end of its parent only
 # after the last copy is closed.
@@ -41,6 +44,16 @@ def _close_our_ends() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_our_ends)
+
+
+# Before multiprocessing's own handler, which would wait for a stopped worker forever.
+_open_pools: weakref.WeakSet[WorkerPool[Any, Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_open_pools() -> None:
+    for pool in list(_open_pools):
+        pool.close()
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,7 @@ class _Worker:
     pipe: Connection
     number: int
     load: int = 0  # tasks sent and not yet answered
+    is_ready: bool = False  # it has imported what it needs, and serves tasks
 
 
 class WorkerPool(Generic[Task, Result]):
@@ -87,11 +101,14 @@ class WorkerPool(Generic[Task, Result]):
         self._describe = describe
         self._workers: list[_Worker] = []
         self._process = os.getpid()
+        self._stall = StallWarning()
         # Kept: `connection.wait` creates one per wait, which takes a tenth of the time for small batches.
         self._ready = select.poll()
 
     def __enter__(self) -> Self:
-        context: Any = get_context(self._start)
+        check_can_start(self._count, 0)
+        context: Any = SPAWN if self._start == "spawn" else get_context(self._start)
+        _open_pools.add(self)
         try:
             for number in range(self._count):
                 ours, theirs = context.Pipe()
@@ -119,12 +136,7 @@ class WorkerPool(Generic[Task, Result]):
         for worker in self._workers:
             self._ready.unregister(worker.pipe)
             worker.pipe.close()
-        for worker in self._workers:
-            worker.process.join(_PATIENCE)
-            if worker.process.is_alive():
-                worker.process.terminate()
-                worker.process.join()
-            worker.process.close()
+        end_processes([worker.process for worker in self._workers], _PATIENCE)
         self._workers = []
 
     def in_order(self, tasks: Iterator[Task], ahead: int) -> Generator[Result]:
@@ -165,11 +177,17 @@ class WorkerPool(Generic[Task, Result]):
 
     def _receive(self, waiting: dict[int, Any]) -> None:
         """Receive the results that are ready; wait until there is one."""
-        ready = {number for number, _ in self._ready.poll()}
+        while not (events := self._ready.poll(GLANCE * 1000)):
+            self._stall.check(worker.process.pid for worker in self._workers if worker.load)
+        ready = {number for number, _ in events}
         for worker in self._workers:
             if worker.pipe.fileno() in ready:
                 with self._report_lost(worker):
-                    number, result = worker.pipe.recv()
+                    received = worker.pipe.recv()
+                if received is None:
+                    worker.is_ready = True
+                    continue
+                number, result = received
                 worker.load -= 1
                 waiting[number] = result
 
@@ -182,6 +200,13 @@ class WorkerPool(Generic[Task, Result]):
             process = worker.process
             process.join(_PATIENCE)
             code = process.exitcode
+            with contextlib.suppress(EOFError, OSError):  # lost before its first message was received
+                worker.is_ready = worker.is_ready or (worker.pipe.poll() and worker.pipe.recv() is None)
+            if self._start == "spawn" and code and code > 0 and not worker.is_ready:
+                raise WorkerLost(
+                    f"worker {worker.number} (process {process.pid}) ended with status {code} before it was ready; "
+                    f"{GUARD_HINT}. Otherwise the cause is printed above"
+                ) from None
             how = f"by signal {-code}" if code is not None and code < 0 else f"with status {code}"
             doing = f", {self._describe(worker.number)}" if self._describe is not None else ""
             raise WorkerLost(
@@ -193,6 +218,7 @@ class WorkerPool(Generic[Task, Result]):
 def _serve(function: Callable[[Any], Any], begin: Callable[[int], None] | None, worker: int, pipe: Connection) -> None:
     """Serve tasks in the worker until the parent closes the pipe."""
     start_worker()
+    pipe.send(None)  # ready
     if begin is not None:
         begin(worker)
     with contextlib.suppress(EOFError, OSError):

@@ -69,3 +69,8 @@ def wait_until(condition, seconds=120):
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.002)
+
+
+def stopped(process):
+    """Return whether a process is stopped by a signal."""
+    return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"

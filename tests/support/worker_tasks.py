@@ -33,3 +33,9 @@ def break_off():
     from distributed.comm import CommClosedError
 
     raise CommClosedError("in <TCP (closed) ConnectionPool.gather>")
+
+
+def stop_at_three(number):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return number
