@@ -18,6 +18,7 @@ from gqn_data.cli_options import (
     SETTINGS,
     Commands,
     LocalPathType,
+    OutputType,
     PathType,
     json_option,
     log,
@@ -199,7 +200,7 @@ def verify(
 @_set
 @_root
 @click.option(
-    "-o", "--output", type=LocalPathType("pictures are written"), required=True, help="Picture to write: .png or .jpg."
+    "-o", "--output", type=OutputType("pictures are written"), required=True, help="Picture to write: .png or .jpg."
 )
 @click.option("--split", type=click.Choice(SPLITS), help="Split to draw.  [default: train]")
 @click.option("--scenes", "rows", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows.")
@@ -427,7 +428,7 @@ def _datasets_lines(done: Sequence[Conversion], root: AnyPath) -> list[str]:
 @_root
 @click.option("--split", type=click.Choice(SPLITS), help="Only this split.  [default: nine scenes in ten to train]")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed renders the same bytes.")
-@click.option("--size", type=int, help="Frame size in pixels, 16 to 512.  [default: the set's]")
+@click.option("--size", "frame_size", type=int, help="Frame size in pixels, 16 to 512.  [default: the set's]")
 @click.option("--views", type=int, help="Views per scene, 1 to 1000.  [default: the set's]")
 @click.option("--jpeg-quality", "quality", type=int, default=95, show_default=True, help="JPEG quality, 1 to 100.")
 @click.option(
@@ -457,7 +458,7 @@ def render(
     root: AnyPath | None,
     split: Any,
     seed: int,
-    size: int | None,
+    frame_size: int | None,
     views: int | None,
     quality: int,
     supersample: bool | None,
@@ -485,7 +486,7 @@ def render(
         scenes=scenes,
         split=split,
         seed=seed,
-        frame_size=size,
+        frame_size=frame_size,
         views=views,
         quality=quality,
         supersample=supersample,

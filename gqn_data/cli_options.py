@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, TextIO
@@ -82,7 +84,7 @@ class _Messages(io.TextIOBase):
 
 
 def secure_streams() -> None:
-    """Make the standard streams usable, whatever the process was started with.
+    """Make the standard streams usable, also if the process was started without them.
 
     Closed descriptors are opened on the null device. Otherwise the next file that is opened would take the number, and
     messages would land in it.
@@ -112,6 +114,10 @@ class Commands(click.Group):
             signal.signal(signal.SIGINT, signal.default_int_handler)  # `__main__` let Ctrl-C end the imports
         return super().main(*arguments, **options)
 
+    def _with_flags(self, ctx: click.Context, message: str) -> str:
+        command = self.get_command(ctx, ctx.invoked_subcommand or "")
+        return message if command is None else with_flags(message, command.params)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -119,10 +125,10 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (OptionError, UnknownName) as error:
-            log(f"Error: {error}")
+            log(f"Error: {self._with_flags(ctx, str(error))}")
             ctx.exit(FAILED if isinstance(error, ExtraMissing) else USAGE)
         except GQNError as error:
-            log(f"Error: {error}")
+            log(f"Error: {self._with_flags(ctx, str(error))}")
             ctx.exit(FAILED)
         except ModuleNotFoundError as error:
             extra = _EXTRAS.get((error.name or "").split(".", maxsplit=1)[0])
@@ -148,6 +154,22 @@ class Commands(click.Group):
             kept = ctx.invoked_subcommand in _RESUMABLE
             log("Interrupted. Finished files were kept; rerun to resume." if kept else "Interrupted.")
             ctx.exit(INTERRUPTED)
+
+
+def with_flags(message: str, options: Iterable[click.Parameter]) -> str:
+    """Return an error of the API in the words of a command: `tail='pad'` becomes `--tail pad`.
+
+    Args:
+        message: the message, which names arguments.
+        options: parameters of the command. One of several remedies is left out if there is not an option for it.
+    """
+    flags = {one.name: max(one.opts, key=len) for one in options if isinstance(one, click.Option) and one.name}
+    for name, flag in flags.items():
+        message = re.sub(rf"\b{name}=True\b", flag, message)
+        message = re.sub(rf"\b{name}='([^']*)'", rf"{flag} \g<1>", message)
+        message = re.sub(rf"\b{name}=(?=[\w.])", f"{flag} ", message)
+        message = re.sub(rf"(^|[;:] ){name}(?= is |: found| and |, )", rf"\g<1>{flag}", message)
+    return re.sub(r",? or (\w+)='[^']*'(?: or '[^']*')?", "", message)
 
 
 def log(line: str) -> None:
@@ -199,6 +221,17 @@ class LocalPathType(_LocalPathParam):
             return local_path(value, self._what)
         except (OptionError, SourceMissing) as error:
             self.fail(str(error), param, ctx)
+
+
+class OutputType(LocalPathType):
+    """A local file to write, in a folder that exists."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path, or fail if its folder does not exist."""
+        path = super().convert(value, param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"{path}: the folder {path.parent} does not exist; make it first", param, ctx)
+        return path
 
 
 def shown(path: AnyPath, given: AnyPath) -> AnyPath | str:

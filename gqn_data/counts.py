@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import operator
 import reprlib
-from typing import Any
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING, Any
 
 from gqn_data.errors import OptionError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 
 def as_count(name: str, value: object, least: int | None = None, most: int | None = None) -> int:
@@ -70,6 +70,8 @@ def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
     Raises:
         OptionError: the value is not an array, such as a list of lists of different lengths.
     """
+    import numpy as np  # the commands import this module for --help
+
     try:
         return np.asarray(value)
     except (TypeError, ValueError):

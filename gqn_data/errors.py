@@ -24,8 +24,8 @@ class UnknownName(GQNError):
         self.arguments = (kind, name, tuple(sorted(valid)))
         names = self.arguments[2]
         near = get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(names)}"
-        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        self.near = f"did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"unknown {kind} {name!r}; {self.near or 'one of: ' + ', '.join(names)}")
 
     def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, tuple[str, ...]]]:
         # By default an exception is unpickled from its message; `__init__` takes other arguments.

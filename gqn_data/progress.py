@@ -1,4 +1,4 @@
-"""Progress bars and messages on stderr. Without a usable stderr there are none, and the work continues."""
+"""Progress bars and messages on stderr. Without a usable stderr they are dropped, and the work continues."""
 
 from __future__ import annotations
 

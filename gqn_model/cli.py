@@ -18,6 +18,7 @@ from gqn_data.cli_options import (
     SETTINGS,
     Commands,
     LocalPathType,
+    OutputType,
     PathType,
     json_option,
     log,
@@ -313,7 +314,7 @@ def evaluate(
 @click.option(
     "-o",
     "--output",
-    type=LocalPathType("pictures are written"),
+    type=OutputType("pictures are written"),
     required=True,
     help="Picture: .png or .jpg; with --walk .gif or .mp4.",
 )
@@ -353,7 +354,7 @@ def sample(run: Path, shards: AnyPath | None, output: Path, context: int | None,
 
 @main.command(short_help="Export the weights of a run as safetensors.")
 @_run
-@click.option("-o", "--output", type=LocalPathType("weights are written"), required=True, help="File: .safetensors.")
+@click.option("-o", "--output", type=OutputType("weights are written"), required=True, help="File: .safetensors.")
 @_step
 def export(run: Path, output: Path, step: Any) -> None:
     """Export the weights of a run as one safetensors file, without optimiser state.
@@ -367,9 +368,7 @@ def export(run: Path, output: Path, step: Any) -> None:
 
 @main.command(short_help="Plot the learning curves of runs.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=LocalPathType("runs lie"))
-@click.option(
-    "-o", "--output", type=LocalPathType("pictures are written"), required=True, help="Picture: .png or .jpg."
-)
+@click.option("-o", "--output", type=OutputType("pictures are written"), required=True, help="Picture: .png or .jpg.")
 def plot(runs: tuple[Path, ...], output: Path) -> None:
     """Plot the learning curves of one or several runs from their log.jsonl. Needs matplotlib."""
     from gqn_model.visualize.learning_curves import write_curves

@@ -155,6 +155,13 @@ class TrainingConfig:
     compile: bool = setting(False, "compile only the cores and the encoder: seconds, not minutes", "device")
     cuda_graph: bool = setting(False, "capture a step as a CUDA graph; one GPU only", "device")
     seed: int = setting(0, "seed of weights, noise and scene order", "optimisation", least=0, most=MOST_SEED)
+    held_out: int = setting(
+        32,
+        "training scenes kept out to choose the best checkpoint; 0: test scenes",
+        "data",
+        least=0,
+        most=MOST_SCENES,
+    )
     fit: str = setting("refuse", "frames that are not square: refuse, crop or pad", "data", choices=FITS)
     workers: int = setting(2, "loader processes; 0 loads in the training process", "data", least=0, most=MOST_WORKERS)
     window: int = setting(
@@ -249,6 +256,7 @@ class Config:
             if not isinstance(value[part], dict):
                 raise OptionError(f"{where}: {part} is {str(value[part])[:40]!r}, expected a table of settings")
             flat |= value[part]
+        flat.setdefault("held_out", 0)  # runs of versions before 0.3 chose their best checkpoint on test scenes
         try:
             return Config().replaced(flat)
         except (OptionError, UnknownName) as error:

@@ -5,12 +5,16 @@ The trainer accepts anything that follows the protocol `Batches`, so that a test
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from gqn_data.dataset import open_dataset
 from gqn_data.errors import CorruptFrame, OptionError, RunMismatch
 from gqn_data.io.atomic import human_bytes
 from gqn_data.io.paths import AnyPath, parse_path
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from gqn_data.schema.catalog import Split
     from gqn_data.schema.jpeg import Fit
 
+
+_FEWEST_TO_HOLD_OUT = 20  # training scenes
 
 # Frames of a batch; its loader holds several batches. The paper's takes 2.6 MB.
 _MOST_BATCH_BYTES = 4 << 30
@@ -105,9 +111,12 @@ def training_batches(
     training = config.training
     context = (training.context_min, training.context_max) if training.context_max else None
 
+    kept_out = held_out_scenes(shards, config)
+
     def opened(context: tuple[int, int] | None) -> SceneLoader:
         return FiniteLoader(
             shards,
+            scenes=_all_but(shards, kept_out) if len(kept_out) else None,
             batch_size=training.batch_size,
             context=context,
             seed=training.seed,
@@ -148,6 +157,23 @@ def training_batches(
     return loader, resolved
 
 
+def held_out_scenes(shards: AnyPath, config: Config) -> NDArray[np.int64]:
+    """Return the training scenes that a run keeps out of training, in rising order.
+
+    They depend on the seed and the dataset only. At most a tenth of the scenes are kept out, and none of fewer than
+    20 or without `held_out`: the best checkpoint is then chosen on test scenes.
+    """
+    dataset = open_dataset(shards, "train")
+    count = min(config.training.held_out, len(dataset) // 10) if len(dataset) >= _FEWEST_TO_HOLD_OUT else 0
+    key = hashlib.sha256(f"{dataset.fingerprint} {config.training.seed}".encode()).digest()
+    random = np.random.Generator(np.random.Philox(key=np.frombuffer(key[:16], np.uint64)))
+    return np.sort(random.choice(len(dataset), size=count, replace=False))
+
+
+def _all_but(shards: AnyPath, kept_out: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.delete(np.arange(len(open_dataset(shards, "train"))), kept_out)
+
+
 def fit_of(config: Config) -> Fit | None:
     """Return the loader's option `fit`."""
     return None if config.training.fit == "refuse" else cast("Fit", config.training.fit)
@@ -166,7 +192,14 @@ def _check_size(config: Config, ranks: int) -> None:
 
 
 def fixed_batches(
-    shards: str | AnyPath, config: Config, *, split: Split, context: int, batch_size: int, seed: int
+    shards: str | AnyPath,
+    config: Config,
+    *,
+    split: Split,
+    context: int,
+    batch_size: int,
+    seed: int,
+    scenes: NDArray[np.int64] | None = None,
 ) -> SceneLoader:
     """Return one pass over a split in its order, with one query and `context` views per scene, fixed by the seed.
 
@@ -177,6 +210,7 @@ def fixed_batches(
         context: context views of every sample.
         batch_size: scenes per batch; the last may have fewer.
         seed: of the choice of query and context.
+        scenes: numbers of the scenes; None for all.
 
     Raises:
         RunMismatch: the network does not support the dataset's poses.
@@ -185,6 +219,7 @@ def fixed_batches(
     loader = FiniteLoader(
         shards,
         split=split,
+        scenes=scenes,
         batch_size=batch_size,
         context=(context, context),
         shuffle=False,

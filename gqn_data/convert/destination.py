@@ -66,7 +66,7 @@ def stage(destination: AnyPath, options: Options) -> AnyPath:
 def put_in_place(destination: AnyPath) -> None:
     """Replace a dataset by the complete one that is staged beside it, if there is one.
 
-    On a disk this is two renames, and the old dataset is removed last. A store has no renames: the old manifest is
+    On a disk this is two renames, and the old dataset is removed last. A store cannot rename: the old manifest is
     removed, objects are copied within the store, and the new manifest comes last. A killed run leaves a complete
     dataset in either place, and the next call finishes the replacement.
     """

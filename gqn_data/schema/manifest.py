@@ -48,8 +48,8 @@ class FileRow:
         name: path relative to the folder of the dataset, with forward slashes.
         bytes: size in bytes.
         sha256: SHA-256 in hexadecimal; None for source files, whose records have their own checksums.
-        tail: last four bytes of an indexed source file in hexadecimal, the checksum of its last record. They tell
-            files of equal size apart. None for other files, and not written then.
+        tail: last four bytes of an indexed source file in hexadecimal, the checksum of its last record. It
+            distinguishes files of equal size. None for other files, and not written then.
     """
 
     name: str

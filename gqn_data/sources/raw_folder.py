@@ -11,7 +11,16 @@ from pathlib import Path
 from gqn_data.errors import SourceMissing, UnknownSceneSet
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, StorePath, parse_path
-from gqn_data.schema.catalog import SCENE_SETS, SPLITS, SceneSet, Split, SplitFacts, find_scene_set, is_in_catalogue
+from gqn_data.schema.catalog import (
+    SCENE_SETS,
+    SPLITS,
+    SceneSet,
+    Split,
+    SplitFacts,
+    find_scene_set,
+    is_in_catalogue,
+    is_set_name,
+)
 from gqn_data.schema.layout import SceneLayout, layout_of
 from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, read_manifest
 from gqn_data.schema.origin import Origin, read_origin
@@ -148,9 +157,28 @@ def resolve_scene_set(path: AnyPath, set_name: str | None) -> SceneSet:
     try:
         return find_scene_set(name)
     except UnknownSceneSet as error:
-        raise SourceMissing(
-            f"{path}: cannot infer the scene set from the folder's name {name!r}; pass --set NAME ({error})"
-        ) from error
+        found = _describe_unnamed(path) if isinstance(path, Path) else None
+        near = f", {error.near}" if error.near else ""
+        unknown = f"cannot infer the scene set from the folder's name {name!r}{near}; pass --set NAME (gqn-data list)"
+        raise SourceMissing(f"{path}: {found or unknown}") from error
+
+
+def _describe_unnamed(path: Path) -> str | None:
+    """Describe a path that is not the folder of a set, and what to pass instead; None if nothing is known about it."""
+    if path.is_file():
+        folder = path.parent.parent if path.parent.name in SPLITS else path.parent
+        return f"a file, expected the folder of a set. Pass {folder}, with --set NAME if its name is not a set's"
+    if path.name in SPLITS and (atomic.is_present(path.parent / MANIFEST_FILE) or any(path.glob("*.tfrecord"))):
+        return f"the folder of one split, expected its parent. Pass {path.parent}"
+    if (path / path.name).is_dir():
+        return f"contains a folder of the same name. Pass {path / path.name}"
+    datasets = [found.parent for found in sorted(path.glob(f"*/{MANIFEST_FILE}"))[:4]]
+    if datasets:
+        names = ", ".join(map(str, datasets[:3])) + (" ..." if len(datasets) > 3 else "")
+        return f"a folder of datasets, expected one of them. Pass one: {names}"
+    if any((path / split / "zarr.json").exists() or any((path / split).glob("scenes-*")) for split in SPLITS):
+        return f"{MANIFEST_FILE} is missing: an unfinished conversion or copy. Convert or copy the dataset again"
+    return None
 
 
 def scene_set_of_manifest(manifest: Manifest) -> SceneSet:
@@ -195,8 +223,18 @@ def locate(source: str, root: AnyPath, set_name: str | None) -> tuple[AnyPath, S
             if set_name in (None, row.name):
                 return path, row
         return path, resolve_scene_set(path, set_name)
+    own = None if is_in_catalogue(source) else _own_dataset(source, root)
+    if own is not None:
+        return own, scene_set_of_manifest(read_manifest(own))
     scene_set = find_scene_set(source)
     return root / "raw" / scene_set.name, scene_set
+
+
+def _own_dataset(name: str, root: AnyPath) -> Path | None:
+    """Return the first dataset of this name under a local data root, such as `data/zarr/my_photos`."""
+    if not isinstance(root, Path) or not is_set_name(name):
+        return None
+    return next((path.parent for path in sorted(root.glob(f"*/{name}/{MANIFEST_FILE}"))), None)
 
 
 def locate_source_or_dataset(
@@ -227,6 +265,8 @@ def locate_dataset(source: str, root: AnyPath, set_name: str | None, formats: Se
     if isinstance(path, StorePath) or path.exists():
         return path
     folder, scene_set = locate(source, root, set_name)
+    if atomic.is_present(folder / MANIFEST_FILE) and not is_in_catalogue(scene_set.name):
+        return folder
     return _first_converted(root, scene_set, formats) or folder
 
 

@@ -38,7 +38,7 @@ from gqn_model.checkpoint.run_folder import (
     write_facts,
 )
 from gqn_model.config import Config, TrainingConfig
-from gqn_model.data import Batches, fixed_batches, training_batches
+from gqn_model.data import Batches, fixed_batches, held_out_scenes, training_batches
 from gqn_model.device import choose_device, describe
 from gqn_model.loggers import Logger, check_loggers, open_loggers
 from gqn_model.model.inputs import Inputs, to_device
@@ -57,6 +57,7 @@ CHANGEABLE = (
 )  # fmt: skip
 
 _PROBE_SCENES = 32
+HELD_OUT_FILE = "held-out.json"  # in a run's folder: the scenes that choose the best checkpoint
 _MEASURED_STEPS = 2
 
 
@@ -92,6 +93,8 @@ def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None =
                 if ranks.first:
                     write_facts(run, shards, batches.scene_set, batches.fingerprint)
                     write_config(run, config)
+                    held_out = held_out_scenes(shards, config)
+                    atomic.write_json(run / HELD_OUT_FILE, {"split": "train", "scenes": held_out.tolist()})
                     how = {"cache": ", through the cache", "range": ", read by range", None: ""}[batches.reading]
                     scenes = f"{batches.scenes:,} training scene{'s' if batches.scenes != 1 else ''}"
                     message(f"run {run}: {batches.scene_set}, {scenes}{how}, on {_where(config, ranks)}")
@@ -201,13 +204,20 @@ def _loggers(run: Path, config: Config, ranks: Ranks, *, start: int) -> Iterator
 
 
 def _probe(shards: AnyPath, config: Config, ranks: Ranks) -> Inputs | None:
-    """Return some test scenes on rank 0's device; None on other ranks, if not wanted, or without test scenes."""
+    """Return held-out scenes on rank 0's device, or test scenes of a run that holds none out.
+
+    None on other ranks, if not wanted, or without such scenes.
+    """
     training = config.training
     if not ranks.first or not (training.probe_every or training.picture_every):
         return None
     context = training.context_max
+    held_out = held_out_scenes(shards, config)
+    if training.held_out and not len(held_out):
+        message("few training scenes: none are held out, and the best checkpoint is chosen on test scenes")
+    chosen: dict[str, Any] = {"split": "train", "scenes": held_out} if len(held_out) else {"split": "test"}
     try:
-        batches = fixed_batches(shards, config, split="test", context=context, batch_size=_PROBE_SCENES, seed=0)
+        batches = fixed_batches(shards, config, **chosen, context=context, batch_size=_PROBE_SCENES, seed=0)
     except GQNError as error:
         message(f"no test scenes for predictions: {error}")
         return None

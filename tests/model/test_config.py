@@ -84,7 +84,7 @@ def test_an_invalid_value_on_the_command_line_lists_the_valid_ones() -> None:
         ({"frame_size": 30}, ["frame_size", "30", "multiples of 4"]),
         ({"kernel": 4}, ["kernel", "4", "odd"]),
         ({"representation_channels": 12}, ["representation_channels", "12", "multiples of 8"]),
-        ({"batch_size": 0}, ["batch_size", "0", "from 1"]),
+        ({"batch_size": 0}, ["batch_size", "0", "1"]),
         ({"learning_rate": float("nan")}, ["learning_rate", "nan", "from 0"]),
         ({"steps": True}, ["steps", "True", "int"]),
         ({"shared_cores": "False"}, ["shared_cores", "'False'", "bool"]),
