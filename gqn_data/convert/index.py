@@ -18,7 +18,7 @@ from gqn_data.executors.job_array import check_no_parts_running
 from gqn_data.executors.pool import map_in_order, open_pool
 from gqn_data.formats.shards import write_npy
 from gqn_data.formats.tfrecord_files import IndexBuilder, index_name
-from gqn_data.io import atomic, strict_json
+from gqn_data.io import atomic, regular, strict_json
 from gqn_data.io.paths import AnyPath, Stat
 from gqn_data.progress import bar
 from gqn_data.schema.catalog import Split
@@ -133,7 +133,7 @@ def tail_of(path: AnyPath) -> str | None:
     """Return the last four bytes of a local TFRecord in hexadecimal; None in a store, where that is a request."""
     if not isinstance(path, Path):
         return None
-    with path.open("rb") as file:
+    with regular.open_read(path) as file:
         file.seek(max(0, path.stat().st_size - FOOTER_BYTES))
         data: bytes = file.read(FOOTER_BYTES)
     return data.hex()

@@ -29,7 +29,7 @@ from gqn_data.errors import (
     RemoteMissing,
     RemoteRefused,
 )
-from gqn_data.io import atomic
+from gqn_data.io import atomic, regular
 from gqn_data.io.paths import AnyPath
 from gqn_data.io.threads import DaemonThreadPool
 from gqn_data.progress import bar
@@ -39,6 +39,7 @@ from gqn_data.schema.origin import Origin
 from gqn_data.tfrecord.framing import check_records, count_records
 
 _MAX_LISTED = 5  # failures listed in the error of a run
+_POLL = 1.0  # seconds
 _BLOCK = 1 << 20
 
 
@@ -296,12 +297,10 @@ class _Run:
                     running.append(_Task(file=file, future=threads.submit(self._fetch_one, file, threads.stop)))
                 else:
                     count -= 1
-            if self._limit is None:
-                wait([task.future for task in running], return_when=FIRST_COMPLETED)
-                finished = [task for task in running if task.future.done()]
-            else:
-                wait([task.future for task in running][:1])
-                finished = list(running)[:1]
+            # A signal that arrives between two instructions does not end a wait without a timeout.
+            expected = list(running) if self._limit is None else list(running)[:1]
+            wait([task.future for task in expected], _POLL, return_when=FIRST_COMPLETED)
+            finished = [task for task in expected if task.future.done()]
             for task in finished:
                 running.remove(task)
                 self._collect(task)
@@ -398,7 +397,7 @@ def _files(count: int) -> str:
 
 def _crc32c_of(path: Path) -> int:
     block, crc = memoryview(bytearray(_BLOCK)), 0
-    with path.open("rb", buffering=0) as file:
+    with regular.open_read(path) as file:
         while count := file.readinto(block):
             crc = crc32c.crc32c(block[:count], crc)
     return crc

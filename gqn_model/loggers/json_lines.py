@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gqn_data.errors import CheckpointError, NoSpace
-from gqn_data.io import atomic
+from gqn_data.errors import NoSpace
+from gqn_data.io import atomic, regular
 from gqn_data.progress import message
 from gqn_model.loggers.record import Record
 
@@ -36,7 +37,7 @@ class JsonLines:
             with atomic.writing(path) as file:
                 file.writelines(line.text for line in log_lines(path) if line.values["step"] <= start)
         self._path = path
-        self._file = path.open("a", encoding="utf-8")
+        self._file = io.TextIOWrapper(regular.open_append(path), encoding="utf-8")
         self._warned = False
 
     def log(self, record: Record) -> None:
@@ -87,11 +88,9 @@ def log_lines(path: Path) -> Iterator[LogLine]:
     A line that is too long ends the log: a crash may leave zeros, and a file of zeros may be larger than any memory.
 
     Raises:
-        CheckpointError: the path is not a regular file, whose reading might never end.
+        IrregularFile: the path is not a regular file, whose reading might never end.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: not a regular file, expected the log of a run; move it away")
-    with path.open("rb") as file:
+    with regular.open_read(path) as file:
         while (text := file.readline(_MOST_BYTES)).endswith(b"\n"):
             with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 values = json.loads(text)

@@ -571,7 +571,7 @@ def test_the_plan_is_logged_before_the_first_byte(mirror, server, get):
 
 def test_counts_below_one_and_roots_in_a_store_are_refused(get):
     for option in ("workers", "limit"):
-        with pytest.raises(OptionError, match=f"--{option}: 0"):
+        with pytest.raises(OptionError, match=f"{option} is 0"):
             get(**{option: 0})
     with pytest.raises(OptionError, match="s3://bucket"):
         download(SMALL, module.atomic.data_root("s3://bucket"))

@@ -27,6 +27,7 @@ from gqn_data.errors import (
     CorruptRecord,
     FetchError,
     FetchStopped,
+    IrregularFile,
     NoSpace,
     OptionError,
     RemoteDamaged,
@@ -763,13 +764,13 @@ def test_a_full_disk_is_an_error_that_keeps_the_partial_file(server, get, target
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_device_is_an_error(server, get, target):
+def test_a_link_under_the_name_of_a_partial_file_is_not_followed(server, get, target):
     target.parent.mkdir()
     part = target.with_name("one.bin.part")
     leave_partial(server, target, 0)
     part.unlink()
     part.symlink_to("/dev/full")
-    with pytest.raises(NoSpace):
+    with pytest.raises(IrregularFile):
         get()
     assert not target.exists()
 

@@ -271,5 +271,5 @@ def test_a_damaged_line_of_a_log_is_skipped(line: str, run: Path) -> None:
 def test_a_log_that_is_a_pipe_is_refused(run: Path) -> None:
     os.mkfifo(run / "log.jsonl")
     for read in (read_log, lambda run: JsonLines(run, 2)):
-        with pytest.raises(CheckpointError, match="not a regular file"):
+        with pytest.raises(GQNError, match="expected a regular file"):
             read(run)
