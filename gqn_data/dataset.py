@@ -14,7 +14,6 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,10 +59,6 @@ class Dataset(Sequence[Scene]):
         self._first = [0, *accumulate(shard.scenes for shard in row.shards)]
         self._open: dict[int, OpenShard] = {}
         self._opener: Opener | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy, also in another process, opens the files itself.
-        return {**self.__dict__, "_open": {}}
 
     def __len__(self) -> int:
         return self._scenes
