@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,10 +73,6 @@ class Dataset(Sequence[Scene]):
         self._open: dict[int, OpenShard] = {}
         self._opener: Opener | None = None
         self._identity = identity_of(self.folder)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy, also in another process, opens the files itself.
-        return {**self.__dict__, "_open": {}}
 
     def __len__(self) -> int:
         return self._scenes

@@ -1,6 +1,7 @@
 """Run every snippet of docs/loader.md on small rendered sets and check what the page says about it."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -130,6 +131,66 @@ def test_lightning_continues_from_the_loaded_state(home):
     # Five batches per epoch: without the loaded state the loader would have yielded four.
     assert state.startswith("STATE 8 ")
     assert "'epoch': 1, 'batches': 3" in state
+
+
+PASSES = """
+import json
+
+
+class Seen(lightning.Callback):
+    def __init__(self):
+        self.passes = []
+
+    def on_validation_start(self, *_):
+        self.passes.append([])
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, *_):
+        self.passes[-1].append([batch.scenes.tolist(), batch.views.tolist()])
+
+
+def passes(ckpt_path=None, **options):
+    seen = Seen()
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[seen], **options
+    )
+    trainer.fit(Model(), datamodule=Scenes(), ckpt_path=ckpt_path)
+    trainer.save_checkpoint("half.ckpt")
+    return seen.passes
+
+
+print("PASSES", json.dumps({
+    "sanity": passes(max_epochs=3, num_sanity_val_steps=2),
+    "whole": passes(max_epochs=2, num_sanity_val_steps=-1),
+    "limited": passes(max_epochs=3, limit_val_batches=1),
+    "often": passes(max_epochs=2, val_check_interval=2, limit_val_batches=3),
+    "resumed": passes("half.ckpt", max_epochs=5, limit_val_batches=0.5),
+}))
+"""
+
+
+def test_lightning_validates_on_the_same_scenes_in_every_pass(home, faults):
+    if importlib.util.find_spec("pytorch_lightning") is None:
+        pytest.skip("pytorch-lightning is not installed")
+    output = _program(home, "Validation with Lightning", PASSES)
+    (line,) = [line for line in output.splitlines() if line.startswith("PASSES ")]
+    passes = json.loads(line.removeprefix("PASSES "))
+    loader = SceneLoader(home / ROOMS, split="test", batch_size=4, shuffle=False, epochs=1)
+    whole = [[batch.scenes.tolist(), batch.views.tolist()] for batch in loader]
+    lengths = {name: [len(batches) for batches in found] for name, found in passes.items()}
+    assert lengths == {
+        "sanity": [2, 5, 5, 5],
+        "whole": [5, 5, 5],
+        "limited": [1, 1, 1, 1],
+        "often": [2, 3, 3, 3, 3],
+        "resumed": [2, 2, 2, 2],
+    }
+    every = [batches for found in passes.values() for batches in found]
+    faults.record(
+        "found in use: validation passes of Lightning",
+        holds="every pass sees the same scenes and views, also when shortened or resumed",
+        tries=len(every),
+        survived=sum(batches == whole[: len(batches)] for batches in every),
+    )
 
 
 def test_several_datasets_are_mixed_by_weight(run):

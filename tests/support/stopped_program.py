@@ -1,7 +1,8 @@
 """Program one of whose worker processes is stopped (SIGSTOP), for tests that it still ends.
 
 Arguments: which workers, `loader-fork`, `loader-spawn` or `pool`; and how the program ends, `close` (leaves the block),
-`error` (raises in it), `exit` (calls sys.exit) or `interrupt` (Ctrl-C during the wait for a result); then the dataset.
+`error` (raises in it), `exit` (calls sys.exit), `interrupt` (Ctrl-C during the wait for a result), `leave` (exits during
+an iteration); then the dataset.
 Prints "stopped" and the process id, and "closed" after the block.
 """
 
@@ -17,6 +18,8 @@ from processes import stopped, wait_until
 
 from gqn_data.executors.pool import map_in_order, open_pool
 from gqn_data.loader import SceneLoader
+
+left = []
 
 
 @contextlib.contextmanager
@@ -37,7 +40,11 @@ def results_of(workers, path):
 
 
 def main(workers, then, path):
-    with results_of(workers, path) as results:
+    block = results_of(workers, path)
+    with contextlib.ExitStack() as stack:
+        results = stack.enter_context(block)
+        if then == "leave":
+            left.append((stack.pop_all(), results))  # as variables of a script are at its end
         child = min(multiprocessing.active_children(), key=lambda child: child.pid)
         os.kill(child.pid, signal.SIGSTOP)
         wait_until(lambda: stopped(child.pid))

@@ -275,14 +275,6 @@ def test_a_copy_shares_nothing_with_a_running_loader(
     )
 
 
-def test_a_pickled_loader_does_not_hold_what_its_files_hold(folders: dict[str, Path]) -> None:
-    for container in CONTAINERS:
-        loader = SceneLoader(folders[container], **OPTIONS)
-        before = len(pickle.dumps(loader))
-        taken(loader, 5)
-        assert len(pickle.dumps(loader)) < before + 20_000  # of 4,500 frames of 768 bytes
-
-
 def test_a_copy_changes_its_windows_alone(tmp_path: Path) -> None:
     folder = convert_to("zarr", index(write_raw(tmp_path / "raw" / SET).folder), tmp_path, shard_bytes=10_000)
     loader = SceneLoader(folder, **OPTIONS)
