@@ -157,10 +157,10 @@ class TrainingConfig:
     seed: int = setting(0, "seed of weights, noise and scene order", "optimisation", least=0, most=MOST_SEED)
     held_out: int = setting(
         32,
-        "training scenes kept out to choose the best checkpoint; 0: test scenes",
+        "training scenes kept out to choose the best checkpoint, at most a tenth; 0 to choose on test scenes",
         "data",
         least=0,
-        most=MOST_SCENES,
+        most=1024,
     )
     fit: str = setting("refuse", "frames that are not square: refuse, crop or pad", "data", choices=FITS)
     workers: int = setting(2, "loader processes; 0 loads in the training process", "data", least=0, most=MOST_WORKERS)
@@ -193,7 +193,7 @@ class TrainingConfig:
     profile: bool = setting(False, "write a trace of ten steps into the run's profile/", "logging")
     log_every: int = setting(100, "steps between log lines", "logging", least=1, most=MANY)
     probe_every: int = setting(
-        1000, "steps between evaluations on test scenes; 0 for none", "logging", least=0, most=MANY
+        1000, "steps between evaluations on held-out scenes; 0 for none", "logging", least=0, most=MANY
     )
     picture_every: int = setting(
         5000, "steps between pictures of predictions; 0 for none", "logging", least=0, most=MANY

@@ -19,6 +19,7 @@ from gqn_data.errors import CorruptFrame, OptionError, RunMismatch
 from gqn_data.io.atomic import human_bytes
 from gqn_data.io.paths import AnyPath, parse_path
 from gqn_data.loader import Batch, SceneLoader
+from gqn_data.sampling.permutation import key, permute
 from gqn_model.checkpoint.checkpoint import pose_order
 from gqn_model.config import POSE_NUMBERS, Config
 from gqn_model.model.gqn import meta_network
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 
 _FEWEST_TO_HOLD_OUT = 20  # training scenes
+
+# An independent random stream under the seed, as in `gqn_data.sampling`.
+_HELD_OUT_STREAM = 4001
 
 # Frames of a batch; its loader holds several batches. The paper's takes 2.6 MB.
 _MOST_BATCH_BYTES = 4 << 30
@@ -160,14 +164,18 @@ def training_batches(
 def held_out_scenes(shards: AnyPath, config: Config) -> NDArray[np.int64]:
     """Return the training scenes that a run keeps out of training, in rising order.
 
-    They depend on the seed and the dataset only. At most a tenth of the scenes are kept out, and none of fewer than
-    20 or without `held_out`: the best checkpoint is then chosen on test scenes.
+    Which ones depends on the seed and the dataset only. At most a tenth of the scenes are kept out. None are without
+    `held_out`, of fewer than 20, or if the others would be fewer than a batch: the best checkpoint is then chosen on
+    test scenes.
     """
-    dataset = open_dataset(shards, "train")
-    count = min(config.training.held_out, len(dataset) // 10) if len(dataset) >= _FEWEST_TO_HOLD_OUT else 0
-    key = hashlib.sha256(f"{dataset.fingerprint} {config.training.seed}".encode()).digest()
-    random = np.random.Generator(np.random.Philox(key=np.frombuffer(key[:16], np.uint64)))
-    return np.sort(random.choice(len(dataset), size=count, replace=False))
+    dataset, training = open_dataset(shards, "train"), config.training
+    count = min(training.held_out, len(dataset) // 10)
+    if len(dataset) < _FEWEST_TO_HOLD_OUT or len(dataset) - count < training.batch_size:
+        count = 0
+    identity = int.from_bytes(hashlib.sha256(dataset.fingerprint.encode()).digest()[:8], "little")
+    # Not a generator of numpy, whose numbers may change with its version.
+    seed = key(training.seed, identity, _HELD_OUT_STREAM)
+    return np.sort(permute(np.arange(count), len(dataset), seed=seed, epoch=0))
 
 
 def _all_but(shards: AnyPath, kept_out: NDArray[np.int64]) -> NDArray[np.int64]:

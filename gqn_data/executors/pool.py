@@ -155,9 +155,11 @@ def _begin_worker(tell_ready: Connection) -> None:
 
 
 def start_worker() -> None:
-    """Initialize a worker process: ignore Ctrl-C, and exit when the parent exits."""
-    # Ctrl-C reaches the whole process group; only the parent handles it.
+    """Initialize a worker process: ignore Ctrl-C and a closed terminal, and exit when the parent exits."""
+    # Both signals reach the whole process group; only the parent handles them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):  # Windows has none
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()

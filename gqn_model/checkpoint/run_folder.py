@@ -1,4 +1,4 @@
-"""`config.json`, the settings of a run, and `run.json`, its other facts: dataset, versions and commit.
+"""`config.json`, the settings of a run, `run.json`, its other facts, and `held-out.json`, scenes out of training.
 
 torch is not imported, so that a command finds a wrong folder or dataset before it loads torch.
 """
@@ -9,7 +9,7 @@ import platform
 import reprlib
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,11 +17,13 @@ from gqn_data.dataset import open_dataset
 from gqn_data.errors import CheckpointError, OptionError, RunMismatch
 from gqn_data.io import atomic, strict_json
 from gqn_data.io.paths import AnyPath
+from gqn_data.schema.catalog import SPLITS, Split
+from gqn_model.checkpoint.best import read_best
 from gqn_model.config import Config
 
-CONFIG_FILE, RUN_FILE = "config.json", "run.json"
+CONFIG_FILE, RUN_FILE, HELD_OUT_FILE = "config.json", "run.json", "held-out.json"
 
-# Both take a few kilobytes.
+# Each takes a few kilobytes.
 _MOST_BYTES = 1 << 20
 
 
@@ -110,6 +112,32 @@ def read_facts(run: Path) -> RunFacts:
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); restore it, or train again") from error
     return facts
+
+
+def write_held_out(run: Path, split: Split, scenes: Sequence[int]) -> None:
+    """Write `held-out.json`: the scenes that choose the best checkpoint, of train unless the run holds none out."""
+    atomic.write_json(run / HELD_OUT_FILE, {"split": split, "scenes": list(scenes)})
+
+
+def best_chosen_on_test(run: Path) -> bool:
+    """Return whether test scenes chose the best checkpoint, as in runs of versions before 0.3.
+
+    Raises:
+        CheckpointError: `best.json` or `held-out.json` is damaged.
+    """
+    best = read_best(run)
+    if best is None or best.score.prior_psnr is None:
+        return False
+    path = run / HELD_OUT_FILE
+    try:
+        split = strict_json.read_json(path, _MOST_BYTES)["split"]
+        if split not in SPLITS:
+            raise ValueError(f"split is {reprlib.repr(split)}")
+    except FileNotFoundError:
+        return True
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}), expected a split and scenes; restore it") from error
+    return bool(split == "test")
 
 
 def describe_finished(run: Path, step: int) -> str:

@@ -65,6 +65,7 @@ class Evaluation:
         sigma: pixel standard deviation of the likelihood.
         sweep: metrics with each number of context views, in rising order.
         result: the file with this result.
+        chosen_on_test: whether the checkpoint is `best` of a run that chose it on test scenes.
     """
 
     run: str
@@ -82,6 +83,7 @@ class Evaluation:
     sigma: float
     sweep: tuple[SweepPoint, ...]
     result: str
+    chosen_on_test: bool = False
 
     def at(self, context: int) -> SweepPoint:
         """Return the metrics with that number of context views."""
@@ -101,6 +103,8 @@ class Evaluation:
             f"{self.samples} prior sample{'s' * (self.samples > 1)} per scene",
             f"trained with {low} to {high} context views",
         ]
+        if self.chosen_on_test and self.split == "test":
+            lines.append("this checkpoint was chosen on test scenes: its figures are too good; evaluate another --step")
         if self.dataset.other:
             lines.append(f"another dataset than in training: {self.dataset}")
         for point in self.sweep:

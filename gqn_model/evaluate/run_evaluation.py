@@ -36,7 +36,13 @@ from gqn_data.io.paths import AnyPath, local_path, parse_path
 from gqn_data.progress import bar
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
 from gqn_model.checkpoint.load import load_run
-from gqn_model.checkpoint.run_folder import DatasetMatch, check_encodable, match_dataset, read_facts
+from gqn_model.checkpoint.run_folder import (
+    DatasetMatch,
+    best_chosen_on_test,
+    check_encodable,
+    match_dataset,
+    read_facts,
+)
 from gqn_model.config import MOST_SAMPLES, MOST_SCENES, MOST_WORKERS
 from gqn_model.data import FiniteLoader, check_order, fixed_batches
 from gqn_model.evaluate.baselines import mean_image, nearest_view
@@ -159,6 +165,7 @@ def evaluate(
     result = Evaluation(
         run=str(run),
         step=checkpoint.step,
+        chosen_on_test=step == "best" and best_chosen_on_test(run),
         shards=str(shards),
         dataset=match,
         scene_set=questions.scene_set,

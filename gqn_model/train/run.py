@@ -14,10 +14,14 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
+from gqn_data.dataset import open_dataset
 from gqn_data.errors import DestinationError, GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, local_path, parse_path
 from gqn_data.progress import message
+from gqn_data.units import count_of
 from gqn_model.checkpoint.checkpoint import (
     CONFIG_FILE,
     Checkpoint,
@@ -36,6 +40,7 @@ from gqn_model.checkpoint.run_folder import (
     match_dataset,
     read_facts,
     write_facts,
+    write_held_out,
 )
 from gqn_model.config import Config, TrainingConfig
 from gqn_model.data import Batches, fixed_batches, held_out_scenes, training_batches
@@ -48,6 +53,7 @@ from gqn_model.train.trainer import train
 
 if TYPE_CHECKING:
     from gqn_data.loader import Batch
+    from gqn_data.schema.catalog import Split
 
 # Settings that `--resume` may change: none affects the steps of a training beyond rounding.
 CHANGEABLE = (
@@ -57,7 +63,6 @@ CHANGEABLE = (
 )  # fmt: skip
 
 _PROBE_SCENES = 32
-HELD_OUT_FILE = "held-out.json"  # in a run's folder: the scenes that choose the best checkpoint
 _MEASURED_STEPS = 2
 
 
@@ -80,6 +85,8 @@ def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None =
     # Check names and numbers before writing a file or waiting for another rank.
     check_encodable(shards)
     _check(config, ranks)
+    if not config.training.probe_every:
+        config = config.replaced({"held_out": 0})  # nothing would be measured on them
     out = None if out is None else local_path(out, "runs are written")
     if ranks.first and out is not None and (out / CONFIG_FILE).exists():
         raise DestinationError(
@@ -93,14 +100,12 @@ def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None =
                 if ranks.first:
                     write_facts(run, shards, batches.scene_set, batches.fingerprint)
                     write_config(run, config)
-                    held_out = held_out_scenes(shards, config)
-                    atomic.write_json(run / HELD_OUT_FILE, {"split": "train", "scenes": held_out.tolist()})
                     how = {"cache": ", through the cache", "range": ", read by range", None: ""}[batches.reading]
                     scenes = f"{batches.scenes:,} training scene{'s' if batches.scenes != 1 else ''}"
                     message(f"run {run}: {batches.scene_set}, {scenes}{how}, on {_where(config, ranks)}")
                     _log_late_schedules(config.training)
                 with _loggers(run, config, ranks, start=0) as loggers:
-                    probe = _probe(shards, config, ranks)
+                    probe = _probe(run, shards, config, ranks)
                     timed = _estimate_duration(batches, config, ranks, start=0)
                     train(run, config, timed, loggers=loggers, probe=probe, ranks=ranks)
     return run
@@ -155,7 +160,7 @@ def resume_run(
                         f"run {run}: resumes at step {start} of {config.training.steps}, on {_where(config, ranks)}"
                     )
                 with _loggers(run, config, ranks, start=start) as loggers:
-                    probe = _probe(shards, config, ranks)
+                    probe = _probe(run, shards, config, ranks)
                     timed = _estimate_duration(batches, config, ranks, start=start)
                     train(run, config, timed, loggers=loggers, probe=probe, checkpoint=checkpoint, ranks=ranks)
     return run
@@ -203,8 +208,8 @@ def _loggers(run: Path, config: Config, ranks: Ranks, *, start: int) -> Iterator
             logger.close()
 
 
-def _probe(shards: AnyPath, config: Config, ranks: Ranks) -> Inputs | None:
-    """Return held-out scenes on rank 0's device, or test scenes of a run that holds none out.
+def _probe(run: Path, shards: AnyPath, config: Config, ranks: Ranks) -> Inputs | None:
+    """Return held-out scenes on rank 0's device, or test scenes of a run that holds none out, and list them in the run.
 
     None on other ranks, if not wanted, or without such scenes.
     """
@@ -212,18 +217,28 @@ def _probe(shards: AnyPath, config: Config, ranks: Ranks) -> Inputs | None:
     if not ranks.first or not (training.probe_every or training.picture_every):
         return None
     context = training.context_max
-    held_out = held_out_scenes(shards, config)
-    if training.held_out and not len(held_out):
-        message("few training scenes: none are held out, and the best checkpoint is chosen on test scenes")
-    chosen: dict[str, Any] = {"split": "train", "scenes": held_out} if len(held_out) else {"split": "test"}
+    scenes = held_out_scenes(shards, config)
+    split: Split = "train" if len(scenes) else "test"
     try:
-        batches = fixed_batches(shards, config, **chosen, context=context, batch_size=_PROBE_SCENES, seed=0)
+        if split == "test":
+            scenes = np.arange(min(_PROBE_SCENES, len(open_dataset(shards, split))))
+        batches = fixed_batches(
+            shards, config, split=split, scenes=scenes, context=context, batch_size=len(scenes), seed=0
+        )
     except GQNError as error:
         message(f"no test scenes for predictions: {error}")
         return None
+    if training.probe_every:
+        write_held_out(run, split, scenes.tolist())
+        why = "few training scenes: none are held out, and " if training.held_out else ""
+        message(
+            f"{count_of(len(scenes), 'training scene')} held out to choose the best checkpoint"
+            if split == "train"
+            else f"{why}the best checkpoint is chosen on test scenes"
+        )
     with closing(batches):
-        batch = next(iter(batches), None)
-    return None if batch is None else to_device(batch, choose_device(training.device, ranks.local))
+        batch = next(iter(batches))
+    return to_device(batch, choose_device(training.device, ranks.local))
 
 
 def _free_folder(scene_set: str, label: str) -> Path:

@@ -179,7 +179,7 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         for number in range(count):
             rows = slice(number * own // count, (number + 1) * own // count)
-            some = _rows(inputs, rows) if count > 1 else inputs
+            some = select_rows(inputs, rows) if count > 1 else inputs
             with self._no_sync(number + 1 < count):
                 with torch.autocast(self._device.type, torch.bfloat16, enabled=training.precision == "bf16"):
                     elbo: Elbo = self._network(some, sigma, noise[:, rows])
@@ -222,6 +222,7 @@ def check_computing(training: TrainingConfig, ranks: int, device: torch.device) 
         )
 
 
-def _rows(inputs: Inputs, rows: slice) -> Inputs:
+def select_rows(inputs: Inputs, rows: slice) -> Inputs:
+    """Return some samples of a batch, as views."""
     context = Context(*(tensor[rows] for tensor in inputs.context))
     return Inputs(context, inputs.query[rows], inputs.target[rows])

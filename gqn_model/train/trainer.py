@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from gqn_data.errors import LossNotFinite, NoSpace, RunMismatch, TrainingStopped
+from gqn_data.errors import LossNotFinite, NoSpace, RunMismatch, TrainingStopped, WorkerLost
 from gqn_data.io import atomic
 from gqn_data.loader import on_device
 from gqn_data.progress import message
@@ -35,8 +35,13 @@ from gqn_model.train.distributed import ALONE, Ranks, StopFlag, connection_error
 from gqn_model.train.metrics import TrainingMetrics
 from gqn_model.train.profiler import Profile
 from gqn_model.train.schedules import learning_rate_at, sigma_at
-from gqn_model.train.step import TrainStep
+from gqn_model.train.step import TrainStep, select_rows
 from gqn_model.visualize.prediction_grid import prediction_picture
+
+# Windows has no SIGHUP.
+_STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+_PROBE_BATCH = 32  # scenes predicted at a time, to bound memory
 
 
 class PriorPSNR(NamedTuple):
@@ -52,7 +57,9 @@ class PriorPSNR(NamedTuple):
 
 
 class StopSignals:
-    """Record SIGTERM and Ctrl-C inside a `with` block; a second Ctrl-C raises KeyboardInterrupt at once.
+    """Record SIGTERM, Ctrl-C and SIGHUP inside a `with` block; a second Ctrl-C raises KeyboardInterrupt at once.
+
+    SIGHUP comes when the terminal is closed. `nohup` ignores it, and so does this.
 
     Attributes:
         received: the signal number, 0 before a signal arrives.
@@ -64,8 +71,9 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._record)
+            for number in _STOPS:
+                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._handlers[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -95,7 +103,8 @@ def train(
         config: configuration with the frame size and `context_max` set.
         batches: this rank's share of each training batch.
         loggers: receive the metrics on rank 0.
-        probe: test scenes on the device, for PSNR and pictures of prior predictions on rank 0.
+        probe: scenes outside of the training, on the device, for PSNR and pictures of prior predictions on rank 0. The
+            PSNR chooses the best checkpoint.
         checkpoint: where to resume; None starts from step 0. Only rank 0 needs it.
         ranks: this process and the others of the training, inside `distributed.process_group`.
 
@@ -104,7 +113,7 @@ def train(
         OptionError: the batch size is not divisible by the ranks, or the device does not support an option.
         RankLost: another rank is gone.
         RunMismatch: the checkpoint belongs to another dataset.
-        TrainingStopped: SIGTERM or Ctrl-C arrived; a checkpoint of the last step was saved.
+        TrainingStopped: SIGTERM, Ctrl-C or SIGHUP arrived; a checkpoint of the last step was saved.
     """
     training = config.training
     device = choose_device(training.device, ranks.local)
@@ -137,7 +146,15 @@ def train(
             ) as profile:
                 while step < training.steps:
                     waited = batches.waited
-                    batch = next(stream)
+                    try:
+                        batch = next(stream)
+                    except WorkerLost:
+                        if not signals.received or ranks.count > 1:
+                            raise
+                        # The signal went to the whole process group, as schedulers send it, and ended the workers.
+                        if step not in checkpoint_steps(run):
+                            _save(run, _snapshot(step, take_step, batches, None), metrics, training.keep, required=True)
+                        raise _stopped(run, step, signals.received) from None
                     # Not the duration of `next`: on a GPU that is behind, any call may block until its work is done.
                     metrics.waited += batches.waited - waited
                     metrics.add(step, take_step(step, to_device(batch, device)))
@@ -169,12 +186,16 @@ def train(
                         _save(run, state, metrics, training.keep, required=last or bool(stopped))
                     if stopped and not last:
                         stop_flag.close()
-                        raise TrainingStopped(
-                            f"stopped by {signal.Signals(stopped).name} after step {step}, which is saved; "
-                            f"resume with `gqn train --resume {run}`"
-                        )
+                        raise _stopped(run, step, stopped)
             stop_flag.close()
     return model
+
+
+def _stopped(run: Path, step: int, number: int) -> TrainingStopped:
+    return TrainingStopped(
+        f"stopped by {signal.Signals(number).name} after step {step}, which is saved; "
+        f"resume with `gqn train --resume {run}`"
+    )
 
 
 def _due(step: int, every: int, last: bool) -> bool:
@@ -184,11 +205,15 @@ def _due(step: int, every: int, last: bool) -> bool:
 @torch.no_grad()
 def measure_prior(model: GQN, probe: Inputs) -> PriorPSNR:
     """Return the PSNR of prior predictions of the probe scenes; syncs with the device."""
-    sample = model.sample(probe.context, probe.query, 1, seed=0)[0]
-    static = model.encode(probe.context, probe.query)
-    mean = model.generate(static, torch.zeros_like(model.noise(static, torch.Generator(static.device))))
-    errors = [((frames.clamp(0, 1) - probe.target) ** 2).mean((1, 2, 3)) for frames in (sample, mean)]
-    return PriorPSNR(*(float(psnr(error).mean()) for error in errors))
+    parts = []
+    for first in range(0, len(probe.query), _PROBE_BATCH):
+        context, query, target = select_rows(probe, slice(first, first + _PROBE_BATCH))
+        sample = model.sample(context, query, 1, seed=0)[0]
+        static = model.encode(context, query)
+        mean = model.generate(static, torch.zeros_like(model.noise(static, torch.Generator(static.device))))
+        errors = [((frames.clamp(0, 1) - target) ** 2).mean((1, 2, 3)) for frames in (sample, mean)]
+        parts.append(torch.stack([psnr(error) for error in errors]))
+    return PriorPSNR(*torch.cat(parts, 1).mean(1).tolist())
 
 
 def _check_losses(run: Path, metrics: TrainingMetrics) -> None:

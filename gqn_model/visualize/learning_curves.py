@@ -41,7 +41,7 @@ PANELS = (
     Panel(title="KL (nats per frame)", fields=(("kl", "-", ""),)),
     Panel(title="PSNR, posterior (dB)", fields=(("psnr", "-", ""),)),
     Panel(
-        title="PSNR, prior, test scenes (dB)",
+        title="PSNR, prior, unseen scenes (dB)",
         fields=(("prior_mean", "-", "mean latents"), ("prior_sample", ":", "one sample")),
     ),
     Panel(title="MSE, posterior", fields=(("mse", "-", ""),), log=True),

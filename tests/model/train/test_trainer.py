@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from fault_counts import FaultCounts
 from synthetic import Lines, Source, small, small_inputs
 
-from gqn_data.errors import CheckpointError, LossNotFinite, NoSpace, OptionError, RunMismatch, TrainingStopped
+from gqn_data.errors import (
+    CheckpointError,
+    LossNotFinite,
+    NoSpace,
+    OptionError,
+    RunMismatch,
+    TrainingStopped,
+    WorkerLost,
+)
+from gqn_data.loader import Batch
 from gqn_model import GQN, load_model
 from gqn_model.checkpoint.checkpoint import checkpoint_steps, load_checkpoint, write_config
 from gqn_model.config import Config
@@ -136,6 +149,67 @@ def test_a_stopped_training_saves_its_last_step_and_names_resume(
         _train(tmp_path, small(steps=10, checkpoint_every=100))
     assert checkpoint_steps(tmp_path) == [0, 3]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("checkpoint_every", [2, 100])  # the last step is saved already, or not
+def test_a_signal_that_ends_the_workers_too_saves_the_last_step(
+    tmp_path: Path, checkpoint_every: int, faults: FaultCounts
+) -> None:
+    config = small(steps=10, checkpoint_every=checkpoint_every)
+    write_config(tmp_path, config)
+
+    class Lost(Source):
+        def __iter__(self) -> Iterator[Batch]:
+            yield from itertools.islice(super().__iter__(), 4)
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise WorkerLost("a worker is gone")
+
+    with pytest.raises(TrainingStopped, match=r"SIGTERM.* step 4\b.*--resume"):
+        train(tmp_path, config, Lost(config))
+    assert checkpoint_steps(tmp_path)[-1] == 4
+    _train(tmp_path, config, resume=True)
+    _train(tmp_path / "whole", config)
+    faults.record(
+        "found in use: a signal to a training and its workers",
+        holds="the last step is saved, and a resumed training equals an uninterrupted one",
+        tries=1,
+        survived=int(_hash(tmp_path) == _hash(tmp_path / "whole")),
+    )
+
+
+def test_a_lost_worker_without_a_signal_is_an_error(tmp_path: Path) -> None:
+    config = small(steps=10, checkpoint_every=100)
+    write_config(tmp_path, config)
+
+    class Lost(Source):
+        def __iter__(self) -> Iterator[Batch]:
+            yield from itertools.islice(super().__iter__(), 4)
+            raise WorkerLost("a worker is gone")
+
+    with pytest.raises(WorkerLost):
+        train(tmp_path, config, Lost(config))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+@pytest.mark.parametrize("ignored", [False, True])  # as under nohup
+def test_a_closed_terminal_saves_and_stops_unless_it_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignored: bool
+) -> None:
+    original = TrainStep.__call__
+
+    def step_and_hang_up(self: TrainStep, step: int, inputs: Inputs) -> StepResult:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGHUP)
+        return original(self, step, inputs)
+
+    monkeypatch.setattr(TrainStep, "__call__", step_and_hang_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with contextlib.nullcontext() if ignored else pytest.raises(TrainingStopped, match="SIGHUP"):
+            _train(tmp_path, small(steps=6, checkpoint_every=100))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert checkpoint_steps(tmp_path) == [0, 6 if ignored else 3]
 
 
 def test_a_nan_loss_stops_training_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:

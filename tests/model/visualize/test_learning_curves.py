@@ -57,7 +57,7 @@ def test_the_curves_of_two_runs_have_two_colours(tmp_path: Path) -> None:
     excess = panels["excess over the floor (nats per frame)"]
     assert _drawn(excess) == [([10, 20, 30], [39, 38, 37]), ([10, 20], [1, 2])]
     assert len({line.get_color() for line in excess.lines}) == 2
-    assert _drawn(panels["PSNR, prior, test scenes (dB)"]) == [([20], [15]), ([20], [14])]
+    assert _drawn(panels["PSNR, prior, unseen scenes (dB)"]) == [([20], [15]), ([20], [14])]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "other"]
     path = tmp_path / "curves.png"
     done = _gqn("plot", one, other, "-o", path)
