@@ -158,7 +158,7 @@ def start_worker() -> None:
     """Initialize a worker process: ignore Ctrl-C and a closed terminal, and exit when the parent exits."""
     # Both signals reach the whole process group; only the parent handles them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGHUP"):  # Windows has none
+    if hasattr(signal, "SIGHUP"):  # not on Windows
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

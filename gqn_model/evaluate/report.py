@@ -104,7 +104,9 @@ class Evaluation:
             f"trained with {low} to {high} context views",
         ]
         if self.chosen_on_test and self.split == "test":
-            lines.append("this checkpoint was chosen on test scenes: its figures are too good; evaluate another --step")
+            lines.append(
+                "this checkpoint was chosen on test scenes, so its figures are optimistic; pass another --step"
+            )
         if self.dataset.other:
             lines.append(f"another dataset than in training: {self.dataset}")
         for point in self.sweep:

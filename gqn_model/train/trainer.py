@@ -38,7 +38,7 @@ from gqn_model.train.schedules import learning_rate_at, sigma_at
 from gqn_model.train.step import TrainStep, select_rows
 from gqn_model.visualize.prediction_grid import prediction_picture
 
-# Windows has no SIGHUP.
+# SIGHUP does not exist on Windows.
 _STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 _PROBE_BATCH = 32  # scenes predicted at a time, to bound memory
