@@ -86,6 +86,24 @@ class ShardChecksumError(GQNError):
     """A shard file that is missing, or differs from what was written."""
 
 
+class IrregularFile(GQNError):
+    """A named pipe, socket, device, folder or link where a regular file is expected.
+
+    Attributes:
+        path: the file.
+        kind: what it is, such as `a named pipe`.
+    """
+
+    def __init__(self, path: object, kind: str) -> None:
+        self.path = str(path)
+        self.kind = kind
+        super().__init__(f"{path}: found {kind}, expected a regular file. Remove it, or copy the file again")
+
+    def __reduce__(self) -> tuple[type[IrregularFile], tuple[str, str]]:
+        # By default an exception is unpickled from its message; `__init__` takes other arguments.
+        return type(self), (self.path, self.kind)
+
+
 class OriginError(GQNError):
     """An origin that is invalid, or differs from the origin of the scenes in the same folder."""
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gqn_data.bench.advice import Limit
 from gqn_data.dataset import Dataset
+from gqn_data.io import regular
 from gqn_data.io.paths import StorePath
 from gqn_data.loader.worker_pool import Start, WorkerPool
 from gqn_data.schema.jpeg import FRAMES_BEGIN
@@ -91,6 +92,8 @@ class BareGathering:
     def __call__(self, seconds: float) -> float:
         """Run for that many seconds and return the frames per second."""
         if isinstance(self.source, tuple):
+            for path in self.source:
+                regular.check_regular(path)
             arrays = [np.asarray(np.load(path, mmap_mode="r")) for path in self.source]
         else:
             arrays = [self.source]

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from gqn_data.io import atomic
+from gqn_data.errors import IrregularFile
+from gqn_data.io import atomic, regular
 
 try:
     import fcntl
@@ -30,6 +31,8 @@ except ImportError:  # not on Windows, where two processes may fetch the same fi
 
 _PARTIAL = ".partial"
 _CHECKSUM = ".sha256"
+_SHA256_DIGITS = 64
+_MAX_PINS = 64 << 20  # a million addresses
 # Backup programs skip folders with this file (bford.info/cachedir).
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Copies of remote files, made by gqn-toolkit; may be removed.\n"
 
@@ -82,7 +85,7 @@ class CacheDirectory:
         """Open and lock the temporary file of a copy; yield None if another process holds it."""
         self._prepare()
         partial = _partial_of(path)
-        with _open(partial) as file, _lock(file) as locked:
+        with regular.open_update(partial) as file, _lock(file) as locked:
             if not (locked and _is_at(file, partial)):
                 yield None
                 return
@@ -104,7 +107,8 @@ class CacheDirectory:
         partial.flush()
         os.fsync(partial.fileno())
         if not _is_checksum(path.name):
-            _checksum_of(path).write_bytes(sha256.encode())
+            with regular.open_new(_checksum_of(path)) as file:
+                file.write(sha256.encode())
         _partial_of(path).replace(path)
         atomic.sync_folder(path.parent)
 
@@ -142,7 +146,11 @@ class CacheDirectory:
         for partial in self.files.glob("*" + _PARTIAL):
             if partial == mine:
                 continue
-            with contextlib.suppress(FileNotFoundError), partial.open("r+b") as file, _lock(file) as is_stale:
+            with (
+                contextlib.suppress(FileNotFoundError),
+                regular.open_update(partial, create=False) as file,
+                _lock(file) as is_stale,
+            ):
                 if not is_stale:
                     found[partial.with_name(partial.name.removesuffix(_PARTIAL))] = os.fstat(file.fileno()).st_size
                 elif _is_at(file, partial):
@@ -165,7 +173,7 @@ class CacheDirectory:
     def lock(self) -> Iterator[None]:
         """Lock the directory: one process at a time counts, evicts and pins."""
         self._prepare()
-        with _open(self.folder / "lock") as file, _lock(file, wait=True):
+        with regular.open_update(self.folder / "lock") as file, _lock(file, wait=True):
             yield
 
     def _prepare(self) -> None:
@@ -173,7 +181,9 @@ class CacheDirectory:
             folder.mkdir(parents=True, exist_ok=True)
         tag = self.folder / "CACHEDIR.TAG"
         if not tag.exists():
-            tag.write_bytes(_TAG)
+            # Another process may create it at the same time.
+            with contextlib.suppress(FileExistsError), regular.open_new(tag) as file:
+                file.write(_TAG)
 
     # --- pins ---
 
@@ -191,11 +201,15 @@ class CacheDirectory:
         """Return the addresses that running processes pinned; remove the pins of killed ones."""
         pinned: set[str] = set()
         for path in self._pins.iterdir():
-            with contextlib.suppress(FileNotFoundError), path.open("r+b") as file, _lock(file) as is_stale:
+            with (
+                contextlib.suppress(FileNotFoundError),
+                regular.open_update(path, create=False) as file,
+                _lock(file) as is_stale,
+            ):
                 if is_stale:
                     path.unlink(missing_ok=True)
                 else:
-                    pinned.update(file.read().decode().split())
+                    pinned.update(file.read(_MAX_PINS).decode(errors="replace").split())
         return pinned
 
     # --- maintenance ---
@@ -221,10 +235,12 @@ class CacheDirectory:
             found = atomic.sha256_of(path)
         except FileNotFoundError:
             return None  # removed by another process
+        except IrregularFile as error:
+            found = error.kind
         expected = path.name
         if not _is_checksum(expected):
-            with contextlib.suppress(FileNotFoundError):
-                expected = _checksum_of(path).read_bytes().decode(errors="replace")
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                expected = atomic.read_bounded(_checksum_of(path), _SHA256_DIGITS).decode()
         if found == expected:
             return None
         _remove(path)
@@ -240,7 +256,7 @@ class Pins:
         self._held = contextlib.ExitStack()
         with directory.lock():  # before it is locked, the new file looks like one of a killed process
             directory.remove_stale()
-            self._file = self._held.enter_context(_open(self._path))
+            self._file = self._held.enter_context(regular.open_update(self._path))
             self._held.enter_context(_lock(self._file))
 
     def set(self, addresses: Iterable[str]) -> None:
@@ -267,18 +283,13 @@ def _checksum_of(path: Path) -> Path:
 
 
 def _is_checksum(name: str) -> bool:
-    return len(name) == 64 and set(name) <= set("0123456789abcdef")
+    return len(name) == _SHA256_DIGITS and set(name) <= set("0123456789abcdef")
 
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     if not _is_checksum(path.name):
         _checksum_of(path).unlink(missing_ok=True)
-
-
-def _open(path: Path) -> IO[bytes]:
-    """Open a file for reading and writing, without truncating it; create it if it does not exist."""
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666), "r+b")
 
 
 @contextlib.contextmanager
@@ -302,6 +313,6 @@ def _lock(file: IO[bytes], *, wait: bool = False) -> Iterator[bool]:
 def _is_at(file: IO[bytes], path: Path) -> bool:
     """Return whether an open file is still at its path: it may be renamed or removed before it is locked."""
     try:
-        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+        return path.lstat().st_ino == os.fstat(file.fileno()).st_ino
     except FileNotFoundError:
         return False

@@ -29,7 +29,7 @@ from gqn_data.errors import (
     RemoteMissing,
     RemoteRefused,
 )
-from gqn_data.io import atomic
+from gqn_data.io import atomic, regular
 from gqn_data.io.paths import AnyPath
 from gqn_data.io.threads import DaemonThreadPool
 from gqn_data.progress import bar
@@ -398,7 +398,7 @@ def _files(count: int) -> str:
 
 def _crc32c_of(path: Path) -> int:
     block, crc = memoryview(bytearray(_BLOCK)), 0
-    with path.open("rb", buffering=0) as file:
+    with regular.open_read(path) as file:
         while count := file.readinto(block):
             crc = crc32c.crc32c(block[:count], crc)
     return crc

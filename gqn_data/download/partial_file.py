@@ -16,7 +16,7 @@ import crc32c
 
 from gqn_data.download.remote import RemoteFile
 from gqn_data.errors import CorruptRecord
-from gqn_data.io import atomic, strict_json
+from gqn_data.io import atomic, regular, strict_json
 
 _PARTIAL = ".part"
 _NOTE = ".part.json"
@@ -104,7 +104,7 @@ class PartialFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # The note comes first: bytes never lie beside a note of another version of the file.
             strict_json.write_note(self._note, self._note_for(file))
-        self._file = self.path.open("r+b" if resumes else "wb", buffering=0)
+        self._file = regular.open_update(self.path, buffering=0) if resumes else regular.open_new(self.path, 0)
         self._remote_file = file
         self._reset(file)
         if resumes:

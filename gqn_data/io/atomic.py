@@ -21,7 +21,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any, Self
 
-from gqn_data.errors import DestinationError, NoSpace, OptionError, ShardChecksumError
+from gqn_data.errors import DestinationError, IrregularFile, NoSpace, OptionError
+from gqn_data.io import regular
 from gqn_data.io.lease import lease
 from gqn_data.io.paths import AnyPath, StorePath, parse_path
 
@@ -62,7 +63,10 @@ def writing(path: AnyPath) -> Iterator[IO[bytes]]:
     If the block fails, the file is discarded and a previous file of that name is kept. A local file is on the disk
     when the block ends. The bytes of an object are buffered in a temporary file in `$TMPDIR`.
 
+    A link of that name is replaced, and the file that it points to is kept.
+
     Raises:
+        IrregularFile: the name belongs to a folder, a named pipe, a socket or a device.
         NoSpace: the disk is full.
         StoreError: the upload failed.
     """
@@ -75,11 +79,13 @@ def writing(path: AnyPath) -> Iterator[IO[bytes]]:
             file.seek(0)
             path.put(file)
         return
+    regular.check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + _attempt.get() + _TEMPORARY)
     with report_full_disk(path):
+        opened = regular.open_new(temporary, _BLOCK)
         try:
-            with temporary.open("wb", buffering=_BLOCK) as file:
+            with opened as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -171,7 +177,7 @@ def remove_temporaries(folder: AnyPath) -> None:
     if isinstance(folder, StorePath):
         return
     for path in folder.rglob("*" + _TEMPORARY):
-        if path.is_file():
+        if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
 
 
@@ -182,30 +188,37 @@ def read_bounded(path: AnyPath, max_bytes: int) -> bytes:
         FileNotFoundError: the file does not exist.
         ValueError: it is larger, or not a regular file: reading a device or a pipe might never end.
     """
-    found = path.stat()
-    if isinstance(path, Path) and not path.is_file():
-        raise ValueError("not a regular file")
-    if found.st_size > max_bytes:
-        raise ValueError(f"{found.st_size} bytes, expected {max_bytes} at most")
     if isinstance(path, StorePath):
-        return path.read_range(0, found.st_size)  # bounded, even if the object grows meanwhile
-    return path.read_bytes()
+        size = path.stat().st_size
+        _check_size(size, max_bytes)
+        return path.read_range(0, size)  # bounded, even if the object grows meanwhile
+    try:
+        file = regular.open_read(path)
+    except IrregularFile as error:
+        raise ValueError(f"found {error.kind}, expected a regular file") from error
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        _check_size(size, max_bytes)
+        return file.read(size)
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise ValueError(f"{size} bytes, expected {max_bytes} at most")
 
 
 def sha256_of(path: AnyPath) -> str:
     """Return the SHA-256 of a file in hexadecimal, computed in bounded memory.
 
     Raises:
-        ShardChecksumError: it is not a regular file: reading a device or a pipe might never end.
+        IrregularFile: it is not a regular file: reading a device or a pipe might never end.
     """
     if isinstance(path, StorePath):
         digest = hashlib.sha256()
         for block in path.blocks():
             digest.update(block)
         return digest.hexdigest()
-    if path.exists() and not path.is_file():
-        raise ShardChecksumError(f"{path}: not a regular file. Convert or copy it again")
-    with path.open("rb") as file:
+    with regular.open_read(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -330,6 +343,7 @@ def exclusive_writer(folder: AnyPath, lock_name: str = ".lock") -> Iterator[None
 
     Raises:
         DestinationError: another process holds the lock.
+        IrregularFile: the lock's name belongs to a link, a named pipe, a socket, a device or a folder.
     """
     if isinstance(folder, StorePath):
         with lease(folder / lock_name, str(folder)):
@@ -338,7 +352,7 @@ def exclusive_writer(folder: AnyPath, lock_name: str = ".lock") -> Iterator[None
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / lock_name
     while True:
-        with lock.open("ab") as file:
+        with regular.open_update(lock) as file:
             if fcntl is not None:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -348,7 +362,7 @@ def exclusive_writer(folder: AnyPath, lock_name: str = ".lock") -> Iterator[None
                             f"{folder}: another run is writing there. Wait for it, or write elsewhere (--out, --root)"
                         ) from error
             try:
-                same = lock.stat().st_ino == os.fstat(file.fileno()).st_ino
+                same = lock.lstat().st_ino == os.fstat(file.fileno()).st_ino
             except FileNotFoundError:
                 same = False
             if not same:

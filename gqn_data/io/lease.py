@@ -22,6 +22,7 @@ from gqn_data.io.paths import Stat, StorePath
 RENEW_INTERVAL = 15.0  # seconds
 EXPIRES_AFTER = 60.0  # seconds without renewal
 _POLL_INTERVAL = 2.0  # seconds
+_MAX_BYTES = 4096
 
 
 @contextlib.contextmanager
@@ -77,7 +78,8 @@ def _take_over(lock: StorePath, holder: dict[str, Any], what: str) -> Stat:
     seen: Stat | None = None
     while True:
         try:
-            stat, other = lock.stat(), _parse(lock)
+            stat = lock.stat()
+            other = _parse(lock.read_range(0, min(stat.st_size, _MAX_BYTES)))
         except FileNotFoundError:  # released meanwhile
             taken = lock.create(_as_bytes(holder))
         else:
@@ -114,11 +116,11 @@ def _is_alive(other: dict[str, Any]) -> bool:
     return started is not None and started == other["started"]
 
 
-def _parse(lock: StorePath) -> dict[str, Any]:
+def _parse(data: bytes) -> dict[str, Any]:
     """Return the holder of a lease; an unknown holder if the object is invalid."""
     unknown = {"host": "?", "process": 0, "started": None}
     try:
-        value = json.loads(lock.read_bytes())
+        value = json.loads(data)
     except ValueError:
         return unknown
     if not isinstance(value, dict) or not isinstance(value.get("process"), int):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import mmap
 import os
-import stat
 import threading
 import weakref
 from collections import deque
@@ -23,14 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import ShardChecksumError
+from gqn_data.io import regular
 from gqn_data.io.paths import AnyPath, StorePath
 
 _MAX_OPEN_FILES = 256  # a process may commonly open 1024
 _GAP = 32 << 10  # fetching this many unused bytes between two extents costs about as much as another request
-
-# O_BINARY prevents newline translation on Windows, O_CLOEXEC inheritance by child processes, O_NONBLOCK waiting for
-# the writer of a pipe.
-_OPEN = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class OpenFile(Protocol):
@@ -52,11 +48,8 @@ class _Handle:
     """Open local file. It is closed when the last reference is deleted."""
 
     def __init__(self, path: Path) -> None:
-        self.number = os.open(path, _OPEN)
-        found = os.fstat(self.number)
-        if not stat.S_ISREG(found.st_mode):
-            raise ShardChecksumError(f"{path}: not a regular file. Convert or copy the dataset again")
-        self.size = found.st_size
+        self.number = regular.descriptor(path)
+        self.size = os.fstat(self.number).st_size
         self._mapped: NDArray[np.uint8] | None = None
 
     def mapped(self) -> NDArray[np.uint8] | None:
@@ -111,7 +104,7 @@ def open_file(path: AnyPath) -> OpenFile:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ShardChecksumError: it is not a regular file.
+        IrregularFile: it is not a regular file.
     """
     return _Handle(path) if isinstance(path, Path) else _Object(path)
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import ArrayFileError, ShardChecksumError
-from gqn_data.io import atomic
+from gqn_data.io import atomic, regular
 from gqn_data.io.ranged import OpenFile, RangedFile
 
 _BLOCK = 1 << 20
@@ -42,7 +42,7 @@ def check_gzip(path: Path, length: int, progress: Callable[[int], object] = lamb
     """
     done = 0
     try:
-        with gzip.open(path) as file:
+        with regular.open_read(path) as packed, gzip.GzipFile(fileobj=packed) as file:
             while block := file.read(_BLOCK):
                 done += len(block)
                 if done > length:
@@ -67,6 +67,7 @@ def write_seek_points(path: Path, length: int, points: Path) -> None:
     Raises:
         ArrayFileError: the file cannot be decompressed, or not to `length` bytes.
     """
+    regular.check_regular(path)
     try:
         with indexed_gzip.IndexedGzipFile(str(path), spacing=_spacing(length)) as file:
             for at in range(_STEP, length, _STEP):
@@ -110,6 +111,7 @@ class GzippedFile(RangedFile):
 
     def _opened(self) -> OpenFile:
         path, size, length, points, expected = self._arguments
+        regular.check_regular(path)
         if path.stat().st_size != size:
             raise ShardChecksumError(f"{path}: changed since it was indexed; rerun the command")
         found = atomic.sha256_of(points)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from gqn_data.errors import ArrayFileError
+from gqn_data.io import regular
 from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.io.ranged import RangedFile
 from gqn_data.schema.catalog import SPLITS, Split
@@ -102,7 +103,7 @@ def read_header(path: AnyPath) -> ArrayHeader:
 
 def _decompressed_head(path: Path) -> bytes:
     try:
-        with gzip.open(path) as file:
+        with regular.open_read(path) as packed, gzip.GzipFile(fileobj=packed) as file:
             return file.read(_MAX_HEADER + 12)
     except EOFError as error:
         raise ArrayFileError(f"{path}: cut short ({error}); copy it again") from error

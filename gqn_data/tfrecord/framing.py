@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import CorruptFraming, CorruptRecord
+from gqn_data.io import regular
 from gqn_data.io.paths import AnyPath
 
 HEADER_BYTES = 12  # length as uint64, its masked checksum as uint32, both little-endian
@@ -257,7 +258,7 @@ def check_records(path: Path) -> int:
         CorruptFraming: the file is not a TFRecord, is compressed, or is truncated.
     """
     view = memoryview(bytearray(_CHECK_BLOCK))
-    with path.open("rb", buffering=0) as file:
+    with regular.open_read(path) as file:
         checker = RecordChecker(path, os.fstat(file.fileno()).st_size)
         while count := file.readinto(view):
             checker.feed(view[:count])
@@ -268,9 +269,7 @@ def check_records(path: Path) -> int:
 def _open(path: AnyPath) -> Iterator[tuple[IO[bytes], int]]:
     """Open a file for reading; yield it and its size in bytes."""
     if isinstance(path, Path):
-        if path.exists() and not path.is_file():
-            raise CorruptFraming(path, 0, 0, "not a regular file")
-        with path.open("rb", buffering=_BUFFER) as local:
+        with regular.open_read(path, _BUFFER) as local:
             yield local, os.fstat(local.fileno()).st_size
         return
     size = path.stat().st_size

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gqn_data.errors import CheckpointError, OptionError, UnknownName
-from gqn_data.io import atomic, strict_json
+from gqn_data.io import atomic, regular, strict_json
 from gqn_model.checkpoint.best import BEST_FILE, Best, Score, read_best, write_best
 from gqn_model.checkpoint.files import (
     FOLDER,
@@ -199,7 +199,8 @@ def load_checkpoint(run: Path, step: Step = None) -> Checkpoint:
         raise CheckpointError(f"{run}: {FOLDER}/ is empty, expected a checkpoint; train the run first with `gqn train`")
     step = _resolve_step(run, step, steps)
     path = checkpoint_path(run, step)
-    raw = path.read_bytes()
+    with regular.open_read(path) as file:
+        raw = file.read()
     check_sum(run, step, raw)
     try:
         refuse_packed(raw)

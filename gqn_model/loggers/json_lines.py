@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gqn_data.errors import NoSpace
-from gqn_data.io import atomic
+from gqn_data.io import atomic, regular
 from gqn_model.loggers.record import Record
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ class JsonLines:
     def __init__(self, run: Path, start: int) -> None:
         path = run / LOG_FILE
         if path.exists():
-            lines = path.read_bytes().splitlines(keepends=True)
+            with regular.open_read(path) as file:
+                lines = file.read().splitlines(keepends=True)
             with atomic.writing(path) as file:
                 file.writelines(line for line in lines if _step_of(line) <= start)
         self._path = path
-        self._file = path.open("a", encoding="utf-8")
+        self._file = io.TextIOWrapper(regular.open_append(path), encoding="utf-8")
         self._warned = False
 
     def log(self, record: Record) -> None:
@@ -66,7 +68,9 @@ def read_lines(run: Path) -> list[dict[str, Any]]:
     path = run / LOG_FILE
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) < float("inf")]
+    with regular.open_read(path) as file:
+        lines = file.read().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
 
 
 def _step_of(line: bytes) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gqn_data.errors import CheckpointError, OptionError
+from gqn_data.io import regular
 from gqn_data.io.pictures import check_plot, write_figure
 from gqn_model.loggers.json_lines import LOG_FILE
 
@@ -60,7 +61,8 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     """
     path = run / LOG_FILE
     try:
-        data = path.read_bytes()
+        with regular.open_read(path) as file:
+            data = file.read()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(f"{run}: without {LOG_FILE}, expected the folder of a `gqn train`") from error
     lines: dict[float, dict[str, Any]] = {}

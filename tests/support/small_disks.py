@@ -60,7 +60,8 @@ class CountedDisk:
         io.open = self._open
 
     def _counting(self, file, mode="r", buffering=-1, *rest, **options):
-        mine = isinstance(file, str | os.PathLike) and os.fspath(file).startswith(str(self.folder))
+        path = os.readlink(f"/proc/self/fd/{file}") if isinstance(file, int) else os.fspath(file)  # noqa: PTH115  as above
+        mine = str(path).startswith(str(self.folder))
         if not mine or "b" not in mode or not set(mode) & set("wa+"):
             return self._open(file, mode, buffering, *rest, **options)
         raw = _Counted(file, mode.replace("b", ""), self)

@@ -34,7 +34,7 @@ from gqn_data.errors import (
     RemoteMissing,
     RemoteRefused,
 )
-from gqn_data.io import strict_json
+from gqn_data.io import regular, strict_json
 
 NAME = "set/train/one.bin"
 DATA = random.Random(1).randbytes(300_000)
@@ -763,12 +763,11 @@ def test_a_full_disk_is_an_error_that_keeps_the_partial_file(server, get, target
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_device_is_an_error(server, get, target):
-    target.parent.mkdir()
-    part = target.with_name("one.bin.part")
-    leave_partial(server, target, 0)
-    part.unlink()
-    part.symlink_to("/dev/full")
+def test_a_full_device_is_an_error(get, target, monkeypatch):
+    def open_full(*_):
+        return Path("/dev/full").open("wb", buffering=0)
+
+    monkeypatch.setattr(regular, "open_new", open_full)
     with pytest.raises(NoSpace):
         get()
     assert not target.exists()
