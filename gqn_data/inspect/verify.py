@@ -20,7 +20,7 @@ from gqn_data.convert.mirror import MirrorArray, array_fault, open_mirror
 from gqn_data.counts import as_count
 from gqn_data.dataset import Dataset
 from gqn_data.download import refetch
-from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError, ShardChecksumError
+from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, IrregularFile, OriginError, ShardChecksumError
 from gqn_data.executors.job_array import Part
 from gqn_data.executors.pool import map_in_order, open_pool, usable_cores
 from gqn_data.formats.shards import index_dtype
@@ -99,7 +99,10 @@ class Check:
 
     def run(self) -> _Found:
         """Run the check."""
-        return self.work()
+        try:
+            return self.work()
+        except IrregularFile as fault:
+            return _Found(faults=(str(fault),))
 
 
 def verify(
