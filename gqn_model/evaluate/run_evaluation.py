@@ -36,7 +36,7 @@ from gqn_data.io.paths import AnyPath, local_path, parse_path
 from gqn_data.progress import bar
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
 from gqn_model.checkpoint.load import load_run
-from gqn_model.checkpoint.run_folder import DatasetMatch, check_encodable, match_dataset, read_facts
+from gqn_model.checkpoint.run_folder import DatasetMatch, check_encodable, check_links, match_dataset, read_facts
 from gqn_model.config import MOST_SAMPLES, MOST_SCENES, MOST_WORKERS
 from gqn_model.data import FiniteLoader, check_order, fixed_batches
 from gqn_model.evaluate.baselines import mean_image, nearest_view
@@ -108,11 +108,13 @@ def evaluate(
         other_set: allow a dataset of another scene set than in training.
 
     Raises:
+        DestinationError: a folder of the run is a link that leads out of the run.
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
         OptionError: a value is not possible, or the index cannot be read.
         RunMismatch: the dataset does not fit the run or the index, or has another scene set.
     """
     run = local_path(run, "runs lie")
+    check_links(run)
     index = None if index is None else local_path(index, "indexes lie")
     try:
         numbers: list[Any] = list(context)  # type: ignore[arg-type]
