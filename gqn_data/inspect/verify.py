@@ -302,7 +302,7 @@ def _check_records(path: AnyPath, layout: SceneLayout, deep: bool, index: AnyPat
     for record in read_records(path, lambda fault: faults.append(str(fault))):
         try:
             scene = scanner.scan(record, path)
-            if rows is not None and not _is_indexed(record, scene, rows, scenes):
+            if rows is not None and not _is_indexed(record, scene, rows):
                 faults.append(f"{path}: {index} describes other scenes; index the folder again")
                 rows = None
             scenes += 1
@@ -328,8 +328,9 @@ def _read_rows(index: AnyPath, layout: SceneLayout) -> NDArray[np.void] | None:
         return None
 
 
-def _is_indexed(record: Record, scene: ScannedScene, rows: NDArray[np.void], number: int) -> bool:
-    """Return whether a row of the index describes a record."""
+def _is_indexed(record: Record, scene: ScannedScene, rows: NDArray[np.void]) -> bool:
+    """Return whether a row of the index describes a record. Rows are in the order of the records."""
+    number = int(np.searchsorted(rows["record"], record.offset))
     if number >= len(rows):
         return False
     row = rows[number]
