@@ -160,10 +160,15 @@ class Dataset(Sequence[Scene]):
     def _check_identity(self) -> None:
         """Raise if another dataset has taken the place of this one.
 
+        A manifest that was written again with the same content, as by another run of `index`, is accepted.
+
         Raises:
             ManifestError: the manifest was replaced or removed.
         """
-        if identity_of(self.folder) != self._identity:
+        found = identity_of(self.folder)
+        if found != self._identity and found is not None and read_manifest(self.folder) == self.manifest:
+            self._identity = found
+        elif found != self._identity:
             raise ManifestError(f"{self.folder}: the dataset was replaced while it was in use. Open it again")
 
     def keep_open(self, shards: Collection[int]) -> None:

@@ -137,6 +137,7 @@ def test_the_home_folder_is_expanded_in_each_option(tmp_path, here, monkeypatch,
     good("verify", raw)
     good("convert", raw, "--out", "~/out", "--workers", "1")
     good("convert", SET, "--root", "~/data", "--out", "~/set", "--workers", "1")
+    (home / "sheets").mkdir()
     good("view", raw, "-o", "~/sheets/sheet.png")
     monkeypatch.setenv("GQN_DATA", "~/data")
     monkeypatch.setenv("GQN_CACHE", "~/cache")

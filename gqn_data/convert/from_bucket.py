@@ -134,7 +134,7 @@ def convert_from_bucket(
                     pass
             for name, found in downloads.publish().items():
                 put_in_place(destinations[name])
-                done[name] = dataclasses.replace(found, folder=destinations[name])
+                done[name] = dataclasses.replace(found, folder=destinations[name].absolute())
         atomic.remove_folder(work / "index")
         atomic.remove_folder(work / "counted")
         if not keep_raw:

@@ -126,7 +126,7 @@ def render_containers(
                     pass
             for name, found in rendering.publish().items():
                 put_in_place(destinations[name])
-                done[name] = dataclasses.replace(found, folder=destinations[name])
+                done[name] = dataclasses.replace(found, folder=destinations[name].absolute())
         atomic.remove_folder(work / _FOLDER)
         atomic.remove_folder(scratch)
     return [done[name] for name in options.formats]

@@ -85,7 +85,7 @@ def convert(
                     plan = make_plan(source, name, stage(destination, options), options)
                     found = _convert_to(plan, source, WorkFolder(work / name), options, log, executor)
                     put_in_place(destination)
-                    done[name] = dataclasses.replace(found, folder=destination)
+                    done[name] = dataclasses.replace(found, folder=destination.absolute())
         atomic.remove_folder(work / "index")
     return [done[name] for name in options.formats]
 

@@ -95,13 +95,9 @@ class _Processes(ProcessPoolExecutor):
         """Warn if no process makes progress; for use while a result is awaited."""
         self._stall.check(process.pid for process in _children(self))
 
-    def lost(self) -> WorkerLost:
-        """Return the error of a process that ended unexpectedly."""
-        if not self._ready.poll():
-            return WorkerLost(
-                f"a worker process ended before it was ready; {GUARD_HINT}. Otherwise the cause is printed above"
-            )
-        return WorkerLost("a worker process ended unexpectedly: killed, or out of memory (fewer --workers need less)")
+    def any_was_ready(self) -> bool:
+        """Return whether any process has come as far as to run tasks."""
+        return self._ready.poll()
 
     def end(self) -> None:
         """Cancel tasks that have not started, wait for running ones, and end the processes, also stopped ones."""
@@ -294,7 +290,9 @@ class BorrowedExecutor(Executor):
                 f"a task was cancelled: the executor was shut down or cannot be reached; {_RESUME}"
             ) from error
         except BrokenExecutor as error:
-            raise WorkerLost(_BORROWED_LOST) from error
+            raise WorkerLost(
+                f"a worker of the executor ended unexpectedly: killed, or out of memory; {_RESUME}"
+            ) from error
         except Exception as error:
             if _is_package_missing(error):
                 raise ClusterError(
@@ -322,7 +320,6 @@ def _is_package_missing(error: BaseException) -> bool:
 
 
 _RESUME = "finished files were kept; rerun to resume"
-_BORROWED_LOST = f"a worker of the executor ended unexpectedly: killed, or out of memory; {_RESUME}"
 
 
 def map_in_order(executor: Executor | None, function: Callable[[T], R], tasks: Iterable[T], limit: int) -> Iterator[R]:
@@ -386,9 +383,9 @@ def wait_for_result(executor: Executor, future: Future[R]) -> R:
     """
     if isinstance(executor, BorrowedExecutor):
         return executor.result(future)
-    while not future.done():
+    while isinstance(executor, _Processes) and not future.done():
         wait((future,), GLANCE)
-        check_workers(executor)
+        executor.check()
     try:
         return future.result()
     except BrokenExecutor:
@@ -396,6 +393,9 @@ def wait_for_result(executor: Executor, future: Future[R]) -> R:
 
 
 def _lost(executor: Executor) -> WorkerLost:
-    if isinstance(executor, _Processes):
-        return executor.lost()
-    return WorkerLost(_BORROWED_LOST)
+    """Return the error of a process that ended unexpectedly."""
+    if isinstance(executor, _Processes) and not executor.any_was_ready():
+        return WorkerLost(
+            f"a worker process ended before it was ready; {GUARD_HINT}. Otherwise the cause is printed above"
+        )
+    return WorkerLost("a worker process ended unexpectedly: killed, or out of memory (fewer --workers need less)")

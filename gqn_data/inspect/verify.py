@@ -20,7 +20,7 @@ from gqn_data.convert.mirror import MirrorArray, array_fault, open_mirror
 from gqn_data.counts import as_count
 from gqn_data.dataset import Dataset
 from gqn_data.download import refetch
-from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, OriginError, ShardChecksumError
+from gqn_data.errors import CorruptFrame, CorruptRecord, GQNError, IrregularFile, OriginError, ShardChecksumError
 from gqn_data.executors.job_array import Part
 from gqn_data.executors.pool import map_in_order, open_pool, usable_cores
 from gqn_data.formats.shards import index_dtype
@@ -99,7 +99,10 @@ class Check:
 
     def run(self) -> _Found:
         """Run the check."""
-        return self.work()
+        try:
+            return self.work()
+        except IrregularFile as fault:
+            return _Found(faults=(str(fault),))
 
 
 def verify(
@@ -299,7 +302,7 @@ def _check_records(path: AnyPath, layout: SceneLayout, deep: bool, index: AnyPat
     for record in read_records(path, lambda fault: faults.append(str(fault))):
         try:
             scene = scanner.scan(record, path)
-            if rows is not None and not _is_indexed(record, scene, rows, scenes):
+            if rows is not None and not _is_indexed(record, scene, rows):
                 faults.append(f"{path}: {index} describes other scenes; index the folder again")
                 rows = None
             scenes += 1
@@ -325,8 +328,9 @@ def _read_rows(index: AnyPath, layout: SceneLayout) -> NDArray[np.void] | None:
         return None
 
 
-def _is_indexed(record: Record, scene: ScannedScene, rows: NDArray[np.void], number: int) -> bool:
-    """Return whether a row of the index describes a record."""
+def _is_indexed(record: Record, scene: ScannedScene, rows: NDArray[np.void]) -> bool:
+    """Return whether a row of the index describes a record. Rows are in the order of the records."""
+    number = int(np.searchsorted(rows["record"], record.offset))
     if number >= len(rows):
         return False
     row = rows[number]

@@ -105,7 +105,8 @@ def check_regular(path: Path) -> None:
         FileNotFoundError: the file does not exist.
         IrregularFile: it is a named pipe, a socket, a device or a folder.
     """
-    mode = path.stat().st_mode
+    with _reporting(path):
+        mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         raise _irregular(path, mode)
 

@@ -5,6 +5,7 @@ torch is not imported, so that a command finds a wrong folder or dataset before 
 
 from __future__ import annotations
 
+import os
 import platform
 import reprlib
 import shlex
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gqn_data.dataset import open_dataset
-from gqn_data.errors import CheckpointError, OptionError, RunMismatch
+from gqn_data.errors import CheckpointError, DestinationError, OptionError, RunMismatch
 from gqn_data.io import atomic, strict_json
 from gqn_data.io.paths import AnyPath
 from gqn_data.schema.catalog import SPLITS, Split
@@ -65,6 +66,22 @@ class RunFacts:
     fingerprint: str
     versions: Mapping[str, str]
     commit: str = ""
+
+
+def check_links(run: Path) -> None:
+    """Raise if a folder in a run is a link that leads out of the run; a run from a stranger may hold one.
+
+    Raises:
+        DestinationError: files written into that folder would lie elsewhere.
+    """
+    home = run.resolve()
+    for parent, folders, _ in os.walk(run):
+        for path in (Path(parent, name) for name in folders):
+            if path.is_symlink() and not (target := path.resolve()).is_relative_to(home):
+                raise DestinationError(
+                    f"{path}: found a link to {target}, expected a folder in the run. Move the folder there, or remove "
+                    "the link"
+                )
 
 
 def write_facts(run: Path, shards: AnyPath, scene_set: str, fingerprint: str) -> None:

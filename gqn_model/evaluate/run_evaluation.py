@@ -40,6 +40,7 @@ from gqn_model.checkpoint.run_folder import (
     DatasetMatch,
     best_chosen_on_test,
     check_encodable,
+    check_links,
     match_dataset,
     read_facts,
 )
@@ -114,11 +115,13 @@ def evaluate(
         other_set: allow a dataset of another scene set than in training.
 
     Raises:
+        DestinationError: a folder of the run is a link that leads out of the run.
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
         OptionError: a value is not possible, or the index cannot be read.
         RunMismatch: the dataset does not fit the run or the index, or has another scene set.
     """
     run = local_path(run, "runs lie")
+    check_links(run)
     index = None if index is None else local_path(index, "indexes lie")
     try:
         numbers: list[Any] = list(context)  # type: ignore[arg-type]

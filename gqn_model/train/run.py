@@ -36,6 +36,7 @@ from gqn_model.checkpoint.checkpoint import (
 from gqn_model.checkpoint.run_folder import (
     RunFacts,
     check_encodable,
+    check_links,
     describe_finished,
     match_dataset,
     read_facts,
@@ -194,7 +195,10 @@ def _check_dataset(run: Path, shards: AnyPath, trained: Checkpoint | RunFacts) -
 
 def _lock(run: Path, ranks: Ranks) -> AbstractContextManager[Any]:
     """Lock the run's folder against other writers; only on rank 0."""
-    return atomic.exclusive_writer(run) if ranks.first else contextlib.nullcontext()
+    if not ranks.first:
+        return contextlib.nullcontext()
+    check_links(run)
+    return atomic.exclusive_writer(run)
 
 
 @contextlib.contextmanager

@@ -76,6 +76,16 @@ def test_a_file_replaced_below_an_open_dataset_is_an_error(container, tmp_path, 
         _ = [scenes[scene].frames for scene in range(len(scenes))]
 
 
+def test_an_index_that_is_run_again_does_not_end_readers(tmp_path):
+    raw = make_raw_folder(tmp_path / "raw" / SET)
+    index_raw_folder(open_raw_folder(raw, ROW))
+    scenes = open_dataset(raw)
+    _ = scenes[0].frames
+    index_raw_folder(open_raw_folder(raw, ROW))
+    for scene in range(len(scenes)):
+        assert scenes[scene].frames.any()
+
+
 def dangling(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)

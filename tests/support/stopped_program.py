@@ -1,8 +1,8 @@
 """Program one of whose worker processes is stopped (SIGSTOP), for tests that it still ends.
 
 Arguments: which workers, `loader-fork`, `loader-spawn` or `pool`; and how the program ends, `close` (leaves the block),
-`error` (raises in it), `exit` (calls sys.exit), `interrupt` (Ctrl-C during the wait for a result), `leave` (exits in
-an iteration); then the dataset.
+`error` (raises in it), `exit` (calls sys.exit), `interrupt` (Ctrl-C during the wait for a result), `leave` (exits
+during an iteration); then the dataset.
 Prints "stopped" and the process id, and "closed" after the block.
 """
 

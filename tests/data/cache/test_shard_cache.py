@@ -18,6 +18,7 @@ from processes import wait_until
 from gqn_data.cache import directory
 from gqn_data.cache.shard_cache import ShardCache, default_folder, open_cache
 from gqn_data.errors import FetchStopped, NoSpace, OptionError, ShardChecksumError
+from gqn_data.io import regular
 from gqn_data.io.atomic import sha256_of
 from gqn_data.io.paths import parse_path
 from gqn_data.io.ranged import RangedFile
@@ -407,7 +408,7 @@ def test_a_copy_that_another_process_just_finished_is_used(cache, remote, monkey
 
 def test_a_temporary_file_renamed_while_opened_is_not_claimed(cache, monkeypatch):
     path = cache.folder / "files" / ("0" * 64)
-    open_file = directory._open
+    open_file = regular.open_update
 
     def late(partial):
         file = open_file(partial)
@@ -419,7 +420,7 @@ def test_a_temporary_file_renamed_while_opened_is_not_claimed(cache, monkeypatch
         partial.flush()
         with cache.directory.claim(path) as second:
             assert second is None
-        monkeypatch.setattr(directory, "_open", late)
+        monkeypatch.setattr(regular, "open_update", late)
     with cache.directory.claim(path) as partial:
         assert partial is None
 
@@ -464,7 +465,7 @@ def test_a_forked_child_does_not_keep_the_locks_of_its_parent(cache, remote):
             os.read(reading, 1)  # until the parent closes the pipe
             os._exit(0)
     try:
-        with directory._open(cache.folder / "lock") as file, directory._lock(file) as free:
+        with regular.open_update(cache.folder / "lock") as file, directory._lock(file) as free:
             assert free
         assert cache.fetch_ahead(source, row, threading.Event())
     finally:

@@ -453,6 +453,7 @@ def test_all_our_errors_can_be_pickled():
         errors.UnknownSceneSet: ("kind", "name", ["names"]),
         errors.CorruptRecord: ("file", 1, 2, "reason"),
         errors.CorruptFraming: ("file", 1, 2, "reason"),
+        errors.IrregularFile: ("file", "a named pipe"),
     }
     for kind in leaves(GQNError):
         if kind.__module__ == "gqn_data.errors":

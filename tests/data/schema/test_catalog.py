@@ -187,7 +187,6 @@ def test_foreign_files_in_a_raw_folder_are_ignored(raw, scene_set):
     names = [name.replace("2160", "900").replace("0001", "001") for name in NO_SOURCE_FILES]
     for name in names:
         (raw / "train" / name).write_bytes(b"foreign")
-    (raw / "train" / "003-of-900.tfrecord").mkdir()  # a folder under the name of a file
     (raw / "notes").mkdir()
     before = tree(raw)
     found = open_raw_folder(raw, scene_set)
