@@ -219,7 +219,7 @@ def train(
     """Train a network, or resume a run, and print the run's folder.
 
     Settings come from the preset, then --mod, then single options; defaults below are those of the preset paper.
-    Ctrl-C and SIGTERM save a checkpoint and stop; --resume continues exactly there.
+    Ctrl-C, SIGTERM and a closed terminal save a checkpoint and stop; --resume continues exactly there.
     """
     if resume is not None and (out is not None or preset is not None or mods):
         raise click.UsageError("--resume takes its settings from the run; omit --out, --preset and --mod")

@@ -171,7 +171,7 @@ def test_a_signal_that_ends_the_workers_too_saves_the_last_step(
     _train(tmp_path / "whole", config)
     faults.record(
         "found in use: a signal to a training and its workers",
-        holds="the last step is saved, and a resumed training equals an uninterrupted one",
+        holds="the last step is saved",
         tries=1,
         survived=int(_hash(tmp_path) == _hash(tmp_path / "whole")),
     )
@@ -203,7 +203,8 @@ def test_a_closed_terminal_saves_and_stops_unless_it_is_ignored(
         return original(self, step, inputs)
 
     monkeypatch.setattr(TrainStep, "__call__", step_and_hang_up)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    # Not SIG_DFL, which would end pytest if the training did not handle the signal.
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else lambda *_: None)
     try:
         with contextlib.nullcontext() if ignored else pytest.raises(TrainingStopped, match="SIGHUP"):
             _train(tmp_path, small(steps=6, checkpoint_every=100))
