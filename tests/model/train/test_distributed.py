@@ -30,7 +30,7 @@ STEPS = 6
 OPTIONS = (
     "--preset=tiny --device=cpu --threads=1 --workers=0 --logger=none --frame-size=16 --representation-channels=16 "
     f"--hidden=8 --canvas=6 --core-steps=3 --batch-size=8 --context-max=3 --steps={STEPS} --log-every=1 "
-    "--probe-every=3 --picture-every=6 --checkpoint-every=3 --clip=50"
+    "--probe-every=3 --picture-every=6 --checkpoint-every=3 --clip=50 --learning-rate-steps=5 --sigma-steps=5"
 ).split()
 
 needs_torchrun = pytest.mark.skipif(
