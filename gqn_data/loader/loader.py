@@ -396,23 +396,25 @@ class SceneLoader:
         ring = Ring(under_way=max(1, _AHEAD * self.workers), spare=_HELD, size=self._maker.largest.bytes)
         worker = BatchWorker(self._maker, ring, self.workers)
         fetching = self._mixture.window_fetcher(self.epochs) or contextlib.nullcontext()
-        with fetching as fetcher, contextlib.closing(self._results(worker, ring, fetcher, end)) as results:
-            while True:
-                asked = time.perf_counter()
-                request, result = next(results)
-                self.waited += time.perf_counter() - asked
-                if isinstance(result, GQNError):
-                    raise result
-                block = torch.from_numpy(ring.hand_out(request.block))
-                if self._pin:
-                    block = block.pin_memory()
-                # Counted before the batch is yielded, so that the state of its holder continues after it.
-                self._delivered += 1
-                if self._delivered == end:
-                    break  # the workers end with the last batch
-                yield _as_batch(result, block)
-                del block, result  # not held while waiting for the next batch
-        yield _as_batch(result, block)
+        # The workers end with the last batch. Prefetching ends after it: other ranks may wait for its files.
+        with fetching as fetcher:
+            with contextlib.closing(self._results(worker, ring, fetcher, end)) as results:
+                while True:
+                    asked = time.perf_counter()
+                    request, result = next(results)
+                    self.waited += time.perf_counter() - asked
+                    if isinstance(result, GQNError):
+                        raise result
+                    block = torch.from_numpy(ring.hand_out(request.block))
+                    if self._pin:
+                        block = block.pin_memory()
+                    # Counted before the batch is yielded, so that the state of its holder continues after it.
+                    self._delivered += 1
+                    if self._delivered == end:
+                        break
+                    yield _as_batch(result, block)
+                    del block, result  # not held while waiting for the next batch
+            yield _as_batch(result, block)
 
     def _position(self, number: int, within: int) -> Position:
         """Return the position of a batch's first scene (`within` 0) or last scene (1).

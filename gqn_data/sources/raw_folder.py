@@ -270,6 +270,16 @@ def locate_dataset(source: str, root: AnyPath, set_name: str | None, formats: Se
     return _first_converted(root, scene_set, formats) or folder
 
 
+def unindexed(folder: AnyPath, set_name: str | None) -> RawFolder | None:
+    """Return the raw folder that a path on a disk names if it has no index yet; None otherwise."""
+    if not isinstance(folder, Path) or not folder.is_dir() or atomic.is_present(folder / MANIFEST_FILE):
+        return None
+    try:
+        return open_raw_folder(folder, resolve_scene_set(folder, set_name))
+    except SourceMissing:
+        return None  # opening it as a dataset says what is wrong
+
+
 def _first_converted(root: AnyPath, scene_set: SceneSet, formats: Sequence[str]) -> AnyPath | None:
     converted = (converted_folder(root, name, scene_set) for name in formats)
     return next((folder for folder in converted if atomic.is_present(folder / MANIFEST_FILE)), None)
