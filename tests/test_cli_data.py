@@ -246,7 +246,7 @@ def test_errors_of_workers_are_one_line_and_exit_status_one(raw, root):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for workers in /proc")
-@pytest.mark.parametrize("later", [0, 0.03, 0.06, 0.1])
+@pytest.mark.parametrize("later", [0, 0.06, *(pytest.param(later, marks=pytest.mark.slow) for later in (0.03, 0.1))])
 def test_ctrl_c_names_the_remedy_and_a_rerun_completes(later, tmp_path):
     raw = make_raw_folder(tmp_path / "data" / "raw" / SET, train=(200, 200, 200), test=(5,))
     root = raw.parents[1]

@@ -55,6 +55,7 @@ class Bench:
         context: smallest and largest number of context views, or `all`.
         cores: number of cores that this process may use.
         limit: the work that the limit measures: `decoding`, or `gathering` pixels.
+        load: average number of running processes in the minute before; 0 if the system does not report it.
         measured: rates, by rising number of workers.
         advice: advice, one sentence each.
         versions: versions of the packages involved.
@@ -70,6 +71,7 @@ class Bench:
     context: tuple[int, int] | str
     cores: int
     limit: Limit
+    load: float
     measured: tuple[Measured, ...]
     advice: tuple[str, ...]
     versions: dict[str, str]
@@ -148,6 +150,7 @@ def bench(
     if any(step <= 0 for step in steps_ms):
         raise OptionError(f"steps_ms is {[*steps_ms]}, expected numbers above 0")
     dataset = open_dataset(path, split)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # not on Windows
     measured: list[Measured] = []
     bare: Bare | None = None
     for count in counts:
@@ -181,8 +184,9 @@ def bench(
         context=chosen,
         cores=cores,
         limit=of,
+        load=load,
         measured=tuple(measured),
-        advice=tuple(advise(measured, batch_size=batch_size, cores=cores, limit=of, steps_ms=steps_ms)),
+        advice=tuple(advise(measured, batch_size=batch_size, cores=cores, limit=of, steps_ms=steps_ms, load=load)),
         versions={
             "gqn-toolkit": VERSION,
             "python": platform.python_version(),

@@ -271,7 +271,7 @@ def locate_dataset(source: str, root: AnyPath, set_name: str | None, formats: Se
 
 
 def unindexed(folder: AnyPath, set_name: str | None) -> RawFolder | None:
-    """Return the raw folder that a path on a disk names if it has no index yet; None otherwise."""
+    """Return the raw folder at a path on a disk if it is still without an index; else None."""
     if not isinstance(folder, Path) or not folder.is_dir() or atomic.is_present(folder / MANIFEST_FILE):
         return None
     try:
