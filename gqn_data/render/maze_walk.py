@@ -98,10 +98,7 @@ class _Player:
         """Return whether a box with half side `half` can move straight to a point."""
         steps = math.ceil(math.dist((self.x, self.y), to) / 0.2)
         dx, dy = (to[0] - self.x) / max(steps, 1), (to[1] - self.y) / max(steps, 1)
-        for k in range(1, steps + 1):
-            if self._hits(self.x + k * dx, self.y + k * dy, half):
-                return False
-        return True
+        return all(not self._hits(self.x + k * dx, self.y + k * dy, half) for k in range(1, steps + 1))
 
     def _hits(self, x: float, y: float, half: float = _PLAYER) -> bool:
         # Most of the time of a walk is spent here, so the four corners are spelled out.
