@@ -126,7 +126,7 @@ class Dataset(Sequence[Scene]):
 
     @property
     def is_endless(self) -> bool:
-        """Whether the scenes have no end, so that `len` raises."""
+        """Whether the scenes are endless, so that `len` raises."""
         return False
 
     def prepare(self) -> None:
@@ -185,7 +185,7 @@ class Dataset(Sequence[Scene]):
             ManifestError: the manifest was replaced or removed.
         """
         found = identity_of(self.folder)
-        assert not isinstance(self.folder, RenderAddress)  # noqa: S101  it has no identity
+        assert not isinstance(self.folder, RenderAddress)  # noqa: S101  only folders have one
         if found != self._identity and found is not None and read_manifest(self.folder) == self.manifest:
             self._identity = found
         elif found != self._identity:
@@ -240,13 +240,13 @@ class RenderedDataset(Dataset):
         split: `train` or `test`.
 
     Raises:
-        OptionError: test scenes have no number. One would not know which scenes a result was measured on.
+        OptionError: test scenes are endless. One would not know which scenes a result was measured on.
     """
 
     def __init__(self, stream: Stream, split: Split) -> None:
         if split == "test" and stream.scenes is None:
             raise OptionError(
-                f"{stream.address}: test scenes without end, expected a number: {stream.address.bounded(1000)}"
+                f"{stream.address}: test scenes are endless, expected a number: {stream.address.bounded(1000)}"
             )
         super().__init__(stream.address, stream.manifest, split)
         self._stream = stream
@@ -255,7 +255,7 @@ class RenderedDataset(Dataset):
         """Return the number of scenes.
 
         Raises:
-            EndlessError: they have no end. It is a `TypeError`, as for any object without a length.
+            EndlessError: they are endless. It is a `TypeError`, as for any object without a length.
         """
         if self.is_endless:
             from gqn_data.render.stream import no_length
@@ -276,7 +276,7 @@ class RenderedDataset(Dataset):
 
     @property
     def is_endless(self) -> bool:
-        """Whether the scenes have no end, so that `len` raises."""
+        """Whether the scenes are endless, so that `len` raises."""
         return self._scenes == ENDLESS
 
     def prepare(self) -> None:

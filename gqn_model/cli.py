@@ -192,7 +192,7 @@ def _is_finished(run: Path, shards: DatasetPath | None, step: Any, options: Mapp
 
 @main.command(cls=TrainCommand, short_help="Train a network, or resume a run.")
 @_shards
-@click.option("--scenes", type=click.IntRange(1), help="With render:SET: number of training scenes.  [default: no end]")
+@click.option("--scenes", type=click.IntRange(1), help="With render:SET: training scenes.  [default: endless]")
 @click.option("--out", type=LocalPathType("runs are written"), help="Run folder.  [default: runs/SET-PRESET-N]")
 @click.option("--resume", metavar="RUN", type=LocalPathType("runs lie"), help="Run to resume.")
 @click.option(

@@ -147,8 +147,8 @@ class SceneLoader:
 
     Args:
         path: the folder or URL of a dataset, or of an indexed raw folder; or the address of scenes that the workers
-            render on demand, `render:SET` or `render:SET,scenes=N,seed=S`. Without a number of scenes, those have no
-            end and come in the order of their numbers. To mix several: a list, so that each scene comes once per
+            render on demand, `render:SET` or `render:SET,scenes=N,seed=S`. Without a number of scenes, those are
+            endless and come in the order of their numbers. To mix several: a list, so that each scene comes once per
             epoch, or a mapping of each to its weight.
         batch_size: scenes per batch, over all ranks.
         split: `train` or `test`.
@@ -275,7 +275,7 @@ class SceneLoader:
         self._set_window(window)
         if epochs is not None and self.is_endless:
             raise OptionError(
-                f"{dataset.folder}: epochs is {epochs}, expected None: the scenes have no end. "
+                f"{dataset.folder}: epochs is {epochs}, expected None: the scenes are endless. "
                 "Give a number of scenes, as in render:SET,scenes=N"
             )
         if not self._per_epoch:
@@ -350,14 +350,14 @@ class SceneLoader:
 
     @property
     def is_endless(self) -> bool:
-        """Whether the scenes have no end, so that there are no epochs and `len` raises."""
+        """Whether the scenes are endless, so that `len` raises: the first epoch does not end."""
         return self.scenes == ENDLESS
 
     def __len__(self) -> int:
         """Return the number of batches per epoch.
 
         Raises:
-            EndlessError: the scenes have no end. It is a `TypeError`, as for any object without a length.
+            EndlessError: the scenes are endless. It is a `TypeError`, as for any object without a length.
         """
         if self.is_endless:
             len(self.dataset)  # raises

@@ -139,7 +139,7 @@ class RenderedShard:
         """Return the raw cameras of all scenes: (scenes, views, camera numbers).
 
         Raises:
-            EndlessError: the scenes have no end.
+            EndlessError: the scenes are endless.
         """
         if self.stream.scenes is None:
             raise no_length(self.stream.address)
@@ -170,7 +170,9 @@ class RenderedShard:
 
 def no_length(address: RenderAddress) -> EndlessError:
     """Return the error for the length of scenes without end."""
-    return EndlessError(f"{address}: scenes without end have no length, expected a number: {address.bounded(1000)}")
+    return EndlessError(
+        f"{address}: endless scenes do not have a length, expected a number of them: {address.bounded(1000)}"
+    )
 
 
 def warm_up(render: Renderer) -> None:

@@ -117,7 +117,7 @@ class BatchSampler:
             for number, member in enumerate(members):
                 if member.scenes == ENDLESS:
                     raise OptionError(
-                        f"dataset {number} of the mixture has no end, expected a weight of each dataset and the scenes "
+                        f"dataset {number} of the mixture is endless, expected a weight of each dataset and the scenes "
                         "of an epoch: SceneLoader({PATH: 0.5, OTHER: 0.5}, epoch_scenes=N)"
                     )
         counts = _epoch_counts([member.scenes for member in members], weights, epoch_scenes)

@@ -187,7 +187,7 @@ def test_fresh_scenes_mix_with_a_dataset(stored: Path) -> None:
         fresh += [scene for scene, member in zip(batch.scenes.tolist(), members) if member == 1]
     assert sorted(fresh) == [*range(36)]
     for incomplete in ({"path": [stored, ENDLESS]}, {"path": {stored: 1, ENDLESS: 3}}):
-        with pytest.raises(OptionError, match="dataset 1 of the mixture has no end"):
+        with pytest.raises(OptionError, match="dataset 1 of the mixture is endless"):
             SceneLoader(batch_size=4, **incomplete)  # type: ignore[arg-type]
 
 
