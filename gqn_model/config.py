@@ -183,6 +183,7 @@ class TrainingConfig:
         "data",
         choices=("scene", "batch"),
     )
+    targets: int = setting(1, "query views per scene; they share the scene's context", "data", least=1, most=65_536)
     learning_rate: float = setting(5e-4, "learning rate at the first step", "optimisation", least=0, most=LARGEST)
     learning_rate_end: float = setting(
         5e-5, "learning rate at the end of its schedule", "optimisation", least=0, most=LARGEST
@@ -478,6 +479,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "steps": 2000,
         "batch_size": 8,
         "context_per": "batch",
+        "targets": 4,
         "learning_rate": 2e-3,
         "learning_rate_end": 4e-5,
         "learning_rate_steps": 1999,

@@ -132,6 +132,7 @@ def training_batches(
             batch_size=training.batch_size,
             context=context,
             context_per=cast("ContextPer", training.context_per),
+            targets=training.targets,
             seed=training.seed,
             workers=training.workers,
             frame_size=config.model.frame_size or None,
@@ -203,11 +204,12 @@ def _check_size(config: Config, ranks: int) -> None:
     """Raise OptionError if the network or a rank's share of a batch is too large, before either is allocated."""
     meta_network(config.model)
     training = config.training
-    size = training.batch_size // ranks * (1 + training.context_max) * config.model.frame_size**2 * 3
+    views = training.targets + training.context_max
+    size = training.batch_size // ranks * views * config.model.frame_size**2 * 3
     if size > _MOST_BATCH_BYTES:
         raise OptionError(
-            f"a batch of {training.batch_size} scenes with {1 + training.context_max} views takes {human_bytes(size)}, "
-            f"expected at most {human_bytes(_MOST_BATCH_BYTES)}; lower --batch-size, --context-max or --frame-size"
+            f"a batch of {training.batch_size} scenes with {views} views takes {human_bytes(size)}, expected at most "
+            f"{human_bytes(_MOST_BATCH_BYTES)}; lower --batch-size, --context-max, --targets or --frame-size"
         )
 
 

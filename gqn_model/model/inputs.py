@@ -48,9 +48,10 @@ def to_device(batch: Batch, device: torch.device, dtype: torch.dtype = torch.flo
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
 
-    frames, poses = move(batch.frames), move(batch.poses).to(dtype)
-    context = Context(frames=pixels(frames[:, 1:], dtype), poses=poses[:, 1:], mask=move(batch.context_mask))
-    return Inputs(context, poses[:, 0], pixels(frames[:, 0], dtype))
+    mask = move(batch.context_mask)
+    batch = batch._replace(frames=move(batch.frames), poses=move(batch.poses).to(dtype))
+    context = Context(frames=pixels(batch.context_frames, dtype), poses=batch.context_poses, mask=mask)
+    return Inputs(context, batch.query_pose, pixels(batch.target, dtype))
 
 
 def select_rows(inputs: Inputs, rows: slice) -> Inputs:
