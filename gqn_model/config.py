@@ -43,6 +43,8 @@ MOST_SEED = 2**63 - 1  # torch's generators take one bit more
 _MOST_CHARACTERS = 4096  # of a text
 _MOST_STATE_NUMBERS = 1 << 28  # of one scene in all generation steps; the paper's network has 1.6 million
 
+MODEL_NAMES = ("gqn", "plane_sweep")
+
 # The keys of `model.encoders.ENCODERS`, which imports torch.
 ENCODER_NAMES = ("tower", "pool", "pyramid")
 
@@ -75,6 +77,7 @@ def setting(
 class ModelConfig:
     """Settings that determine the parameters and the arithmetic of the network."""
 
+    model: str = setting("gqn", "network to train", "model", choices=MODEL_NAMES)
     frame_size: int = setting(
         0, "frame height and width, a multiple of 4; 0 for the dataset's", "model", least=0, most=4096
     )
@@ -89,6 +92,28 @@ class ModelConfig:
     core_steps: int = setting(12, "generation steps L", "model", least=1, most=1000)
     kernel: int = setting(5, "kernel size of cores and heads, odd", "model", least=1, most=63)
     shared_cores: bool = setting(False, "use one core for all generation steps", "model")
+    field_of_view: float = setting(
+        0.0, "plane sweep: angle across a frame in degrees; 0 for the dataset's", "model", least=0, most=179
+    )
+    yaw_sign: int = setting(
+        0,
+        "plane sweep: 1 if yaw grows counter-clockwise from above, -1 if clockwise; 0 for the dataset's",
+        "model",
+        least=-1,
+        most=1,
+    )
+    near: float = setting(
+        0.0, "plane sweep: depth of the nearest plane; 0 for the dataset's", "model", least=0, most=LARGEST
+    )
+    far: float = setting(
+        0.0, "plane sweep: depth of the furthest plane; 0 for the dataset's", "model", least=0, most=LARGEST
+    )
+    planes: int = setting(16, "plane sweep: depths per ray", "model", least=2, most=1024)
+    width: int = setting(32, "plane sweep: channels of the U-Net at full size", "model", least=1, most=4096)
+    dim: int = setting(128, "plane sweep: features per token", "model", least=8, most=8192)
+    depth: int = setting(3, "plane sweep: transformer blocks", "model", least=1, most=256)
+    heads: int = setting(4, "plane sweep: attention heads", "model", least=1, most=256)
+    patch: int = setting(8, "plane sweep: pixels along a token's side, even", "model", least=4, most=64)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -100,6 +125,12 @@ class ModelConfig:
             raise OptionError(f"kernel is {self.kernel}; possible: odd numbers")
         if self.representation_channels % 8:
             raise OptionError(f"representation_channels is {self.representation_channels}; possible: multiples of 8")
+        if self.near and self.far and not self.near < self.far:
+            raise OptionError(f"near is {self.near:g} and far {self.far:g}; possible: near below far")
+        if self.patch % 2:
+            raise OptionError(f"patch is {self.patch}; possible: even numbers")
+        if self.dim % self.heads:
+            raise OptionError(f"dim is {self.dim} and heads {self.heads}; possible: a dim that is a multiple of heads")
         channels = self.hidden + self.canvas + self.latent + self.representation_channels
         if channels * self.core_steps * (self.frame_size // 4) ** 2 > _MOST_STATE_NUMBERS:
             raise OptionError(
