@@ -109,10 +109,10 @@ class ModelConfig:
     far: float = setting(0.0, "depth of the farthest plane; 0 for the dataset's", "plane sweep", least=0, most=MANY)
     planes: int = setting(16, "planes of the sweep", "plane sweep", least=2, most=256)
     width: int = setting(32, "channels of the U-Net at full resolution", "plane sweep", least=1, most=1024)
-    dim: int = setting(128, "numbers per token", "plane sweep", least=2, most=8192)
-    depth: int = setting(3, "layers of the transformer", "plane sweep", least=1, most=100)
+    dim: int = setting(128, "features per token", "plane sweep", least=2, most=8192)
+    depth: int = setting(3, "blocks of the transformer", "plane sweep", least=1, most=100)
     heads: int = setting(4, "heads of its attention; they divide dim", "plane sweep", least=1, most=256)
-    patch: int = setting(8, "frame height and width of a token, a multiple of 4", "plane sweep", least=4, most=64)
+    patch: int = setting(8, "pixels along a token's side, even", "plane sweep", least=4, most=64)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -141,12 +141,13 @@ class ModelConfig:
     def _check_plane_sweep(self) -> None:
         if self.pose_numbers not in (0, POSE_NUMBERS):
             raise OptionError(
-                f"pose_numbers is {self.pose_numbers}; possible for plane_sweep: {POSE_NUMBERS}, of DeepMind's cameras"
+                f"pose_numbers is {self.pose_numbers}; possible for plane_sweep: {POSE_NUMBERS}, of DeepMind's cameras; "
+                "pass --model gqn, which takes any numbers"
             )
         if self.dim % self.heads:
             raise OptionError(f"dim is {self.dim}; possible with {self.heads} heads: multiples of {self.heads}")
-        if self.patch % 4:
-            raise OptionError(f"patch is {self.patch}; possible: multiples of 4")
+        if self.patch % 2:
+            raise OptionError(f"patch is {self.patch}; possible: even numbers")
         if self.near and self.far and self.near >= self.far:
             raise OptionError(f"near is {self.near}, far {self.far}; possible: near below far")
         if 9 * self.planes * self.frame_size**2 > _MOST_STATE_NUMBERS:

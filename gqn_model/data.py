@@ -157,10 +157,11 @@ def training_batches(
         raise RunMismatch(
             f"{shards}: frames of {loader.frame_size} pixels, expected a multiple of 4; pass --frame-size"
         )
-    pose = _pose_numbers(loader, shards, config)
-    model = replace(config.model, frame_size=loader.frame_size, pose_numbers=pose)
+    model = config.model
     if network_class(model.model).needs_geometry:
         model = _with_geometry(model, loader, shards)
+    pose = _pose_numbers(loader, shards, config)
+    model = replace(model, frame_size=loader.frame_size, pose_numbers=pose)
     resolved = replace(
         config,
         model=model,
@@ -288,7 +289,7 @@ def _with_geometry(model: ModelConfig, loader: SceneLoader, shards: str | AnyPat
         loader.close()
         raise RunMismatch(
             f"{shards}: poses of the numbers {', '.join(loader.pose_fields)}, expected {', '.join(POSE_FIELDS)}: "
-            f"{model.model} needs cameras of known geometry; write the dataset with the cameras x, y, z, yaw, pitch"
+            f"{model.model} needs cameras of known geometry; pass --model gqn, or write the dataset with DeepMind's cameras"
         )
     given = {name: value for name in _GEOMETRY if (value := getattr(model, name))}
     geometry = loader.dataset.manifest.geometry
