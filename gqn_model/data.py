@@ -289,7 +289,7 @@ def _with_geometry(model: ModelConfig, loader: SceneLoader, shards: str | AnyPat
         loader.close()
         raise RunMismatch(
             f"{shards}: poses of the numbers {', '.join(loader.pose_fields)}, expected {', '.join(POSE_FIELDS)}: "
-            f"{model.model} needs cameras of known geometry; pass --model gqn, or write the dataset with DeepMind's cameras"
+            f"{model.model} needs cameras of known geometry; pass --model gqn, or write DeepMind's cameras"
         )
     given = {name: value for name in _GEOMETRY if (value := getattr(model, name))}
     geometry = loader.dataset.manifest.geometry

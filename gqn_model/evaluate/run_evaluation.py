@@ -178,7 +178,7 @@ class _Prepared:
     """An evaluation that is about to compute: its options, checked, and what they name.
 
     Attributes:
-        note: on the geometry, if it is not that of the training.
+        note: on the geometry, if it differs from the training's.
         path: index of the questions.
     """
 
@@ -274,9 +274,7 @@ def _answer(to: _Prepared) -> Evaluation:
     config, questions, sweep = to.checkpoint.config, to.questions, to.sweep
     average, origin = _mean_image(to.shards, config)
     accumulator = _Accumulator(sweep, to.samples, average.to(to.device))
-    batches = _question_batches(
-        to.shards, config, questions, sweep[-1], batch_size=to.batch_size, workers=to.workers
-    )
+    batches = _question_batches(to.shards, config, questions, sweep[-1], batch_size=to.batch_size, workers=to.workers)
     try:
         with bar(len(questions) * len(sweep), "question", "evaluating") as progress:
             for batch in batches:

@@ -4,8 +4,8 @@ Follows Eslami et al., Science 360, 2018, supplement, sections 2 to 4. Sums are 
 to rounding (see `cores`); `tests/support/naive.py` holds the plain version of the paper, the oracle of the tests.
 
 Shapes: B samples, T query views of each (no axis if there is one), N = B T, K context slots, L generation steps, D
-state channels, Z latent channels, R channels of the representation, P numbers per pose (7 for DeepMind's cameras), H = W
-frame size, h = w = H/4 map size.
+state channels, Z latent channels, R channels of the representation, P numbers per pose (7 for DeepMind's cameras),
+H = W frame size, h = w = H/4 map size.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ class GQN(LatentNetwork):
         OptionError: the frame size is 0.
     """
 
-    size_flags = (
-        "lower --hidden, --canvas, --representation-channels, --core-steps or --kernel, or pass --shared-cores"
-    )
+    size_flags = "lower --hidden, --canvas, --representation-channels, --core-steps or --kernel, or pass --shared-cores"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -104,9 +104,7 @@ def write_predictions(
                 f"{run}: frames of {size} pixels, expected {expected} as in {paths[0]}; draw them in separate pictures"
             )
     context = context or min(one.checkpoint.config.training.context_max for one in loaded)
-    batches = fixed_batches(
-        shards, first.checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed
-    )
+    batches = fixed_batches(shards, first.checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed)
     for one in loaded:
         check_order(batches, shards, one.checkpoint.pose_order)
     try:
