@@ -28,8 +28,8 @@ from gqn_model.train.step import check_computing
 ROOT = Path(__file__).resolve().parents[3]
 STEPS = 6
 OPTIONS = (
-    f"--device=cpu --threads=1 --workers=0 --logger=none --frame-size=16 --batch-size=8 --context-max=3 --steps={STEPS} "
-    "--log-every=1 --probe-every=3 --picture-every=6 --checkpoint-every=3 --learning-rate-steps=5"
+    "--device=cpu --threads=1 --workers=0 --logger=none --frame-size=16 --batch-size=8 --context-max=3 "
+    f"--steps={STEPS} --log-every=1 --probe-every=3 --picture-every=6 --checkpoint-every=3 --learning-rate-steps=5"
 ).split()
 NETWORKS = {
     "gqn": "--preset=tiny --representation-channels=16 --hidden=8 --canvas=6 --core-steps=3 --clip=50 --sigma-steps=5",
