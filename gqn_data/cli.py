@@ -26,7 +26,7 @@ from gqn_data.cli_options import (
     shown,
 )
 from gqn_data.errors import OptionError
-from gqn_data.io.paths import AnyPath
+from gqn_data.io.paths import AnyPath, RenderAddress, parse_dataset_path
 from gqn_data.schema.catalog import SCENE_SETS, SPLITS, SceneSet
 from gqn_data.units import count_of
 from gqn_data.version import VERSION
@@ -145,11 +145,15 @@ def _scene_count(row: SceneSet) -> str:
 def info(source: str, set_name: str | None, root: AnyPath | None, as_json: bool) -> None:
     """Describe a dataset or a folder of TFRecords."""
     from gqn_data.formats import WRITABLE
-    from gqn_data.inspect.info import describe
+    from gqn_data.inspect.info import describe, describe_stream
     from gqn_data.io.atomic import data_root
     from gqn_data.sources.raw_folder import locate_source_or_dataset
 
-    found = describe(*locate_source_or_dataset(source, data_root(root), set_name, WRITABLE))
+    path = parse_dataset_path(source)
+    if isinstance(path, RenderAddress):
+        found = describe_stream(path)
+    else:
+        found = describe(*locate_source_or_dataset(source, data_root(root), set_name, WRITABLE))
     print_result(found.manifest.to_json(), found.lines(), as_json=as_json)
 
 
@@ -231,12 +235,14 @@ def view(
     from gqn_data.io.pictures import write_picture
     from gqn_data.sources.raw_folder import locate_dataset, unindexed
 
-    folder = locate_dataset(source, data_root(root), set_name, WRITABLE)
+    path = locate_dataset(source, data_root(root), set_name, WRITABLE)
     with contextlib.ExitStack() as stack:
-        raw = unindexed(folder, set_name)
-        if raw is not None:
-            folder = stack.enter_context(temporary_index(raw, split, first + rows))
-        dataset = open_dataset(folder, split)
+        raw = None if isinstance(path, RenderAddress) else unindexed(path, set_name)
+        if isinstance(path, RenderAddress):
+            path = path.bounded(first + rows)
+        elif raw is not None:
+            path = stack.enter_context(temporary_index(raw, split, first + rows))
+        dataset = open_dataset(path, split)
         scenes = range(first, min(first + rows, max(len(dataset), first + 1)))
         write_picture(contact_sheet(dataset, scenes, columns, scale), output)
     click.echo(output)

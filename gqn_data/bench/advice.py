@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Limit = Literal["decoding", "gathering"]
+Limit = Literal["decoding", "gathering", "rendering"]
 
 STEPS_MS = (5.0, 10.0, 20.0, 50.0, 100.0)  # from a small network on a large GPU to a large one on a small GPU
 
@@ -103,7 +103,7 @@ def _bottleneck(one: Measured, limit: Limit) -> str:
     """Return a sentence on the share of the limit that is reached, and on the bottleneck."""
     share = f"{one.of_limit:.0%} of bare {limit} in {_processes(one.workers)}"
     reached = f"{_count(one.workers)} {_verb(one.workers, 'reach')} {share}" if one.workers else f"no workers: {share}"
-    if limit == "gathering":
+    if limit != "decoding":
         return reached
     if one.of_limit >= _BOUND:
         return f"{reached}: decoding is the bottleneck; the numpy container needs no decoding, at six times the bytes"
