@@ -30,7 +30,7 @@ from gqn_model.evaluate.baselines import nearest_view
 from gqn_model.evaluate.questions import make_questions
 from gqn_model.model.inputs import to_device
 
-_LEAST_CHANGE = 6  # levels of 255, above the noise of the JPEGs
+_LEAST_CHANGE = 10  # levels of 255: a change that one can see
 _LEAST_PIXELS = 8  # a scene whose objects are hidden from the query is left out
 _BATCH = 20
 
