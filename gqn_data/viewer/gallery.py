@@ -17,7 +17,7 @@ from gqn_data.schema.catalog import CAMERA_FIELDS, Split
 from gqn_data.schema.geometry import Geometry
 
 # Scenes of a `render:` address without a number of scenes.
-_RENDERED_SCENES = 1000
+RENDERED_SCENES = 1000
 
 # Shown for datasets that do not state theirs: the lens of the rooms.
 _ASSUMED = Geometry(field_of_view=50.0, yaw_sign=1, depth_range=(0.1, 10.0))
@@ -43,6 +43,7 @@ class Gallery:
     Args:
         path: a dataset, or a `render:` address, whose first 1,000 scenes are shown if it has no end.
         read: return the views of a scene; None to read them at the dataset's frame size.
+        first: split that a page begins with, if the dataset has it.
 
     Raises:
         OptionError: the cameras are not x, y, z, yaw, pitch.
@@ -50,25 +51,27 @@ class Gallery:
         ManifestError: the manifest is invalid.
     """
 
-    def __init__(self, path: DatasetPath, read: Callable[[Split, int], Views] | None = None) -> None:
+    def __init__(
+        self, path: DatasetPath, read: Callable[[Split, int], Views] | None = None, first: Split = "train"
+    ) -> None:
         if isinstance(path, RenderAddress):
-            path = path.bounded(_RENDERED_SCENES)
-        first = open_dataset(path)
-        manifest = first.manifest
-        if first.layout.camera_fields != CAMERA_FIELDS:
+            path = path.bounded(RENDERED_SCENES)
+        opened = open_dataset(path)
+        manifest, layout = opened.manifest, opened.layout
+        if layout.camera_fields != CAMERA_FIELDS:
             raise OptionError(
-                f"{path}: cameras of the numbers {', '.join(first.layout.camera_fields)}, expected "
+                f"{path}: cameras of the numbers {', '.join(layout.camera_fields)}, expected "
                 f"{', '.join(CAMERA_FIELDS)}: the meaning of others is unknown. Draw frames only: gqn-data view {path}"
             )
         self.path = path
         self.scene_set = manifest.scene_set
-        self.views = first.layout.views
-        self.size = (first.layout.height, first.layout.width)
+        self.views = layout.views
+        self.size = (layout.height, layout.width)
         self.origin = manifest.origin.kind
         self.datasets = {
-            split: first if split == first.split else open_dataset(path, split)
-            for split, row in manifest.splits.items()
-            if row.scenes
+            split: open_dataset(path, split)
+            for split in sorted(manifest.splits, key=lambda split: split != first)
+            if manifest.splits[split].scenes
         }
         if not self.datasets:
             raise OptionError(f"{path}: 0 scenes, expected at least 1 to show")

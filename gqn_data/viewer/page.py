@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gqn_data.errors import GQNError
 from gqn_data.viewer.gallery import Gallery, Views
@@ -23,12 +24,15 @@ from gqn_data.viewer.tiles import Tile, tile_picture
 if TYPE_CHECKING:
     import viser
 
+Camera = NDArray[np.float64]
 Key = tuple[int, str]  # a browser, and what it asks for
 
 # Frustums with frames of one scene; a maze has 300 views.
 _MOST_FRUSTUMS = 100
 _CONTEXT_AT_FIRST = 5
 _STRIP, _COLUMNS = 96, 4  # the strip of context frames in the panel
+
+_LENS_OUTSIDE = 50.0  # degrees
 
 _CONTEXT, _OTHER = (235, 120, 20), (110, 110, 110)
 
@@ -40,28 +44,20 @@ class ScenePage:
         client: the browser.
         gallery: the scenes.
         worker: thread that reads them.
-        changed: called in that thread when the scene or its context has changed and is shown.
     """
 
-    def __init__(
-        self,
-        client: viser.ClientHandle,
-        gallery: Gallery,
-        worker: Latest[Key],
-        changed: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, client: viser.ClientHandle, gallery: Gallery, worker: Latest[Key]) -> None:
         self.client = client
         self.gallery = gallery
         self.selection = Selection(split=next(iter(gallery.datasets)), scene=0)
         self.views: Views | None = None
         self._worker = worker
-        self._changed = changed
         self._frustums: dict[int, Any] = {}
-        self._shown: tuple[str, int] | None = None
+        self._drawn: tuple[str, int] | None = None
         self._scale = 0.0
-        self._draw_panel()
+        self.draw_panel()
         client.scene.configure_default_lights(cast_shadow=False)
-        self._choose(self.selection)
+        self.choose(self.selection)
 
     def post(self, what: str, work: Callable[[], None]) -> None:
         """Ask for work of this browser, in place of pending work of the same name."""
@@ -69,34 +65,60 @@ class ScenePage:
 
     def show_error(self, text: str) -> None:
         """Show a line about something that failed; an empty text removes it."""
-        self._error.content = f"**{_plain(text)}**" if text else ""
+        self._error.content = f"**{plain(text)}**" if text else ""
         self._error.visible = bool(text)
 
-    def choose(self, selection: Selection) -> None:
-        """Show another scene or context."""
-        self._split.value = selection.split
-        self._choose(selection)
+    def shown(self, *, is_first: bool) -> None:
+        """Act on a new scene or context, in the worker's thread.
+
+        Args:
+            is_first: whether it is the first one of this page.
+        """
+        if is_first:
+            self.look_from_outside()
 
     def look_from(self, view: int) -> None:
-        """Move the browser's camera to the camera of a view."""
+        """Move the browser's camera to the camera of a view, with its lens."""
         if self.views is None or not 0 <= view < len(self.views.cameras):
             return
-        camera, sign = self.views.cameras[view], self.gallery.geometry.yaw_sign
-        self.move(camera[:3], camera[:3] + directions(camera, sign) * max(self._extent(), 1e-3))
+        camera = self.views.cameras[view].astype(np.float64)
+        ahead = directions(camera, self.gallery.geometry.yaw_sign)
+        self.move(camera[:3], camera[:3] + self.distance_ahead(camera) * ahead, self.gallery.geometry.field_of_view)
 
-    def move(self, position: np.ndarray[Any, Any], look_at: np.ndarray[Any, Any]) -> None:
-        """Move the browser's camera."""
+    def distance_ahead(self, camera: Camera) -> float:  # noqa: ARG002  for pages that know it
+        """Return how far ahead of a camera (5,) the point lies that dragging the mouse turns about."""
+        return 0.5 * self.extent
+
+    def look_from_outside(self) -> None:
+        """Move the browser's camera so that it shows all cameras of the scene from above."""
+        if self.views is None:
+            return
+        positions = self.views.cameras[:, :3].astype(np.float64)
+        centre = (positions.min(0) + positions.max(0)) / 2
+        self.move(centre + self.extent * np.array([0.9, -0.9, 1.0]), centre, _LENS_OUTSIDE)
+
+    def move(self, position: Camera, look_at: Camera, field_of_view: float) -> None:
+        """Move the browser's camera, and change its lens (degrees)."""
         with self.client.atomic():
-            self.client.camera.position = position.astype(np.float64)
-            self.client.camera.look_at = look_at.astype(np.float64)
+            self.client.camera.fov = math.radians(field_of_view)
+            self.client.camera.position = position
+            self.client.camera.look_at = look_at
 
     @property
-    def camera(self) -> np.ndarray[Any, Any]:
-        """The browser's camera as x, y, z, yaw, pitch: float64 (5,)."""
+    def camera(self) -> Camera:
+        """The browser's camera as x, y, z, yaw, pitch: (5,)."""
         at = self.client.camera
         return camera_at(at.position, at.wxyz, self.gallery.geometry.yaw_sign)
 
-    def _draw_panel(self) -> None:
+    @property
+    def extent(self) -> float:
+        """Size of the scene: of the box of its cameras, or the nearest depth if they stand together."""
+        if self.views is None:
+            return 1.0
+        return max(float(np.ptp(self.views.cameras[:, :3], axis=0).max()), self.gallery.geometry.depth_range[0])
+
+    def draw_panel(self) -> None:
+        """Add the controls."""
         gui, gallery = self.client.gui, self.gallery
         self._error = gui.add_markdown("", visible=False)
         with gui.add_folder("Scene"):
@@ -116,31 +138,31 @@ class ScenePage:
             self._size = gui.add_slider("size of cameras", 0.2, 3.0, 0.1, 1.0)
 
         async def choose_scene(_: Any) -> None:
-            self._choose(Selection(split=self._split.value, scene=int(self._scene.value)))
+            self.choose(Selection(split=self._split.value, scene=int(self._scene.value)))
 
         async def choose_split(_: Any) -> None:
             self._scene.max = len(gallery.datasets[self._split.value]) - 1
             self._scene.value = 0
-            self._choose(Selection(split=self._split.value, scene=0))
+            self.choose(Selection(split=self._split.value, scene=0))
 
         async def go(event: Any) -> None:
             last = self._last()
             scene = self.selection.scene + (1 if event.target.value == "next" else -1)
             self._scene.value = min(max(scene, 0), last)
-            self._choose(Selection(split=self.selection.split, scene=self._scene.value))
+            self.choose(Selection(split=self.selection.split, scene=self._scene.value))
 
         async def choose_context(event: Any) -> None:
             if event.target.value == "none":
-                self._choose(Selection(split=self.selection.split, scene=self.selection.scene))
+                self.choose(Selection(split=self.selection.split, scene=self.selection.scene))
             else:
                 seed = time.monotonic_ns() & 0xFFFFFFFF
-                self._choose(self.selection.at_random(_CONTEXT_AT_FIRST, gallery.views, seed))
+                self.choose(self.selection.at_random(_CONTEXT_AT_FIRST, gallery.views, seed))
 
         async def look_from(_: Any) -> None:
             self.look_from(int(self._view.value))
 
         async def look_from_outside(_: Any) -> None:
-            self._look_from_outside()
+            self.look_from_outside()
 
         async def show_frames(_: Any) -> None:
             self._frames_shown = frames.value
@@ -163,7 +185,8 @@ class ScenePage:
     def _last(self) -> int:
         return len(self.gallery.datasets[self.selection.split]) - 1
 
-    def _choose(self, selection: Selection) -> None:
+    def choose(self, selection: Selection) -> None:
+        """Show another scene or context."""
         self.selection = selection
         self.post("scene", self._draw)
 
@@ -173,13 +196,11 @@ class ScenePage:
         number = min(selection.scene, len(self.gallery.datasets[selection.split]) - 1)
         views = self.gallery.views_of(selection.split, number)
         is_first, key = self.views is None, (selection.split, number)
-        if redraw or self._shown != key:
-            self.views, self._shown = views, key
+        if redraw or self._drawn != key:
+            self.views, self._drawn = views, key
             with self.client.atomic():
                 self._draw_frustums(views)
             self._facts.content = self._describe(selection)
-            if is_first:
-                self._look_from_outside()
         with self.client.atomic():
             for view, frustum in self._frustums.items():
                 colour = _CONTEXT if view in selection.context else _OTHER
@@ -190,7 +211,7 @@ class ScenePage:
         tiles = [Tile(f"view {view}", views.frames[view]) for view in selection.context] or [Tile("", None)]
         self._strip.image = tile_picture(tiles, _COLUMNS, _STRIP)
         self.show_error("")
-        self._changed()
+        self.shown(is_first=is_first)
 
     def _draw_frustums(self, views: Views) -> None:
         for frustum in self._frustums.values():
@@ -198,7 +219,7 @@ class ScenePage:
         sign, count = self.gallery.geometry.yaw_sign, len(views.cameras)
         height, width = views.frames.shape[1:3]
         chosen = np.unique(np.linspace(0, count - 1, min(count, _MOST_FRUSTUMS)).round().astype(int))
-        self._scale = 0.12 * self._extent()
+        self._scale = 0.12 * self.extent
         quaternions = orientations(views.cameras, sign)
         self._frustums = {}
         for view in chosen.tolist():
@@ -223,7 +244,7 @@ class ScenePage:
     def _on_click(self, view: int) -> Callable[[Any], Any]:
         async def toggle(_: Any) -> None:
             self._view.value = view
-            self._choose(self.selection.toggle(view))
+            self.choose(self.selection.toggle(view))
 
         return toggle
 
@@ -241,41 +262,31 @@ class ScenePage:
             lines.append(f"{len(self._frustums)} of {gallery.views} cameras are drawn")
         if gallery.is_assumed:
             lines.append(gallery.assumption)
-        return "\n\n".join(map(_plain, lines))
-
-    def _extent(self) -> float:
-        """Return the size of the scene: of the box of its cameras, or the nearest surfaces if they stand together."""
-        if self.views is None:
-            return 1.0
-        return max(float(np.ptp(self.views.cameras[:, :3], axis=0).max()), self.gallery.geometry.depth_range[0])
-
-    def _look_from_outside(self) -> None:
-        if self.views is None:
-            return
-        positions = self.views.cameras[:, :3].astype(np.float64)
-        centre = (positions.min(0) + positions.max(0)) / 2
-        self.move(centre + self._extent() * np.array([1.1, -1.1, 1.2]), centre)
+        return "\n\n".join(map(plain, lines))
 
 
-class Pages:
+_Page = TypeVar("_Page", bound=ScenePage)
+
+
+class Pages(Generic[_Page]):
     """The pages of all browsers of a server.
 
     Args:
         server: the server.
         log: receives one line per error.
-        make: return the page of a browser; `draw` of the worker's thread may call it again.
+        make: return the page of a browser.
     """
 
     def __init__(
         self,
         server: Server,
         log: Callable[[str], None],
-        make: Callable[[viser.ClientHandle, Latest[Key]], ScenePage],
+        make: Callable[[viser.ClientHandle, Latest[Key]], _Page],
     ) -> None:
         self.worker: Latest[Key] = Latest(self._failed)
         self._log = log
         self._make = make
-        self.open: dict[int, ScenePage] = {}
+        self.open: dict[int, _Page] = {}
         server.on_client_disconnect(self._forget)
         server.on_client_connect(self._add)
 
@@ -296,6 +307,6 @@ class Pages:
         page.show_error(text)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text as Markdown that shows it unchanged."""
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+!<>|~$" else letter for letter in text)

@@ -158,6 +158,26 @@ class PlaneSweep(Network):
             encoded: the context.
             query: poses of the targets, (B, T, 7).
         """
+        return self._answer(encoded, query)[0]
+
+    def render_with_depth(self, encoded: Encoded, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `render`, and the depth of the plane that each pixel copies most of its colour from: (B, T, H, W).
+
+        Depths are along the optical axis, in units of the raw positions; NaN where most of the colour is made. They
+        have no gradient.
+
+        Args:
+            encoded: the context.
+            query: poses of the targets, (B, T, 7).
+        """
+        frames, shares = self._answer(encoded, query)
+        with torch.no_grad():
+            copied = shares[..., :-1].unflatten(-1, (2, self.config.planes)).sum(-2)
+            depth = self.depths[copied.argmax(-1)].masked_fill(copied.sum(-1) < shares[..., -1], math.nan)
+        return frames, depth
+
+    def _answer(self, encoded: Encoded, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `render`, and the share of each colour in each pixel: (B, T, H, W, 2 D + 1), made ones last."""
         batch, targets = query.shape[:2]
         swept = self.sweep(encoded, query)
         volume = torch.cat([swept.colours.flatten(3), swept.seen - 1, 4 * swept.cost], -1).permute(0, 3, 1, 2)
@@ -181,7 +201,7 @@ class PlaneSweep(Network):
             colour = (shares[..., :-1, None] * swept.colours.flatten(3, 4)).sum(-2) + shares[..., -1:] * made + 0.5
         size = self.config.frame_size
         frames: Tensor = colour[:, :size, :size].permute(0, 3, 1, 2).reshape(batch, targets, 3, size, size)
-        return frames
+        return frames, shares[:, :size, :size].reshape(batch, targets, size, size, -1)
 
     def sweep(self, encoded: Encoded, query: Tensor) -> Swept:
         """Return the colours of the context at the points of all planes, for every pixel of the targets.
