@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import OptionError
-from gqn_data.io.paths import DatasetPath, RenderAddress
+from gqn_data.io.paths import DatasetPath, RenderAddress, parse_dataset_path
 from gqn_data.schema.cameras import check_finite
 from gqn_data.schema.catalog import CAMERA_FIELDS, Split
 from gqn_data.schema.geometry import Geometry
@@ -52,8 +52,9 @@ class Gallery:
     """
 
     def __init__(
-        self, path: DatasetPath, read: Callable[[Split, int], Views] | None = None, first: Split = "train"
+        self, path: str | DatasetPath, read: Callable[[Split, int], Views] | None = None, first: Split = "train"
     ) -> None:
+        path = parse_dataset_path(path)
         if isinstance(path, RenderAddress):
             path = path.bounded(RENDERED_SCENES)
         opened = open_dataset(path)
@@ -75,6 +76,8 @@ class Gallery:
         }
         if not self.datasets:
             raise OptionError(f"{path}: 0 scenes, expected at least 1 to show")
+        for dataset in self.datasets.values():
+            dataset.prepare()
         self.is_assumed = manifest.geometry is None
         self.geometry = manifest.geometry or _ASSUMED
         self._read = read or self._decode

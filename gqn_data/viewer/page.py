@@ -44,6 +44,11 @@ class ScenePage:
         client: the browser.
         gallery: the scenes.
         worker: thread that reads them.
+
+    Attributes:
+        selection: what the browser asks for.
+        drawn: what it shows, set in the worker's thread.
+        views: the views of `drawn`.
     """
 
     def __init__(self, client: viser.ClientHandle, gallery: Gallery, worker: Latest[Key]) -> None:
@@ -53,8 +58,9 @@ class ScenePage:
         self.views: Views | None = None
         self._worker = worker
         self._frustums: dict[int, Any] = {}
-        self._drawn: tuple[str, int] | None = None
+        self.drawn: Selection | None = None
         self._scale = 0.0
+        self._frames_shown = self._frames_drawn = True
         self.draw_panel()
         client.scene.configure_default_lights(cast_shadow=False)
         self.choose(self.selection)
@@ -138,7 +144,8 @@ class ScenePage:
             self._size = gui.add_slider("size of cameras", 0.2, 3.0, 0.1, 1.0)
 
         async def choose_scene(_: Any) -> None:
-            self.choose(Selection(split=self._split.value, scene=int(self._scene.value)))
+            scene = min(max(self._scene.value, 0), self._last())
+            self.choose(Selection(split=self.selection.split, scene=scene))
 
         async def choose_split(_: Any) -> None:
             self._scene.max = len(gallery.datasets[self._split.value]) - 1
@@ -166,13 +173,12 @@ class ScenePage:
 
         async def show_frames(_: Any) -> None:
             self._frames_shown = frames.value
-            self.post("scene", lambda: self._draw(redraw=True))
+            self.post("scene", self._draw)
 
         async def resize(_: Any) -> None:
             for frustum in self._frustums.values():
                 frustum.scale = self._scale * self._size.value
 
-        self._frames_shown = True
         self._split.on_update(choose_split)
         self._scene.on_update(choose_scene)
         step.on_click(go)
@@ -190,14 +196,14 @@ class ScenePage:
         self.selection = selection
         self.post("scene", self._draw)
 
-    def _draw(self, *, redraw: bool = False) -> None:
+    def _draw(self) -> None:
         """Show the selection, in the worker's thread."""
-        selection = self.selection
-        number = min(selection.scene, len(self.gallery.datasets[selection.split]) - 1)
-        views = self.gallery.views_of(selection.split, number)
-        is_first, key = self.views is None, (selection.split, number)
-        if redraw or self._drawn != key:
-            self.views, self._drawn = views, key
+        selection, before = self.selection, self.drawn
+        views = self.gallery.views_of(selection.split, selection.scene)
+        is_first = before is None
+        is_other = before is None or (before.split, before.scene) != (selection.split, selection.scene)
+        self.views, self.drawn = views, selection
+        if is_other or self._frames_drawn != self._frames_shown:
             with self.client.atomic():
                 self._draw_frustums(views)
             self._facts.content = self._describe(selection)
@@ -219,8 +225,9 @@ class ScenePage:
         sign, count = self.gallery.geometry.yaw_sign, len(views.cameras)
         height, width = views.frames.shape[1:3]
         chosen = np.unique(np.linspace(0, count - 1, min(count, _MOST_FRUSTUMS)).round().astype(int))
-        self._scale = 0.12 * self.extent
+        self._scale = 0.07 * self.extent
         quaternions = orientations(views.cameras, sign)
+        self._frames_drawn = self._frames_shown
         self._frustums = {}
         for view in chosen.tolist():
             frustum = self.client.scene.add_camera_frustum(
@@ -231,7 +238,7 @@ class ScenePage:
                 thickness=2.0,
                 thickness_units="screen",
                 color=_OTHER,
-                image=views.frames[view] if self._frames_shown else None,
+                image=views.frames[view] if self._frames_drawn else None,
                 format="png",
                 wxyz=quaternions[view],
                 position=views.cameras[view, :3].astype(np.float64),

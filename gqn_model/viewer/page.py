@@ -75,7 +75,7 @@ class RunPage(ScenePage):
         assert self.views is not None  # noqa: S101  the caller has just set them
         self._recorded = Recorded(self.views.cameras, self.gallery.geometry.yaw_sign)
         if is_first:
-            unseen = set(range(len(self.views.cameras))) - set(self.selection.context)
+            unseen = set(range(len(self.views.cameras))) - set(self.drawn.context if self.drawn else ())
             self.look_from(min(unseen or {0}))
         self.ask()
 
@@ -131,8 +131,8 @@ class RunPage(ScenePage):
 
     def _answer(self) -> None:
         """Predict at the query and show it, in the worker's thread."""
-        views, recorded, selection = self.views, self._recorded, self.selection
-        if views is None or recorded is None:
+        views, recorded, selection = self.views, self._recorded, self.drawn
+        if views is None or recorded is None or selection is None:
             return
         query = self._query()
         if not selection.context:
