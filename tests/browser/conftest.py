@@ -51,6 +51,9 @@ def visit(chromium):
 
         def visit(address):
             page = stack.enter_context(contextlib.closing(chromium.new_page(viewport=SIZE)))
+            # viser's note on WebGL in software would lie over the scene.
+            page.add_init_script("document.addEventListener('DOMContentLoaded', () => document.head.append(Object.assign("
+                "document.createElement('style'), {textContent: '.mantine-Notifications-root {display: none}'})))")
             page.goto(address)
             return page
 
@@ -63,9 +66,6 @@ def screenshot(tmp_path):
     folder = Path(os.environ.get("GQN_SCREENSHOTS") or tmp_path)
 
     def screenshot(page, name):
-        for note in page.locator(".mantine-Notification-closeButton").all():
-            note.click()
-        page.wait_for_timeout(500)
         page.screenshot(path=folder / f"{name}.png")
 
     return screenshot
