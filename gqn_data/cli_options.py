@@ -268,7 +268,7 @@ host_option = click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on. Another one lets others open the viewer: it has no password.",
+    help="Address to listen on. Another one lets others open the viewer, without a password.",
 )
 port_option = click.option(
     "--port",

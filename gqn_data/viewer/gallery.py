@@ -41,7 +41,7 @@ class Gallery:
     """Scenes of a dataset with cameras of known meaning. One thread may use it.
 
     Args:
-        path: a dataset, or a `render:` address, whose first 1,000 scenes are shown if it has no end.
+        path: a dataset, or a `render:` address, whose first 1,000 scenes are shown if it is endless.
         read: return the views of a scene; None to read them at the dataset's frame size.
         first: split that a page begins with, if the dataset has it.
 

@@ -129,7 +129,7 @@ class ScenePage:
         self._error = gui.add_markdown("", visible=False)
         with gui.add_folder("Scene"):
             self._split = gui.add_dropdown("split", tuple(gallery.datasets), initial_value=self.selection.split)
-            self._scene = gui.add_number("scene", 0, min=0, max=self._last(), step=1)
+            self._scene: Any = gui.add_number("scene", 0, min=0, max=self._last(), step=1)
             step = gui.add_button_group("step", ("previous", "next"))
             self._facts = gui.add_markdown("")
         with gui.add_folder("Context"):
@@ -137,7 +137,7 @@ class ScenePage:
             self._context = gui.add_markdown("")
             self._strip = gui.add_image(np.full((1, 1, 3), 255, np.uint8), format="png")
         with gui.add_folder("View"):
-            self._view = gui.add_number("view", 0, min=0, max=gallery.views - 1, step=1)
+            self._view: Any = gui.add_number("view", 0, min=0, max=gallery.views - 1, step=1)
             look = gui.add_button("look from here")
             overview = gui.add_button("look from outside")
             frames = gui.add_checkbox("frames", initial_value=True)

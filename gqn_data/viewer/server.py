@@ -31,7 +31,7 @@ _SECONDS_TO_CHECK = 10.0
 _ORIGINS_LOGGED = 20
 
 
-class Server(viser.ViserServer):
+class Server(viser.ViserServer):  # type: ignore[misc,unused-ignore]
     """viser's server without its public tunnel, which would show the scenes to the internet."""
 
     def request_share_url(self, verbose: bool = True) -> str | None:  # noqa: ARG002  viser's signature
@@ -56,7 +56,7 @@ def open_server(title: str, host: str, port: int, log: Callable[[str], None]) ->
     if free != port:
         log(f"port {port} is taken: using {free}")
     if not _is_loopback(host):
-        log(f"listening on {host}: everyone who reaches this machine can open the viewer; it has no password")
+        log(f"listening on {host}: anyone who reaches this machine can open the viewer, without a password")
     # viser prints its addresses and a note on stopping, which `--port` and these lines say already.
     rich.get_console().quiet = True
     with _checked_origins(host, log):
@@ -117,7 +117,7 @@ def is_own_origin(origin: str | None, host: str, port: int) -> bool:
 
 @contextlib.contextmanager
 def _checked_origins(host: str, log: Callable[[str], None]) -> Iterator[None]:
-    """Add the check to the server that viser starts meanwhile; viser has no option for it."""
+    """Add the check to the server that viser starts meanwhile; an option for it is missing in viser."""
     serve = websockets_server.serve
     logged: set[str] = set()
 

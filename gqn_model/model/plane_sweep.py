@@ -163,8 +163,8 @@ class PlaneSweep(Network):
     def render_with_depth(self, encoded: Encoded, query: Tensor) -> tuple[Tensor, Tensor]:
         """Return `render`, and the depth of the plane that each pixel copies most of its colour from: (B, T, H, W).
 
-        Depths are along the optical axis, in units of the raw positions; NaN where most of the colour is made. They
-        have no gradient.
+        Depths are along the optical axis, in units of the raw positions, without gradient; NaN where most of the
+        colour is made.
 
         Args:
             encoded: the context.
@@ -172,7 +172,7 @@ class PlaneSweep(Network):
         """
         frames, shares = self._answer(encoded, query)
         with torch.no_grad():
-            copied = shares[..., :-1].unflatten(-1, (2, self.config.planes)).sum(-2)
+            copied = shares[..., :-1].reshape(*shares.shape[:-1], 2, self.config.planes).sum(-2)
             depth = self.depths[copied.argmax(-1)].masked_fill(copied.sum(-1) < shares[..., -1], math.nan)
         return frames, depth
 

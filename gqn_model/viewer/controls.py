@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gqn_model.visualize.camera_path import focus_point
 
-# A number that varies less than this share of the extent, or than this angle, has no slider.
+# A number that varies less than this share of the extent, or than this angle, is fixed.
 _SMALL, _SMALL_ANGLE = 0.02, 1.0
 
 

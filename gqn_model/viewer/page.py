@@ -14,7 +14,7 @@ from gqn_data.viewer.latest import Latest
 from gqn_data.viewer.page import Camera, Key, ScenePage, plain
 from gqn_data.viewer.poses import orientations
 from gqn_data.viewer.tiles import Tile, tile_picture
-from gqn_model.viewer.controls import Controls
+from gqn_model.viewer.controls import Controls, Slider
 from gqn_model.viewer.predictor import Predictor, psnr_of
 from gqn_model.viewer.recorded import Range, Recorded
 
@@ -93,13 +93,7 @@ class RunPage(ScenePage):
             self._picture = gui.add_image(tile_picture([Tile("", None)] * 2, _COLUMNS, _TILE), format="png")
             self._words = gui.add_markdown("")
             self._source = gui.add_dropdown("query from", (WINDOW, SLIDERS), initial_value=WINDOW)
-            self._sliders = [
-                gui.add_slider(
-                    one.name, round(one.low, 3), round(one.high, 3), 10 ** math.floor(math.log10(one.high - one.low) - 2),
-                    min(max(round(one.value, 3), round(one.low, 3)), round(one.high, 3)), visible=False,
-                )
-                for one in self._controls.sliders
-            ]  # fmt: skip
+            self._sliders = [self._add_slider(one) for one in self._controls.sliders]
             self._samples = gui.add_slider("samples", 0, _MOST_SAMPLES, 1, 1, visible=self._predictor.has_samples)
 
         async def choose_source(_: Any) -> None:
@@ -117,6 +111,11 @@ class RunPage(ScenePage):
             slider.on_update(slide)
         super().draw_panel()
         self.describe_run()
+
+    def _add_slider(self, one: Slider) -> Any:
+        step = 10 ** math.floor(math.log10((one.high - one.low) / 100))
+        low, high = step * math.floor(one.low / step), step * math.ceil(one.high / step)
+        return self.client.gui.add_slider(one.name, float(low), float(high), step, float(one.value), visible=False)
 
     def describe_run(self) -> None:
         """Show which checkpoint answers."""
@@ -157,7 +156,9 @@ class RunPage(ScenePage):
             seen = ", a context view" if near.view in selection.context else ""
             lines.append(f"PSNR {psnr_of(prediction.frame, truth):.1f} dB against view {near.view}{seen}")
         else:
-            lines.append(f"nearest view {near.view}: {near.moved:.2f} units, {math.degrees(near.turned):.0f} degrees away")
+            lines.append(
+                f"nearest view {near.view}: {near.moved:.2f} units, {math.degrees(near.turned):.0f} degrees away"
+            )
         names = ("x", "y", "z", "yaw", "pitch")
         lines.append("query: " + ", ".join(f"{name} {value:.2f}" for name, value in zip(names, query)))
         if prediction.depth is not None:

@@ -169,7 +169,7 @@ class Predictor:
         return open_dataset(self._shards).split
 
     def _find(self) -> tuple[int, ...] | None:
-        """Return what distinguishes the checkpoint that would be loaded now from others; None if there is none."""
+        """Return what distinguishes the checkpoint that would be loaded now from others; None if it is missing."""
         step: int | None
         if self._wanted == "best":
             try:
@@ -178,7 +178,7 @@ class Predictor:
                 return ()  # loading says what is wrong
             step = None if best is None else best.step
         else:
-            step = self._wanted if self._wanted is not None else (checkpoint_steps(self._run) or [None])[-1]
+            step = self._wanted if self._wanted is not None else max(checkpoint_steps(self._run), default=None)
         if step is None:
             return None
         try:

@@ -39,8 +39,8 @@ class Nearest(NamedTuple):
 class Recorded:
     """Cameras of one or several scenes.
 
-    The distance of two cameras is that of their positions, in units of the extent of all, plus the angle between their
-    directions in radians.
+    The distance of two cameras is the distance of their positions, in units of the extent of all, plus the angle
+    between their directions in radians.
 
     Args:
         cameras: x, y, z, yaw, pitch: (V, 5).

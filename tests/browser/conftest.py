@@ -13,10 +13,16 @@ from pathlib import Path
 import pytest
 
 # Flags of a container: no sandbox for root, WebGL in software, no requests to servers of the browser's maker.
-FLAGS = (
-    "--no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SIZE = {"width": 1000, "height": 640}
 
 
@@ -38,9 +44,10 @@ def chromium():
         pytest.skip("chromium is not installed; `make test-browser` as root installs it on Debian")
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright, contextlib.closing(
-        playwright.chromium.launch(executable_path=path, args=FLAGS)
-    ) as browser:
+    with (
+        sync_playwright() as playwright,
+        contextlib.closing(playwright.chromium.launch(executable_path=path, args=FLAGS)) as browser,
+    ):
         yield browser
 
 
@@ -52,8 +59,10 @@ def visit(chromium):
         def visit(address):
             page = stack.enter_context(contextlib.closing(chromium.new_page(viewport=SIZE)))
             # viser's note on WebGL in software would lie over the scene.
-            page.add_init_script("document.addEventListener('DOMContentLoaded', () => document.head.append(Object.assign("
-                "document.createElement('style'), {textContent: '.mantine-Notifications-root {display: none}'})))")
+            page.add_init_script(
+                "document.addEventListener('DOMContentLoaded', () => document.head.append(Object.assign("
+                "document.createElement('style'), {textContent: '.mantine-Notifications-root {display: none}'})))"
+            )
             page.goto(address)
             return page
 

@@ -98,7 +98,9 @@ def place_of(page, point):
     offset = point - at.position
     depth = offset @ forward
     scale = at.image_height / 2 / np.tan(at.fov / 2) / depth
-    return at.image_width / 2 + scale * (offset @ right), at.image_height / 2 - scale * (offset @ np.cross(right, forward))
+    return at.image_width / 2 + scale * (offset @ right), at.image_height / 2 - scale * (
+        offset @ np.cross(right, forward)
+    )
 
 
 def frame_centre(page, view):

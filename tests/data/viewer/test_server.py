@@ -110,7 +110,7 @@ def test_only_loopback_is_listened_on_unless_another_host_is_given():
     with opened() as (server, _), socket.socket() as other:
         other.bind(("127.0.0.2", server.get_port()))  # fails if the server listens on every address
     with opened("0.0.0.0") as (server, lines):
-        assert "it has no password" in lines[0]
+        assert "without a password" in lines[0]
         assert address_of(server) == f"http://127.0.0.1:{server.get_port()}"
 
 
