@@ -7,7 +7,6 @@ import contextlib
 import importlib.util
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-SIZE = {"width": 1000, "height": 640}
+SIZE = {"width": 960, "height": 600}
 
 
 def pytest_collection_modifyitems(items):
@@ -78,12 +77,3 @@ def screenshot(tmp_path):
         page.screenshot(path=folder / f"{name}.png")
 
     return screenshot
-
-
-def wait_until(page, condition, seconds=30):
-    """Wait until a condition holds; the browser continues meanwhile."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "the condition does not hold"
-        page.wait_for_timeout(50)
-    return found

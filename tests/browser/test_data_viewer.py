@@ -20,7 +20,8 @@ pytest.importorskip("viser", reason="viser is not installed: pip install '.[view
 pytest.importorskip("playwright", reason="playwright is not installed: pip install '.[dev]'")
 pytest.importorskip("numba", reason="numba is not installed: pip install '.[render]'")
 
-from conftest import wait_until
+
+from windows import wait_until
 
 from gqn_data.errors import CorruptFrame
 from gqn_data.viewer.gallery import Gallery
