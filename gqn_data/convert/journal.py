@@ -96,7 +96,7 @@ class WorkFolder:
         if tidy:
             atomic.remove_temporaries(folder)
         if (folder / MANIFEST_FILE).exists():
-            # The pieces of a joined shard are no longer known: it is written again as a whole.
+            # A joined shard does not record its pieces, so it is written again as a whole.
             keeps = plan is not None and plan.format.pieces is None and not overwrite
             self._reopen(folder, this, plan if keeps else None)
         recorded = self._read(_PLAN_FILE)

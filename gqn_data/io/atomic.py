@@ -101,7 +101,7 @@ def writing(path: AnyPath) -> Iterator[IO[bytes]]:
 def writing_part(path: Path, start: int) -> Iterator[ChecksummedFile]:
     """Write a part of a file that several processes fill; the part is on the disk when the block ends.
 
-    The file has an unfinished name: whoever knows that all parts are written gives it the final one.
+    The caller renames the file when all parts are written.
 
     Args:
         path: unfinished name of the file; created if it does not exist.

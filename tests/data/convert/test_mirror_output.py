@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
-from made_scenes import SET, SIZE, VIEWS, made_scene, make_raw_folder, tree
+from made_scenes import SET, SIZE, VIEWS, made_scene, make_raw_folder, tree, write_source_file
 
 from gqn_data.convert import convert, engine
 from gqn_data.convert.from_renderer import render_containers
@@ -18,15 +19,18 @@ from gqn_data.convert.plan import Options
 from gqn_data.convert.run import convert_part
 from gqn_data.convert.scene_writer import SceneWriter
 from gqn_data.dataset import open_dataset
-from gqn_data.errors import DestinationError, OptionError, ShardChecksumError
+from gqn_data.errors import CorruptRecord, DestinationError, OptionError, ShardChecksumError
 from gqn_data.executors.job_array import Part
 from gqn_data.formats import mirror_arrays
+from gqn_data.formats.contract import ShardLocation
 from gqn_data.inspect.verify import verify
 from gqn_data.io import atomic
 from gqn_data.io.paths import parse_path
 from gqn_data.render.request import Request
 from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.schema.layout import SceneLayout
+from gqn_data.schema.manifest import FramesRow
+from gqn_data.schema.scene import Scene
 from gqn_data.sources.raw_folder import locate
 
 ROW = SCENE_SETS[SET]
@@ -290,3 +294,38 @@ def test_a_part_of_a_file_is_written_where_it_belongs(tmp_path: Path) -> None:
             out.write(data)
             out.finish()
     assert (tmp_path / "file").read_bytes() == b"headlater"
+
+
+def test_scenes_are_streamed_in_blocks(tmp_path: Path) -> None:
+    pixels = np.zeros((15, 64, 64, 3), np.uint8)
+    scene = Scene(cameras=np.zeros((15, 5), np.float32), pixels=pixels, size=(64, 64))
+    layout = SceneLayout(views=15, height=64, width=64, camera_fields=tuple("abcde"), because="large")
+    location = ShardLocation(
+        folder=tmp_path,
+        split="train",
+        number=0,
+        first_scene=0,
+        scenes=150,
+        scenes_per_shard=150,
+        frames=FramesRow(encoding="raw", views=15, height=64, width=64),
+        layout=layout,
+    )
+    tracemalloc.start()
+    try:
+        mirror_arrays.FORMAT.write_shard(location, itertools.repeat(scene, 150))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "train_images.npy.unfinished").stat().st_size == 128 + 150 * pixels.size
+    assert peak < 16 << 20 < 150 * pixels.size
+
+
+@pytest.mark.parametrize("other", [{"views": VIEWS + 1}, {"size": SIZE + 8}])
+def test_scenes_of_different_views_or_sizes_are_refused(tmp_path: Path, other: dict[str, int]) -> None:
+    raw = make_raw_folder(tmp_path / "raw" / SET, train=(1,), test=())
+    write_source_file(raw / "train" / "002-of-900.tfrecord", [made_scene(1), made_scene(2, **other)])
+    with pytest.raises(CorruptRecord, match="expected"):
+        _convert(raw, tmp_path)
+    assert not _arrays(tmp_path / "mirror" / SET)
+    skipped = _convert(raw, tmp_path, on_corrupt="skip").manifest
+    assert skipped.splits["train"].scenes == 2
