@@ -84,6 +84,7 @@ SMALL = {
     "hidden": 8,
     "canvas": 6,
     "core_steps": 3,
+    "look_channels": 3,
     "batch_size": 4,
     "context_max": 3,
     "sigma_steps": 20,
