@@ -210,6 +210,16 @@ def test_fixed_questions_are_asked_in_order(run):
     assert [len(batch.scenes) for batch in batches] == [2, 1]
 
 
+def test_several_targets_are_views_outside_the_context(run):
+    names = run("Several targets a scene")
+    batch = names["batch"]
+    assert batch.target.shape == (12, 3, 32, 32, 3)
+    assert batch.query_pose.shape == (12, 3, 7)
+    assert batch.context_frames.shape[:2] in {(12, 1), (12, 2)}
+    assert all(len(set(views)) == len(views) for views in batch.views.tolist())
+    assert batch.queries.tolist() == batch.views[:, :3].tolist()
+
+
 def test_sequences_hold_all_views_in_order(run):
     batch = run("Sequences: all views in order")["batch"]
     assert batch.views.tolist() == [list(range(6))] * 8

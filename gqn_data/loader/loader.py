@@ -3,10 +3,10 @@
     for batch in SceneLoader("data/zarr/rooms_ring_camera", batch_size=36, workers=4):
         ...
 
-The stream of scenes and views depends on the dataset, the seed and the batch size. It does not depend on the number of
-workers, on interruptions, or on the location of the dataset. Worker processes decode only the views that a batch uses,
-into memory shared with this process. Scenes of a large dataset in a store come in windows of shards, from a local cache
-or by ranged reads (docs/streaming.md). See docs/loader.md for examples.
+The stream of scenes and views depends on the dataset, the seed, the batch size and the number of targets. It does not
+depend on the number of workers, on interruptions, or on the location of the dataset. Worker processes decode only the
+views that a batch uses, into memory shared with this process. Scenes of a large dataset in a store come in windows of
+shards, from a local cache or by ranged reads (docs/streaming.md). See docs/loader.md for examples.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ _POSITION = ("epoch", "batches", "windows", "shards")  # keys of a state that ar
 class Batch(NamedTuple):
     """A batch of B scenes, each with up to S = 1 + K views of H by W pixels.
 
-    The first view is the query, the others are the context. With `context="all"` they are all views in order.
+    The first view is the query, the others are the context. With `context="all"` they are all views in order. With
+    several targets a scene, the batch is a `TargetsBatch`.
 
     Attributes:
         frames: uint8 (B, S, H, W, 3); zeros in empty slots.
@@ -104,11 +105,60 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch on another device."""
-        return Batch(*(part.to(device, non_blocking=non_blocking) for part in self))
+        return type(self)(*(part.to(device, non_blocking=non_blocking) for part in self))
 
     def pin_memory(self) -> Batch:
         """Return the batch in pinned host memory, so that copies to a GPU overlap with its work."""
-        return Batch(*(part.pin_memory() for part in self))
+        return type(self)(*(part.pin_memory() for part in self))
+
+
+class _SixParts(NamedTuple):
+    """The fields of a `TargetsBatch`."""
+
+    frames: torch.Tensor
+    poses: torch.Tensor
+    views: torch.Tensor
+    scenes: torch.Tensor
+    datasets: torch.Tensor
+    queries: torch.Tensor
+
+
+class TargetsBatch(_SixParts, Batch):  # type: ignore[misc]  # two tuples without other slots fit together
+    """A batch of B scenes with T > 1 queries each: the first T of S = T + K views; the context comes after them.
+
+    The number of targets is in the shape of `queries`, so that it survives slices and copies of all fields.
+
+    Attributes:
+        frames, poses, views, scenes, datasets: as in `Batch`.
+        queries: int64 (B, T), numbers of the queries' views, the first T of `views`; -1 for padding.
+    """
+
+    __slots__ = ()
+
+    @property
+    def target(self) -> torch.Tensor:
+        """The true frames of the queries, uint8 (B, T, H, W, 3)."""
+        return self.frames[:, : self.queries.shape[1]]
+
+    @property
+    def query_pose(self) -> torch.Tensor:
+        """The cameras of the queries, float32 (B, T, 7)."""
+        return self.poses[:, : self.queries.shape[1]]
+
+    @property
+    def context_frames(self) -> torch.Tensor:
+        """The observed frames, uint8 (B, K, H, W, 3)."""
+        return self.frames[:, self.queries.shape[1] :]
+
+    @property
+    def context_poses(self) -> torch.Tensor:
+        """Their cameras, float32 (B, K, 7)."""
+        return self.poses[:, self.queries.shape[1] :]
+
+    @property
+    def context_mask(self) -> torch.Tensor:
+        """Bool (B, K); False for empty slots."""
+        return self.views[:, self.queries.shape[1] :] >= 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +175,7 @@ class _Options:
     batch_size: int
     context: tuple[int, int] | None
     context_per: ContextPer
+    targets: int
     samples: NDArray[np.int64] | None
     epoch_scenes: int | None
     seed: int
@@ -142,7 +193,7 @@ class SceneLoader:
     """Iterate over batches of scenes of one split in a reproducible order.
 
     Each scene comes exactly once per epoch. Its number of context views, its views and its query are drawn for each
-    epoch from (seed, epoch, scene); the query is not among the context views.
+    epoch from (seed, epoch, scene); a query is not among the context views.
 
     Args:
         path: the folder or URL of a dataset, or of an indexed raw folder. To mix several: a list, so that each scene
@@ -150,10 +201,12 @@ class SceneLoader:
         batch_size: scenes per batch, over all ranks.
         split: `train` or `test`.
         context: smallest and largest number of context views; None for 1 to the paper's number for the set, or 1 to
-            all views but the query for a set outside the catalogue. `all` gives all views of a scene in order
+            all views but the queries for a set outside the catalogue. `all` gives all views of a scene in order
             (`Batch.frames`, `Batch.poses`).
         context_per: draw the number of context views per `scene`, or per `batch`; then K is that number.
-        samples: (N, 2 + K) integers: scene, query and context views of each sample, -1 for fewer context views.
+        targets: T, queries per scene, all different. With more than one, batches are `TargetsBatch`: `target` is
+            (B, T, H, W, 3) and `query_pose` (B, T, 7). The context and the first query are those of one target.
+        samples: (N, 1 + T + K) integers: scene, queries and context views of each sample, -1 for fewer context views.
             Samples come in this order in every epoch; `context` and `shuffle` are ignored.
         scenes: numbers of the scenes to use, each once; None for all. In rising order unless shuffled. For one
             dataset.
@@ -196,6 +249,7 @@ class SceneLoader:
         split: Split = "train",
         context: tuple[int, int] | str | None = None,
         context_per: ContextPer = "scene",
+        targets: int = 1,
         samples: ArrayLike | None = None,
         scenes: ArrayLike | None = None,
         seed: int = 0,
@@ -238,6 +292,7 @@ class SceneLoader:
         self.views = min(each.layout.views for each in mixture.datasets)
         self.scene_set = dataset.manifest.scene_set
         self.pose_fields = pose_fields(dataset.layout.camera_fields, poses)
+        self.targets = as_count("targets", targets, 1)
         self.context = self._resolve_context(context)
         layouts = [each.layout for each in mixture.datasets]
         if frame_size is not None:
@@ -256,6 +311,7 @@ class SceneLoader:
             batch_size=batch_size,
             context=None if isinstance(context, str) else self.context,
             context_per=context_per,
+            targets=self.targets,
             samples=None if samples is None else as_array("samples", samples),
             epoch_scenes=epoch_scenes,
             seed=seed,
@@ -294,14 +350,14 @@ class SceneLoader:
             return self.views - 1, self.views - 1
         if given is None:
             rows = [SCENE_SETS.get(dataset.manifest.scene_set) for dataset in self.datasets]
-            limits = [self.views - 1, *(row.context_views for row in rows if row is not None)]
-            given = 1, min(limits)
-        return check_context(given, self.views)
+            limits = [self.views - self.targets, *(row.context_views for row in rows if row is not None)]
+            given = 1, max(1, min(limits))
+        return check_context(given, self.views, self.targets)
 
     def _set_window(self, window: int | None) -> None:
         """Set the order of scenes, and how they are read in it."""
         mixture, options = self._mixture, self._options
-        used_views = self.views if options.context is None else 1 + sum(self.context) / 2
+        used_views = self.views if options.context is None else self.targets + sum(self.context) / 2
         mixture.set_order(window, seed=options.seed, shuffle=options.shuffle, used_views=used_views)
         sampler = BatchSampler(
             mixture.members,
@@ -309,6 +365,7 @@ class SceneLoader:
             batch_size=options.batch_size,
             context=options.context,
             context_per=options.context_per,
+            targets=options.targets,
             samples=options.samples,
             epoch_scenes=options.epoch_scenes,
             seed=options.seed,
@@ -593,8 +650,8 @@ def _resolve_frame_size(wanted: int | None, height: int, width: int, resize: Res
 
 
 def _as_batch(shape: BatchShape, block: torch.Tensor) -> Batch:
-    frames, poses, views, scenes, datasets = (
+    parts = (
         block[start : start + size].view(getattr(torch, name)).view(dimensions)
         for name, dimensions, start, size in shape.parts()
     )
-    return Batch(frames=frames, poses=poses, views=views, scenes=scenes, datasets=datasets)
+    return Batch(*parts) if shape.targets == 1 else TargetsBatch(*parts)

@@ -10,6 +10,7 @@ import platform
 import reprlib
 import shlex
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,6 +67,13 @@ class RunFacts:
     fingerprint: str
     versions: Mapping[str, str]
     commit: str = ""
+
+
+def run_labels(runs: Sequence[Path]) -> list[str]:
+    """Return the names of the runs' folders, or the paths of those with equal names."""
+    names = [run.resolve().name for run in runs]
+    count = Counter(names)
+    return [name if count[name] == 1 else str(run) for name, run in zip(names, runs, strict=True)]
 
 
 def check_links(run: Path) -> None:

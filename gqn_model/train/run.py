@@ -43,9 +43,9 @@ from gqn_model.checkpoint.run_folder import (
     write_facts,
     write_held_out,
 )
-from gqn_model.config import Config, TrainingConfig
+from gqn_model.config import Config, declaration
 from gqn_model.data import Batches, fixed_batches, held_out_scenes, training_batches
-from gqn_model.device import choose_device, describe
+from gqn_model.device import choose_device, choose_precision, describe
 from gqn_model.loggers import Logger, check_loggers, open_loggers
 from gqn_model.model.inputs import Inputs, to_device
 from gqn_model.train.distributed import Ranks, current_ranks, process_group
@@ -96,6 +96,9 @@ def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None =
     with process_group(ranks):
         batches, config = training_batches(shards, config, rank=ranks.rank, ranks=ranks.count)
         with closing(batches):
+            device = choose_device(config.training.device, ranks.local)
+            precision = choose_precision(config.training.precision, device)
+            config = config.replaced({"precision": ranks.broadcast(precision)})
             run = ranks.broadcast((out or _free_folder(batches.scene_set, label)).absolute())
             with _lock(run, ranks):
                 if ranks.first:
@@ -104,7 +107,7 @@ def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None =
                     how = {"cache": ", through the cache", "range": ", read by range", None: ""}[batches.reading]
                     scenes = f"{batches.scenes:,} training scene{'s' if batches.scenes != 1 else ''}"
                     message(f"run {run}: {batches.scene_set}, {scenes}{how}, on {_where(config, ranks)}")
-                    _log_late_schedules(config.training)
+                    _log_late_schedules(config)
                 with _loggers(run, config, ranks, start=0) as loggers:
                     probe = _probe(run, shards, config, ranks)
                     timed = _estimate_duration(batches, config, ranks, start=0)
@@ -255,12 +258,19 @@ def _free_folder(scene_set: str, label: str) -> Path:
 def _where(config: Config, ranks: Ranks) -> str:
     device = choose_device(config.training.device, ranks.local)
     where = describe(device, config.training.threads)
-    return f"{ranks.count} ranks, the first on {where}" if ranks.count > 1 else where
+    where = f"{ranks.count} ranks, the first on {where}" if ranks.count > 1 else where
+    return f"{where}, in {config.training.precision}"
 
 
-def _log_late_schedules(training: TrainingConfig) -> None:
+def _log_late_schedules(config: Config) -> None:
     """Log the schedules that end after the last step, as those of `paper` do in a short training."""
-    late = [name for name in ("learning_rate_steps", "sigma_steps") if getattr(training, name) > training.steps]
+    training = config.training
+    names = ("learning_rate_steps", "sigma_steps")
+    late = [
+        name
+        for name in names
+        if getattr(training, name) > training.steps and declaration(name).owner in (None, config.model.model)
+    ]
     if late:
         found = ", ".join(f"{name} is {getattr(training, name):,}" for name in late)
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in late)
@@ -287,7 +297,7 @@ class _TimedBatches:
                 if days > 1:
                     message(
                         f"{self._steps:,} steps of {seconds:.2g} s take about {days:,.0f} days on this CPU; "
-                        "train on a GPU, or with --preset tiny, which takes minutes here"
+                        "train on a GPU, or with --preset tiny or sweep_tiny, which take minutes here"
                     )
             yield batch
 
