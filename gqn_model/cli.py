@@ -17,16 +17,16 @@ from gqn_data.cli_options import (
     INTERRUPTED,
     SETTINGS,
     Commands,
+    DatasetPathType,
     LocalPathType,
     OutputType,
-    PathType,
     json_option,
     log,
     print_result,
     shown,
 )
 from gqn_data.errors import OptionError, TrainingStopped
-from gqn_data.io.paths import AnyPath, parse_path
+from gqn_data.io.paths import DatasetPath, RenderAddress, parse_dataset_path
 from gqn_data.schema.catalog import SPLITS
 from gqn_data.version import VERSION
 from gqn_model.config import (
@@ -152,9 +152,14 @@ def main() -> None:
 
 
 _shards = click.option(
-    "--shards", metavar="PATH", type=PathType(), help="Dataset or indexed folder of TFRecords; path or URL.  [required]"
+    "--shards",
+    metavar="PATH",
+    type=DatasetPathType(),
+    help="Dataset or indexed folder of TFRecords, path or URL; or render:SET for fresh scenes.  [required]",
 )
-_old_shards = click.option("--shards", metavar="PATH", type=PathType(), help="Dataset.  [default: the one in training]")
+_old_shards = click.option(
+    "--shards", metavar="PATH", type=DatasetPathType(), help="Dataset.  [default: the one in training]"
+)
 _run = click.argument("run", metavar="RUN", type=LocalPathType("runs lie"))
 _runs = click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=LocalPathType("runs lie"))
 _step = click.option("--step", type=StepType(), metavar="STEP|best", help="Checkpoint to use.  [default: newest]")
@@ -175,19 +180,19 @@ _MODS_BY_MODEL = "; ".join(
 )
 
 
-def _check_dataset(run: Path | None, shards: AnyPath | None) -> AnyPath:
+def _check_dataset(run: Path | None, shards: DatasetPath | None) -> DatasetPath:
     """Return the dataset, given or the run's, after opening it; torch is not imported."""
     from gqn_data.dataset import open_dataset
     from gqn_model.checkpoint.run_folder import read_facts
 
     if shards is None:
         assert run is not None  # noqa: S101  one of them is given
-        shards = parse_path(read_facts(run).shards)
+        shards = parse_dataset_path(read_facts(run).shards)
     open_dataset(shards)
     return shards
 
 
-def _is_finished(run: Path, shards: AnyPath | None, step: Any, options: Mapping[str, Any]) -> bool:
+def _is_finished(run: Path, shards: DatasetPath | None, step: Any, options: Mapping[str, Any]) -> bool:
     """Return whether a run has all its steps, and log it; False for other options, which `resume_run` checks."""
     from gqn_model.checkpoint.files import checkpoint_steps
     from gqn_model.checkpoint.run_folder import describe_finished, read_config
@@ -204,6 +209,7 @@ def _is_finished(run: Path, shards: AnyPath | None, step: Any, options: Mapping[
 
 @main.command(cls=TrainCommand, short_help="Train a network, or resume a run.")
 @_shards
+@click.option("--scenes", type=click.IntRange(1), help="With render:SET: training scenes.  [default: endless]")
 @click.option("--out", type=LocalPathType("runs are written"), help="Run folder.  [default: runs/SET-PRESET-N]")
 @click.option("--resume", metavar="RUN", type=LocalPathType("runs lie"), help="Run to resume.")
 @click.option(
@@ -228,7 +234,8 @@ def _is_finished(run: Path, shards: AnyPath | None, step: Any, options: Mapping[
 @click.option("-v", "--visdom", is_flag=True, help="Add the logger visdom: live curves and pictures.")
 @setting_options
 def train(
-    shards: AnyPath | None,
+    shards: DatasetPath | None,
+    scenes: int | None,
     out: Path | None,
     resume: Path | None,
     step: Any,
@@ -246,6 +253,10 @@ def train(
         raise click.UsageError("--resume takes its settings from the run; omit --out, --preset and --mod")
     if resume is None and shards is None:
         raise click.UsageError("--shards is missing, expected a dataset to train on, or --resume RUN")
+    if scenes is not None:
+        if not isinstance(shards, RenderAddress):
+            raise click.UsageError("--scenes needs --shards render:SET; a dataset has a number of scenes already")
+        shards = parse_dataset_path(f"{shards},scenes={scenes}")
     if resume is None and step is not None:
         raise click.UsageError("--step needs --resume RUN")
     if visdom:
@@ -305,7 +316,11 @@ def train(
 @_device
 @json_option
 def evaluate(
-    runs: tuple[Path, ...], shards: AnyPath | None, context: tuple[tuple[int, ...], ...], as_json: bool, **options: Any
+    runs: tuple[Path, ...],
+    shards: DatasetPath | None,
+    context: tuple[tuple[int, ...], ...],
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Evaluate predictions of unseen scenes, next to two baselines.
 
@@ -363,7 +378,7 @@ def evaluate(
 @_other_set
 @_device
 def sample(
-    runs: tuple[Path, ...], shards: AnyPath | None, output: Path, context: int | None, walk: bool, **options: Any
+    runs: tuple[Path, ...], shards: DatasetPath | None, output: Path, context: int | None, walk: bool, **options: Any
 ) -> None:
     """Draw context views, the ground truth and the predictions of each run: of GQN from its prior.
 

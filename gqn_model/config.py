@@ -49,7 +49,7 @@ MODEL_NAMES = ("gqn", "plane_sweep")
 
 FITS = ("refuse", "crop", "pad")  # of `gqn_data.loader.SceneLoader`, whose None is refuse
 
-# Sections of `gqn train --help`, in order, and the model that alone has the settings of a section.
+# Sections of `gqn train --help`, in order; the settings of a section in `OWNERS` belong to one model.
 GROUPS = ("model", "GQN", "plane sweep", "optimisation", "data", "logging", "device")
 OWNERS = {"GQN": "gqn", "plane sweep": "plane_sweep"}
 
@@ -143,8 +143,8 @@ class ModelConfig:
     def _check_plane_sweep(self) -> None:
         if self.pose_numbers not in (0, POSE_NUMBERS):
             raise OptionError(
-                f"pose_numbers is {self.pose_numbers}; possible for plane_sweep: {POSE_NUMBERS}, of DeepMind's cameras; "
-                "pass --model gqn, which takes any numbers"
+                f"pose_numbers is {self.pose_numbers}; possible for plane_sweep: {POSE_NUMBERS}, of DeepMind's "
+                "cameras; pass --model gqn, which takes any numbers"
             )
         if self.dim % self.heads:
             raise OptionError(f"dim is {self.dim}; possible with {self.heads} heads: multiples of {self.heads}")
@@ -342,7 +342,7 @@ class Declaration:
 
     @property
     def owner(self) -> str | None:
-        """The model that alone has the setting; None for a setting of every model."""
+        """The model that the setting belongs to; None for a setting of every model."""
         return OWNERS.get(self.group)
 
 
@@ -423,7 +423,7 @@ def _as_kind(name: str, value: Any, kind: type, least: Any, most: Any) -> Any:
 # Schedules that `resolve` scales with the steps, in a preset that sets its number of steps.
 _SCHEDULES = ("learning_rate_steps", "warmup_steps", "sigma_steps")
 
-# A preset lists what differs from the defaults above, which are the paper's. The first preset of a model is its default.
+# A preset lists what differs from the defaults above, which are the paper's. A model's first preset is its default.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     # Learns in minutes on two CPU cores; docs/training.md lists the alternatives tried.
@@ -476,7 +476,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "picture_every": 1000,
         "checkpoint_every": 1000,
     },
-    # Minutes on two CPU cores, one of which decodes; docs/training.md lists the alternatives tried.
+    # Minutes on two CPU cores, one of them decoding; docs/training.md lists the alternatives tried.
     "sweep_tiny": {
         "model": "plane_sweep",
         "frame_size": 32,

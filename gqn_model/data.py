@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import CorruptFrame, OptionError, RunMismatch
 from gqn_data.io.atomic import human_bytes
-from gqn_data.io.paths import AnyPath, parse_path
+from gqn_data.io.paths import DatasetPath, RenderAddress, parse_dataset_path
 from gqn_data.loader import Batch, SceneLoader
-from gqn_data.sampling.permutation import key, permute
+from gqn_data.sampling.permutation import ENDLESS, key, permute
 from gqn_data.schema.cameras import POSE_FIELDS
 from gqn_model.checkpoint.checkpoint import pose_order
 from gqn_model.checkpoint.run_folder import DatasetMatch
@@ -104,12 +104,12 @@ class FiniteLoader(SceneLoader):
 
 
 def training_batches(
-    shards: str | AnyPath, config: Config, *, rank: int = 0, ranks: int = 1
+    shards: str | DatasetPath, config: Config, *, rank: int = 0, ranks: int = 1
 ) -> tuple[SceneLoader, Config]:
     """Return the endless stream of training batches, and the configuration with the values of the dataset filled in.
 
     Args:
-        shards: a dataset, or an indexed folder of TFRecords; a path or a URL.
+        shards: a dataset, or an indexed folder of TFRecords, as a path or URL; or a `render:` address.
         config: frame size and `context_max` may be 0.
         rank: rank whose share of each batch is returned.
         ranks: number of ranks.
@@ -119,16 +119,16 @@ def training_batches(
             dataset does not state.
         OptionError: the network or a batch is too large.
     """
-    shards = parse_path(shards)  # messages leave out its secrets
+    shards = parse_dataset_path(shards)  # messages leave out its secrets
     training = config.training
     context = (training.context_min, training.context_max) if training.context_max else None
 
-    kept_out = held_out_scenes(shards, config)
+    scenes = _training_scenes(shards, config)
 
     def opened(context: tuple[int, int] | None) -> SceneLoader:
         return FiniteLoader(
             shards,
-            scenes=_all_but(shards, kept_out) if len(kept_out) else None,
+            scenes=scenes,
             batch_size=training.batch_size,
             context=context,
             context_per=cast("ContextPer", training.context_per),
@@ -175,14 +175,16 @@ def training_batches(
     return loader, resolved
 
 
-def held_out_scenes(shards: AnyPath, config: Config) -> NDArray[np.int64]:
+def held_out_scenes(shards: DatasetPath, config: Config) -> NDArray[np.int64]:
     """Return the training scenes that a run keeps out of training, in rising order.
 
     Which ones depends on the seed and the dataset only. At most a tenth of the scenes are kept out. None are without
     `held_out`, of fewer than 20, or if the others would be fewer than a batch: the best checkpoint is then chosen on
-    test scenes.
+    test scenes. Of scenes without end they are the last numbers, which no training reaches.
     """
     dataset, training = open_dataset(shards, "train"), config.training
+    if dataset.is_endless:
+        return np.arange(ENDLESS - training.held_out, ENDLESS)
     count = min(training.held_out, len(dataset) // 10)
     if len(dataset) < _FEWEST_TO_HOLD_OUT or len(dataset) - count < training.batch_size:
         count = 0
@@ -192,8 +194,17 @@ def held_out_scenes(shards: AnyPath, config: Config) -> NDArray[np.int64]:
     return np.sort(permute(np.arange(count), len(dataset), seed=seed, epoch=0))
 
 
-def _all_but(shards: AnyPath, kept_out: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.delete(np.arange(len(open_dataset(shards, "train"))), kept_out)
+def _training_scenes(shards: DatasetPath, config: Config) -> NDArray[np.int64] | None:
+    """Return the numbers of the scenes to train on; None for all, or for those without end."""
+    dataset, kept_out = open_dataset(shards, "train"), held_out_scenes(shards, config)
+    if dataset.is_endless or not len(kept_out):
+        return None
+    return np.delete(np.arange(len(dataset)), kept_out)
+
+
+def bounded(shards: DatasetPath, scenes: int) -> DatasetPath:
+    """Return the dataset; of scenes that are rendered without end, the first `scenes` of each split."""
+    return shards.bounded(scenes) if isinstance(shards, RenderAddress) else shards
 
 
 def fit_of(config: Config) -> Fit | None:
@@ -215,7 +226,7 @@ def _check_size(config: Config, ranks: int) -> None:
 
 
 def fixed_batches(
-    shards: str | AnyPath,
+    shards: str | DatasetPath,
     config: Config,
     *,
     split: Split,
@@ -238,7 +249,7 @@ def fixed_batches(
     Raises:
         RunMismatch: the network does not support the dataset's poses.
     """
-    shards = parse_path(shards)  # messages leave out its secrets
+    shards = parse_dataset_path(shards)  # messages leave out its secrets
     loader = FiniteLoader(
         shards,
         split=split,
@@ -260,7 +271,7 @@ def fixed_batches(
     return loader
 
 
-def check_order(batches: SceneLoader, shards: str | AnyPath, order: str) -> None:
+def check_order(batches: SceneLoader, shards: str | DatasetPath, order: str) -> None:
     """Raise unless the dataset's poses have the run's numbers in the run's order; close the batches then.
 
     Args:
@@ -279,7 +290,7 @@ def check_order(batches: SceneLoader, shards: str | AnyPath, order: str) -> None
         )
 
 
-def _with_geometry(model: ModelConfig, loader: SceneLoader, shards: str | AnyPath) -> ModelConfig:
+def _with_geometry(model: ModelConfig, loader: SceneLoader, shards: str | DatasetPath) -> ModelConfig:
     """Return the configuration with open settings of the geometry from the dataset; close the loader on errors.
 
     Raises:
@@ -289,7 +300,7 @@ def _with_geometry(model: ModelConfig, loader: SceneLoader, shards: str | AnyPat
         loader.close()
         raise RunMismatch(
             f"{shards}: poses of the numbers {', '.join(loader.pose_fields)}, expected {', '.join(POSE_FIELDS)}: "
-            f"{model.model} needs cameras of known geometry; pass --model gqn, or write the dataset with DeepMind's cameras"
+            f"{model.model} needs cameras of known geometry; pass --model gqn, or write DeepMind's cameras"
         )
     given = {name: value for name in _GEOMETRY if (value := getattr(model, name))}
     geometry = loader.dataset.manifest.geometry
@@ -313,7 +324,7 @@ def geometry_settings(geometry: Geometry) -> dict[str, Any]:
     return {"field_of_view": geometry.field_of_view, "yaw_sign": geometry.yaw_sign, "near": near, "far": far}
 
 
-def with_geometry_of(model: Network, shards: str | AnyPath, match: DatasetMatch) -> tuple[Network, str]:
+def with_geometry_of(model: Network, shards: str | DatasetPath, match: DatasetMatch) -> tuple[Network, str]:
     """Return a network for the geometry of a dataset, and a note on it; unchanged on the dataset of the training.
 
     Args:
@@ -338,7 +349,7 @@ def with_geometry_of(model: Network, shards: str | AnyPath, match: DatasetMatch)
     return type(model).with_weights(config, model.state_dict()).to(device), note
 
 
-def _pose_numbers(loader: SceneLoader, shards: str | AnyPath, config: Config) -> int:
+def _pose_numbers(loader: SceneLoader, shards: str | DatasetPath, config: Config) -> int:
     """Return `pose_numbers` for the dataset; 0 for DeepMind's cameras, as in runs of the first version."""
     found, given = len(loader.pose_fields), config.model.pose_numbers
     if given not in (0, found):
@@ -346,7 +357,7 @@ def _pose_numbers(loader: SceneLoader, shards: str | AnyPath, config: Config) ->
     return given if found == POSE_NUMBERS else found
 
 
-def _pose_mismatch(loader: SceneLoader, shards: str | AnyPath, config: Config) -> RunMismatch:
+def _pose_mismatch(loader: SceneLoader, shards: str | DatasetPath, config: Config) -> RunMismatch:
     loader.close()
     fields = ", ".join(loader.pose_fields)
     return RunMismatch(f"{shards}: poses of {len(loader.pose_fields)} numbers ({fields}), expected {config.model.pose}")

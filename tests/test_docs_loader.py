@@ -202,6 +202,16 @@ def test_several_datasets_are_mixed_by_weight(run):
     assert (epoch == 0).sum() == 300
 
 
+def test_fresh_scenes_come_without_a_disk(run):
+    names = run("Fresh scenes without a disk")
+    with pytest.raises(TypeError):
+        len(names["endless"])
+    assert len(names["bounded"]) == 27
+    assert len(names["unseen"]) == 5
+    assert names["endless"].dataset.manifest.geometry.field_of_view == 50
+    assert names["unseen"].dataset.split == "test"
+
+
 def test_fixed_questions_are_asked_in_order(run):
     names = run("Fixed questions, for evaluation")
     batches = list(names["loader"])

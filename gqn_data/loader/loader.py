@@ -37,6 +37,7 @@ from gqn_data.loader.datasets import DatasetMixture, Paths
 from gqn_data.loader.shared_memory import Ring
 from gqn_data.loader.worker_pool import Start, WorkerPool
 from gqn_data.sampling.batch_sampler import BatchSampler, Tail
+from gqn_data.sampling.permutation import ENDLESS
 from gqn_data.sampling.views import ContextPer, check_context
 from gqn_data.schema.cameras import PoseOrder, pose_fields
 from gqn_data.schema.catalog import SCENE_SETS, Split
@@ -196,8 +197,10 @@ class SceneLoader:
     epoch from (seed, epoch, scene); a query is not among the context views.
 
     Args:
-        path: the folder or URL of a dataset, or of an indexed raw folder. To mix several: a list, so that each scene
-            comes once per epoch, or a mapping of each to its weight.
+        path: the folder or URL of a dataset, or of an indexed raw folder; or the address of scenes that the workers
+            render on demand, `render:SET` or `render:SET,scenes=N,seed=S`. Without a number of scenes, those are
+            endless and come in the order of their numbers. To mix several: a list, so that each scene comes once per
+            epoch, or a mapping of each to its weight.
         batch_size: scenes per batch, over all ranks.
         split: `train` or `test`.
         context: smallest and largest number of context views; None for 1 to the paper's number for the set, or 1 to
@@ -326,6 +329,11 @@ class SceneLoader:
         )
         self._window_given = window is not None
         self._set_window(window)
+        if epochs is not None and self.is_endless:
+            raise OptionError(
+                f"{dataset.folder}: epochs is {epochs}, expected None: the scenes are endless. "
+                "Give a number of scenes, as in render:SET,scenes=N"
+            )
         if not self._per_epoch:
             raise OptionError(
                 f"{dataset.folder}: {self.scenes} {split} scenes are fewer than a batch of {batch_size}. "
@@ -397,8 +405,19 @@ class SceneLoader:
         """Identifies the scenes; the same for all containers."""
         return self._mixture.fingerprint
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether the scenes are endless, so that `len` raises: the first epoch does not end."""
+        return self.scenes == ENDLESS
+
     def __len__(self) -> int:
-        """Return the number of batches per epoch."""
+        """Return the number of batches per epoch.
+
+        Raises:
+            EndlessError: the scenes are endless. It is a `TypeError`, as for any object without a length.
+        """
+        if self.is_endless:
+            len(self.dataset)  # raises
         return self._per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
@@ -449,27 +468,31 @@ class SceneLoader:
         end = self._end
         if self._is_over:
             return
+        for dataset in self.datasets:
+            dataset.prepare()
         # Enough blocks for the batches that workers make in advance, and for some that the consumer holds.
         ring = Ring(under_way=max(1, _AHEAD * self.workers), spare=_HELD, size=self._maker.largest.bytes)
         worker = BatchWorker(self._maker, ring, self.workers)
         fetching = self._mixture.window_fetcher(self.epochs) or contextlib.nullcontext()
-        with fetching as fetcher, contextlib.closing(self._results(worker, ring, fetcher, end)) as results:
-            while True:
-                asked = time.perf_counter()
-                request, result = next(results)
-                self.waited += time.perf_counter() - asked
-                if isinstance(result, GQNError):
-                    raise result
-                block = torch.from_numpy(ring.hand_out(request.block))
-                if self._pin:
-                    block = block.pin_memory()
-                # Counted before the batch is yielded, so that the state of its holder continues after it.
-                self._delivered += 1
-                if self._delivered == end:
-                    break  # the workers end with the last batch
-                yield _as_batch(result, block)
-                del block, result  # not held while waiting for the next batch
-        yield _as_batch(result, block)
+        # The workers end with the last batch. Prefetching ends after it: other ranks may wait for its files.
+        with fetching as fetcher:
+            with contextlib.closing(self._results(worker, ring, fetcher, end)) as results:
+                while True:
+                    asked = time.perf_counter()
+                    request, result = next(results)
+                    self.waited += time.perf_counter() - asked
+                    if isinstance(result, GQNError):
+                        raise result
+                    block = torch.from_numpy(ring.hand_out(request.block))
+                    if self._pin:
+                        block = block.pin_memory()
+                    # Counted before the batch is yielded, so that the state of its holder continues after it.
+                    self._delivered += 1
+                    if self._delivered == end:
+                        break
+                    yield _as_batch(result, block)
+                    del block, result  # not held while waiting for the next batch
+            yield _as_batch(result, block)
 
     def _position(self, number: int, within: int) -> Position:
         """Return the position of a batch's first scene (`within` 0) or last scene (1).

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gqn_data.counts import as_array, as_count
 from gqn_data.errors import OptionError
-from gqn_data.sampling.permutation import Windows, key, permute
+from gqn_data.sampling.permutation import ENDLESS, Windows, key, permute
 from gqn_data.sampling.views import ContextPer, choose_views, draw_batch_counts
 
 Tail = Literal["drop", "pad", "exact"]
@@ -51,7 +51,7 @@ class Member:
     """One dataset of a mixture.
 
     Attributes:
-        scenes: number of scenes to sample from: the split's, or the chosen ones.
+        scenes: number of scenes to sample from: the split's, or the chosen ones; ENDLESS without end.
         views: views per scene.
         chosen: int64 (scenes,): numbers of the chosen scenes in the split, ascending; None for all.
         windows: windowed shuffle of its shards; None to shuffle all scenes together.
@@ -76,7 +76,8 @@ class BatchSampler:
             shorter, split evenly over the ranks.
         context_per: whether the number of context views is drawn per `scene` or per `batch`.
         weights: weights of the datasets; None for their numbers of scenes, which yields each scene once per epoch.
-        epoch_scenes: scenes per epoch; None for all scenes of the datasets.
+        epoch_scenes: scenes per epoch; None for all scenes of the datasets. Scenes without end are one epoch without
+            end, in the order of their numbers; in a mixture they need weights and this number.
         samples: int64 (N, 1 + T + K): scene, queries and context views of each sample of an epoch, in this order,
             padded with -1. For a single dataset.
         targets: T, queries per scene.
@@ -115,6 +116,13 @@ class BatchSampler:
         self._context_per = context_per
         self.targets = as_count("targets", targets, 1)
         self._samples = None if samples is None else _check_samples(samples, self._members, self.targets)
+        if len(members) > 1 and (weights is None or epoch_scenes is None):
+            for number, member in enumerate(members):
+                if member.scenes == ENDLESS:
+                    raise OptionError(
+                        f"dataset {number} of the mixture is endless, expected a weight of each dataset and the scenes "
+                        "of an epoch: SceneLoader({PATH: 0.5, OTHER: 0.5}, epoch_scenes=N)"
+                    )
         counts = _epoch_counts([member.scenes for member in members], weights, epoch_scenes)
         # Before permutation, the positions of an epoch are ordered by dataset.
         self._ends = np.cumsum(counts)
@@ -264,7 +272,7 @@ class BatchSampler:
         member = self._members[number]
         if member.windows is not None:
             scenes = member.windows.scenes_at(positions, epoch)
-        elif self._shuffle:
+        elif self._shuffle and member.scenes != ENDLESS:
             scenes = permute(positions, member.scenes, seed=seed, epoch=epoch)
         else:
             scenes = positions

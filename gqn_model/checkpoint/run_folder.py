@@ -18,7 +18,7 @@ from pathlib import Path
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import CheckpointError, DestinationError, OptionError, RunMismatch
 from gqn_data.io import atomic, strict_json
-from gqn_data.io.paths import AnyPath
+from gqn_data.io.paths import DatasetPath
 from gqn_data.schema.catalog import SPLITS, Split
 from gqn_model.checkpoint.best import read_best
 from gqn_model.config import Config
@@ -92,7 +92,7 @@ def check_links(run: Path) -> None:
                 )
 
 
-def write_facts(run: Path, shards: AnyPath, scene_set: str, fingerprint: str) -> None:
+def write_facts(run: Path, shards: DatasetPath, scene_set: str, fingerprint: str) -> None:
     """Write `run.json` of a new run."""
     facts = RunFacts(
         shards=str(shards.absolute()),
@@ -104,7 +104,7 @@ def write_facts(run: Path, shards: AnyPath, scene_set: str, fingerprint: str) ->
     atomic.write_json(run / RUN_FILE, asdict(facts))
 
 
-def check_encodable(*paths: AnyPath) -> None:
+def check_encodable(*paths: DatasetPath) -> None:
     """Raise unless the JSON files of a run can hold the paths.
 
     Raises:
@@ -203,7 +203,7 @@ class DatasetMatch:
 
 
 def match_dataset(
-    shards: str | AnyPath, trained_set: str, trained_fingerprint: str, *, other_set: bool = False
+    shards: str | DatasetPath, trained_set: str, trained_fingerprint: str, *, other_set: bool = False
 ) -> DatasetMatch:
     """Compare a dataset with the one that a run was trained on.
 

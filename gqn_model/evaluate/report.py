@@ -68,7 +68,7 @@ class Evaluation:
         sigma: pixel standard deviation of the likelihood; None without one.
         sweep: metrics with each number of context views, in rising order.
         result: the file with this result.
-        geometry: a note on lens and depth range if they are not those of the training.
+        geometry: a note on lens and depth range if they differ from the training's.
         chosen_on_test: whether the checkpoint is `best` of a run that chose it on test scenes.
     """
 

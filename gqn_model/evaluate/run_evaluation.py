@@ -33,7 +33,7 @@ from torch import Tensor
 from gqn_data.counts import as_count
 from gqn_data.errors import GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
-from gqn_data.io.paths import AnyPath, local_path, parse_path
+from gqn_data.io.paths import DatasetPath, local_path, parse_dataset_path
 from gqn_data.progress import bar
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
 from gqn_model.checkpoint.load import load_run
@@ -46,7 +46,7 @@ from gqn_model.checkpoint.run_folder import (
     read_facts,
 )
 from gqn_model.config import MOST_SAMPLES, MOST_SCENES, MOST_WORKERS
-from gqn_model.data import FiniteLoader, check_order, fixed_batches, with_geometry_of
+from gqn_model.data import FiniteLoader, bounded, check_order, fixed_batches, with_geometry_of
 from gqn_model.evaluate.baselines import mean_image, nearest_view
 from gqn_model.evaluate.metrics import Errors, best_of, estimate, frame_errors, score
 from gqn_model.evaluate.questions import (
@@ -84,7 +84,7 @@ _MEAN_IMAGE_FRAMES = 1024
 
 def evaluate(
     run: str | Path,
-    shards: str | AnyPath | None = None,
+    shards: str | DatasetPath | None = None,
     *,
     context: Sequence[int] | int = (),
     scenes: int | None = None,
@@ -101,7 +101,8 @@ def evaluate(
 
     Args:
         run: the run's folder.
-        shards: the dataset; None for the dataset of the training.
+        shards: the dataset; None for the dataset of the training. Of scenes that are rendered without end, as many as
+            needed are rendered.
         context: numbers of context views, each with the same questions and nested contexts; empty for those usually
             reported for the set, as far as its scenes have the views.
         scenes: most scenes, from the start of the split; None for 1000, or all of `index`.
@@ -139,7 +140,7 @@ def evaluate(
 
 
 def evaluate_runs(
-    runs: Sequence[str | Path], shards: str | AnyPath | None = None, **options: Any
+    runs: Sequence[str | Path], shards: str | DatasetPath | None = None, **options: Any
 ) -> tuple[Evaluation, ...]:
     """Evaluate several runs on the same questions, in order; each result lies in its run.
 
@@ -178,12 +179,12 @@ class _Prepared:
     """An evaluation that is about to compute: its options, checked, and what they name.
 
     Attributes:
-        note: on the geometry, if it is not that of the training.
+        note: on the geometry, if it differs from the training's.
         path: index of the questions.
     """
 
     run: Path
-    shards: AnyPath
+    shards: DatasetPath
     model: Network
     checkpoint: Checkpoint
     device: torch.device
@@ -200,7 +201,7 @@ class _Prepared:
 
 def _prepare(
     run: str | Path,
-    shards: str | AnyPath | None = None,
+    shards: str | DatasetPath | None = None,
     *,
     context: Sequence[int] | int = (),
     scenes: int | None = None,
@@ -231,11 +232,12 @@ def _prepare(
     questions = None if index is None else read_index(index)
     if questions is not None and split not in (None, questions.split):
         raise OptionError(f"{index}: questions of the split {questions.split}, expected {split}; omit split or index")
-    shards = parse_path(read_facts(run).shards if shards is None else shards)
+    shards = parse_dataset_path(read_facts(run).shards if shards is None else shards)
     check_encodable(shards)
     model, checkpoint, chosen_device = load_run(run, step, device)
     match = match_dataset(shards, checkpoint.scene_set, checkpoint.fingerprint, other_set=other_set)
     model, note = with_geometry_of(model, shards, match)
+    shards = bounded(shards, max(SCENES, scenes or 0))  # no smaller number, so that fewer scenes ask the same questions
     sweep, questions, path = _choose_questions(
         run,
         shards,
@@ -274,9 +276,7 @@ def _answer(to: _Prepared) -> Evaluation:
     config, questions, sweep = to.checkpoint.config, to.questions, to.sweep
     average, origin = _mean_image(to.shards, config)
     accumulator = _Accumulator(sweep, to.samples, average.to(to.device))
-    batches = _question_batches(
-        to.shards, config, questions, sweep[-1], batch_size=to.batch_size, workers=to.workers
-    )
+    batches = _question_batches(to.shards, config, questions, sweep[-1], batch_size=to.batch_size, workers=to.workers)
     try:
         with bar(len(questions) * len(sweep), "question", "evaluating") as progress:
             for batch in batches:
@@ -322,7 +322,7 @@ def _check_noise(config: ModelConfig, samples: int, scenes: int) -> None:
 
 def _choose_questions(
     run: Path,
-    shards: AnyPath,
+    shards: DatasetPath,
     checkpoint: Checkpoint,
     match: DatasetMatch,
     *,
@@ -389,7 +389,7 @@ def _choose_questions(
 
 
 def _question_batches(
-    shards: AnyPath, config: Config, questions: Questions, context: int, *, batch_size: int, workers: int
+    shards: DatasetPath, config: Config, questions: Questions, context: int, *, batch_size: int, workers: int
 ) -> SceneLoader:
     """Return the loader of the questions with `context` context views, in order."""
     return FiniteLoader(
@@ -514,7 +514,7 @@ def prior_samples(model: LatentNetwork, static: Tensor, noise: Tensor) -> Tensor
     return torch.cat(parts)
 
 
-def _mean_image(shards: AnyPath, config: Config) -> tuple[Tensor, str]:
+def _mean_image(shards: DatasetPath, config: Config) -> tuple[Tensor, str]:
     """Return the mean of training frames, one per scene, and a description; of test frames without a train split."""
     for split in ("train", "test"):
         try:

@@ -23,7 +23,7 @@ class _Column(NamedTuple):
         width: characters.
         write: formats a value.
         rank: 0 for columns that are always shown; others are added in order of rank while they fit.
-        elbo: omitted if the model has no likelihood.
+        elbo: a column for models with a likelihood.
     """
 
     head: str

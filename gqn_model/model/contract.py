@@ -101,7 +101,7 @@ class Network(nn.Module, ABC):
         return Loss(error, output, output.new_empty(target.shape[:-3].numel(), 0))
 
     def loss_floor(self, sigma: float) -> float:  # noqa: ARG002  the signature of all models
-        """Return the least value of the loss, that of predictions without error."""
+        """Return the least value of the loss, reached by predictions without error."""
         return 0.0
 
     def step_noise(self, seed: int, step: int, count: int, device: torch.device) -> Tensor:  # noqa: ARG002

@@ -7,8 +7,8 @@ The inference cores read the target through the look, a 4x4 convolution. As in t
 unless cores are shared.
 
 Shapes: B samples, T query views of each (no axis if there is one), N = B T, K context slots, L generation steps, D
-state channels, Z latent channels, R channels of the representation, P numbers per pose (7 for DeepMind's cameras), H = W
-frame size, h = w = H/4 map size.
+state channels, Z latent channels, R channels of the representation, P numbers per pose (7 for DeepMind's cameras),
+H = W frame size, h = w = H/4 map size.
 """
 
 from __future__ import annotations

@@ -48,12 +48,12 @@ class PriorPSNR(NamedTuple):
     """PSNR in dB of predictions of the probe scenes, averaged over scenes.
 
     Attributes:
-        mean: of `Network.predict_mean`.
         sample: of one prior sample; None for a model without a distribution.
+        mean: of `Network.predict_mean`.
     """
 
-    mean: float
     sample: float | None
+    mean: float
 
 
 class StopSignals:
@@ -214,7 +214,7 @@ def measure_prior(model: Network, probe: Inputs) -> PriorPSNR:
         errors = [((frames.clamp(0, 1) - target) ** 2).mean((1, 2, 3)) for frames in predictions]
         parts.append(torch.stack([psnr(error) for error in errors]))
     mean, *samples = torch.cat(parts, 1).mean(1).tolist()
-    return PriorPSNR(mean, samples[0] if samples else None)
+    return PriorPSNR(samples[0] if samples else None, mean)
 
 
 def _check_losses(run: Path, metrics: TrainingMetrics) -> None:
@@ -257,7 +257,7 @@ def _record(
 
 
 def _score(record: Record, metrics: TrainingMetrics, prior_psnr: float | None) -> Score:
-    """Return what chooses the best checkpoint; a model without a likelihood has no sigma, which counts as 0."""
+    """Return what chooses the best checkpoint; sigma is 0 for a model without a likelihood."""
     return Score(prior_psnr=prior_psnr, excess=record.loss - metrics.loss_floor, sigma=record.sigma or 0.0)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gqn_data.counts import as_count
 from gqn_data.errors import OptionError, RunMismatch
-from gqn_data.io.paths import AnyPath, parse_path
+from gqn_data.io.paths import DatasetPath, parse_dataset_path
 from gqn_data.io.pictures import picture_kind, write_picture
 from gqn_data.progress import bar, message
 from gqn_data.sampling.views import check_context, choose_views
@@ -26,7 +26,7 @@ from gqn_model.checkpoint.checkpoint import Step
 from gqn_model.checkpoint.load import LoadedRun, load_run
 from gqn_model.checkpoint.run_folder import DatasetMatch, match_dataset, run_labels
 from gqn_model.config import MOST_FRAMES, MOST_SAMPLES, MOST_SCENES, MOST_SEED
-from gqn_model.data import FiniteLoader, check_order, fit_of, fixed_batches, with_geometry_of
+from gqn_model.data import FiniteLoader, bounded, check_order, fit_of, fixed_batches, with_geometry_of
 from gqn_model.model.contract import LatentNetwork, Network
 from gqn_model.model.inputs import Context, pixels, to_device
 from gqn_model.model.noise import CAMERA_PATH, question_noise
@@ -45,7 +45,7 @@ _FRAMES_AT_ONCE = 32
 
 def write_predictions(
     runs: Path | Sequence[Path],
-    shards: str | AnyPath,
+    shards: str | DatasetPath,
     output: Path,
     *,
     scenes: int = 8,
@@ -77,7 +77,7 @@ def write_predictions(
         OptionError: the file extension is not supported, or a number is not possible.
         RunMismatch: the dataset does not fit the run, its split is empty, or it has another scene set.
     """
-    shards = parse_path(shards)
+    shards = parse_dataset_path(shards)
     picture_kind(output)  # before the work, so that a mistake shows at once
     scenes, samples = as_count("scenes", scenes, 1, MOST_SCENES), as_count("samples", samples, 0, MOST_SAMPLES)
     context, seed = as_count("context", context, 0), as_count("seed", seed, 0, MOST_SEED)
@@ -104,9 +104,8 @@ def write_predictions(
                 f"{run}: frames of {size} pixels, expected {expected} as in {paths[0]}; draw them in separate pictures"
             )
     context = context or min(one.checkpoint.config.training.context_max for one in loaded)
-    batches = fixed_batches(
-        shards, first.checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed
-    )
+    shards = bounded(shards, scenes)
+    batches = fixed_batches(shards, first.checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed)
     for one in loaded:
         check_order(batches, shards, one.checkpoint.pose_order)
     try:
@@ -123,7 +122,7 @@ def write_predictions(
 
 def write_walk(
     run: Path,
-    shards: str | AnyPath,
+    shards: str | DatasetPath,
     output: Path,
     *,
     scene: int = 0,
@@ -163,7 +162,7 @@ def write_walk(
             cameras.
         RunMismatch: the dataset does not fit the run, or has another scene set.
     """
-    shards = parse_path(shards)
+    shards = parse_dataset_path(shards)
     check_animation(output)
     frames, samples = as_count("frames", frames, 0, MOST_FRAMES), as_count("samples", samples, 0, MOST_SAMPLES)
     context, seed = as_count("context", context, 0), as_count("seed", seed, 0, MOST_SEED)
@@ -172,6 +171,7 @@ def write_walk(
     model, note = with_geometry_of(model, shards, match)
     if note:
         message(note)
+    shards = bounded(shards, max(1, as_count("scene", scene) + 1))
     dataset = fixed_batches(shards, checkpoint.config, split=split, context=1, batch_size=1, seed=seed)
     check_order(dataset, shards, checkpoint.pose_order)
     dataset.close()
@@ -238,7 +238,7 @@ def predict_along(model: Network, context: Context, query: Tensor, noise: Tensor
 
 
 def _read_scene(
-    shards: AnyPath, config: Config, split: Split, scene: int
+    shards: DatasetPath, config: Config, split: Split, scene: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[str, ...]]:
     """Read a scene: frames at the network's size, uint8 (V, H, W, 3); cameras; names of a camera's numbers."""
     loader = FiniteLoader(

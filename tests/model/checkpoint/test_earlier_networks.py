@@ -11,13 +11,13 @@ import torch
 from made_checkpoints import made_run, overwrite, smallest
 from safetensors import safe_open
 from safetensors.torch import save_file
-from synthetic import SMALL, small_inputs
+from synthetic import small, small_inputs
 
 from gqn_model import load_model, load_safetensors
 from gqn_model.checkpoint import safetensors
 from gqn_model.checkpoint.checkpoint import checkpoint_path, load_checkpoint
 from gqn_model.checkpoint.safetensors import export_weights
-from gqn_model.config import Config, resolve
+from gqn_model.config import Config
 from gqn_model.model.gqn import GQN
 
 ADDED = ("look_channels", "shared_look")
@@ -54,7 +54,7 @@ def _elbo(config: Config) -> torch.Tensor:
 
 @pytest.mark.parametrize(("shared", "representation"), EARLIER)
 def test_an_earlier_config_gives_the_earlier_network(shared: bool, representation: str) -> None:
-    written = resolve("tiny", (), SMALL | {"shared_cores": shared, "representation": representation})
+    written = small(shared_cores=shared, representation=representation)
     config = Config.from_json(_without_look(written), "here")
     assert (config.model.look_channels, config.model.shared_look) == (3, True)
     look = [(n, tuple(v.shape)) for n, v in GQN(config.model).state_dict().items() if n.startswith("look.")]
