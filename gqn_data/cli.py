@@ -641,7 +641,9 @@ def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     help="Milliseconds per training step, for advice on workers; repeatable.  [default: several]",
 )
 @click.option(
-    "--plot", type=LocalPathType("plots are written"), help="Also write a plot: .png or .jpg. Needs matplotlib."
+    "--plot",
+    type=LocalPathType("plots are written"),
+    help="Also write a plot: .png, .jpg, .pdf or .svg. Needs matplotlib.",
 )
 @json_option
 def bench(

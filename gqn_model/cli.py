@@ -419,7 +419,9 @@ def export(run: Path, output: Path, step: Any) -> None:
 
 @main.command(short_help="Plot the learning curves of runs.")
 @_runs
-@click.option("-o", "--output", type=OutputType("pictures are written"), required=True, help="Picture: .png or .jpg.")
+@click.option(
+    "-o", "--output", type=OutputType("pictures are written"), required=True, help="Plot: .png, .jpg, .pdf or .svg."
+)
 def plot(runs: tuple[Path, ...], output: Path) -> None:
     """Plot the learning curves of one or several runs from their log.jsonl. Needs matplotlib."""
     from gqn_model.visualize.learning_curves import write_curves
