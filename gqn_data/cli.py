@@ -226,11 +226,11 @@ def view(
     columns: int,
     scale: int,
 ) -> None:
-    """Write a contact sheet: scenes as rows, views as columns."""
+    """Draw scenes as rows and views as columns, with numbers."""
     from gqn_data.convert.index import temporary_index
     from gqn_data.dataset import open_dataset
     from gqn_data.formats import WRITABLE
-    from gqn_data.inspect.contact_sheet import contact_sheet
+    from gqn_data.inspect.contact_sheet import captioned_sheet
     from gqn_data.io.atomic import data_root
     from gqn_data.io.pictures import write_picture
     from gqn_data.sources.raw_folder import locate_dataset, unindexed
@@ -244,7 +244,7 @@ def view(
             path = stack.enter_context(temporary_index(raw, split, first + rows))
         dataset = open_dataset(path, split)
         scenes = range(first, min(first + rows, max(len(dataset), first + 1)))
-        write_picture(contact_sheet(dataset, scenes, columns, scale), output)
+        write_picture(captioned_sheet(dataset, scenes, columns, scale), output)
     click.echo(output)
 
 
