@@ -183,12 +183,12 @@ class PlaneSweep(Network):
         copies = copies.flatten(3, 4)  # (n, S, S, M, 4)
         with torch.no_grad():
             # Colour and its square: their product with four numbers is a negative squared distance from any colour.
-            squares = copies.square() @ copies.new_tensor([1.0, 1.0, 1.0, 0.0])
+            squares = (copies * copies) @ copies.new_tensor([1.0, 1.0, 1.0, 0.0])
             copies[..., 3] = squares
         match = (copies @ (_SHARPNESS * guess)[..., None])[..., 0]
         shares = (logits + functional.pad(prior + match, (0, 1))).softmax(-1)
         copied = (shares[..., None, :-1] @ copies)[..., 0, :3]
-        colour: Tensor = copied + shares[..., -1:] * (made.sigmoid() - 0.5)
+        colour: Tensor = copied + shares[..., -1:] * (made.contiguous().sigmoid() - 0.5)
         return colour
 
     def sweep(self, encoded: Encoded, query: Tensor) -> Tensor:
