@@ -23,7 +23,8 @@ from torch.nn import functional
 
 from gqn_data.errors import OptionError
 from gqn_model.config import ModelConfig
-from gqn_model.model.contract import Network
+from gqn_model.model.contract import Loss, Network
+from gqn_model.model.distributions import wide
 from gqn_model.model.inputs import Context
 
 # Context cameras that the sweep of a target looks at: the nearest ones.
@@ -47,6 +48,9 @@ _TRUST = 20
 
 # Logits per unit of the head's guess at the colour: small weights make a sharp choice.
 _SHARPNESS = 10
+
+# Squared error below which a frame counts as right: 50 dB.
+_LEAST_ERROR = 1e-5
 
 _OCTAVES = 5  # of the Fourier features of rays
 
@@ -125,6 +129,20 @@ class PlaneSweep(Network):
         if query.dim() == 2:
             return self.render(self.encode(context), query[:, None])[:, 0]
         return self.render(self.encode(context), query)
+
+    def loss(self, output: Tensor, target: Tensor) -> Loss:
+        """Return the root of the mean squared error of each frame, averaged over frames.
+
+        Unlike its square it weighs frames that are nearly right as much as frames that are not, as PSNR does.
+        """
+        errors = (wide(output) - wide(target)).square().mean((-3, -2, -1))
+        value = (errors + _LEAST_ERROR).sqrt().mean()  # the root of 0 has no gradient
+        return Loss(value, output, output.new_empty(errors.numel(), 0))
+
+    @classmethod
+    def is_matrix(cls, name: str, axes: int) -> bool:
+        """Return whether a parameter is a matrix of the transformer's blocks."""
+        return name.startswith("blocks.") and axes == 2
 
     def encode(self, context: Context) -> Encoded:
         """Return the context as `render` needs it."""
