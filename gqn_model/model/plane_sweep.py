@@ -49,8 +49,8 @@ _TRUST = 20
 # Logits per unit of the head's guess at the colour: small weights make a sharp choice.
 _SHARPNESS = 10
 
-# Squared error below which a frame counts as right: 50 dB.
-_LEAST_ERROR = 1e-5
+# Squared error of a frame below which the loss is nearly the squared error: a PSNR of 50 dB.
+_SMALL_ERROR = 1e-5
 
 _OCTAVES = 5  # of the Fourier features of rays
 
@@ -131,12 +131,12 @@ class PlaneSweep(Network):
         return self.render(self.encode(context), query)
 
     def loss(self, output: Tensor, target: Tensor) -> Loss:
-        """Return the root of the mean squared error of each frame, averaged over frames.
+        """Return the root of the mean squared error of each frame, averaged over frames; 0 without an error.
 
-        Unlike its square it weighs frames that are nearly right as much as frames that are not, as PSNR does.
+        Unlike its square it weighs frames that are nearly right almost as much as frames that are not, as PSNR does.
         """
         errors = (wide(output) - wide(target)).square().mean((-3, -2, -1))
-        value = (errors + _LEAST_ERROR).sqrt().mean()  # the root of 0 has no gradient
+        value = ((errors + _SMALL_ERROR).sqrt() - math.sqrt(_SMALL_ERROR)).mean()  # the root of 0 has no gradient
         return Loss(value, output, output.new_empty(errors.numel(), 0))
 
     @classmethod

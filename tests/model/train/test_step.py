@@ -75,7 +75,7 @@ def test_a_step_equals_one_in_plain_torch() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_a_step_of_the_plane_sweep_equals_one_in_plain_torch(optimizer: str) -> None:
-    config = small(model="plane_sweep", batch_size=4, clip=0.01, optimizer=optimizer)
+    config = small(model="plane_sweep", batch_size=4, clip=0.1, optimizer=optimizer)
     take_step = TrainStep(config, CPU)
     plain = copy.deepcopy(take_step.model)
     matrices = [one for block in plain.blocks for one in block.parameters() if one.dim() == 2]  # type: ignore[union-attr]
@@ -87,13 +87,14 @@ def test_a_step_of_the_plane_sweep_equals_one_in_plain_torch(optimizer: str) -> 
     adam = torch.optim.Adam(others, lr=123.0, betas=(0.9, config.training.beta2), eps=1e-8)
     for step in range(3):
         context, query, target = _inputs(config, seed=step)
-        loss = (((plain.predict(context, query) - target) ** 2).mean((-3, -2, -1)) + 1e-5).sqrt().mean()
+        errors = ((plain.predict(context, query) - target) ** 2).mean((-3, -2, -1))
+        loss = (torch.sqrt(errors + 1e-5) - 1e-5**0.5).mean()
         assert _loss(take_step(step, Inputs(context, query, target))) == pytest.approx(float(loss.detach()), rel=1e-5)
         for part in (adam, muon):
             part.param_groups[0]["lr"] = learning_rate_at(config.training, step)
             part.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.1)
         adam.step()
         if optimizer == "muon":
             muon.step()
