@@ -136,7 +136,7 @@ class PlaneSweep(Network):
         Unlike its square it weighs frames that are nearly right almost as much as frames that are not, as PSNR does.
         """
         errors = (wide(output) - wide(target)).square().mean((-3, -2, -1))
-        value = ((errors + _SMALL_ERROR).sqrt() - math.sqrt(_SMALL_ERROR)).mean()  # the root of 0 has no gradient
+        value = ((errors + _SMALL_ERROR).sqrt() - math.sqrt(_SMALL_ERROR)).mean()  # finite gradients at 0
         return Loss(value, output, output.new_empty(errors.numel(), 0))
 
     @classmethod

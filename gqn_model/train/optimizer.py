@@ -24,7 +24,7 @@ STATES = {"adam": ("step", "exp_avg", "exp_avg_sq"), "muon": ("momentum_buffer",
 class JointOptimizer:
     """Optimisers of the parts of a network, used as one.
 
-    The state dict is Adam's; that of Muon is under its key `muon`, if there is one.
+    The state dict is Adam's, with Muon's state dict as `muon` if it has parameters.
 
     Args:
         model: the network, on its device.
