@@ -20,6 +20,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gqn_model.config import resolve
+from gqn_model.device import keep_freed_memory
 from gqn_model.model.contract import build_network
 from gqn_model.model.inputs import Context
 from gqn_model.model.plane_sweep import PlaneSweep
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9, help="timed steps")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     chosen = parser.parse_args()
+    keep_freed_memory()  # as a training does
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
     config = resolve("sweep_tiny", (), LENS)

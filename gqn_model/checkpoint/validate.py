@@ -17,7 +17,15 @@ _REMEDY = "use the config that belongs to it, or the version that wrote it"
 _NAMED = 3
 
 # What a trainer of any version sets, or leaves to torch. The learning rate is set at each step.
-_MUON = {"momentum": 0.95, "nesterov": True, "weight_decay": 0.0, "ns_steps": 5, "adjust_lr_fn": "match_rms_adamw"}
+_MUON = {
+    "momentum": 0.95,
+    "nesterov": True,
+    "weight_decay": 0.0,
+    "ns_coefficients": (3.4445, -4.775, 2.0315),
+    "ns_steps": 5,
+    "eps": 1e-7,
+    "adjust_lr_fn": "match_rms_adamw",
+}
 _ADAM = {
     "eps": 1e-8,
     "weight_decay": 0,
