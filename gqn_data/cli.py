@@ -613,7 +613,8 @@ def import_command(
 ) -> None:
     """Import photos with known cameras.
 
-    FOLDER holds photos and a camera file: transforms.json. Or it holds such folders, one per place.
+    FOLDER holds photos and their cameras: transforms.json (nerfstudio), a COLMAP model in sparse/, or cameras.csv.
+    Or it holds such folders, one per place.
     """
     from gqn_data.import_photos import import_photos
     from gqn_data.import_photos.run import plain_name

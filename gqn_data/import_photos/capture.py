@@ -21,8 +21,8 @@ from gqn_data.io.regular import open_read
 # "JPEG" includes the MPO files of some phones.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 
-# Pixels of a photo: three times those of a large camera (60 million), 0.6 GB decoded.
-MAX_PIXELS = 200_000_000
+# Pixels of a photo: twice those of a large camera (60 million), 0.4 GB decoded. Pillow's own limit is 179 million.
+MAX_PIXELS = 120_000_000
 
 _ORIENTATION = 0x0112  # tag of EXIF
 _SWAPS_SIDES = (5, 6, 7, 8)
@@ -62,14 +62,14 @@ class Capture:
         kind: kind of the camera file, such as `transforms.json`.
         photos: the photos, in the order of the camera file.
         has_z_up: whether the camera file defines z to be up.
-        depths: float64 (n, 2), depths and the number of the photo in which each was seen; empty if unknown.
+        depths: float64 (n,), depths of points seen in the photos, in units of the positions; empty if unknown.
     """
 
     folder: Path
     kind: str
     photos: Sequence[Photo]
     has_z_up: bool = False
-    depths: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+    depths: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
 
 def resolve_photo(folder: Path, name: object, where: str, suffixes: Sequence[str] = ("",)) -> Path:
@@ -161,7 +161,7 @@ class _opened:  # noqa: N801  a context manager that is used like a function
                 warnings.simplefilter("ignore")  # of large images; they are checked below
                 image = Image.open(self._file, formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+                raise Image.DecompressionBombError
         except BaseException as error:
             self.__exit__(type(error), error)
             raise
@@ -171,7 +171,7 @@ class _opened:  # noqa: N801  a context manager that is used like a function
         self._file.close()
         if isinstance(error, Image.DecompressionBombError):
             raise PhotosError(
-                f"{self._path}: {error}, expected at most {MAX_PIXELS:,} pixels. Make it smaller first"
+                f"{self._path}: too many pixels, expected at most {MAX_PIXELS:,}. Make it smaller first"
             ) from error
         if isinstance(error, UnidentifiedImageError):
             raise PhotosError(f"{self._path}: not an image, expected one of {', '.join(FORMATS)}") from error

@@ -18,8 +18,8 @@ from gqn_data.errors import PhotosError
 
 # The widest frame that a rewarp makes: half its width at depth 1. At 120 degrees the edges are stretched fourfold.
 _WIDEST_TANGENT = math.tan(math.radians(60))
-_TANGENTS = 256  # tried between 0 and the widest
-_BORDER = 33  # points along each edge of a frame
+_TANGENTS = 64  # tried between 0 and the widest
+_BORDER = 17  # points along each edge of a frame
 
 _RADIAL = ("k1", "k2", "k3", "k4", "k5", "k6")
 _TANGENTIAL = ("p1", "p2")
@@ -110,7 +110,7 @@ class Lens:
             return filled
 
         low, high = 0.0, _WIDEST_TANGENT
-        for _ in range(3):
+        for _ in range(4):
             tried = np.linspace(low, high, _TANGENTS + 1)[1:]
             good = fits(tried)
             if good.all():

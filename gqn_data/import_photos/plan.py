@@ -173,7 +173,7 @@ def find_tangent(scenes: Sequence[Scene], field_of_view: float | None) -> tuple[
     least, limit = math.inf, Path()
     for scene in scenes:
         for photo, pose in scene.photos:
-            key = photo.lens, pose.roll
+            key = photo.lens, round(pose.roll, 6)
             if key not in widest:
                 widest[key] = photo.lens.widest(pose.roll)
             if widest[key] <= 0:
@@ -212,7 +212,7 @@ def find_depths(
             )
             continue
         if len(capture.depths):
-            near, far = np.percentile(capture.depths[:, 0], (_OUTLIERS, 100 - _OUTLIERS)) * world.scale
+            near, far = np.percentile(capture.depths, (_OUTLIERS, 100 - _OUTLIERS)) * world.scale
             ranges.append((float(near), float(far)))
             continue
         positions = world.points(np.stack([photo.position for photo, _ in photos]))

@@ -6,8 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gqn_data.errors import SourceMissing
-from gqn_data.import_photos import transforms
+from gqn_data.import_photos import camera_table, colmap, transforms
 from gqn_data.import_photos.capture import Capture
+
+# Tried in this order: nerfstudio writes transforms.json beside the model that it comes from.
+READERS: dict[str, Callable[[Path], Capture]] = {
+    transforms.NAME: transforms.read_transforms,
+    colmap.NAME: colmap.read_colmap,
+    camera_table.NAME: camera_table.read_camera_table,
+}
+
+
+def kind_of(folder: Path) -> str | None:
+    """Return the kind of camera file that a folder holds: a key of `READERS`, or None."""
+    if (folder / transforms.NAME).exists():
+        return transforms.NAME
+    if colmap.find_model(folder) is not None:
+        return colmap.NAME
+    return camera_table.NAME if (folder / camera_table.NAME).exists() else None
 
 
 def capture_folders(folder: Path) -> list[Path]:
@@ -18,11 +34,11 @@ def capture_folders(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise SourceMissing(f"{folder}: not a folder, expected photos with a camera file")
-    if _reader_of(folder) is not None:
+    if kind_of(folder) is not None:
         return [folder]
-    found = sorted(each for each in folder.iterdir() if each.is_dir() and _reader_of(each) is not None)
+    found = sorted(each for each in folder.iterdir() if each.is_dir() and kind_of(each) is not None)
     if not found:
-        raise SourceMissing(f"{folder}: no camera file, expected {' or '.join(_READERS)} in it or in its folders")
+        raise SourceMissing(f"{folder}: no camera file, expected {', '.join(READERS)} in it or in its folders")
     return found
 
 
@@ -33,16 +49,7 @@ def read_capture(folder: Path) -> Capture:
         SourceMissing: there is no camera file, or a photo does not exist.
         PhotosError: the camera file or a photo is invalid.
     """
-    read = _reader_of(folder)
-    if read is None:
-        raise SourceMissing(f"{folder}: no camera file, expected {' or '.join(_READERS)}")
-    return read(folder)
-
-
-_READERS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Capture]]] = {
-    transforms.NAME: (lambda folder: (folder / transforms.NAME).exists(), transforms.read_transforms),
-}
-
-
-def _reader_of(folder: Path) -> Callable[[Path], Capture] | None:
-    return next((read for is_there, read in _READERS.values() if is_there(folder)), None)
+    kind = kind_of(folder)
+    if kind is None:
+        raise SourceMissing(f"{folder}: no camera file, expected {', '.join(READERS)}")
+    return READERS[kind](folder)

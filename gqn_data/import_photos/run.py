@@ -158,7 +158,7 @@ def import_photos(
     if depths is None:
         log("depth range unknown: gqn trains, plane_sweep needs it. Pass --depth-range NEAR FAR")
     found = count_scenes(scenes)
-    _warn_of_few(found, len(captures), log)
+    _warn_of_few(found, log)
     writer = SceneWriter(
         out,
         name=name,
@@ -195,12 +195,12 @@ def plain_name(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:64] or "photos"
 
 
-def _warn_of_few(found: dict[Split, int], captures: int, log: Callable[[str], None]) -> None:
+def _warn_of_few(found: dict[Split, int], log: Callable[[str], None]) -> None:
     train = found.get("train", 0)
     if train < _FEW_SCENES:
         log(
-            f"{count_of(train, 'training scene')} of {count_of(captures, 'place')}: too few to learn from. Networks "
-            "memorise so few; hundreds of places are needed to predict new ones"
+            f"{count_of(train, 'training scene')}: too few to learn from. Networks memorise so few; hundreds of places "
+            "are needed to predict new ones"
         )
     if "test" not in found:
         log("no test scenes: gqn evaluate needs some. Pass --test-every, or add photos")

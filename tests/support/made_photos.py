@@ -2,9 +2,15 @@
 
 import json
 import math
+import struct
 
 import numpy as np
 from PIL import Image
+
+from gqn_data.dataset import open_dataset
+
+SIZE = 64  # pixels of a frame
+OPENCV = ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")
 
 # Red, green and blue point of the scene, off the axes so that a mirrored or turned frame shows.
 POINTS = np.array([(0.35, 0.1, 0.25), (-0.25, 0.3, -0.1), (0.05, -0.35, 0.15)])
@@ -97,3 +103,70 @@ def seen_by(point, camera, field_of_view, size):
     depth, across, up = (sum(a * b for a, b in zip(to, axis)) for axis in (ahead, right, above))
     half = math.tan(math.radians(field_of_view) / 2)
     return (across / depth / half + 1) * size / 2, (1 - up / depth / half) * size / 2
+
+
+def assert_points_land(folder, points=POINTS):
+    """Compare the spots of all frames with the pixels that their cameras give; return how many were compared.
+
+    Args:
+        points: the points in the camera file's world.
+    """
+    manifest = open_dataset(folder).manifest
+    matrix = np.array(manifest.origin.details["captures"][0]["matrix"])
+    field_of_view, compared, worst = manifest.geometry.field_of_view, 0, 0.0
+    for split in manifest.splits:
+        for scene in open_dataset(folder, split):
+            for frame, camera in zip(scene.frames, scene.cameras):
+                for point, spot in zip(points @ matrix[:, :3].T + matrix[:, 3], spots_of(frame)):
+                    expected = seen_by(point, camera, field_of_view, SIZE)
+                    if min(expected) > 4 and max(expected) < SIZE - 4:
+                        worst = max(worst, float(np.abs(np.subtract(expected, spot)).max()))
+                        compared += 1
+    assert worst < 0.15, worst
+    return compared
+
+
+def write_colmap(folder, cameras, lenses, points=(), *, binary):
+    """Write `sparse/0` for the photos of `make_capture`; OPENCV lenses, each point seen by all images."""
+    home = folder / "sparse" / "0"
+    home.mkdir(parents=True)
+    ends = [(quaternion_of(axes), -axes @ position) for position, axes in cameras]
+    rows = [[lens.get(key, 0.0) for key in OPENCV] for lens in lenses]
+    if not binary:
+        lines = [
+            f"{at + 1} OPENCV {lens['w']} {lens['h']} {_text(row)}" for at, (lens, row) in enumerate(zip(lenses, rows))
+        ]
+        (home / "cameras.txt").write_text("# Camera list\n" + "\n".join(lines) + "\n")
+        lines = [f"{at + 1} {_text((*q, *t))} {at + 1} {at:03}.png\n1.5 2.5 -1" for at, (q, t) in enumerate(ends)]
+        (home / "images.txt").write_text("# Image list\n" + "\n".join(lines) + "\n")
+        tracks = " ".join(f"{at + 1} 0" for at in range(len(ends)))
+        lines = [f"{number} {_text(point)} 1 2 3 0.5 {tracks}" for number, point in enumerate(points)]
+        (home / "points3D.txt").write_text("\n".join(lines) + "\n")
+        return
+    data = struct.pack("<Q", len(rows))
+    for at, (lens, row) in enumerate(zip(lenses, rows)):
+        data += struct.pack("<IiQQ8d", at + 1, 4, lens["w"], lens["h"], *row)
+    (home / "cameras.bin").write_bytes(data)
+    data = struct.pack("<Q", len(ends))
+    for at, (q, t) in enumerate(ends):
+        data += struct.pack("<I7dI", at + 1, *q, *t, at + 1) + f"{at:03}.png".encode() + b"\0"
+        data += struct.pack("<Qddq", 1, 1.5, 2.5, -1)
+    (home / "images.bin").write_bytes(data)
+    data = struct.pack("<Q", len(points))
+    for number, point in enumerate(points):
+        data += struct.pack("<Q3d3BdQ", number, *point, 1, 2, 3, 0.5, len(ends))
+        data += b"".join(struct.pack("<II", at + 1, 0) for at in range(len(ends)))
+    (home / "points3D.bin").write_bytes(data)
+
+
+def quaternion_of(axes):
+    """Return the quaternion w, x, y, z of a rotation (3, 3): the eigenvector of Bar-Itzhack's matrix."""
+    (a, b, c), (d, e, f), (g, h, i) = axes
+    matrix = [[a - e - i, b + d, c + g, h - f], [b + d, e - a - i, f + h, c - g]]
+    matrix += [[c + g, f + h, i - a - e, d - b], [h - f, c - g, d - b, a + e + i]]
+    x, y, z, w = np.linalg.eigh(np.array(matrix))[1][:, -1]
+    return w, x, y, z
+
+
+def _text(numbers):
+    return " ".join(repr(float(number)) for number in numbers)

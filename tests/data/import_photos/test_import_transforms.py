@@ -4,13 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from made_photos import POINTS, lens_of, make_capture, orbit, seen_by, spots_of
+from made_photos import POINTS, assert_points_land, lens_of, make_capture, orbit
 
 from gqn_data.dataset import open_dataset
 from gqn_data.import_photos import import_photos
 
 QUIET = {"log": lambda line: None}
-SIZE = 64
 
 
 def turned(axis, degrees):
@@ -22,26 +21,6 @@ def turned(axis, degrees):
         term = term @ step / order
         total = total + term
     return total
-
-
-def check(folder, file_points, captures=1):
-    """Assert that each point seen in a frame is where the camera's numbers put it; return how many were compared."""
-    compared, worst = 0, 0.0
-    dataset = open_dataset(folder, "train")
-    manifest = dataset.manifest
-    matrix = np.array(manifest.origin.details["captures"][0]["matrix"])
-    points = file_points @ matrix[:, :3].T + matrix[:, 3]
-    for split in manifest.splits:
-        for scene in open_dataset(folder, split):
-            for frame, camera in zip(scene.frames, scene.cameras):
-                for point, spot in zip(points, spots_of(frame)):
-                    expected = seen_by(point, camera, manifest.geometry.field_of_view, SIZE)
-                    if min(expected) < 4 or max(expected) > SIZE - 4:
-                        continue
-                    worst = max(worst, float(np.abs(np.subtract(expected, spot)).max()))
-                    compared += 1
-    assert worst < 0.15, worst
-    return compared
 
 
 LENSES = {
@@ -58,7 +37,7 @@ LENSES = {
 def test_a_point_lands_where_the_camera_says(what, tmp_path):
     make_capture(tmp_path / "photos", lenses=LENSES[what])
     done = import_photos(tmp_path / "photos", tmp_path / "set", test_every=0, **QUIET)
-    assert check(tmp_path / "set", POINTS) >= 12
+    assert assert_points_land(tmp_path / "set", POINTS) >= 12
     assert done.photos == done.views == 8
 
 
@@ -66,7 +45,7 @@ def test_axes_units_and_origin_of_the_file_do_not_matter(tmp_path):
     turn, shift = turned((1, 2, -0.5), 130), np.array((10.0, -20, 5))
     cameras = make_capture(tmp_path / "photos", turn=turn, scale=7.0, shift=shift)
     done = import_photos(tmp_path / "photos", tmp_path / "set", test_every=0, **QUIET)
-    assert check(tmp_path / "set", 7.0 * POINTS @ turn.T + shift) >= 12
+    assert assert_points_land(tmp_path / "set", 7.0 * POINTS @ turn.T + shift) >= 12
     positions = np.array([position for position, _ in cameras])
     radius = np.linalg.norm(positions - positions.mean(0), axis=1).max()
     assert done.scales == pytest.approx((1 / radius, 1 / radius))
