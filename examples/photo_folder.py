@@ -1,4 +1,4 @@
-"""Write scenes as folders of photos with cameras, to try `gqn-data import` without photos of your own.
+"""Write scenes as folders of photos with cameras, to try `gqn-data import` without a camera.
 
     python examples/photo_folder.py render:rooms_free_camera,frame_size=128 photos --scenes 200
     gqn-data import photos --size 32

@@ -83,7 +83,7 @@ def resolve_photo(folder: Path, name: object, where: str, suffixes: Sequence[str
 
     Raises:
         PhotosError: the name leads out of the folder.
-        SourceMissing: there is no such file.
+        SourceMissing: the file does not exist.
     """
     if not isinstance(name, str) or not name or not name.isprintable():
         raise PhotosError(f"{where}: photo {str(name)[:80]!r}, expected the name of a file")

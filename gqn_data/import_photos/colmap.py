@@ -32,7 +32,7 @@ _MOST_DEPTHS = 200_000  # enough for percentiles
 
 
 def find_model(folder: Path) -> tuple[Path, str] | None:
-    """Return the folder of a project's sparse model and the suffix of its files; None if there is none."""
+    """Return the folder of a project's sparse model and the suffix of its files; None without one."""
     for place in _MODELS:
         for suffix in (".bin", ".txt"):
             if all((folder / place / f"{name}{suffix}").exists() for name in ("cameras", "images")):
@@ -45,7 +45,7 @@ def read_colmap(folder: Path) -> Capture:
 
     Raises:
         PhotosError: the model or a photo is invalid.
-        SourceMissing: there is no model, or a photo does not exist.
+        SourceMissing: the model or a photo is missing.
     """
     found = find_model(folder)
     if found is None:
@@ -78,7 +78,7 @@ def _photo(home: Path, row: ImageRow, lenses: dict[int, Lens], where: str) -> Ph
     if row.camera not in lenses:
         raise PhotosError(f"{where}: camera {row.camera} is not among those of the model, expected it there")
     path, lens = resolve_photo(home, row.name, where), lenses[row.camera]
-    # COLMAP finds its cameras in pixels as they are stored, whatever EXIF says.
+    # COLMAP ignores EXIF's orientation.
     size_of(path, "stored", (lens.width, lens.height))
     if not all(abs(number) < 1e9 for number in (*row.quaternion, *row.translation)):
         raise PhotosError(f"{where}: NaN, infinity or numbers above 1e9 in its pose, expected finite ones")

@@ -133,7 +133,7 @@ class _Source:
             raise ValueError("the file ends within a row")
 
     def count(self, least: int) -> int:
-        """Return a number of rows, of which each has at least so many bytes."""
+        """Return a number of rows; each has at least `least` bytes."""
         number = int(self.unpack(_COUNT)[0])
         self._check(number * least)
         return number
@@ -147,7 +147,7 @@ class _Source:
         return found.decode()
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines that are no comments, without their ends; empty lines too."""
+        """Yield the lines without their ends, also empty ones, but not comments."""
         while line := self._file.readline(_MAX_LINE + 1):
             if len(line) > _MAX_LINE:
                 raise ValueError(f"a line of more than {_MAX_LINE} bytes")

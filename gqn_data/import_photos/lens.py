@@ -187,7 +187,7 @@ def number_of(keys: Mapping[str, Any], name: str, where: str, default: float | N
     """Return a finite number.
 
     Raises:
-        PhotosError: it is missing and has no default, or is not a finite number.
+        PhotosError: it is missing without a default, or not a finite number.
     """
     value = keys.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:

@@ -46,7 +46,7 @@ def read_capture(folder: Path) -> Capture:
     """Read the capture of a folder.
 
     Raises:
-        SourceMissing: there is no camera file, or a photo does not exist.
+        SourceMissing: the camera file or a photo is missing.
         PhotosError: the camera file or a photo is invalid.
     """
     kind = kind_of(folder)

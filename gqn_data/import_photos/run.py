@@ -137,7 +137,7 @@ def import_photos(
 
     Raises:
         OptionError: an argument is invalid.
-        SourceMissing: there is no camera file, or a photo does not exist.
+        SourceMissing: the camera file or a photo is missing.
         PhotosError: a camera file or a photo is invalid.
         DestinationError: there is a dataset already.
         NoSpace: the disk is full.

@@ -57,7 +57,7 @@ def _photo(folder: Path, shared: dict[str, Any], frame: Any, where: str) -> Phot
             raise PhotosError(f"{where}: {key} is missing, expected it in each frame")
     path = resolve_photo(folder, frame["file_path"], where, _SUFFIXES)
     where = f"{where} ({frame['file_path']})"
-    keys = shared | frame  # a frame's own lens goes before that of all
+    keys = shared | frame  # a frame may override the shared lens
     size, is_turned = size_of(path, "by size", _stated_size(keys, where))
     matrix = _matrix(frame["transform_matrix"], where)
     return Photo(

@@ -1,7 +1,7 @@
 """Axes and units: turn a capture so that z is up, scale its positions, and find the yaw, pitch and roll of its cameras.
 
 The dataset's world is right-handed with z up, and yaw grows counter-clockwise seen from above
-(`gqn_data.schema.geometry`). A camera of GQN has no roll, so that `warp` turns it out of the photo.
+(`gqn_data.schema.geometry`). GQN's cameras are level: `warp` turns roll out of the photo.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 _Z = np.array((0.0, 0.0, 1.0))
 
-# Mean square of the right axes along a direction, below which they do not tell it from up: yaws within 5 degrees.
+# Mean square of the right axes along a direction, below which it may be up: all yaws are within 5 degrees.
 _FLAT = 0.003
 _ROUNDS = 20  # of reweighting, so that a few rolled cameras do not tilt the world
 _LEAST_SINE = 0.01
