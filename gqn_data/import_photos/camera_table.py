@@ -3,7 +3,7 @@
     image,x,y,z,yaw,pitch,fl_x
     00.jpg,0.5,-0.2,0.1,1.57,0.0,812.5
 
-Angles are in radians; z is up, and yaw grows counter-clockwise seen from above. The camera is level. The lens has the keys
+Angles are in radians; z is up, and yaw grows counter-clockwise seen from above. The camera is level. The lens has keys
 of `transforms.json`: `fl_x` in pixels or `camera_angle_x` in radians, and optionally `cx`, `k1` and so on.
 """
 
