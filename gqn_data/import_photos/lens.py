@@ -103,20 +103,23 @@ class Lens:
             with np.errstate(all="ignore"):  # coefficients of a real lens overflow far outside of its photo
                 pixels = self.pixels(tangents[:, None, None] * border)
                 # Beyond its fold a polynomial maps the outside of the photo into it.
-                axis = pixels - (self.cx, self.cy)
-                grows = np.diff(np.square(axis).sum(-1), axis=0, prepend=0) > 0
+                radius = np.square(pixels - (self.cx, self.cy)).sum(-1)
+                grows = np.diff(radius, axis=0, prepend=-1) > 0
             inside = (pixels >= 0) & (pixels <= (self.width, self.height))
             filled: NDArray[np.bool_] = (inside.all(-1) & grows).all(-1)
             return filled
 
         low, high = 0.0, _WIDEST_TANGENT
-        for _ in range(4):
-            tried = np.linspace(low, high, _TANGENTS + 1)[1:]
+        for _ in range(6):
+            tried = np.linspace(low, high, _TANGENTS + 1)
             good = fits(tried)
             if good.all():
                 return float(tried[-1])
             first = int(np.argmin(good))
-            low, high = (low if first == 0 else float(tried[first - 1])), float(tried[first])
+            if first == 0:
+                return 0.0
+            # The last good one may lie beyond the fold, where the radius is still above that of the one before.
+            low, high = float(tried[max(0, first - 2)]), float(tried[first])
         return low
 
 

@@ -76,6 +76,12 @@ def test_the_largest_frame_of_a_distorted_lens_fills_its_photo_just_so(radial):
     assert pixels[:, 1].min() < 0.05 or folds
 
 
+def test_a_frame_ends_where_the_polynomial_folds():
+    # r (1 - 0.9 r^2) grows up to r = sqrt(1 / 2.7); beyond, what lies outside of the photo would be mapped into it.
+    bent = lens(fx=100.0, fy=100.0, radial=(-0.9,))
+    assert bent.widest(0.0) == pytest.approx(math.sqrt(1 / 2.7 / 2), abs=1e-5)
+
+
 def test_angles_stand_for_focal_lengths():
     found = lens_of({"camera_angle_x": math.radians(90)}, SIZE, "here")
     assert (found.fx, found.fy, found.cx, found.cy) == pytest.approx((80, 80, 80, 60))
