@@ -118,7 +118,7 @@ class Lens:
             first = int(np.argmin(good))
             if first == 0:
                 return 0.0
-            # The last good one may lie beyond the fold, where the radius is still above that of the one before.
+            # The last good one may lie beyond the fold, where the radius can still exceed the previous one.
             low, high = float(tried[max(0, first - 2)]), float(tried[first])
         return low
 

@@ -30,6 +30,9 @@ _VIEWS_OF_ONE_CAPTURE = 10  # as in the rooms
 _OUTLIERS = 1.0  # percent
 _NEAREST = 0.1  # least depth, as a part of the distance to what the cameras look at
 
+# Of the farthest camera's distance from their mean, for cameras that walk through a place: as in the rooms and mazes.
+_DEPTHS_OF_SPREAD = (0.1, 4.0)
+
 
 class Placed(NamedTuple):
     """A photo and its camera in the dataset's world."""
@@ -50,7 +53,7 @@ def find_worlds(captures: Sequence[Capture], up: str, scale: float | str) -> lis
     """Return the similarity from each capture's world to the dataset's."""
     if up != "auto" and up not in AXES:
         raise UnknownName("up", str(up), ["auto", *AXES])
-    spreads = [spread_of([photo.position for photo in capture.photos]) for capture in captures]
+    spreads = [spread_of(np.stack([photo.position for photo in capture.photos])) for capture in captures]
     for capture, (_, radius) in zip(captures, spreads):
         if not radius > _ONE_PLACE:
             raise PhotosError(f"{capture.folder}: all cameras are at one place, expected several places")
@@ -192,37 +195,51 @@ def find_tangent(scenes: Sequence[Scene], field_of_view: float | None) -> tuple[
     return math.tan(math.radians(wanted / 2)), "field_of_view"
 
 
+class Depths(NamedTuple):
+    """Least and largest depth of surfaces in units of the dataset, and how they are known."""
+
+    near: float
+    far: float
+    source: str
+
+
 def find_depths(
     captures: Sequence[Capture],
     worlds: Sequence[World],
     placed: Sequence[Sequence[Placed]],
     tangent: float,
     given: tuple[float, float] | None,
-) -> tuple[float, float] | None:
-    """Return the least and largest depth over all captures, in units of the dataset; None if one cannot be estimated.
+) -> Depths:
+    """Return the depth range over all captures.
 
     In order: as given; percentiles of the depths of seen points; what the cameras look at, with a frame's width
-    around it.
+    around it; the spread of the cameras.
+
+    Raises:
+        OptionError: the given range is impossible.
     """
+    if given is not None:
+        near, far = (as_number("depth_range", value) for value in given)
+        scales = [world.scale for world in worlds]
+        return Depths(near * min(scales), far * max(scales), "depth_range")
     ranges = []
     for capture, world, photos in zip(captures, worlds, placed):
-        if given is not None:
-            ranges.append(
-                (as_number("depth_range", given[0]) * world.scale, as_number("depth_range", given[1]) * world.scale)
-            )
-            continue
         if len(capture.depths):
             near, far = np.percentile(capture.depths, (_OUTLIERS, 100 - _OUTLIERS)) * world.scale
-            ranges.append((float(near), float(far)))
+            ranges.append(Depths(float(near), float(far), "points of the model"))
             continue
         positions = world.points(np.stack([photo.position for photo, _ in photos]))
         forward = np.stack([photo.rotation[:, 2] for photo, _ in photos]) @ world.rotation.T
         focus = focus_of(positions, forward)
         if focus is None:
-            return None
+            radius = spread_of(positions)[1]
+            near, far = (factor * radius for factor in _DEPTHS_OF_SPREAD)
+            ranges.append(Depths(near, far, "guessed from the spread of the cameras"))
+            continue
         depths = np.einsum("ni,ni->n", focus - positions, forward)
         depths = depths[depths > 0]
         width = 2 * tangent * float(np.median(depths))
         near = max(_NEAREST * depths.min(), depths.min() - width)
-        ranges.append((float(near), float(depths.max() + width)))
-    return min(near for near, _ in ranges), max(far for _, far in ranges)
+        ranges.append(Depths(float(near), float(depths.max() + width), "guessed from what the cameras look at"))
+    sources = ", ".join(sorted({each.source for each in ranges}))
+    return Depths(min(each.near for each in ranges), max(each.far for each in ranges), sources)

@@ -57,7 +57,8 @@ class Imported:
         dropped: photos left out because of their roll.
         field_of_view: of all frames, in degrees.
         limited_by: the photo that allows no larger one.
-        depth_range: least and largest depth, in units of the dataset; None if unknown.
+        depth_range: least and largest depth, in units of the dataset.
+        depths_from: how the depth range is known.
         scales: least and largest factor from the positions in the camera files to those of the dataset.
         max_roll: largest roll of a photo that was levelled, in degrees.
     """
@@ -69,7 +70,8 @@ class Imported:
     dropped: int
     field_of_view: float
     limited_by: str
-    depth_range: tuple[float, float] | None
+    depth_range: tuple[float, float]
+    depths_from: str
     scales: tuple[float, float]
     max_roll: float
 
@@ -85,11 +87,12 @@ class Imported:
         """
         scenes = ", ".join(f"{count} {split}" for split, count in self.scenes.items())
         low, high = (f"{value:.4g}" for value in self.scales)
-        depths = "unknown" if self.depth_range is None else "{:.3g} to {:.3g}".format(*self.depth_range)
+        near, far = self.depth_range
         return [
             f"{shown}: {count_of(sum(self.scenes.values()), 'scene')} ({scenes}) of {count_of(self.views, 'view')}",
             f"  field of view {self.field_of_view:.2f} degrees (limited by {self.limited_by})",
-            f"  positions multiplied by {low if low == high else f'{low} to {high}'}, depths {depths}",
+            f"  positions multiplied by {low if low == high else f'{low} to {high}'}",
+            f"  depths {near:.3g} to {far:.3g} ({self.depths_from})",
             f"  {count_of(self.photos, 'photo')}, {self.dropped} dropped; roll of up to {self.max_roll:.1f} degrees "
             "turned out",
         ]
@@ -155,8 +158,6 @@ def import_photos(
     scenes = cut_scenes(placed, per_scene, test_every)
     tangent, limit = find_tangent(scenes, field_of_view)
     depths = find_depths(captures, worlds, placed, tangent, depth_range)
-    if depths is None:
-        log("depth range unknown: gqn trains, plane_sweep needs it. Pass --depth-range NEAR FAR")
     found = count_scenes(scenes)
     _warn_of_few(found, log)
     writer = SceneWriter(
@@ -166,9 +167,9 @@ def import_photos(
         jpeg_quality=jpeg_quality,
         details=_details(captures, worlds),
         overwrite=overwrite,
-        field_of_view=math.degrees(2 * math.atan(tangent)) if depths else None,
-        yaw_sign=1 if depths else None,
-        depth_range=depths,
+        field_of_view=math.degrees(2 * math.atan(tangent)),
+        yaw_sign=1,
+        depth_range=(depths.near, depths.far),
     )
     with writer, bar(sum(len(scene.photos) for scene in scenes), "photo", "import") as progress:
         for scene in scenes:
@@ -184,7 +185,8 @@ def import_photos(
         dropped=dropped,
         field_of_view=math.degrees(2 * math.atan(tangent)),
         limited_by=limit,
-        depth_range=depths,
+        depth_range=(depths.near, depths.far),
+        depths_from=depths.source,
         scales=(min(factors), max(factors)),
         max_roll=math.degrees(max(rolls)),
     )

@@ -7,7 +7,6 @@ The dataset's world is right-handed with z up, and yaw grows counter-clockwise s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -127,8 +126,7 @@ def focus_of(positions: NDArray[np.float64], forward: NDArray[np.float64]) -> ND
     return point if np.mean(depths > 0.87 * distances) > 0.8 else None
 
 
-def spread_of(positions: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], float]:
-    """Return the mean of positions, and the largest distance from it."""
-    stacked = np.stack(positions)
-    centre = stacked.mean(0)
-    return centre, float(np.linalg.norm(stacked - centre, axis=1).max())
+def spread_of(positions: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Return the mean (3,) of positions (n, 3), and the largest distance from it."""
+    centre: NDArray[np.float64] = positions.mean(0)
+    return centre, float(np.linalg.norm(positions - centre, axis=1).max())
