@@ -61,3 +61,26 @@ def test_a_dataset_without_geometry_is_refused_in_one_line(tmp_path):
     (line,) = done.stderr.splitlines()
     assert "states no geometry" in line
     assert json.loads((tmp_path / "set" / "manifest.json").read_text())["geometry"] is None
+
+
+@pytest.mark.parametrize("preset", ["tiny", "sweep_tiny"])
+def test_imported_photos_train_both_models(preset, tmp_path):
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    with SceneWriter(tmp_path / "set", field_of_view=50.0, yaw_sign=1, depth_range=(0.1, 3.0)) as writer:
+        for scene in range(12):
+            writer.add(np.stack([pattern(scene, view, 40) for view in range(5)]), rng.uniform(-1, 1, (5, 5)))
+    assert photo_folder(tmp_path / "set", tmp_path / "photos", "--scenes", 12).returncode == 0
+    import_photos(tmp_path / "photos", tmp_path / "mine", size=32, log=print)
+    command = "from gqn_model.cli import main; main()"
+    options = ("--steps", "1", "--batch-size", "2", "--device", "cpu", "--workers", "0", "--logger", "none")
+    done = subprocess.run(
+        [sys.executable, "-c", command, "train", "--shards", "mine", "--out", "run", "--preset", preset, *options],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "00000001.pt").exists()
