@@ -236,7 +236,7 @@ def test_a_large_photo_is_averaged(tmp_path):
     assert np.abs(frames.astype(int) - 100).max() <= 2
 
 
-@pytest.mark.parametrize("container", ["zarr", "numpy", "webdataset", "tfrecord"])
+@pytest.mark.parametrize("container", ["zarr", "numpy", "webdataset", "tfrecord", "mirror"])
 def test_every_container_takes_photos(container, tmp_path):
     make_capture(tmp_path / "photos")
     quality = {"jpeg_quality": 95} if container in ("webdataset", "tfrecord") else {}
