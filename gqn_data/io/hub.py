@@ -93,14 +93,12 @@ def endpoint() -> str:
     """
     found = (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
     if not re.fullmatch(r"https?://[^\s@?#]+", found):
-        raise OptionError(
-            "HF_ENDPOINT: not the URL of a server, expected https://HOST without a login. Change it"
-        )
+        raise OptionError("HF_ENDPOINT: not the URL of a server, expected https://HOST without a login. Change it")
     return found
 
 
 def token() -> str:
-    """Return the token: `$HF_TOKEN`, else that of `hf auth login`; empty without one.
+    """Return the token: `$HF_TOKEN`, else the one from `hf auth login`; empty without one.
 
     Raises:
         OptionError: it is not a token, so that it cannot be sent.

@@ -68,7 +68,7 @@ class Stat:
 
 
 class Access(NamedTuple):
-    """The secret parts of a web server's URL; of the hub, which has none in its addresses, server and token.
+    """The secret parts of a web server's URL, or server and token of the hub.
 
     Attributes:
         login: user name and password as in the URL, percent-encoded and separated by a colon.

@@ -120,9 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def send(self, data, tag):
+    def send(self, data, tag, **headers):
         """Send a file or the range that was asked for."""
-        headers = {"ETag": f'"{tag}"', "Accept-Ranges": "bytes"}
+        headers |= {"ETag": f'"{tag}"', "Accept-Ranges": "bytes"}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted is None or self.command == "HEAD":
             return self.answer(200, data, **headers)
@@ -187,17 +187,19 @@ class _Hub(_Handler):
         if file not in files:
             return self.missing("EntryNotFound")
         data = files[file]
+        commit = self.hub.commits[kind, name][-1][0] if revision == "main" else revision
         if len(data) < LARGE:  # redirected too, on the same host
-            commit = self.hub.commits[kind, name][-1][0] if revision == "main" else revision
-            return self.answer(307, Location=quote(f"/api/resolve-cache/{kind}s/{name}/{commit}/{file}"))
+            location = quote(f"/api/resolve-cache/{kind}s/{name}/{commit}/{file}")
+            return self.answer(307, Location=location, X_Repo_Commit=commit)
         oid = hashlib.sha256(data).hexdigest()
-        return self.answer(302, Location=self.signed(oid), ETag=f'"{oid}"', X_Linked_Size=len(data))
+        linked = {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": len(data), "X-Repo-Commit": commit}
+        return self.answer(302, Location=self.signed(oid), ETag=f'"{oid}"', **linked)
 
     def cached(self, kind, name, commit, file):
         if not self.visible(kind, name):
             return self.missing("RepoNotFound")
         data = self.hub.files(kind, name, commit)[file]
-        return self.send(data, hashlib.sha1(data).hexdigest())
+        return self.send(data, hashlib.sha1(data).hexdigest(), X_Repo_Commit=commit)
 
     def revision(self, kind, name, revision="main"):
         if not self.visible(kind, name):
@@ -222,10 +224,11 @@ class _Hub(_Handler):
         kind, name = asked.get("type", "model"), f"{asked['organization']}/{asked['name']}"
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self.answer(403 if self.headers.get("Authorization") else 401, X_Error_Message="no write access")
+        url = f"{self.hub.url}/{'datasets/' * (kind == 'dataset')}{name}"
         if (kind, name) in self.hub.commits:
-            return self.answer(409, {"error": "You already created this repo"})
+            return self.answer(409, {"error": "You already created this repo", "url": url})
         self.hub.create(kind, name, asked.get("visibility") == "private" or asked.get("private", False))
-        return self.answer(200, {"url": f"{self.hub.url}/{'datasets/' * (kind == 'dataset')}{name}"})
+        return self.answer(200, {"url": url})
 
     def yaml(self):
         return self.answer(200, {"errors": [], "warnings": []})
