@@ -215,8 +215,8 @@ def _limits(facts: CardFacts) -> str:
 def _all_limits(facts: CardFacts) -> Iterator[str]:
     checkpoint = facts.checkpoint
     yield (
-        f"It was trained on scenes of {plain(checkpoint.scene_set)} and their cameras. How well it predicts other scenes, "
-        "photos included, was not measured beyond the tables above."
+        f"It was trained on scenes of {plain(checkpoint.scene_set)} and their cameras. How well it predicts other "
+        "scenes, photos included, was not measured beyond the tables above."
     )
     yield "One training with one seed: how much its figures vary between seeds was not measured."
     if facts.manifest is not None and facts.manifest.origin.kind == "rendered":
