@@ -210,7 +210,7 @@ class TrainingConfig:
     accumulate: int = setting(1, "micro-batches per step, to save memory", "optimisation", least=1, most=MOST_SCENES)
     precision: str = setting(
         "float32",
-        "precision of the network; losses are always float32; auto is bf16 if the device multiplies it in hardware",
+        "precision of the network; losses are always float32; auto is bf16 on a CPU with AMX or a GPU with bf16",
         "device",
         choices=("float32", "bf16", "auto"),
     )
