@@ -201,7 +201,8 @@ def test_the_command_prints_the_address(folder, hub):
 
 
 def test_the_package_of_the_hub_downloads_what_was_pushed(made, hub, tmp_path):
-    huggingface_hub = pytest.importorskip("huggingface_hub")
+    # Older versions send the token to another port of the same host, which the storage refuses.
+    huggingface_hub = pytest.importorskip("huggingface_hub", minversion="2.4")
     push_dataset(made["webdataset"], NAME, workers=1)
     api = huggingface_hub.HfApi(endpoint=hub.url, token=TOKEN)
     for name in tree(made["webdataset"]):
