@@ -14,6 +14,8 @@ import torch
 import yaml
 from click.testing import CliRunner
 from hub_server import SIGNATURE, TOKEN, HubServer
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from synthetic import small
 
 from gqn_data.convert import convert
@@ -24,8 +26,10 @@ from gqn_data.push import push_dataset
 from gqn_data.schema.catalog import SCENE_SETS
 from gqn_model import load_model
 from gqn_model.checkpoint.checkpoint import load_checkpoint
+from gqn_model.checkpoint.load import load_run
 from gqn_model.checkpoint.pull import fetch_weights, local_run, parse_run, published_address
 from gqn_model.checkpoint.run_folder import RUN_FILE, read_facts
+from gqn_model.checkpoint.safetensors import _checksum
 from gqn_model.cli import main as gqn
 from gqn_model.config import Config, resolve
 from gqn_model.evaluate import evaluate
@@ -88,6 +92,7 @@ def test_the_card_has_the_evaluation_data_seed_command_and_limits(run: Path, bar
     push_run(run, NAME)
     assert "was not evaluated" in hub.files("model", NAME)["README.md"].decode()
     evaluate(run, context=[1], scenes=4, samples=2)
+    evaluate(run, context=[1], scenes=6, samples=2, step=0)  # another checkpoint
     result = evaluate(run, context=[1, 2], scenes=5, samples=2)
     push_run(run, NAME)
     card = hub.files("model", NAME)["README.md"].decode()
@@ -232,8 +237,18 @@ def test_a_stranger_chooses_neither_cache_nor_dataset(gqn_run: Path, hub: Any, t
     push_run(gqn_run, NAME)
     facts = json.loads(hub.files("model", NAME)["run.json"])
     hub.put("model", NAME, {"run.json": json.dumps(facts | {"shards": str(tmp_path)}).encode()})
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(hub.files("model", NAME)["model.safetensors"])
+    with safe_open(path, framework="pt") as file:
+        table = json.loads(file.metadata()["gqn"])
+    del table["sha256"]
+    table["config"]["training"]["cache"] = str(tmp_path / "chosen")
+    tensors = load_file(path)
+    save_file(tensors, path, {"gqn": json.dumps({**table, "sha256": _checksum(table, tensors)})})
+    hub.put("model", NAME, {"model.safetensors": path.read_bytes()})
     folder = local_run(ADDRESS)
     assert read_facts(folder).shards == ""
+    assert load_run(folder, None, "cpu").checkpoint.config.training.cache == ""
 
 
 @pytest.mark.parametrize("text", ["s3://bucket/run", "hf://datasets/user/set", "https://host/run"])
