@@ -808,6 +808,24 @@ def bench(
 
 
 @main.command()
+@click.argument("folder", type=LocalPathType("datasets to push lie"))
+@click.argument("name", metavar="USER/NAME")
+@click.option("--private", is_flag=True, help="Create a private repository.")
+@_workers
+@json_option
+def push(folder: Path, name: str, private: bool, workers: int | None, as_json: bool) -> None:
+    """Publish a converted dataset on the Hugging Face hub.
+
+    Checks every checksum first. All files appear in one commit; an interrupted push resumes when the command is rerun.
+    Needs the extra hub, and HF_TOKEN or `hf auth login`.
+    """
+    from gqn_data.push import push_dataset
+
+    address = push_dataset(folder, name, private=private, workers=workers)
+    print_result({"address": address}, [address], as_json=as_json)
+
+
+@main.command()
 @click.option(
     "--cache",
     "folder",
