@@ -139,7 +139,8 @@ def write_walk(
     """Write a walk through a scene as an animation, and return its camera path.
 
     The path is derived from the scene's cameras (`find_camera_path`). All frames have the same context views and noise:
-    only the camera changes, so any flicker comes from the network. A model that predicts the mean has one panel.
+    only the camera changes, so any flicker comes from the network. A model that predicts the mean has one panel. Beside
+    the predictions stands the recorded view that is nearest to the camera.
 
     Args:
         run: the run's folder.
@@ -203,7 +204,7 @@ def write_walk(
         title=f"{dataset.scene_set}, {split} scene {scene}, after {checkpoint.step} steps{_trained_on(match)}",
         recorded=cameras.astype(np.float64),
         context=[int(view) for view in chosen],
-        frames=views[chosen],
+        frames=views,
         yaw_sign=yaw_sign,
     )
     write_animation(list(draw_walk(path, walk_scene, panels)), output, rate)
