@@ -402,9 +402,14 @@ def evaluate(
     "--output",
     type=OutputType("pictures are written"),
     required=True,
-    help="Picture: .png or .jpg; with --walk .gif or .mp4.",
+    help="Picture: .png, .jpg, .pdf or .svg; with --walk .gif or .mp4.",
 )
-@click.option("--scenes", type=click.IntRange(1, 32), help="Scenes, one per column.  [default: 8]")
+@click.option(
+    "--layout",
+    type=click.Choice(["grid", "column"]),
+    help="A grid with samples, or rows that fit a column of text.  [default: column for .pdf and .svg]",
+)
+@click.option("--scenes", type=click.IntRange(1, 32), help="Scenes.  [default: 8]")
 @_context
 @click.option("--samples", type=click.IntRange(0, 16), help="Prior samples.  [default: 2, with --walk 1]")
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Split.")
@@ -426,7 +431,7 @@ def sample(
     With --walk the camera moves along a path derived from the scene's cameras; context views and latent noise stay
     fixed.
     """
-    other = ("scenes",) if walk else ("scene", "frames", "rate")
+    other = ("scenes", "layout") if walk else ("scene", "frames", "rate")
     wrong = [f"--{name}" for name in other if options[name] is not None]
     if wrong:
         raise click.UsageError(f"{', '.join(wrong)}: only for a picture {'without' if walk else 'with'} --walk")

@@ -91,7 +91,7 @@ def draw_walk(path: CameraPath, scene: WalkScene, panels: dict[str, NDArray[np.u
 def nearest_views(cameras: Cameras, recorded: Cameras) -> NDArray[np.intp]:
     """Return the number of the recorded view nearest to each camera, (N,).
 
-    The distance is that of the positions in units of the scene's extent, plus the angle between the directions in
+    The distance adds that between positions, in units of the extent of the scene, and the angle between directions, in
     radians.
 
     Args:
