@@ -21,6 +21,7 @@ _MODULES = (
     "peers",
     "ranks",
     "render",
+    "render_stream",
     "streaming",
     "training",
 )

@@ -26,7 +26,7 @@ from gqn_data.cli_options import (
     shown,
 )
 from gqn_data.errors import OptionError
-from gqn_data.io.paths import AnyPath
+from gqn_data.io.paths import AnyPath, RenderAddress, parse_dataset_path
 from gqn_data.schema.catalog import SCENE_SETS, SPLITS, SceneSet
 from gqn_data.units import count_of
 from gqn_data.version import VERSION
@@ -145,11 +145,15 @@ def _scene_count(row: SceneSet) -> str:
 def info(source: str, set_name: str | None, root: AnyPath | None, as_json: bool) -> None:
     """Describe a dataset or a folder of TFRecords."""
     from gqn_data.formats import WRITABLE
-    from gqn_data.inspect.info import describe
+    from gqn_data.inspect.info import describe, describe_stream
     from gqn_data.io.atomic import data_root
     from gqn_data.sources.raw_folder import locate_source_or_dataset
 
-    found = describe(*locate_source_or_dataset(source, data_root(root), set_name, WRITABLE))
+    path = parse_dataset_path(source)
+    if isinstance(path, RenderAddress):
+        found = describe_stream(path)
+    else:
+        found = describe(*locate_source_or_dataset(source, data_root(root), set_name, WRITABLE))
     print_result(found.manifest.to_json(), found.lines(), as_json=as_json)
 
 
@@ -223,16 +227,24 @@ def view(
     scale: int,
 ) -> None:
     """Write a contact sheet: scenes as rows, views as columns."""
+    from gqn_data.convert.index import temporary_index
     from gqn_data.dataset import open_dataset
     from gqn_data.formats import WRITABLE
     from gqn_data.inspect.contact_sheet import contact_sheet
     from gqn_data.io.atomic import data_root
     from gqn_data.io.pictures import write_picture
-    from gqn_data.sources.raw_folder import locate_dataset
+    from gqn_data.sources.raw_folder import locate_dataset, unindexed
 
-    dataset = open_dataset(locate_dataset(source, data_root(root), set_name, WRITABLE), split)
-    scenes = range(first, min(first + rows, max(len(dataset), first + 1)))
-    write_picture(contact_sheet(dataset, scenes, columns, scale), output)
+    path = locate_dataset(source, data_root(root), set_name, WRITABLE)
+    with contextlib.ExitStack() as stack:
+        raw = None if isinstance(path, RenderAddress) else unindexed(path, set_name)
+        if isinstance(path, RenderAddress):
+            path = path.bounded(first + rows)
+        elif raw is not None:
+            path = stack.enter_context(temporary_index(raw, split, first + rows))
+        dataset = open_dataset(path, split)
+        scenes = range(first, min(first + rows, max(len(dataset), first + 1)))
+        write_picture(contact_sheet(dataset, scenes, columns, scale), output)
     click.echo(output)
 
 
@@ -240,6 +252,11 @@ def view(
 @click.argument("source", metavar="SET|PATH")
 @_set
 @_root
+@click.option(
+    "--out",
+    type=OutputType("indexes are written"),
+    help="Folder for the index and links to the files, if their own cannot be written.",
+)
 @_on_corrupt
 @_workers
 @_scheduler
@@ -248,6 +265,7 @@ def index(
     source: str,
     set_name: str | None,
     root: AnyPath | None,
+    out: Path | None,
     on_corrupt: Any,
     workers: int | None,
     scheduler: str | None,
@@ -257,7 +275,7 @@ def index(
 
     Checks every record, and stores where each frame lies.
     """
-    from gqn_data.convert.index import index_raw_folder
+    from gqn_data.convert.index import index_raw_folder, link_raw_folder
     from gqn_data.executors.pool import usable_cores
     from gqn_data.inspect.info import describe
     from gqn_data.io.atomic import data_root
@@ -265,9 +283,11 @@ def index(
 
     folder, scene_set = locate(source, data_root(root), set_name)
     raw = open_raw_folder(folder, scene_set)
+    if out is not None:
+        raw = link_raw_folder(raw, out)
     with cluster(scheduler, workers) as executor:
         index_raw_folder(raw, on_corrupt=on_corrupt, workers=workers or usable_cores(), executor=executor)
-    found = describe(folder, scene_set)
+    found = describe(raw.folder, scene_set)
     print_result(found.manifest.to_json(), found.lines(), as_json=as_json)
 
 

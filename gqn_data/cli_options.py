@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from gqn_data.errors import ExtraMissing, GQNError, OptionError, SourceMissing, UnknownName, install_hint
-from gqn_data.io.paths import AnyPath, StorePath, local_path, parse_path
+from gqn_data.io.paths import AnyPath, DatasetPath, StorePath, local_path, parse_dataset_path, parse_path
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -185,9 +185,10 @@ def print_result(value: Any, lines: list[str], *, as_json: bool) -> None:
 
 if TYPE_CHECKING:
     _PathParam = click.ParamType[AnyPath]
+    _DatasetPathParam = click.ParamType[DatasetPath]
     _LocalPathParam = click.ParamType[Path]
 else:
-    _PathParam = _LocalPathParam = click.ParamType  # generic at run time from click 8.4 on
+    _PathParam = _DatasetPathParam = _LocalPathParam = click.ParamType  # generic at run time from click 8.4 on
 
 
 class PathType(_PathParam):
@@ -199,6 +200,19 @@ class PathType(_PathParam):
         """Return the path, or fail with a usage error for a URL that is not valid."""
         try:
             return parse_path(value)
+        except (OptionError, SourceMissing) as error:
+            self.fail(str(error), param, ctx)
+
+
+class DatasetPathType(_DatasetPathParam):
+    """An option that takes the path or URL of a dataset, or a `render:` address."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DatasetPath:
+        """Return the path or address, or fail with a usage error for one that is not valid."""
+        try:
+            return parse_dataset_path(value)
         except (OptionError, SourceMissing) as error:
             self.fail(str(error), param, ctx)
 

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +24,18 @@ from gqn_data.errors import ManifestError, OptionError, SourceMissing, UnknownNa
 from gqn_data.formats import FORMATS
 from gqn_data.formats.contract import Opener, OpenShard, ShardLocation
 from gqn_data.io import atomic
-from gqn_data.io.paths import AnyPath, StorePath, parse_path
+from gqn_data.io.paths import AnyPath, DatasetPath, RenderAddress, StorePath, parse_dataset_path
+from gqn_data.sampling.permutation import ENDLESS
 from gqn_data.schema.catalog import SPLITS, Split
 from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, ShardRow, read_manifest
 from gqn_data.schema.scene import Scene
 from gqn_data.sources.npy_mirror import is_mirror
 
+if TYPE_CHECKING:
+    from gqn_data.render.stream import Stream
 
-def identity_of(folder: AnyPath) -> tuple[int, ...] | None:
+
+def identity_of(folder: DatasetPath) -> tuple[int, ...] | None:
     """Return what distinguishes the dataset in a local folder from one that replaces it; None without a manifest."""
     if not isinstance(folder, Path):
         return None
@@ -45,7 +50,8 @@ class Dataset(Sequence[Scene]):
     """Sequence of the scenes of one split, in source order. Use `open_dataset` to create one.
 
     Args:
-        folder: folder of the dataset; a relative path counts from the current working directory, also later.
+        folder: folder of the dataset; a relative path counts from the current working directory, also later. The
+            address of scenes that are rendered on access, in `RenderedDataset`.
         manifest: manifest of the dataset.
         split: `train` or `test`.
         index_folder: folder of the indexes; None for `folder`.
@@ -54,13 +60,17 @@ class Dataset(Sequence[Scene]):
         ManifestError: the container is unknown to this version.
     """
 
-    def __init__(self, folder: AnyPath, manifest: Manifest, split: Split, index_folder: AnyPath | None = None) -> None:
-        if manifest.format not in FORMATS:
+    def __init__(
+        self, folder: DatasetPath, manifest: Manifest, split: Split, index_folder: AnyPath | None = None
+    ) -> None:
+        if not isinstance(folder, RenderAddress) and manifest.format not in FORMATS:
             raise ManifestError(
                 f"{folder / MANIFEST_FILE}: format is {manifest.format[:100]!r}, expected one of {', '.join(FORMATS)}. "
                 "Copy or convert the dataset again"
             )
-        self.folder = folder.absolute()  # files are opened later, when the working directory may have changed
+        self.folder: DatasetPath = (
+            folder.absolute()
+        )  # files are opened later, when the working directory may have changed
         self.manifest = manifest
         self.split: Split = split
         self.layout = manifest.layout
@@ -115,6 +125,14 @@ class Dataset(Sequence[Scene]):
         return shard, scene - self._first[shard]
 
     @property
+    def is_endless(self) -> bool:
+        """Whether the scenes are endless, so that `len` raises."""
+        return False
+
+    def prepare(self) -> None:
+        """Do what workers would otherwise repeat, before they are started."""
+
+    @property
     def shards(self) -> tuple[ShardRow, ...]:
         """Manifest rows of the shards, in source order."""
         return self._shards
@@ -133,9 +151,10 @@ class Dataset(Sequence[Scene]):
         """Return a shard of the split, opened."""
         shard = self._open.get(number)
         if shard is None:
-            row = self._shards[number]
+            row, folder = self._shards[number], self.folder
+            assert not isinstance(folder, RenderAddress)  # noqa: S101  `RenderedDataset` has its own shard
             location = ShardLocation(
-                folder=self.folder,
+                folder=folder,
                 split=self.split,
                 number=number,
                 first_scene=self._first[number],
@@ -166,6 +185,7 @@ class Dataset(Sequence[Scene]):
             ManifestError: the manifest was replaced or removed.
         """
         found = identity_of(self.folder)
+        assert not isinstance(self.folder, RenderAddress)  # noqa: S101  only folders have one
         if found != self._identity and found is not None and read_manifest(self.folder) == self.manifest:
             self._identity = found
         elif found != self._identity:
@@ -212,22 +232,95 @@ class Dataset(Sequence[Scene]):
         return self.manifest.fingerprint(self.split)
 
 
-def open_dataset(path: str | os.PathLike[str] | StorePath, split: Split | None = None) -> Dataset:
-    """Open one split of a dataset, or of an indexed raw folder.
+class RenderedDataset(Dataset):
+    """Sequence of scenes that are rendered on access. Use `open_dataset` to create one.
 
     Args:
-        path: folder or URL that contains `manifest.json`, or `train` or `test` below it.
+        stream: the scenes.
+        split: `train` or `test`.
+
+    Raises:
+        OptionError: test scenes are endless. One would not know which scenes a result was measured on.
+    """
+
+    def __init__(self, stream: Stream, split: Split) -> None:
+        if split == "test" and stream.scenes is None:
+            raise OptionError(
+                f"{stream.address}: test scenes are endless, expected a number: {stream.address.bounded(1000)}"
+            )
+        super().__init__(stream.address, stream.manifest, split)
+        self._stream = stream
+
+    def __len__(self) -> int:
+        """Return the number of scenes.
+
+        Raises:
+            EndlessError: they are endless. It is a `TypeError`, as for any object without a length.
+        """
+        if self.is_endless:
+            from gqn_data.render.stream import no_length
+
+            raise no_length(self._stream.address)
+        return self._scenes
+
+    def __iter__(self) -> Iterator[Scene]:
+        return (self[scene] for scene in range(self._scenes))
+
+    def __repr__(self) -> str:
+        parameters = self._stream.parameters
+        count = "endless" if self.is_endless else f"{len(self)}"
+        size = parameters.frame_size
+        return (
+            f"<{parameters.scene_set} {self.split}: {count} scenes of {parameters.views} views, {size}x{size}, render>"
+        )
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether the scenes are endless, so that `len` raises."""
+        return self._scenes == ENDLESS
+
+    def prepare(self) -> None:
+        """Compile the ray caster, unless its machine code is on the disk."""
+        from gqn_data.render.stream import warm_up_stream
+
+        warm_up_stream(self._stream)
+
+    @property
+    def is_by_view(self) -> bool:
+        """True: a view is rendered without the other views of its scene."""
+        return True
+
+    def shard(self, number: int) -> OpenShard:
+        """Return the only shard, which renders its scenes."""
+        shard = self._open.get(number)
+        if shard is None:
+            from gqn_data.render.stream import RenderedShard
+
+            shard = self._open[number] = RenderedShard(stream=self._stream, split=self.split)
+        return shard
+
+
+def open_dataset(path: str | os.PathLike[str] | StorePath | RenderAddress, split: Split | None = None) -> Dataset:
+    """Open one split of a dataset, of an indexed raw folder, or of a `render:` address.
+
+    Args:
+        path: folder or URL that contains `manifest.json`, or `train` or `test` below it; or the address of scenes that
+            are rendered on access, such as `render:rooms_ring_camera,scenes=1000`.
         split: `train` or `test`; None for the split that `path` names, else `train` if it exists.
 
     Raises:
-        OptionError: `path` names one split and `split` the other.
+        OptionError: `path` names one split and `split` the other; or an option of an address is invalid.
         SourceMissing: the folder does not exist, or is not a dataset.
         ManifestError: the manifest is invalid, or does not have the split.
         UnknownName: `split` is neither `train` nor `test`.
     """
-    folder = parse_path(path)
+    folder = parse_dataset_path(path)
     if split is not None and split not in SPLITS:
         raise UnknownName("split", split, SPLITS)
+    if isinstance(folder, RenderAddress):
+        from gqn_data.render.stream import open_stream  # numba is an extra
+
+        return RenderedDataset(open_stream(folder), split or "train")
     if (
         not atomic.is_present(folder / MANIFEST_FILE)
         and folder.name in SPLITS

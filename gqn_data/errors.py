@@ -171,6 +171,10 @@ class StoreChanged(StoreError):
     """An object that was replaced by another version while it was read."""
 
 
+class EndlessError(GQNError, TypeError):
+    """The length of scenes without end. A `TypeError`, as Python raises for objects without a length."""
+
+
 class IterationEnded(GQNError):
     """An iterator of a loader that was asked for a batch after something else had ended it."""
 

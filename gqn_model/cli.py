@@ -17,20 +17,21 @@ from gqn_data.cli_options import (
     INTERRUPTED,
     SETTINGS,
     Commands,
+    DatasetPathType,
     LocalPathType,
     OutputType,
-    PathType,
     json_option,
     log,
     print_result,
     shown,
 )
 from gqn_data.errors import OptionError, TrainingStopped
-from gqn_data.io.paths import AnyPath, parse_path
+from gqn_data.io.paths import DatasetPath, RenderAddress, parse_dataset_path
 from gqn_data.schema.catalog import SPLITS
 from gqn_data.version import VERSION
 from gqn_model.config import (
     GROUPS,
+    MODEL_NAMES,
     MODS,
     MOST_FRAMES,
     MOST_SAMPLES,
@@ -40,6 +41,8 @@ from gqn_model.config import (
     PRESETS,
     Declaration,
     declarations,
+    default_preset,
+    mods_of,
     resolve,
 )
 
@@ -85,7 +88,10 @@ class SettingOption(click.Option):
 
 
 class TrainCommand(click.Command):
-    """A command whose help lists settings by group, after its other options."""
+    """A command whose help lists settings by group, after its other options.
+
+    A group that only one model has is named like it.
+    """
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, then a section for each group of settings."""
@@ -95,7 +101,7 @@ class TrainCommand(click.Command):
             if row is not None:
                 sections[getattr(param, "group", "options")].append(row)
         for name, rows in sections.items():
-            with formatter.section(name.capitalize()):
+            with formatter.section(f"{name[0].upper()}{name[1:]}"):
                 formatter.write_dl(rows)
 
 
@@ -146,10 +152,16 @@ def main() -> None:
 
 
 _shards = click.option(
-    "--shards", metavar="PATH", type=PathType(), help="Dataset or indexed folder of TFRecords; path or URL.  [required]"
+    "--shards",
+    metavar="PATH",
+    type=DatasetPathType(),
+    help="Dataset or indexed folder of TFRecords, path or URL; or render:SET for fresh scenes.  [required]",
 )
-_old_shards = click.option("--shards", metavar="PATH", type=PathType(), help="Dataset.  [default: the one in training]")
+_old_shards = click.option(
+    "--shards", metavar="PATH", type=DatasetPathType(), help="Dataset.  [default: the one in training]"
+)
 _run = click.argument("run", metavar="RUN", type=LocalPathType("runs lie"))
+_runs = click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=LocalPathType("runs lie"))
 _step = click.option("--step", type=StepType(), metavar="STEP|best", help="Checkpoint to use.  [default: newest]")
 _context = click.option(
     "--context", type=click.IntRange(1), help="Context views per scene.  [default: the most in training]"
@@ -158,19 +170,29 @@ _other_set = click.option("--other-set", is_flag=True, help="Allow another scene
 _device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
 
 
-def _check_dataset(run: Path | None, shards: AnyPath | None) -> AnyPath:
+_DEFAULT_PRESETS = ", ".join(
+    default_preset(model) + (f" with --model {model}" if model != MODEL_NAMES[0] else "") for model in MODEL_NAMES
+)
+_MODS_BY_MODEL = "; ".join(
+    f"{'every model' if model is None else model}: {', '.join(mods)}"
+    for model in (*MODEL_NAMES, None)
+    if (mods := mods_of(model))
+)
+
+
+def _check_dataset(run: Path | None, shards: DatasetPath | None) -> DatasetPath:
     """Return the dataset, given or the run's, after opening it; torch is not imported."""
     from gqn_data.dataset import open_dataset
     from gqn_model.checkpoint.run_folder import read_facts
 
     if shards is None:
         assert run is not None  # noqa: S101  one of them is given
-        shards = parse_path(read_facts(run).shards)
+        shards = parse_dataset_path(read_facts(run).shards)
     open_dataset(shards)
     return shards
 
 
-def _is_finished(run: Path, shards: AnyPath | None, step: Any, options: Mapping[str, Any]) -> bool:
+def _is_finished(run: Path, shards: DatasetPath | None, step: Any, options: Mapping[str, Any]) -> bool:
     """Return whether a run has all its steps, and log it; False for other options, which `resume_run` checks."""
     from gqn_model.checkpoint.files import checkpoint_steps
     from gqn_model.checkpoint.run_folder import describe_finished, read_config
@@ -187,6 +209,7 @@ def _is_finished(run: Path, shards: AnyPath | None, step: Any, options: Mapping[
 
 @main.command(cls=TrainCommand, short_help="Train a network, or resume a run.")
 @_shards
+@click.option("--scenes", type=click.IntRange(1), help="With render:SET: training scenes.  [default: endless]")
 @click.option("--out", type=LocalPathType("runs are written"), help="Run folder.  [default: runs/SET-PRESET-N]")
 @click.option("--resume", metavar="RUN", type=LocalPathType("runs lie"), help="Run to resume.")
 @click.option(
@@ -195,19 +218,24 @@ def _is_finished(run: Path, shards: AnyPath | None, step: Any, options: Mapping[
     metavar="STEP|best",
     help="With --resume: checkpoint to resume from; removes later ones.  [default: newest]",
 )
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="Base settings.  [default: paper]")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help=f"Base settings, which imply the model.  [default: {_DEFAULT_PRESETS}]",
+)
 @click.option(
     "--mod",
     "mods",
     type=click.Choice(list(MODS)),
     metavar="NAME",
     multiple=True,
-    help=f"Named change of settings; repeatable: {', '.join(MODS)}.",
+    help=f"Named change of settings; repeatable. {_MODS_BY_MODEL}.",
 )
 @click.option("-v", "--visdom", is_flag=True, help="Add the logger visdom: live curves and pictures.")
 @setting_options
 def train(
-    shards: AnyPath | None,
+    shards: DatasetPath | None,
+    scenes: int | None,
     out: Path | None,
     resume: Path | None,
     step: Any,
@@ -225,11 +253,15 @@ def train(
         raise click.UsageError("--resume takes its settings from the run; omit --out, --preset and --mod")
     if resume is None and shards is None:
         raise click.UsageError("--shards is missing, expected a dataset to train on, or --resume RUN")
+    if scenes is not None:
+        if not isinstance(shards, RenderAddress):
+            raise click.UsageError("--scenes needs --shards render:SET; a dataset has a number of scenes already")
+        shards = parse_dataset_path(f"{shards},scenes={scenes}")
     if resume is None and step is not None:
         raise click.UsageError("--step needs --resume RUN")
     if visdom:
         options["logger"] = f"{options['logger'] or 'auto'},visdom"
-    preset = preset or "paper"
+    preset = preset or default_preset(options["model"])
     config = resolve(preset, mods, {} if resume else given(options))
     # What is wrong without torch is reported before it is imported, which takes seconds.
     if resume is not None and _is_finished(resume, shards, step, given(options)):
@@ -254,8 +286,8 @@ def train(
         click.echo(shown(folder, resume or out or Path("runs")))
 
 
-@main.command(short_help="Evaluate a run on unseen scenes.")
-@_run
+@main.command(short_help="Evaluate runs on unseen scenes.")
+@_runs
 @_old_shards
 @click.option(
     "--context",
@@ -284,32 +316,45 @@ def train(
 @_device
 @json_option
 def evaluate(
-    run: Path, shards: AnyPath | None, context: tuple[tuple[int, ...], ...], as_json: bool, **options: Any
+    runs: tuple[Path, ...],
+    shards: DatasetPath | None,
+    context: tuple[tuple[int, ...], ...],
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Evaluate predictions of unseen scenes, next to two baselines.
 
-    Each number of context views is evaluated on the same questions (scene, query view, nested context views). The
-    questions, the result and a plot are written into the run's evaluation/ folder.
+    Each number of context views is evaluated on the same questions (scene, query view, nested context views). Several
+    runs answer the same questions, in one table; --json prints a list. The questions, the result and a plot are written
+    into each run's evaluation/ folder.
     """
     if options["index"] is None:  # one that cannot be read is reported first
-        _check_dataset(run, shards)
+        for run in runs:
+            _check_dataset(run, shards)
     from gqn_model.evaluate.plot import write_plot
-    from gqn_model.evaluate.run_evaluation import evaluate as evaluate_run
+    from gqn_model.evaluate.report import comparison
+    from gqn_model.evaluate.run_evaluation import evaluate_runs
 
-    found = evaluate_run(run, shards, context=[number for numbers in context for number in numbers], **options)
-    print_result(found.to_json(), [found.table()], as_json=as_json)
-    result = Path(found.result)
-    plot = result.with_name(result.name.replace("result-", "plot-", 1)).with_suffix(".png")
-    try:
-        write_plot(found, plot)
-    except OptionError as error:  # without matplotlib the figures are complete, only the plot is missing
-        log(f"no plot: {error}")
-    else:
-        log(f"{result}\n{plot}")
+    found = evaluate_runs(runs, shards, context=[number for numbers in context for number in numbers], **options)
+    value = [one.to_json() for one in found]
+    print_result(
+        value if len(found) > 1 else value[0],
+        [comparison(found) if len(found) > 1 else found[0].table()],
+        as_json=as_json,
+    )
+    for one in found:
+        result = Path(one.result)
+        plot = result.with_name(result.name.replace("result-", "plot-", 1)).with_suffix(".png")
+        try:
+            write_plot(one, plot)
+        except OptionError as error:  # without matplotlib the figures are complete, only the plot is missing
+            log(f"no plot: {error}")
+        else:
+            log(f"{result}\n{plot}")
 
 
 @main.command(short_help="Draw predictions, or a walk through a scene.")
-@_run
+@_runs
 @_old_shards
 @click.option(
     "-o",
@@ -332,8 +377,10 @@ def evaluate(
 @_step
 @_other_set
 @_device
-def sample(run: Path, shards: AnyPath | None, output: Path, context: int | None, walk: bool, **options: Any) -> None:
-    """Draw context views, the ground truth and the predictions from the prior.
+def sample(
+    runs: tuple[Path, ...], shards: DatasetPath | None, output: Path, context: int | None, walk: bool, **options: Any
+) -> None:
+    """Draw context views, the ground truth and the predictions of each run: of GQN from its prior.
 
     With --walk the camera moves along a path derived from the scene's cameras; context views and latent noise stay
     fixed.
@@ -344,11 +391,15 @@ def sample(run: Path, shards: AnyPath | None, output: Path, context: int | None,
         raise click.UsageError(f"{', '.join(wrong)}: only for a picture {'without' if walk else 'with'} --walk")
     if not walk and output.suffix.lower() in (".gif", ".mp4"):
         raise click.UsageError(f"{output}: an animation needs --walk; a picture is .png or .jpg")
-    shards = _check_dataset(run, shards)
+    if walk and len(runs) > 1:
+        raise click.UsageError(f"--walk shows one run, found {len(runs)}")
+    opened = [_check_dataset(run, shards) for run in runs]
     from gqn_model.visualize.sample import write_predictions, write_walk
 
-    write: Any = write_walk if walk else write_predictions
-    write(run, shards, output, context=context or 0, **given(options))
+    if walk:
+        write_walk(runs[0], opened[0], output, context=context or 0, **given(options))
+    else:
+        write_predictions(runs, opened[0], output, context=context or 0, **given(options))
     click.echo(output)
 
 
@@ -367,7 +418,7 @@ def export(run: Path, output: Path, step: Any) -> None:
 
 
 @main.command(short_help="Plot the learning curves of runs.")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=LocalPathType("runs lie"))
+@_runs
 @click.option("-o", "--output", type=OutputType("pictures are written"), required=True, help="Picture: .png or .jpg.")
 def plot(runs: tuple[Path, ...], output: Path) -> None:
     """Plot the learning curves of one or several runs from their log.jsonl. Needs matplotlib."""

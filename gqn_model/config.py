@@ -41,14 +41,17 @@ MOST_SAMPLES = 1024  # of the prior, per scene
 MOST_FRAMES = 2000  # of a walk
 MOST_SEED = 2**63 - 1  # torch's generators take one bit more
 _MOST_CHARACTERS = 4096  # of a text
-_MOST_STATE_NUMBERS = 1 << 28  # of one scene in all generation steps; the paper's network has 1.6 million
+_MOST_STATE_NUMBERS = 1 << 28  # of one scene; the paper's network has 1.6 million in all generation steps
 
-# The keys of `model.encoders.ENCODERS`, which imports torch.
+# The keys of `model.encoders.ENCODERS` and `model.contract.MODELS`, which import torch.
 ENCODER_NAMES = ("tower", "pool", "pyramid")
+MODEL_NAMES = ("gqn", "plane_sweep")
 
-# Sections of `gqn train --help`, in order.
 FITS = ("refuse", "crop", "pad")  # of `gqn_data.loader.SceneLoader`, whose None is refuse
-GROUPS = ("model", "optimisation", "data", "logging", "device")
+
+# Sections of `gqn train --help`, in order; the settings of a section in `OWNERS` belong to one model.
+GROUPS = ("model", "GQN", "plane sweep", "optimisation", "data", "logging", "device")
+OWNERS = {"GQN": "gqn", "plane sweep": "plane_sweep"}
 
 
 def setting(
@@ -75,20 +78,41 @@ def setting(
 class ModelConfig:
     """Settings that determine the parameters and the arithmetic of the network."""
 
+    model: str = setting("gqn", "the model; --preset implies it", "model", choices=MODEL_NAMES)
     frame_size: int = setting(
         0, "frame height and width, a multiple of 4; 0 for the dataset's", "model", least=0, most=4096
     )
     pose_numbers: int = setting(
         0, "numbers per pose; 0 for the dataset's, 7 for DeepMind's", "model", least=0, most=MOST_POSE_NUMBERS
     )
-    representation: str = setting("tower", "encoder of the context views", "model", choices=ENCODER_NAMES)
-    representation_channels: int = setting(256, "channels of the scene representation r", "model", least=8, most=4096)
-    hidden: int = setting(128, "channels of the recurrent states", "model", least=1, most=4096)
-    canvas: int = setting(128, "channels of the canvas u", "model", least=1, most=4096)
-    latent: int = setting(3, "channels of the latent z of each step", "model", least=1, most=1024)
-    core_steps: int = setting(12, "generation steps L", "model", least=1, most=1000)
-    kernel: int = setting(5, "kernel size of cores and heads, odd", "model", least=1, most=63)
-    shared_cores: bool = setting(False, "use one core for all generation steps", "model")
+    representation: str = setting("tower", "encoder of the context views", "GQN", choices=ENCODER_NAMES)
+    representation_channels: int = setting(256, "channels of the scene representation r", "GQN", least=8, most=4096)
+    hidden: int = setting(128, "channels of the recurrent states", "GQN", least=1, most=4096)
+    canvas: int = setting(128, "channels of the canvas u", "GQN", least=1, most=4096)
+    latent: int = setting(3, "channels of the latent z of each step", "GQN", least=1, most=1024)
+    core_steps: int = setting(12, "generation steps L", "GQN", least=1, most=1000)
+    kernel: int = setting(5, "kernel size of cores and heads, odd", "GQN", least=1, most=63)
+    shared_cores: bool = setting(False, "use one core for all generation steps", "GQN")
+    field_of_view: float = setting(
+        0.0, "angle between the edges of a frame in degrees; 0 for the dataset's", "plane sweep", least=0, most=179
+    )
+    yaw_sign: int = setting(
+        0,
+        "1 if yaw grows counter-clockwise from above, -1 if clockwise; 0 for the dataset's",
+        "plane sweep",
+        least=-1,
+        most=1,
+    )
+    near: float = setting(
+        0.0, "depth of the nearest plane, in units of positions; 0 for the dataset's", "plane sweep", least=0, most=MANY
+    )
+    far: float = setting(0.0, "depth of the farthest plane; 0 for the dataset's", "plane sweep", least=0, most=MANY)
+    planes: int = setting(16, "planes of the sweep", "plane sweep", least=2, most=256)
+    width: int = setting(32, "channels of the U-Net at full resolution", "plane sweep", least=1, most=1024)
+    dim: int = setting(128, "features per token", "plane sweep", least=2, most=8192)
+    depth: int = setting(3, "blocks of the transformer", "plane sweep", least=1, most=100)
+    heads: int = setting(4, "heads of its attention; they divide dim", "plane sweep", least=1, most=256)
+    patch: int = setting(8, "pixels along a token's side, even", "plane sweep", least=4, most=64)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -96,6 +120,12 @@ class ModelConfig:
             raise OptionError(
                 f"frame_size is {self.frame_size}; possible: multiples of 4 from 8, or 0 for the dataset's"
             )
+        if self.model == "gqn":
+            self._check_gqn()
+        else:
+            self._check_plane_sweep()
+
+    def _check_gqn(self) -> None:
         if self.kernel % 2 == 0:
             raise OptionError(f"kernel is {self.kernel}; possible: odd numbers")
         if self.representation_channels % 8:
@@ -106,6 +136,24 @@ class ModelConfig:
                 f"{channels} channels (hidden, canvas, latent and representation_channels) in {self.core_steps} "
                 f"core_steps on frames of {self.frame_size} pixels, expected at most {_MOST_STATE_NUMBERS} numbers per "
                 "scene; lower one of them"
+            )
+
+    def _check_plane_sweep(self) -> None:
+        if self.pose_numbers not in (0, POSE_NUMBERS):
+            raise OptionError(
+                f"pose_numbers is {self.pose_numbers}; possible for plane_sweep: {POSE_NUMBERS}, of DeepMind's "
+                "cameras; pass --model gqn, which takes any numbers"
+            )
+        if self.dim % self.heads:
+            raise OptionError(f"dim is {self.dim}; possible with {self.heads} heads: multiples of {self.heads}")
+        if self.patch % 2:
+            raise OptionError(f"patch is {self.patch}; possible: even numbers")
+        if self.near and self.far and self.near >= self.far:
+            raise OptionError(f"near is {self.near}, far {self.far}; possible: near below far")
+        if 9 * self.planes * self.frame_size**2 > _MOST_STATE_NUMBERS:
+            raise OptionError(
+                f"{self.planes} planes on frames of {self.frame_size} pixels, expected at most {_MOST_STATE_NUMBERS} "
+                "numbers per view, 9 per pixel and plane; lower one of them"
             )
 
     @property
@@ -130,6 +178,13 @@ class TrainingConfig:
     context_max: int = setting(
         0, "most context views; 0 for the paper's number for the set", "data", least=0, most=65_536
     )
+    context_per: str = setting(
+        "scene",
+        "draw the number of context views per scene, or per batch: faster with plane_sweep",
+        "data",
+        choices=("scene", "batch"),
+    )
+    targets: int = setting(1, "query views per scene; they share the scene's context", "data", least=1, most=65_536)
     learning_rate: float = setting(5e-4, "learning rate at the first step", "optimisation", least=0, most=LARGEST)
     learning_rate_end: float = setting(
         5e-5, "learning rate at the end of its schedule", "optimisation", least=0, most=LARGEST
@@ -137,19 +192,25 @@ class TrainingConfig:
     learning_rate_steps: int = setting(
         1_600_000, "steps of the learning rate schedule", "optimisation", least=1, most=MANY
     )
-    warmup_steps: int = setting(0, "steps of linear learning rate warm-up", "optimisation", least=0, most=MANY)
-    sigma: float = setting(2.0, "pixel standard deviation at the first step", "optimisation", least=1e-3, most=LARGEST)
-    sigma_end: float = setting(
-        0.7, "pixel standard deviation at the end of its schedule", "optimisation", least=1e-3, most=LARGEST
+    learning_rate_schedule: str = setting(
+        "linear", "shape of the learning rate schedule", "optimisation", choices=("linear", "cosine")
     )
-    sigma_steps: int = setting(200_000, "steps of the standard deviation schedule", "optimisation", least=1, most=MANY)
+    warmup_steps: int = setting(0, "steps of linear learning rate warm-up", "optimisation", least=0, most=MANY)
+    sigma: float = setting(2.0, "pixel standard deviation at the first step", "GQN", least=1e-3, most=LARGEST)
+    sigma_end: float = setting(
+        0.7, "pixel standard deviation at the end of its schedule", "GQN", least=1e-3, most=LARGEST
+    )
+    sigma_steps: int = setting(200_000, "steps of the standard deviation schedule", "GQN", least=1, most=MANY)
+    beta2: float = setting(
+        0.999, "Adam's decay rate of the mean squared gradient", "optimisation", least=0, most=0.999999
+    )
     clip: float = setting(0.0, "maximum gradient norm; 0 disables clipping", "optimisation", least=0, most=LARGEST)
     accumulate: int = setting(1, "micro-batches per step, to save memory", "optimisation", least=1, most=MOST_SCENES)
     precision: str = setting(
         "float32",
-        "precision of the network; likelihood and KL are always float32",
+        "precision of the network; losses are always float32; auto is bf16 if the device multiplies it in hardware",
         "device",
-        choices=("float32", "bf16"),
+        choices=("float32", "bf16", "auto"),
     )
     tf32: bool = setting(True, "allow TF32 in float32 products and convolutions on a GPU", "device")
     compile: bool = setting(False, "compile only the cores and the encoder: seconds, not minutes", "device")
@@ -276,6 +337,11 @@ class Declaration:
     choices: tuple[str, ...] | None
     several: bool
 
+    @property
+    def owner(self) -> str | None:
+        """The model that the setting belongs to; None for a setting of every model."""
+        return OWNERS.get(self.group)
+
 
 def declarations() -> Iterator[Declaration]:
     """Yield the declaration of every setting, in order."""
@@ -354,7 +420,7 @@ def _as_kind(name: str, value: Any, kind: type, least: Any, most: Any) -> Any:
 # Schedules that `resolve` scales with the steps, in a preset that sets its number of steps.
 _SCHEDULES = ("learning_rate_steps", "warmup_steps", "sigma_steps")
 
-# A preset lists what differs from the defaults above, which are the paper's.
+# A preset lists what differs from the defaults above, which are the paper's. A model's first preset is its default.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     # Learns in minutes on two CPU cores; docs/training.md lists the alternatives tried.
@@ -407,6 +473,29 @@ PRESETS: dict[str, dict[str, Any]] = {
         "picture_every": 1000,
         "checkpoint_every": 1000,
     },
+    # Minutes on two CPU cores, one of them decoding; docs/training.md lists the alternatives tried.
+    "sweep_tiny": {
+        "model": "plane_sweep",
+        "frame_size": 32,
+        "steps": 2000,
+        "batch_size": 8,
+        "context_per": "batch",
+        "targets": 4,
+        "learning_rate": 2e-3,
+        "learning_rate_end": 4e-5,
+        "learning_rate_steps": 1999,
+        "learning_rate_schedule": "cosine",
+        "warmup_steps": 50,
+        "beta2": 0.98,
+        "clip": 1.0,
+        "precision": "auto",
+        "threads": 1,
+        "workers": 1,
+        "log_every": 50,
+        "probe_every": 200,
+        "picture_every": 500,
+        "checkpoint_every": 200,
+    },
 }
 
 # Mods combine; they are applied to the preset in the given order.
@@ -421,28 +510,62 @@ MODS: dict[str, dict[str, Any]] = {
 }
 
 
-def resolve(preset: str = "paper", mods: Iterable[str] = (), explicit: Mapping[str, Any] | None = None) -> Config:
+def default_preset(model: str | None = None) -> str:
+    """Return the preset of a model for which none is named; None stands for gqn."""
+    return next(name for name, changes in PRESETS.items() if changes.get("model", "gqn") == (model or "gqn"))
+
+
+def mods_of(model: str | None) -> list[str]:
+    """Return the mods that only a model has; None for those of every model."""
+    return [name for name, changes in MODS.items() if {declaration(one).owner for one in changes} == {model}]
+
+
+def resolve(preset: str | None = None, mods: Iterable[str] = (), explicit: Mapping[str, Any] | None = None) -> Config:
     """Return the configuration of a preset, then mods, then explicit settings; later ones win.
 
     With other `steps`, the schedules of `tiny` and `medium` keep their share of the training and end at its last step.
     Those of `paper` keep their absolute steps.
 
+    Args:
+        preset: a name in `PRESETS`; None for the default of the explicit `model`, `paper` without one.
+        mods: names in `MODS`.
+        explicit: settings by name.
+
     Raises:
         UnknownName: a name is not a preset, mod or setting.
-        OptionError: a value is not possible.
+        OptionError: a value is not possible, or a mod or setting belongs to another model than the preset.
     """
+    explicit = dict(explicit or {})
+    if preset is None:
+        Config().replaced({"model": explicit.get("model", "gqn")})  # raises for an unknown model
+        preset = default_preset(explicit.get("model"))
     if preset not in PRESETS:
         raise UnknownName("preset", preset, PRESETS)
-    changes = dict(PRESETS[preset])
+    own = PRESETS[preset]
+    model, changes = own.get("model", "gqn"), dict(own)
     for mod in mods:
         if mod not in MODS:
             raise UnknownName("mod", mod, MODS)
+        _check_owner(f"mod {mod}", MODS[mod], model)
         changes |= MODS[mod]
-    explicit = dict(explicit or {})
+    if explicit.get("model", model) != model:
+        possible = ", ".join(name for name, of in PRESETS.items() if of.get("model", "gqn") == explicit["model"])
+        raise OptionError(
+            f"preset is {preset!r}, a preset of {model}; possible with model {explicit['model']}: {possible or 'none'}"
+        )
+    for name in explicit:
+        _check_owner(name, [name], model)
     config = Config().replaced(changes | explicit)
-    own = PRESETS[preset]
     if "steps" not in own:
         return config
     stretch = (config.training.steps - 1) / (own["steps"] - 1)
-    scaled = {name: max(1, round(own[name] * stretch)) for name in _SCHEDULES if name not in explicit}
+    scaled = {name: max(1, round(own[name] * stretch)) for name in _SCHEDULES if name in own and name not in explicit}
     return config.replaced(scaled)
+
+
+def _check_owner(what: str, names: Iterable[str], model: str) -> None:
+    """Raise OptionError if a setting belongs to another model."""
+    for name in names:
+        owner = declaration(name).owner
+        if owner not in (None, model):
+            raise OptionError(f"{what} belongs to the model {owner}, found the model {model}; leave it out")

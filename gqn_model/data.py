@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -17,18 +17,25 @@ from numpy.typing import NDArray
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import CorruptFrame, OptionError, RunMismatch
 from gqn_data.io.atomic import human_bytes
-from gqn_data.io.paths import AnyPath, parse_path
+from gqn_data.io.paths import DatasetPath, RenderAddress, parse_dataset_path
 from gqn_data.loader import Batch, SceneLoader
-from gqn_data.sampling.permutation import key, permute
+from gqn_data.sampling.permutation import ENDLESS, key, permute
+from gqn_data.schema.cameras import POSE_FIELDS
 from gqn_model.checkpoint.checkpoint import pose_order
-from gqn_model.config import POSE_NUMBERS, Config
-from gqn_model.model.gqn import meta_network
+from gqn_model.checkpoint.run_folder import DatasetMatch
+from gqn_model.config import POSE_NUMBERS, Config, ModelConfig
+from gqn_model.model.contract import Network, meta_network, network_class
 
 if TYPE_CHECKING:
     from gqn_data.cache.policy import Remote
+    from gqn_data.sampling.views import ContextPer
     from gqn_data.schema.catalog import Split
+    from gqn_data.schema.geometry import Geometry
     from gqn_data.schema.jpeg import Fit
 
+
+# Settings of a network that needs the geometry of a dataset.
+_GEOMETRY = ("field_of_view", "yaw_sign", "near", "far")
 
 _FEWEST_TO_HOLD_OUT = 20  # training scenes
 
@@ -97,32 +104,35 @@ class FiniteLoader(SceneLoader):
 
 
 def training_batches(
-    shards: str | AnyPath, config: Config, *, rank: int = 0, ranks: int = 1
+    shards: str | DatasetPath, config: Config, *, rank: int = 0, ranks: int = 1
 ) -> tuple[SceneLoader, Config]:
     """Return the endless stream of training batches, and the configuration with the values of the dataset filled in.
 
     Args:
-        shards: a dataset, or an indexed folder of TFRecords; a path or a URL.
+        shards: a dataset, or an indexed folder of TFRecords, as a path or URL; or a `render:` address.
         config: frame size and `context_max` may be 0.
         rank: rank whose share of each batch is returned.
         ranks: number of ranks.
 
     Raises:
-        RunMismatch: the network does not support the dataset's frame size or poses.
+        RunMismatch: the network does not support the dataset's frame size or poses, or needs a geometry that the
+            dataset does not state.
         OptionError: the network or a batch is too large.
     """
-    shards = parse_path(shards)  # messages leave out its secrets
+    shards = parse_dataset_path(shards)  # messages leave out its secrets
     training = config.training
     context = (training.context_min, training.context_max) if training.context_max else None
 
-    kept_out = held_out_scenes(shards, config)
+    scenes = _training_scenes(shards, config)
 
     def opened(context: tuple[int, int] | None) -> SceneLoader:
         return FiniteLoader(
             shards,
-            scenes=_all_but(shards, kept_out) if len(kept_out) else None,
+            scenes=scenes,
             batch_size=training.batch_size,
             context=context,
+            context_per=cast("ContextPer", training.context_per),
+            targets=training.targets,
             seed=training.seed,
             workers=training.workers,
             frame_size=config.model.frame_size or None,
@@ -147,10 +157,14 @@ def training_batches(
         raise RunMismatch(
             f"{shards}: frames of {loader.frame_size} pixels, expected a multiple of 4; pass --frame-size"
         )
+    model = config.model
+    if network_class(model.model).needs_geometry:
+        model = _with_geometry(model, loader, shards)
     pose = _pose_numbers(loader, shards, config)
+    model = replace(model, frame_size=loader.frame_size, pose_numbers=pose)
     resolved = replace(
         config,
-        model=replace(config.model, frame_size=loader.frame_size, pose_numbers=pose),
+        model=model,
         training=replace(training, context_min=loader.context[0], context_max=loader.context[1]),
     )
     try:
@@ -161,14 +175,16 @@ def training_batches(
     return loader, resolved
 
 
-def held_out_scenes(shards: AnyPath, config: Config) -> NDArray[np.int64]:
+def held_out_scenes(shards: DatasetPath, config: Config) -> NDArray[np.int64]:
     """Return the training scenes that a run keeps out of training, in rising order.
 
     Which ones depends on the seed and the dataset only. At most a tenth of the scenes are kept out. None are without
     `held_out`, of fewer than 20, or if the others would be fewer than a batch: the best checkpoint is then chosen on
-    test scenes.
+    test scenes. Of scenes without end they are the last numbers, which no training reaches.
     """
     dataset, training = open_dataset(shards, "train"), config.training
+    if dataset.is_endless:
+        return np.arange(ENDLESS - training.held_out, ENDLESS)
     count = min(training.held_out, len(dataset) // 10)
     if len(dataset) < _FEWEST_TO_HOLD_OUT or len(dataset) - count < training.batch_size:
         count = 0
@@ -178,8 +194,17 @@ def held_out_scenes(shards: AnyPath, config: Config) -> NDArray[np.int64]:
     return np.sort(permute(np.arange(count), len(dataset), seed=seed, epoch=0))
 
 
-def _all_but(shards: AnyPath, kept_out: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.delete(np.arange(len(open_dataset(shards, "train"))), kept_out)
+def _training_scenes(shards: DatasetPath, config: Config) -> NDArray[np.int64] | None:
+    """Return the numbers of the scenes to train on; None for all, or for those without end."""
+    dataset, kept_out = open_dataset(shards, "train"), held_out_scenes(shards, config)
+    if dataset.is_endless or not len(kept_out):
+        return None
+    return np.delete(np.arange(len(dataset)), kept_out)
+
+
+def bounded(shards: DatasetPath, scenes: int) -> DatasetPath:
+    """Return the dataset; of scenes that are rendered without end, the first `scenes` of each split."""
+    return shards.bounded(scenes) if isinstance(shards, RenderAddress) else shards
 
 
 def fit_of(config: Config) -> Fit | None:
@@ -191,16 +216,17 @@ def _check_size(config: Config, ranks: int) -> None:
     """Raise OptionError if the network or a rank's share of a batch is too large, before either is allocated."""
     meta_network(config.model)
     training = config.training
-    size = training.batch_size // ranks * (1 + training.context_max) * config.model.frame_size**2 * 3
+    views = training.targets + training.context_max
+    size = training.batch_size // ranks * views * config.model.frame_size**2 * 3
     if size > _MOST_BATCH_BYTES:
         raise OptionError(
-            f"a batch of {training.batch_size} scenes with {1 + training.context_max} views takes {human_bytes(size)}, "
-            f"expected at most {human_bytes(_MOST_BATCH_BYTES)}; lower --batch-size, --context-max or --frame-size"
+            f"a batch of {training.batch_size} scenes with {views} views takes {human_bytes(size)}, expected at most "
+            f"{human_bytes(_MOST_BATCH_BYTES)}; lower --batch-size, --context-max, --targets or --frame-size"
         )
 
 
 def fixed_batches(
-    shards: str | AnyPath,
+    shards: str | DatasetPath,
     config: Config,
     *,
     split: Split,
@@ -223,7 +249,7 @@ def fixed_batches(
     Raises:
         RunMismatch: the network does not support the dataset's poses.
     """
-    shards = parse_path(shards)  # messages leave out its secrets
+    shards = parse_dataset_path(shards)  # messages leave out its secrets
     loader = FiniteLoader(
         shards,
         split=split,
@@ -245,7 +271,7 @@ def fixed_batches(
     return loader
 
 
-def check_order(batches: SceneLoader, shards: str | AnyPath, order: str) -> None:
+def check_order(batches: SceneLoader, shards: str | DatasetPath, order: str) -> None:
     """Raise unless the dataset's poses have the run's numbers in the run's order; close the batches then.
 
     Args:
@@ -264,7 +290,66 @@ def check_order(batches: SceneLoader, shards: str | AnyPath, order: str) -> None
         )
 
 
-def _pose_numbers(loader: SceneLoader, shards: str | AnyPath, config: Config) -> int:
+def _with_geometry(model: ModelConfig, loader: SceneLoader, shards: str | DatasetPath) -> ModelConfig:
+    """Return the configuration with open settings of the geometry from the dataset; close the loader on errors.
+
+    Raises:
+        RunMismatch: the cameras are not DeepMind's, or neither settings nor dataset state the geometry.
+    """
+    if loader.pose_fields != POSE_FIELDS:
+        loader.close()
+        raise RunMismatch(
+            f"{shards}: poses of the numbers {', '.join(loader.pose_fields)}, expected {', '.join(POSE_FIELDS)}: "
+            f"{model.model} needs cameras of known geometry; pass --model gqn, or write DeepMind's cameras"
+        )
+    given = {name: value for name in _GEOMETRY if (value := getattr(model, name))}
+    geometry = loader.dataset.manifest.geometry
+    if geometry is None and len(given) < len(_GEOMETRY):
+        loader.close()
+        flags = ", ".join("--" + name.replace("_", "-") for name in _GEOMETRY if name not in given)
+        raise RunMismatch(
+            f"{shards}: states no lens, sign of yaw and depth range, expected them for {model.model}; write it with "
+            f"SceneWriter(..., field_of_view=, yaw_sign=, depth_range=), or pass {flags}"
+        )
+    try:
+        return replace(model, **({} if geometry is None else geometry_settings(geometry)) | given)
+    except OptionError:
+        loader.close()
+        raise
+
+
+def geometry_settings(geometry: Geometry) -> dict[str, Any]:
+    """Return the settings of a network for a geometry."""
+    near, far = geometry.depth_range
+    return {"field_of_view": geometry.field_of_view, "yaw_sign": geometry.yaw_sign, "near": near, "far": far}
+
+
+def with_geometry_of(model: Network, shards: str | DatasetPath, match: DatasetMatch) -> tuple[Network, str]:
+    """Return a network for the geometry of a dataset, and a note on it; unchanged on the dataset of the training.
+
+    Args:
+        model: a network in evaluation mode.
+        shards: the dataset asked about.
+        match: it, next to the dataset of the training.
+    """
+    if not (model.needs_geometry and match.other):
+        return model, ""
+    geometry = open_dataset(shards).manifest.geometry
+    if geometry is None:
+        return model, f"{shards} states no lens and depth range: those of the training are used"
+    config = replace(model.config, **geometry_settings(geometry))
+    if config == model.config:
+        return model, ""
+    device = next(model.parameters()).device
+    note = (
+        f"lens and depths of {shards}: {config.field_of_view:g} degrees, {config.near:g} to {config.far:g}, yaw sign "
+        f"{config.yaw_sign}; trained with {model.config.field_of_view:g} degrees, {model.config.near:g} to "
+        f"{model.config.far:g}, yaw sign {model.config.yaw_sign}"
+    )
+    return type(model).with_weights(config, model.state_dict()).to(device), note
+
+
+def _pose_numbers(loader: SceneLoader, shards: str | DatasetPath, config: Config) -> int:
     """Return `pose_numbers` for the dataset; 0 for DeepMind's cameras, as in runs of the first version."""
     found, given = len(loader.pose_fields), config.model.pose_numbers
     if given not in (0, found):
@@ -272,7 +357,7 @@ def _pose_numbers(loader: SceneLoader, shards: str | AnyPath, config: Config) ->
     return given if found == POSE_NUMBERS else found
 
 
-def _pose_mismatch(loader: SceneLoader, shards: str | AnyPath, config: Config) -> RunMismatch:
+def _pose_mismatch(loader: SceneLoader, shards: str | DatasetPath, config: Config) -> RunMismatch:
     loader.close()
     fields = ", ".join(loader.pose_fields)
     return RunMismatch(f"{shards}: poses of {len(loader.pose_fields)} numbers ({fields}), expected {config.model.pose}")

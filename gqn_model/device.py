@@ -31,6 +31,22 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     raise OptionError(f"device is {name!r}; possible here: {', '.join(possible)}")
 
 
+def choose_precision(name: str, device: torch.device) -> str:
+    """Return float32 or bf16; `auto` is bf16 if the device multiplies it in hardware, otherwise float32.
+
+    Args:
+        name: auto, float32 or bf16.
+        device: from `choose_device`.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    # AMX, or the vector instructions before it; a processor without them emulates bf16, which is slower.
+    found = torch.cpu.get_capabilities()
+    return "bf16" if found.get("amx_bf16") or found.get("avx512_bf16") else "float32"
+
+
 def describe(device: torch.device, threads: int) -> str:
     """Return a description of the device for people.
 

@@ -63,7 +63,7 @@ def test_the_json_has_every_figure(folders):
     found = json.loads(result.stdout)
     assert set(found) == {
         "folder", "scene_set", "split", "format", "encoding", "scenes", "batch_size", "context", "cores", "limit",
-        "measured", "advice", "versions",
+        "load", "measured", "advice", "versions",
     }  # fmt: skip
     assert (found["format"], found["encoding"], found["limit"]) == ("zarr", "jpeg", "decoding")
     assert (found["split"], found["scenes"], found["batch_size"], found["context"]) == ("train", 7, 2, [1, 2])

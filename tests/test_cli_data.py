@@ -246,7 +246,7 @@ def test_errors_of_workers_are_one_line_and_exit_status_one(raw, root):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for workers in /proc")
-@pytest.mark.parametrize("later", [0, 0.03, 0.06, 0.1])
+@pytest.mark.parametrize("later", [0, 0.06, *(pytest.param(later, marks=pytest.mark.slow) for later in (0.03, 0.1))])
 def test_ctrl_c_names_the_remedy_and_a_rerun_completes(later, tmp_path):
     raw = make_raw_folder(tmp_path / "data" / "raw" / SET, train=(200, 200, 200), test=(5,))
     root = raw.parents[1]
@@ -503,10 +503,44 @@ def test_pictures_that_cannot_be_drawn_are_one_line(options, raw, root, tmp_path
     assert not list(tmp_path.glob("x*"))
 
 
-def test_view_of_a_folder_without_an_index_names_the_command(raw):
-    result = run("view", raw, "-o", "x.png")
+def test_view_of_a_folder_without_an_index_leaves_it_as_it_is(raw, tmp_path):
+    before = tree(raw)
+    result = run("view", raw, "-o", tmp_path / "before.png", "--scenes", 3)
+    assert (result.exit_code, tree(raw)) == (0, before)
+    assert run("index", raw).exit_code == 0
+    assert run("view", raw, "-o", tmp_path / "after.png", "--scenes", 3).exit_code == 0
+    assert (tmp_path / "before.png").read_bytes() == (tmp_path / "after.png").read_bytes()
+
+
+def test_view_of_a_folder_without_source_files_is_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = run("view", tmp_path / "empty", "-o", tmp_path / "x.png")
     assert result.exit_code == 1
-    assert f"gqn-data index {raw}" in the_error(result)
+    assert the_error(result)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_an_index_can_lie_outside_of_read_only_source_files(raw, root, tmp_path):
+    before, index = tree(raw), tmp_path / SET
+    for _ in range(2):  # the second run reads no record
+        result = run("index", raw, "--out", index)
+        assert result.exit_code == 0, result.output
+    assert tree(raw) == before
+    assert run("verify", index, "--deep").exit_code == 0
+    assert run("convert", index, "--root", root, "--format", "numpy").exit_code == 0
+    assert run("index", raw).exit_code == 0
+    assert open_dataset(index).fingerprint == open_dataset(raw).fingerprint
+
+
+def test_an_index_never_replaces_what_is_in_its_folder(raw, tmp_path):
+    first = next(raw.glob("train/*.tfrecord"))
+    index = tmp_path / "index"
+    (index / "train").mkdir(parents=True)
+    (index / "train" / first.name).write_text("mine")
+    result = run("index", raw, "--out", index)
+    assert result.exit_code == 1
+    assert f"{index / 'train' / first.name}: exists, expected a link to {first}" in the_error(result)
+    assert (index / "train" / first.name).read_text() == "mine"
 
 
 # Help and documentation.

@@ -16,7 +16,8 @@ from gqn_data.schema.catalog import SCENE_SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA, MODEL = (f"{shlex.quote(sys.executable)} -m {name}" for name in ("gqn_data", "gqn_model"))
-CLOSED = ["2>&-", ">&-", "<&- >&- 2>&-", "2>/dev/full", "2>&1 | head -0"]
+_SOME = ["<&- >&- 2>&-", "2>&1 | head -0"]
+CLOSED = [*_SOME, *(pytest.param(way, marks=pytest.mark.slow) for way in ("2>&-", ">&-", "2>/dev/full"))]
 
 
 def shell(command, folder):
@@ -56,7 +57,10 @@ def test_conversion_needs_no_streams_and_loses_nothing(streams, data, faults):
     )
 
 
-@pytest.mark.parametrize("streams", ["2>&-", "2>&1 >/dev/null | head -1", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "streams",
+    ["2>&1 >/dev/null | head -1", *(pytest.param(way, marks=pytest.mark.slow) for way in ("2>&-", "<&- >&- 2>&-"))],
+)
 def test_training_goes_on_and_saves_without_its_streams(streams, data, faults):
     assert shell(f"{DATA} convert sm5 --workers 1", data).returncode == 0
     options = "--preset tiny --frame-size 16 --steps 4 --batch-size 2 --log-every 1 --workers 0 --logger none"
@@ -72,7 +76,9 @@ def test_training_goes_on_and_saves_without_its_streams(streams, data, faults):
     )
 
 
-@pytest.mark.parametrize("delay", [0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6])
+@pytest.mark.parametrize(
+    "delay", [0.1, 0.4, *(pytest.param(delay, marks=pytest.mark.slow) for delay in (0.05, 0.15, 0.2, 0.3, 0.6))]
+)
 def test_an_early_interrupt_prints_at_most_one_line(delay, data, faults):
     tries = survived = 0
     for module, arguments in (("gqn_data", ["verify", "sm5", "--workers", "1"]), ("gqn_model", ["evaluate", "none"])):

@@ -202,12 +202,32 @@ def test_several_datasets_are_mixed_by_weight(run):
     assert (epoch == 0).sum() == 300
 
 
+def test_fresh_scenes_come_without_a_disk(run):
+    names = run("Fresh scenes without a disk")
+    with pytest.raises(TypeError):
+        len(names["endless"])
+    assert len(names["bounded"]) == 27
+    assert len(names["unseen"]) == 5
+    assert names["endless"].dataset.manifest.geometry.field_of_view == 50
+    assert names["unseen"].dataset.split == "test"
+
+
 def test_fixed_questions_are_asked_in_order(run):
     names = run("Fixed questions, for evaluation")
     batches = list(names["loader"])
     asked = [[scene, *views] for batch in batches for scene, views in zip(batch.scenes.tolist(), batch.views.tolist())]
     assert asked == names["samples"]
     assert [len(batch.scenes) for batch in batches] == [2, 1]
+
+
+def test_several_targets_are_views_outside_the_context(run):
+    names = run("Several targets a scene")
+    batch = names["batch"]
+    assert batch.target.shape == (12, 3, 32, 32, 3)
+    assert batch.query_pose.shape == (12, 3, 7)
+    assert batch.context_frames.shape[:2] in {(12, 1), (12, 2)}
+    assert all(len(set(views)) == len(views) for views in batch.views.tolist())
+    assert batch.queries.tolist() == batch.views[:, :3].tolist()
 
 
 def test_sequences_hold_all_views_in_order(run):

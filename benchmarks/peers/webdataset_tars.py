@@ -37,7 +37,7 @@ def _write(source: Dataset, folder: Path, form: Form) -> None:
     if form == "jpeg":
         total = sum(row.bytes for shard in source.shards for row in shard.files)
         options = Options(formats=("webdataset",), workers=1, splits=(source.split,), shard_bytes=-(-total // SHARDS))
-        convert(source.folder, find_scene_set(source.manifest.scene_set), folder, options)
+        convert(Path(str(source.folder)), find_scene_set(source.manifest.scene_set), folder, options)
         return
     import webdataset
 

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Limit = Literal["decoding", "gathering"]
+Limit = Literal["decoding", "gathering", "rendering"]
 
 STEPS_MS = (5.0, 10.0, 20.0, 50.0, 100.0)  # from a small network on a large GPU to a large one on a small GPU
 
 _MARGIN = 1.1  # a loader exactly as fast as the steps delays them at every hiccup
 _NEGLIGIBLE = 0.01  # share of a step's time
 _ENOUGH = 0.95  # share of the highest rate beyond which more workers are not worth it
+_BUSY = 0.5  # load before the measurement, in cores, from which the rates are too low
 _BOUND, _UNBOUND = 0.75, 0.5  # shares of the limit above which it is the bottleneck, and below which it is not
 
 
@@ -65,6 +66,7 @@ def advise(
     cores: int,
     limit: Limit = "decoding",
     steps_ms: Sequence[float] = STEPS_MS,
+    load: float = 0.0,
 ) -> list[str]:
     """Return advice, one sentence each, on every training step, on more workers, and on the bottleneck.
 
@@ -76,6 +78,7 @@ def advise(
         cores: number of cores that this process may use.
         limit: the work that the limit measures.
         steps_ms: durations of a training step in milliseconds, without waiting for data.
+        load: average number of running processes before the measurement.
     """
     ordered = sorted(measured, key=lambda one: one.workers)
     views = f"{ordered[-1].frames_per_second / ordered[-1].scenes_per_second:.1f}".removesuffix(".0")
@@ -90,6 +93,9 @@ def advise(
         advice.append(f"more than {_count(enough.workers)} {_verb(enough.workers, 'bring')} no gain")
     elif maximum < cores:
         advice.append(f"more than {_count(maximum)} may bring a gain: {cores} cores are usable")
+    if load >= _BUSY:
+        busy = f"a load of {load:.1f} on {cores} cores before the measurement"
+        return [*advice, f"{busy}: other programs take part of them, and rates are too low; measure on an idle machine"]
     return [*advice, _bottleneck(enough, limit)]
 
 
@@ -97,7 +103,7 @@ def _bottleneck(one: Measured, limit: Limit) -> str:
     """Return a sentence on the share of the limit that is reached, and on the bottleneck."""
     share = f"{one.of_limit:.0%} of bare {limit} in {_processes(one.workers)}"
     reached = f"{_count(one.workers)} {_verb(one.workers, 'reach')} {share}" if one.workers else f"no workers: {share}"
-    if limit == "gathering":
+    if limit != "decoding":
         return reached
     if one.of_limit >= _BOUND:
         return f"{reached}: decoding is the bottleneck; the numpy container needs no decoding, at six times the bytes"

@@ -1,4 +1,4 @@
-"""Upper bound of the loader's rate: bare decoding of a dataset's frames, or bare copying of its pixels.
+"""Upper bound of the loader's rate: bare decoding of a dataset's frames, copying of its pixels, or rendering.
 
 The benchmark compares the loader with it. It neither looks up scenes nor assembles batches, and calls the JPEG
 library directly instead of through `schema.jpeg`.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gqn_data.bench.advice import Limit
 from gqn_data.dataset import Dataset
 from gqn_data.io import regular
-from gqn_data.io.paths import StorePath
+from gqn_data.io.paths import RenderAddress, StorePath
 from gqn_data.loader.worker_pool import Start, WorkerPool
 from gqn_data.schema.jpeg import FRAMES_BEGIN
 
@@ -113,7 +113,27 @@ class BareGathering:
         return _rate(block, seconds)
 
 
-Bare = BareDecoding | BareGathering
+@dataclass(frozen=True)
+class BareRendering:
+    """Render whole scenes, one after the other.
+
+    Attributes:
+        dataset: scenes that are rendered on access.
+    """
+
+    dataset: Dataset
+
+    def __call__(self, seconds: float) -> float:
+        """Run for that many seconds and return the frames per second."""
+        numbers, views = itertools.count(), self.dataset.layout.views
+
+        def scene() -> int:
+            return len(self.dataset[next(numbers)].frames[:views])
+
+        return _rate(scene, seconds)
+
+
+Bare = BareDecoding | BareGathering | BareRendering
 
 
 def bare_work(dataset: Dataset, views: int) -> Bare:
@@ -127,6 +147,8 @@ def bare_work(dataset: Dataset, views: int) -> Bare:
         GQNError: a scene cannot be read.
     """
     layout = dataset.layout
+    if isinstance(dataset.folder, RenderAddress):
+        return BareRendering(dataset)
     if dataset.manifest.format == "numpy" and isinstance(dataset.folder, Path):
         return BareGathering(tuple(dataset.folder / shard.files[0].name for shard in dataset.shards), views)
     samples = _SAMPLE_REMOTE if isinstance(dataset.folder, StorePath) else _SAMPLE_SCENES
@@ -149,7 +171,7 @@ def bare_work(dataset: Dataset, views: int) -> Bare:
 
 def kind_of(bare: Bare) -> Limit:
     """Return the kind of the bare work."""
-    return "decoding" if isinstance(bare, BareDecoding) else "gathering"
+    return {BareDecoding: "decoding", BareGathering: "gathering", BareRendering: "rendering"}[type(bare)]  # type: ignore[return-value]
 
 
 def limit(bare: Bare, processes: int, seconds: float, start: Start) -> float:

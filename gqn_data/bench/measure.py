@@ -26,7 +26,7 @@ from gqn_data.dataset import Dataset, open_dataset
 from gqn_data.errors import OptionError
 from gqn_data.executors.pool import usable_cores
 from gqn_data.io import atomic
-from gqn_data.io.paths import StorePath
+from gqn_data.io.paths import RenderAddress, StorePath
 from gqn_data.loader import shared_memory
 from gqn_data.schema import jpeg
 from gqn_data.schema.catalog import Split
@@ -50,11 +50,12 @@ class Bench:
         split: the split measured.
         format: its container.
         encoding: encoding of its frames.
-        scenes: number of scenes in the split.
+        scenes: number of scenes in the split; None without end.
         batch_size: scenes per batch.
         context: smallest and largest number of context views, or `all`.
         cores: number of cores that this process may use.
-        limit: the work that the limit measures: `decoding`, or `gathering` pixels.
+        limit: the work that the limit measures: `decoding`, `gathering` pixels, or `rendering`.
+        load: average number of running processes in the minute before; 0 if the system does not report it.
         measured: rates, by rising number of workers.
         advice: advice, one sentence each.
         versions: versions of the packages involved.
@@ -65,11 +66,12 @@ class Bench:
     split: str
     format: str
     encoding: str
-    scenes: int
+    scenes: int | None
     batch_size: int
     context: tuple[int, int] | str
     cores: int
     limit: Limit
+    load: float
     measured: tuple[Measured, ...]
     advice: tuple[str, ...]
     versions: dict[str, str]
@@ -84,6 +86,7 @@ class Bench:
         context = "all views"
         if not isinstance(self.context, str):
             context = "{} to {} context views and a query".format(*self.context)
+        count = "scenes without end" if self.scenes is None else f"{self.scenes:,} scenes"
         head = "workers", "scenes/s", "frames/s", f"bare {self.limit}", "share", "first batch", "memory per worker"
         rows = [
             (
@@ -99,7 +102,7 @@ class Bench:
         ]
         widths = [max(map(len, column)) for column in zip(head, *rows)]
         return [
-            f"{self.folder}: {self.scenes:,} scenes of {self.split}, {self.format}, {self.encoding}",
+            f"{self.folder}: {count} of {self.split}, {self.format}, {self.encoding}",
             f"batches of {self.batch_size}, {context}; {self.cores} usable cores",
             *("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in (head, *rows)),
             *(f"- {line}" for line in self.advice),
@@ -107,7 +110,7 @@ class Bench:
 
 
 def bench(
-    path: str | os.PathLike[str] | StorePath,
+    path: str | os.PathLike[str] | StorePath | RenderAddress,
     *,
     split: Split | None = None,
     batch_size: int = 36,
@@ -124,7 +127,7 @@ def bench(
     network does not slow the loader down.
 
     Args:
-        path: folder or URL of a dataset, or of an indexed raw folder.
+        path: folder or URL of a dataset, of an indexed raw folder, or a `render:` address.
         split: the split; None for `train` if it exists.
         batch_size: scenes per batch.
         context: context views, as for `SceneLoader`.
@@ -148,6 +151,7 @@ def bench(
     if any(step <= 0 for step in steps_ms):
         raise OptionError(f"steps_ms is {[*steps_ms]}, expected numbers above 0")
     dataset = open_dataset(path, split)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # not on Windows
     measured: list[Measured] = []
     bare: Bare | None = None
     for count in counts:
@@ -176,13 +180,14 @@ def bench(
         split=dataset.split,
         format=dataset.manifest.format,
         encoding=dataset.manifest.frames.encoding,
-        scenes=len(dataset),
+        scenes=None if dataset.is_endless else len(dataset),
         batch_size=batch_size,
         context=chosen,
         cores=cores,
         limit=of,
+        load=load,
         measured=tuple(measured),
-        advice=tuple(advise(measured, batch_size=batch_size, cores=cores, limit=of, steps_ms=steps_ms)),
+        advice=tuple(advise(measured, batch_size=batch_size, cores=cores, limit=of, steps_ms=steps_ms, load=load)),
         versions={
             "gqn-toolkit": VERSION,
             "python": platform.python_version(),

@@ -6,14 +6,16 @@ folder.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gqn_data.errors import CorruptRecord, SourceMissing
+from gqn_data.errors import CorruptRecord, DestinationError, OptionError, SourceMissing
 from gqn_data.executors.job_array import check_no_parts_running
 from gqn_data.executors.pool import map_in_order, open_pool
 from gqn_data.formats.shards import write_npy
@@ -36,7 +38,8 @@ from gqn_data.schema.manifest import (
     SplitRow,
     parse_source,
 )
-from gqn_data.sources.raw_folder import RawFolder, SourceFile
+from gqn_data.schema.origin import SOURCE_FILE
+from gqn_data.sources.raw_folder import RawFolder, SourceFile, open_raw_folder
 from gqn_data.tfrecord.example import SceneScanner
 from gqn_data.tfrecord.framing import FOOTER_BYTES, count_records, read_records, report_fault
 from gqn_data.version import TOOL
@@ -333,3 +336,47 @@ def index_raw_folder(
         atomic.remove_temporaries(raw.folder)  # of lost workers
         manifest.write(raw.folder)
     return manifest
+
+
+def link_raw_folder(raw: RawFolder, folder: Path) -> RawFolder:
+    """Make a folder of symbolic links to the source files, to index files on read-only storage; return it.
+
+    Links that are there already stay. The source files must keep their place.
+
+    Args:
+        raw: raw folder on a disk.
+        folder: folder of the links; created if missing.
+
+    Raises:
+        OptionError: the source files are in a store.
+        DestinationError: the folder holds something else under the name of a source file.
+    """
+    if not isinstance(raw.folder, Path):
+        raise OptionError(f"{raw.folder}: in a store, expected source files on a disk. Convert them: gqn-data convert")
+    names = [file.name for files in raw.files.values() for file in files]
+    if atomic.is_present(raw.folder / SOURCE_FILE):
+        names.append(SOURCE_FILE)
+    for name in names:
+        source, link = raw.folder.resolve() / name, folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            link.symlink_to(source)
+        if not link.is_symlink() or link.readlink() != source:
+            raise DestinationError(f"{link}: exists, expected a link to {source}. Pass another --out")
+    return open_raw_folder(folder, raw.scene_set)
+
+
+@contextlib.contextmanager
+def temporary_index(raw: RawFolder, split: Split | None, scenes: int) -> Iterator[Path]:
+    """Index the first scenes of a raw folder on a disk into a temporary folder, for a look at them.
+
+    Args:
+        raw: raw folder.
+        split: split to index; None for the first one that has files.
+        scenes: number of scenes; files past them are not read.
+    """
+    with tempfile.TemporaryDirectory(prefix="gqn-index-") as name:
+        linked = link_raw_folder(raw, Path(name) / "links")
+        chosen: Split = split if split is not None else next(iter(raw.files))
+        index_source_files(linked, linked.folder, splits=(chosen,), limit=scenes).write(linked.folder)
+        yield Path(name) / "links"

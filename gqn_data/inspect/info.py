@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from gqn_data.convert.index import index_source_files
 from gqn_data.convert.mirror import mirror_manifest, open_mirror
+from gqn_data.dataset import open_dataset
 from gqn_data.errors import SourceMissing
 from gqn_data.io import atomic
-from gqn_data.io.paths import AnyPath, StorePath
+from gqn_data.io.paths import AnyPath, DatasetPath, RenderAddress, StorePath
+from gqn_data.sampling.permutation import ENDLESS
 from gqn_data.schema.catalog import SceneSet
 from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, SplitRow, read_manifest
 from gqn_data.sources.npy_mirror import is_mirror
@@ -27,7 +29,7 @@ class Description:
         bytes: total size of its files.
     """
 
-    folder: AnyPath
+    folder: DatasetPath
     manifest: Manifest
     indexed: bool
     bytes: int
@@ -39,7 +41,8 @@ class Description:
         manifest, frames = self.manifest, self.manifest.frames
         origin = manifest.origin
         details = ", ".join(f"{key} {value}" for key, value in origin.details.items())
-        kept = {"jpeg": "JPEG", "raw": "decoded"}[frames.encoding]
+        rendered = isinstance(self.folder, RenderAddress)
+        kept = "rendered on demand" if rendered else {"jpeg": "JPEG", "raw": "decoded"}[frames.encoding]
         quality = f" at quality {frames.jpeg_quality}" if frames.jpeg_quality else ""
         decoder = f", by {frames.decoder}" if frames.decoder else ""
         lines = [
@@ -52,6 +55,10 @@ class Description:
             f"{'size':<10} {human_bytes(self.bytes)}",
         ]
         for name, split in manifest.splits.items():
+            if rendered:
+                count = "scenes without end" if split.scenes == ENDLESS else count_of(split.scenes, "scene")
+                lines.append(f"{name:<10} {count}")
+                continue
             skipped = sum(len(source.skipped) for source in split.sources)
             lines.append(
                 f"{name:<10} {count_of(split.scenes, 'scene')} in {count_of(len(split.shards), 'shard')}"
@@ -81,6 +88,15 @@ def _expected(split: SplitRow) -> str:
     """Return the expected size of the whole split, if known."""
     text = f"; source files {len(split.sources):,} of {split.expected_files:,}" if split.expected_files else ""
     return text + (f", whole set {split.expected_scenes:,} scenes" if split.expected_scenes else "")
+
+
+def describe_stream(address: RenderAddress) -> Description:
+    """Describe scenes that are rendered on demand.
+
+    Raises:
+        GQNError: the address is invalid, or numba is missing.
+    """
+    return Description(folder=address, manifest=open_dataset(address).manifest, indexed=True, bytes=0)
 
 
 def describe(folder: AnyPath, scene_set: SceneSet) -> Description:

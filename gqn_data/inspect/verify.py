@@ -347,10 +347,10 @@ def _check_shard(folder: AnyPath, manifest: Manifest, split: Split, number: int)
     """Check one shard, frame by frame."""
     dataset = Dataset(folder, manifest, split)
     if not isinstance(folder, StorePath):
-        return _decode_shard(dataset, number)
+        return _decode_shard(folder, dataset, number)
     with tempfile.TemporaryDirectory() as here:  # one download of the whole file instead of a request per scene
         dataset.read_through(partial(_open_copy, Path(here)))
-        return _decode_shard(dataset, number)
+        return _decode_shard(folder, dataset, number)
 
 
 def _open_copy(folder: Path, path: AnyPath, row: FileRow, _: int | None) -> RangedFile:
@@ -366,10 +366,10 @@ def _open_copy(folder: Path, path: AnyPath, row: FileRow, _: int | None) -> Rang
     return RangedFile(copy, row.bytes)
 
 
-def _decode_shard(dataset: Dataset, number: int) -> _Found:
+def _decode_shard(folder: AnyPath, dataset: Dataset, number: int) -> _Found:
     """Decode every frame of a shard."""
     row = dataset.shards[number]
-    name = dataset.folder / row.files[0].name
+    name = folder / row.files[0].name
     faults: list[str] = []
     frames = 0
     try:

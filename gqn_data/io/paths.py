@@ -4,6 +4,8 @@ An `AnyPath` is a `pathlib.Path`, or a `StorePath` with the subset of its method
 accessed through `obstore`. Credentials and endpoints come from the usual places of each vendor: environment variables
 and the files of its tools. Those of a web server come from its URL, or from `~/.netrc`. They are never printed or
 stored. To support a URL scheme, add an entry to `SCHEMES`.
+
+A `DatasetPath` may also be a `RenderAddress`, for scenes that are rendered on demand and are not stored anywhere.
 """
 
 from __future__ import annotations
@@ -650,18 +652,72 @@ class _Blocks(io.RawIOBase):
         super().close()
 
 
+@dataclass(frozen=True)
+class RenderAddress:
+    """Address of scenes that are rendered when they are asked for: `render:SET` or `render:SET,scenes=N,seed=S`.
+
+    The options are separated by commas, which no shell interprets. They are validated when the scenes are opened.
+
+    Attributes:
+        scene_set: name or alias of the scene set.
+        options: names and values of the options, in the order given.
+    """
+
+    scene_set: str
+    options: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return ",".join([f"{_RENDER}{self.scene_set}", *(f"{name}={value}" for name, value in self.options)])
+
+    def absolute(self) -> RenderAddress:
+        """Return the address itself: it does not depend on the working directory."""
+        return self
+
+    def bounded(self, scenes: int) -> RenderAddress:
+        """Return the address with a number of scenes, unless it has one already."""
+        if any(name == "scenes" for name, _ in self.options):
+            return self
+        return RenderAddress(self.scene_set, (*self.options, ("scenes", str(scenes))))
+
+
 AnyPath = Path | StorePath
+DatasetPath = AnyPath | RenderAddress
+_RENDER = "render:"
+
+
+def parse_dataset_path(text: str | os.PathLike[str] | StorePath | RenderAddress) -> DatasetPath:
+    """Parse a `render:` address, or else a path or URL as `parse_path` does.
+
+    Raises:
+        OptionError: an option of the address is not of the form NAME=VALUE, or `parse_path` raises it.
+        SourceMissing: `parse_path` raises it.
+    """
+    if isinstance(text, RenderAddress):
+        return text
+    if not isinstance(text, str) or not text.startswith(_RENDER):
+        return parse_path(text)
+    name, *options = text.removeprefix(_RENDER).split(",")
+    pairs = [tuple(option.split("=", 1)) for option in options]
+    if not name or any(len(pair) != 2 for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
+        raise OptionError(f"{text}: expected render:SET or render:SET,scenes=N,seed=S with each option once")
+    return RenderAddress(name, tuple((key, value) for key, value in pairs))
 
 
 def parse_path(text: str | os.PathLike[str] | StorePath) -> AnyPath:
     """Parse a URL with a scheme of `SCHEMES`, or else a local path, in which `~` is the home folder.
 
     Raises:
-        OptionError: the URL contains keys or a signature, or the home folder is unknown.
+        OptionError: the URL contains keys or a signature, or the home folder is unknown, or it is a `render:` address.
         SourceMissing: the URL has an unknown scheme, lacks a bucket, or contains `..`.
     """
     if isinstance(text, StorePath):
         return text
+    if isinstance(text, str) and text.startswith(_RENDER):
+        raise OptionError(
+            f"{text}: its scenes are rendered on demand and not stored, expected a path or URL. To write scenes to a "
+            f"disk: gqn-data render {text.removeprefix(_RENDER).split(',')[0]} --scenes N. For a folder of this name, "
+            f"write ./{text}"
+        )
     found = _URL.fullmatch(os.fspath(text))
     if found is None:
         return _expand_home(os.fspath(text))

@@ -30,18 +30,20 @@ class BatchShape:
 
     Attributes:
         scenes: B.
-        views: S, slots for views: the query and the context, or all views.
+        views: S, slots for views: the queries and the context, or all views.
         size: height and width of a frame in pixels.
         pose: numbers per pose.
+        targets: T, queries per scene; their views are another part of the batch if there are several.
     """
 
     scenes: int
     views: int
     size: int
     pose: int = POSE_NUMBERS
+    targets: int = 1
 
     def parts(self) -> list[tuple[str, tuple[int, ...], int, int]]:
-        """Return dtype, shape, first byte and number of bytes of frames, poses, views, scenes and datasets."""
+        """Return dtype, shape, first byte and number of bytes of the fields of a `Batch`."""
         return _parts(self)
 
     def _each(self) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
@@ -53,6 +55,7 @@ class BatchShape:
             ("int64", slots),
             ("int64", (self.scenes,)),
             ("int64", (self.scenes,)),
+            *([("int64", (self.scenes, self.targets))] if self.targets > 1 else []),
         ):
             size = math.prod(dimensions) * np.dtype(name).itemsize
             yield name, dimensions, start, size
@@ -136,7 +139,7 @@ class BatchMaker:
 
     def _shape(self, scenes: int, views: int) -> BatchShape:
         pose = len(pose_fields(self._datasets[0].layout.camera_fields, self._poses))
-        return BatchShape(scenes=scenes, views=views, size=self._size, pose=pose)
+        return BatchShape(scenes=scenes, views=views, size=self._size, pose=pose, targets=self._sampling.targets)
 
     def describe(self, member: int, scene: int) -> str:
         """Return a scene of one of the datasets as text for messages."""
@@ -154,13 +157,15 @@ class BatchMaker:
             self._datasets[0].keep_open(in_use)
         sample = self._sampling.batch(request.epoch, request.batch, rank=self._rank, ranks=self._ranks)
         shape = self._shape(*sample.views.shape)
-        frames, poses, views, scenes, members = (
+        frames, poses, views, scenes, members, *queries = (
             block[start : start + count].view(name).reshape(dimensions)
             for name, dimensions, start, count in shape.parts()
         )
         views[...] = sample.views
         scenes[...] = sample.scenes
         members[...] = sample.members
+        for part in queries:
+            part[...] = sample.views[:, : shape.targets]
         cameras = np.zeros((len(scenes), self._max_views, len(self._camera_fields)), np.float32)
         used = (sample.views >= 0).sum(1)
         slots = [*zip(range(len(scenes)), sample.members.tolist(), scenes.tolist(), sample.views, used.tolist())]

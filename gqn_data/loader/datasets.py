@@ -15,13 +15,13 @@ from gqn_data.cache.shard_cache import ShardCache, open_cache
 from gqn_data.counts import as_array, as_number
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import OptionError, UnknownName
-from gqn_data.io.paths import StorePath
+from gqn_data.io.paths import RenderAddress, StorePath
 from gqn_data.sampling.batch_sampler import Member
-from gqn_data.sampling.permutation import Windows
+from gqn_data.sampling.permutation import ENDLESS, Windows
 from gqn_data.schema.catalog import SPLITS, Split
 from gqn_data.units import count_of
 
-Path = str | os.PathLike[str] | StorePath
+Path = str | os.PathLike[str] | StorePath | RenderAddress
 Paths = Path | Sequence[Path] | Mapping[Path, float]
 
 
@@ -56,7 +56,7 @@ class DatasetMixture:
         self.weights: list[float] | None = None
         if isinstance(paths, Mapping):
             self.weights = [as_number(f"weight of {path}", weight) for path, weight in paths.items()]
-        elif isinstance(paths, str | os.PathLike | StorePath):
+        elif isinstance(paths, str | os.PathLike | StorePath | RenderAddress):
             paths = [paths]
         if not isinstance(paths, Iterable) or isinstance(paths, bytes):
             raise OptionError(f"path is {paths!r}, expected a folder or URL, or a list or mapping of them")
@@ -64,7 +64,7 @@ class DatasetMixture:
         if not every:
             raise OptionError("path is empty, expected at least one dataset")
         for given in every:
-            if not isinstance(given, str | os.PathLike | StorePath):
+            if not isinstance(given, str | os.PathLike | StorePath | RenderAddress):
                 raise OptionError(f"path has {given!r}, expected folders or URLs")
         if split not in SPLITS:
             raise UnknownName("split", split, SPLITS)
@@ -78,7 +78,8 @@ class DatasetMixture:
             raise OptionError(f"samples is for one dataset, not for {len(every)}; leave it out")
         if scenes is not None and (len(every) > 1 or listed):
             raise OptionError("scenes is for one dataset without samples; leave it out")
-        self._chosen = None if scenes is None else _checked(scenes, len(self.datasets[0]))
+        count = self.datasets[0].manifest.splits[split].scenes
+        self._chosen = None if scenes is None else _checked(scenes, count)
         self._ordered = len(every) == 1 and not listed
         self._remote: Remote = remote
         self.any_remote = any(isinstance(dataset.folder, StorePath) for dataset in self.datasets)
@@ -154,7 +155,8 @@ class DatasetMixture:
                 )
                 dataset.read_through(CachedFiles(cache=self._cache, reading=reading))
                 readings.add(reading)
-            self._windows = windows if self._ordered else None
+            # Scenes without end come in the order of their numbers.
+            self._windows = windows if self._ordered and sum(sizes) != ENDLESS else None
             members.append(
                 Member(scenes=sum(sizes), views=dataset.layout.views, chosen=self._chosen, windows=self._windows)
             )

@@ -3,10 +3,10 @@
     for batch in SceneLoader("data/zarr/rooms_ring_camera", batch_size=36, workers=4):
         ...
 
-The stream of scenes and views depends on the dataset, the seed and the batch size. It does not depend on the number of
-workers, on interruptions, or on the location of the dataset. Worker processes decode only the views that a batch uses,
-into memory shared with this process. Scenes of a large dataset in a store come in windows of shards, from a local cache
-or by ranged reads (docs/streaming.md). See docs/loader.md for examples.
+The stream of scenes and views depends on the dataset, the seed, the batch size and the number of targets. It does not
+depend on the number of workers, on interruptions, or on the location of the dataset. Worker processes decode only the
+views that a batch uses, into memory shared with this process. Scenes of a large dataset in a store come in windows of
+shards, from a local cache or by ranged reads (docs/streaming.md). See docs/loader.md for examples.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from gqn_data.loader.datasets import DatasetMixture, Paths
 from gqn_data.loader.shared_memory import Ring
 from gqn_data.loader.worker_pool import Start, WorkerPool
 from gqn_data.sampling.batch_sampler import BatchSampler, Tail
+from gqn_data.sampling.permutation import ENDLESS
 from gqn_data.sampling.views import ContextPer, check_context
 from gqn_data.schema.cameras import PoseOrder, pose_fields
 from gqn_data.schema.catalog import SCENE_SETS, Split
@@ -55,7 +56,8 @@ _POSITION = ("epoch", "batches", "windows", "shards")  # keys of a state that ar
 class Batch(NamedTuple):
     """A batch of B scenes, each with up to S = 1 + K views of H by W pixels.
 
-    The first view is the query, the others are the context. With `context="all"` they are all views in order.
+    The first view is the query, the others are the context. With `context="all"` they are all views in order. With
+    several targets a scene, the batch is a `TargetsBatch`.
 
     Attributes:
         frames: uint8 (B, S, H, W, 3); zeros in empty slots.
@@ -104,11 +106,60 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch on another device."""
-        return Batch(*(part.to(device, non_blocking=non_blocking) for part in self))
+        return type(self)(*(part.to(device, non_blocking=non_blocking) for part in self))
 
     def pin_memory(self) -> Batch:
         """Return the batch in pinned host memory, so that copies to a GPU overlap with its work."""
-        return Batch(*(part.pin_memory() for part in self))
+        return type(self)(*(part.pin_memory() for part in self))
+
+
+class _SixParts(NamedTuple):
+    """The fields of a `TargetsBatch`."""
+
+    frames: torch.Tensor
+    poses: torch.Tensor
+    views: torch.Tensor
+    scenes: torch.Tensor
+    datasets: torch.Tensor
+    queries: torch.Tensor
+
+
+class TargetsBatch(_SixParts, Batch):  # type: ignore[misc]  # two tuples without other slots fit together
+    """A batch of B scenes with T > 1 queries each: the first T of S = T + K views; the context comes after them.
+
+    The number of targets is in the shape of `queries`, so that it survives slices and copies of all fields.
+
+    Attributes:
+        frames, poses, views, scenes, datasets: as in `Batch`.
+        queries: int64 (B, T), numbers of the queries' views, the first T of `views`; -1 for padding.
+    """
+
+    __slots__ = ()
+
+    @property
+    def target(self) -> torch.Tensor:
+        """The true frames of the queries, uint8 (B, T, H, W, 3)."""
+        return self.frames[:, : self.queries.shape[1]]
+
+    @property
+    def query_pose(self) -> torch.Tensor:
+        """The cameras of the queries, float32 (B, T, 7)."""
+        return self.poses[:, : self.queries.shape[1]]
+
+    @property
+    def context_frames(self) -> torch.Tensor:
+        """The observed frames, uint8 (B, K, H, W, 3)."""
+        return self.frames[:, self.queries.shape[1] :]
+
+    @property
+    def context_poses(self) -> torch.Tensor:
+        """Their cameras, float32 (B, K, 7)."""
+        return self.poses[:, self.queries.shape[1] :]
+
+    @property
+    def context_mask(self) -> torch.Tensor:
+        """Bool (B, K); False for empty slots."""
+        return self.views[:, self.queries.shape[1] :] >= 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +176,7 @@ class _Options:
     batch_size: int
     context: tuple[int, int] | None
     context_per: ContextPer
+    targets: int
     samples: NDArray[np.int64] | None
     epoch_scenes: int | None
     seed: int
@@ -142,18 +194,22 @@ class SceneLoader:
     """Iterate over batches of scenes of one split in a reproducible order.
 
     Each scene comes exactly once per epoch. Its number of context views, its views and its query are drawn for each
-    epoch from (seed, epoch, scene); the query is not among the context views.
+    epoch from (seed, epoch, scene); a query is not among the context views.
 
     Args:
-        path: the folder or URL of a dataset, or of an indexed raw folder. To mix several: a list, so that each scene
-            comes once per epoch, or a mapping of each to its weight.
+        path: the folder or URL of a dataset, or of an indexed raw folder; or the address of scenes that the workers
+            render on demand, `render:SET` or `render:SET,scenes=N,seed=S`. Without a number of scenes, those are
+            endless and come in the order of their numbers. To mix several: a list, so that each scene comes once per
+            epoch, or a mapping of each to its weight.
         batch_size: scenes per batch, over all ranks.
         split: `train` or `test`.
         context: smallest and largest number of context views; None for 1 to the paper's number for the set, or 1 to
-            all views but the query for a set outside the catalogue. `all` gives all views of a scene in order
+            all views but the queries for a set outside the catalogue. `all` gives all views of a scene in order
             (`Batch.frames`, `Batch.poses`).
         context_per: draw the number of context views per `scene`, or per `batch`; then K is that number.
-        samples: (N, 2 + K) integers: scene, query and context views of each sample, -1 for fewer context views.
+        targets: T, queries per scene, all different. With more than one, batches are `TargetsBatch`: `target` is
+            (B, T, H, W, 3) and `query_pose` (B, T, 7). The context and the first query are those of one target.
+        samples: (N, 1 + T + K) integers: scene, queries and context views of each sample, -1 for fewer context views.
             Samples come in this order in every epoch; `context` and `shuffle` are ignored.
         scenes: numbers of the scenes to use, each once; None for all. In rising order unless shuffled. For one
             dataset.
@@ -196,6 +252,7 @@ class SceneLoader:
         split: Split = "train",
         context: tuple[int, int] | str | None = None,
         context_per: ContextPer = "scene",
+        targets: int = 1,
         samples: ArrayLike | None = None,
         scenes: ArrayLike | None = None,
         seed: int = 0,
@@ -238,6 +295,7 @@ class SceneLoader:
         self.views = min(each.layout.views for each in mixture.datasets)
         self.scene_set = dataset.manifest.scene_set
         self.pose_fields = pose_fields(dataset.layout.camera_fields, poses)
+        self.targets = as_count("targets", targets, 1)
         self.context = self._resolve_context(context)
         layouts = [each.layout for each in mixture.datasets]
         if frame_size is not None:
@@ -256,6 +314,7 @@ class SceneLoader:
             batch_size=batch_size,
             context=None if isinstance(context, str) else self.context,
             context_per=context_per,
+            targets=self.targets,
             samples=None if samples is None else as_array("samples", samples),
             epoch_scenes=epoch_scenes,
             seed=seed,
@@ -270,6 +329,11 @@ class SceneLoader:
         )
         self._window_given = window is not None
         self._set_window(window)
+        if epochs is not None and self.is_endless:
+            raise OptionError(
+                f"{dataset.folder}: epochs is {epochs}, expected None: the scenes are endless. "
+                "Give a number of scenes, as in render:SET,scenes=N"
+            )
         if not self._per_epoch:
             raise OptionError(
                 f"{dataset.folder}: {self.scenes} {split} scenes are fewer than a batch of {batch_size}. "
@@ -294,14 +358,14 @@ class SceneLoader:
             return self.views - 1, self.views - 1
         if given is None:
             rows = [SCENE_SETS.get(dataset.manifest.scene_set) for dataset in self.datasets]
-            limits = [self.views - 1, *(row.context_views for row in rows if row is not None)]
-            given = 1, min(limits)
-        return check_context(given, self.views)
+            limits = [self.views - self.targets, *(row.context_views for row in rows if row is not None)]
+            given = 1, max(1, min(limits))
+        return check_context(given, self.views, self.targets)
 
     def _set_window(self, window: int | None) -> None:
         """Set the order of scenes, and how they are read in it."""
         mixture, options = self._mixture, self._options
-        used_views = self.views if options.context is None else 1 + sum(self.context) / 2
+        used_views = self.views if options.context is None else self.targets + sum(self.context) / 2
         mixture.set_order(window, seed=options.seed, shuffle=options.shuffle, used_views=used_views)
         sampler = BatchSampler(
             mixture.members,
@@ -309,6 +373,7 @@ class SceneLoader:
             batch_size=options.batch_size,
             context=options.context,
             context_per=options.context_per,
+            targets=options.targets,
             samples=options.samples,
             epoch_scenes=options.epoch_scenes,
             seed=options.seed,
@@ -340,8 +405,19 @@ class SceneLoader:
         """Identifies the scenes; the same for all containers."""
         return self._mixture.fingerprint
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether the scenes are endless, so that `len` raises: the first epoch does not end."""
+        return self.scenes == ENDLESS
+
     def __len__(self) -> int:
-        """Return the number of batches per epoch."""
+        """Return the number of batches per epoch.
+
+        Raises:
+            EndlessError: the scenes are endless. It is a `TypeError`, as for any object without a length.
+        """
+        if self.is_endless:
+            len(self.dataset)  # raises
         return self._per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
@@ -392,27 +468,31 @@ class SceneLoader:
         end = self._end
         if self._is_over:
             return
+        for dataset in self.datasets:
+            dataset.prepare()
         # Enough blocks for the batches that workers make in advance, and for some that the consumer holds.
         ring = Ring(under_way=max(1, _AHEAD * self.workers), spare=_HELD, size=self._maker.largest.bytes)
         worker = BatchWorker(self._maker, ring, self.workers)
         fetching = self._mixture.window_fetcher(self.epochs) or contextlib.nullcontext()
-        with fetching as fetcher, contextlib.closing(self._results(worker, ring, fetcher, end)) as results:
-            while True:
-                asked = time.perf_counter()
-                request, result = next(results)
-                self.waited += time.perf_counter() - asked
-                if isinstance(result, GQNError):
-                    raise result
-                block = torch.from_numpy(ring.hand_out(request.block))
-                if self._pin:
-                    block = block.pin_memory()
-                # Counted before the batch is yielded, so that the state of its holder continues after it.
-                self._delivered += 1
-                if self._delivered == end:
-                    break  # the workers end with the last batch
-                yield _as_batch(result, block)
-                del block, result  # not held while waiting for the next batch
-        yield _as_batch(result, block)
+        # The workers end with the last batch. Prefetching ends after it: other ranks may wait for its files.
+        with fetching as fetcher:
+            with contextlib.closing(self._results(worker, ring, fetcher, end)) as results:
+                while True:
+                    asked = time.perf_counter()
+                    request, result = next(results)
+                    self.waited += time.perf_counter() - asked
+                    if isinstance(result, GQNError):
+                        raise result
+                    block = torch.from_numpy(ring.hand_out(request.block))
+                    if self._pin:
+                        block = block.pin_memory()
+                    # Counted before the batch is yielded, so that the state of its holder continues after it.
+                    self._delivered += 1
+                    if self._delivered == end:
+                        break
+                    yield _as_batch(result, block)
+                    del block, result  # not held while waiting for the next batch
+            yield _as_batch(result, block)
 
     def _position(self, number: int, within: int) -> Position:
         """Return the position of a batch's first scene (`within` 0) or last scene (1).
@@ -593,8 +673,8 @@ def _resolve_frame_size(wanted: int | None, height: int, width: int, resize: Res
 
 
 def _as_batch(shape: BatchShape, block: torch.Tensor) -> Batch:
-    frames, poses, views, scenes, datasets = (
+    parts = (
         block[start : start + size].view(getattr(torch, name)).view(dimensions)
         for name, dimensions, start, size in shape.parts()
     )
-    return Batch(frames=frames, poses=poses, views=views, scenes=scenes, datasets=datasets)
+    return Batch(*parts) if shape.targets == 1 else TargetsBatch(*parts)

@@ -13,6 +13,8 @@ from gqn_data.errors import ExtraMissing, UnknownName
 from gqn_data.schema.catalog import Split, find_scene_set
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -24,8 +26,8 @@ class RenderedScene(NamedTuple):
     """One rendered scene.
 
     Attributes:
-        frames: uint8 (views, frame_size, frame_size, 3), RGB.
-        cameras: float32 (views, 5), in DeepMind's raw layout.
+        frames: uint8 (views, frame_size, frame_size, 3), RGB; of the chosen views if there was a choice.
+        cameras: float32 (views, 5), in DeepMind's raw layout, of all views.
     """
 
     frames: NDArray[np.uint8]
@@ -36,7 +38,16 @@ class Renderer(Protocol):
     """Function that renders one scene of one set. The result depends only on the arguments."""
 
     def __call__(
-        self, index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool
+        self,
+        index: int,
+        *,
+        seed: int,
+        split: Split,
+        frame_size: int,
+        views: int,
+        supersample: bool,
+        chosen: Sequence[int] | None = None,
+        out: NDArray[np.uint8] | None = None,
     ) -> RenderedScene:
         """Render scene `index` of a split.
 
@@ -47,22 +58,60 @@ class Renderer(Protocol):
             frame_size: height and width of a frame in pixels.
             views: number of views.
             supersample: cast 2x2 rays per pixel instead of one.
+            chosen: numbers of the views whose frames are rendered, in this order; None for all.
+            out: uint8 (chosen views, frame_size, frame_size, 3), C-contiguous, to render into; None for a new array.
         """
         ...
 
 
 def _rooms_ring_camera(
-    index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool
+    index: int,
+    *,
+    seed: int,
+    split: Split,
+    frame_size: int,
+    views: int,
+    supersample: bool,
+    chosen: Sequence[int] | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> RenderedScene:
     from gqn_data.render.room_cameras import render_ring_scene
 
-    return render_ring_scene(index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample)
+    return render_ring_scene(
+        index,
+        seed=seed,
+        split=split,
+        frame_size=frame_size,
+        views=views,
+        supersample=supersample,
+        chosen=chosen,
+        out=out,
+    )
 
 
-def _jaco(index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool) -> RenderedScene:
+def _jaco(
+    index: int,
+    *,
+    seed: int,
+    split: Split,
+    frame_size: int,
+    views: int,
+    supersample: bool,
+    chosen: Sequence[int] | None = None,
+    out: NDArray[np.uint8] | None = None,
+) -> RenderedScene:
     from gqn_data.render.jaco import render_jaco_scene
 
-    return render_jaco_scene(index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample)
+    return render_jaco_scene(
+        index,
+        seed=seed,
+        split=split,
+        frame_size=frame_size,
+        views=views,
+        supersample=supersample,
+        chosen=chosen,
+        out=out,
+    )
 
 
 def _mazes(
@@ -73,6 +122,8 @@ def _mazes(
     frame_size: int,
     views: int,
     supersample: bool,
+    chosen: Sequence[int] | None = None,
+    out: NDArray[np.uint8] | None = None,
     status_line: bool = True,
 ) -> RenderedScene:
     from gqn_data.render.mazes import render_maze_scene
@@ -84,27 +135,65 @@ def _mazes(
         frame_size=frame_size,
         views=views,
         supersample=supersample,
+        chosen=chosen,
+        out=out,
         status_line=status_line,
     )
 
 
 def _rooms_free_camera(scene_set: str) -> Renderer:
-    def render(index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool) -> RenderedScene:
+    def render(
+        index: int,
+        *,
+        seed: int,
+        split: Split,
+        frame_size: int,
+        views: int,
+        supersample: bool,
+        chosen: Sequence[int] | None = None,
+        out: NDArray[np.uint8] | None = None,
+    ) -> RenderedScene:
         from gqn_data.render.room_cameras import render_free_scene
 
         return render_free_scene(
-            scene_set, index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample
+            scene_set,
+            index,
+            seed=seed,
+            split=split,
+            frame_size=frame_size,
+            views=views,
+            supersample=supersample,
+            chosen=chosen,
+            out=out,
         )
 
     return render
 
 
 def _shepard_metzler(cubes: int) -> Renderer:
-    def render(index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool) -> RenderedScene:
+    def render(
+        index: int,
+        *,
+        seed: int,
+        split: Split,
+        frame_size: int,
+        views: int,
+        supersample: bool,
+        chosen: Sequence[int] | None = None,
+        out: NDArray[np.uint8] | None = None,
+    ) -> RenderedScene:
         from gqn_data.render.shepard_metzler import render_chain_scene
 
         return render_chain_scene(
-            cubes, index, seed=seed, split=split, frame_size=frame_size, views=views, supersample=supersample
+            cubes,
+            index,
+            seed=seed,
+            split=split,
+            frame_size=frame_size,
+            views=views,
+            supersample=supersample,
+            chosen=chosen,
+            out=out,
         )
 
     return render

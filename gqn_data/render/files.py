@@ -13,8 +13,9 @@ from pathlib import Path
 from gqn_data import progress
 from gqn_data.executors.pool import map_in_order, open_pool
 from gqn_data.io import atomic
-from gqn_data.render import Renderer, find_renderer
-from gqn_data.render.request import FRAME_SIZES, Parameters, PlannedFile
+from gqn_data.render import find_renderer
+from gqn_data.render.request import Parameters, PlannedFile
+from gqn_data.render.stream import warm_up
 from gqn_data.schema import jpeg
 from gqn_data.schema.catalog import Split
 from gqn_data.tfrecord.framing import RecordWriter, serialize_example
@@ -23,7 +24,6 @@ from gqn_data.tfrecord.framing import RecordWriter, serialize_example
 # views of 84 pixels make a chunk each. The chunk size does not affect the result.
 _MAX_SCENES_PER_CHUNK = 25
 _MAX_RAYS_PER_CHUNK = 1 << 22
-_COMPILING = "compiling the ray caster with numba, once: a few seconds"
 _CHUNKS_AHEAD = 3  # per worker, running or waiting
 
 
@@ -64,7 +64,7 @@ def render_files(
         NoSpace: the disk is full; only complete files remain.
     """
     if files:
-        _warm_up(find_renderer(parameters.scene_set)[1])
+        warm_up(find_renderer(parameters.scene_set)[1])
     return _render_in_order(files, folder, parameters, workers, executor)
 
 
@@ -100,14 +100,6 @@ def _chunks(file: PlannedFile, parameters: Parameters) -> list[_Chunk]:
         _Chunk(parameters=parameters, split=file.split, first=at, last=min(at + step, file.last))
         for at in range(file.first, file.last, step)
     ]
-
-
-def _warm_up(render: Renderer) -> None:
-    """Compile the ray caster if needed, so that the workers load the machine code from disk."""
-    from gqn_data.render.compiled import on_compile
-
-    with on_compile(lambda: progress.message(_COMPILING)):
-        render(0, seed=0, split="train", frame_size=FRAME_SIZES[0], views=1, supersample=False)
 
 
 def _render_records(chunk: _Chunk) -> list[bytes]:

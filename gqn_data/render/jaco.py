@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ from gqn_data.render.rooms import (
 )
 from gqn_data.render.shapes import SPHERE, Solid, Vector
 from gqn_data.render.streams import scene_stream
+from gqn_data.render.views import chosen_rows
 from gqn_data.schema.catalog import Split
 
 JACO = "jaco"
@@ -127,10 +129,19 @@ def sample_jaco_scene(index: int, *, seed: int, split: Split, views: int) -> tup
 
 
 def render_jaco_scene(
-    index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool
+    index: int,
+    *,
+    seed: int,
+    split: Split,
+    frame_size: int,
+    views: int,
+    supersample: bool,
+    chosen: Sequence[int] | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> RenderedScene:
     """Render scene `index` of jaco; see `Renderer`."""
     scene, raw = sample_jaco_scene(index, seed=seed, split=split, views=views)
     # Render from the rounded cameras, so that the frames match the stored cameras to the last bit.
     stored = raw.astype(np.float32)
-    return RenderedScene(render_room(scene.room, to_world(stored.astype(np.float64)), frame_size, supersample), stored)
+    cameras = to_world(chosen_rows(stored, chosen).astype(np.float64))
+    return RenderedScene(render_room(scene.room, cameras, frame_size, supersample, out), stored)

@@ -7,6 +7,7 @@ Numbers without a source were fitted to real records, whose cameras are exact (d
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from gqn_data.render.maze_walk import walk
 from gqn_data.render.raycast import Lens
 from gqn_data.render.streams import scene_stream
 from gqn_data.render.surfaces import Textures
+from gqn_data.render.views import chosen_rows, frames_for
 from gqn_data.schema.catalog import Split
 
 MAZES = "mazes"
@@ -57,7 +59,13 @@ def sample_maze(random: np.random.Generator) -> Maze:
 
 
 def render_maze(
-    cells: NDArray[np.int64], wall: str, floor: str, cameras: NDArray[np.float64], frame_size: int, supersample: bool
+    cells: NDArray[np.int64],
+    wall: str,
+    floor: str,
+    cameras: NDArray[np.float64],
+    frame_size: int,
+    supersample: bool,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Render frames uint8 (views, frame_size, frame_size, 3) of a maze.
 
@@ -68,6 +76,7 @@ def render_maze(
         cameras: (views, 3): x, y in cells, yaw; in open cells.
         frame_size: height and width of a frame in pixels.
         supersample: cast 2x2 rays per pixel instead of one.
+        out: array to render into; None for a new one.
 
     Raises:
         ValueError: a camera is in a block or outside the floor plan.
@@ -75,7 +84,7 @@ def render_maze(
     inside = (cameras[:, :2] >= 0) & (cameras[:, :2] < cells.shape[::-1])
     if not inside.all() or (cells[cameras[:, 1].astype(int), cameras[:, 0].astype(int)] == BLOCK).any():
         raise ValueError("cameras: one is in a block or outside the floor plan, expected all in open cells")
-    frames = np.empty((len(cameras), frame_size, frame_size, 3), dtype=np.uint8)
+    frames = frames_for(cameras, frame_size, out)
     eyes = np.insert(cameras, 2, EYE_HEIGHT, axis=1)
     scene = MazeScene(
         cells=cells,
@@ -120,11 +129,14 @@ def render_maze_scene(
     frame_size: int,
     views: int,
     supersample: bool,
+    chosen: Sequence[int] | None = None,
+    out: NDArray[np.uint8] | None = None,
     status_line: bool = True,
 ) -> RenderedScene:
     """Render scene `index` of mazes, with the status line of the real frames unless it is False; see `Renderer`."""
     maze, cameras = sample_maze_scene(index, seed=seed, split=split, views=views)
-    frames = render_maze(maze.layout.cells, maze.wall, maze.floor, cameras, frame_size, supersample)
+    shown = chosen_rows(cameras, chosen)
+    frames = render_maze(maze.layout.cells, maze.wall, maze.floor, shown, frame_size, supersample, out)
     if status_line:
         blend_pixels(frames, *status_line_of(frame_size))
     return RenderedScene(frames, grid_to_raw(cameras).astype(np.float32))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gqn_data.counts import as_count
 from gqn_data.errors import OptionError
@@ -14,6 +15,10 @@ from gqn_data.executors.pool import usable_cores
 from gqn_data.render import ONE_RAY_SETS, RENDERER_VERSION, STATUS_LINE_SET, RenderedScene, find_renderer
 from gqn_data.schema import origin
 from gqn_data.schema.catalog import SCENE_SETS, SPLITS, SceneSet, Split
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Chosen by bytes per frame, and by comparison with frames of known quality (docs/rendering.md).
 DEFAULT_QUALITY = 95
@@ -69,8 +74,43 @@ class Parameters:
             },
         )
 
-    def render(self, split: Split, index: int) -> RenderedScene:
-        """Render scene `index` of a split."""
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        *,
+        seed: int = 0,
+        frame_size: int | None = None,
+        views: int | None = None,
+        quality: int = DEFAULT_QUALITY,
+        supersample: bool | None = None,
+        status_line: bool = True,
+    ) -> Parameters:
+        """Return validated parameters; None for the value of the set.
+
+        Raises:
+            UnknownName: the set is unknown or cannot be rendered.
+            ExtraMissing: numba is not installed.
+            OptionError: a number is out of range.
+        """
+        scene_set, _ = find_renderer(name)
+        row = SCENE_SETS[scene_set]
+        if not status_line and scene_set != STATUS_LINE_SET:
+            raise OptionError(f"{scene_set}: only {STATUS_LINE_SET} has a status line; leave out --no-status-line")
+        return cls(
+            scene_set=scene_set,
+            seed=as_count("seed", seed, 0),
+            frame_size=as_count("frame_size", row.frame_size if frame_size is None else frame_size, *FRAME_SIZES),
+            views=as_count("views", row.views if views is None else views, *VIEWS),
+            quality=as_count("quality", quality, *QUALITIES),
+            supersample=scene_set not in ONE_RAY_SETS if supersample is None else supersample,
+            status_line=status_line,
+        )
+
+    def render(
+        self, split: Split, index: int, *, chosen: Sequence[int] | None = None, out: NDArray[np.uint8] | None = None
+    ) -> RenderedScene:
+        """Render scene `index` of a split; see `Renderer` for the other arguments."""
         _, render = find_renderer(self.scene_set)
         extra = {} if self.status_line else {"status_line": False}
         return render(
@@ -80,6 +120,8 @@ class Parameters:
             frame_size=self.frame_size,
             views=self.views,
             supersample=self.supersample,
+            chosen=chosen,
+            out=out,
             **extra,
         )
 
@@ -151,21 +193,17 @@ class Request:
             UnknownName: the set is unknown or cannot be rendered.
             OptionError: a number is out of range.
         """
-        scene_set, _ = find_renderer(name)
-        row = SCENE_SETS[scene_set]
-        if not status_line and scene_set != STATUS_LINE_SET:
-            raise OptionError(f"{scene_set}: only {STATUS_LINE_SET} has a status line; leave out --no-status-line")
-        parameters = Parameters(
-            scene_set=scene_set,
-            seed=as_count("seed", seed, 0),
-            frame_size=as_count("frame_size", row.frame_size if frame_size is None else frame_size, *FRAME_SIZES),
-            views=as_count("views", row.views if views is None else views, *VIEWS),
-            quality=as_count("quality", quality, *QUALITIES),
-            supersample=scene_set not in ONE_RAY_SETS if supersample is None else supersample,
+        parameters = Parameters.of(
+            name,
+            seed=seed,
+            frame_size=frame_size,
+            views=views,
+            quality=quality,
+            supersample=supersample,
             status_line=status_line,
         )
         wanted = split_scenes(as_count("scenes", scenes, 1), split)
-        files = [file for split_name, count in wanted.items() for file in _planned(row, split_name, count)]
+        files = [file for split_name, count in wanted.items() for file in _planned(parameters.row, split_name, count)]
         return cls(parameters=parameters, wanted=wanted, files=tuple(files))
 
     def of_split(self, split: Split) -> Sequence[PlannedFile]:

@@ -7,6 +7,7 @@ height.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from gqn_data.render.rooms import (
     sample_room,
 )
 from gqn_data.render.streams import scene_stream
+from gqn_data.render.views import chosen_rows
 from gqn_data.schema.catalog import Split
 
 RING_CAMERA = "rooms_ring_camera"
@@ -83,22 +85,47 @@ def sample_free_scene(
 
 
 def render_ring_scene(
-    index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool
+    index: int,
+    *,
+    seed: int,
+    split: Split,
+    frame_size: int,
+    views: int,
+    supersample: bool,
+    chosen: Sequence[int] | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> RenderedScene:
     """Render scene `index` of rooms_ring_camera; see `Renderer`."""
     scene, raw = sample_ring_scene(index, seed=seed, split=split, views=views)
-    return _render_scene(scene, raw, frame_size, supersample)
+    return _render_scene(scene, raw, frame_size, supersample, chosen, out)
 
 
 def render_free_scene(
-    scene_set: str, index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool
+    scene_set: str,
+    index: int,
+    *,
+    seed: int,
+    split: Split,
+    frame_size: int,
+    views: int,
+    supersample: bool,
+    chosen: Sequence[int] | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> RenderedScene:
     """Render scene `index` of FREE_CAMERA or FREE_CAMERA_ROTATED; see `Renderer`."""
     scene, raw = sample_free_scene(scene_set, index, seed=seed, split=split, views=views)
-    return _render_scene(scene, raw, frame_size, supersample)
+    return _render_scene(scene, raw, frame_size, supersample, chosen, out)
 
 
-def _render_scene(scene: RoomScene, raw: NDArray[np.float64], frame_size: int, supersample: bool) -> RenderedScene:
+def _render_scene(
+    scene: RoomScene,
+    raw: NDArray[np.float64],
+    frame_size: int,
+    supersample: bool,
+    chosen: Sequence[int] | None,
+    out: NDArray[np.uint8] | None,
+) -> RenderedScene:
     # Render from the rounded cameras, so that the frames match the stored cameras to the last bit.
     stored = raw.astype(np.float32)
-    return RenderedScene(render_room(scene, to_world(stored.astype(np.float64)), frame_size, supersample), stored)
+    cameras = to_world(chosen_rows(stored, chosen).astype(np.float64))
+    return RenderedScene(render_room(scene, cameras, frame_size, supersample, out), stored)

@@ -17,6 +17,7 @@ from gqn_data.render import shapes, textures
 from gqn_data.render.raycast import Lens, Scene, cast_views
 from gqn_data.render.shapes import Solid, Vector, pack
 from gqn_data.render.surfaces import Light, Room, Textures
+from gqn_data.render.views import frames_for
 
 # DeepMind's README: a square room of 7 by 7 units, 1 to 3 objects of 7 shapes, 5 walls, 3 floors.
 HALF_ROOM = 3.5
@@ -192,10 +193,17 @@ def _triangle(random: np.random.Generator, colour: Vector) -> tuple[list[Solid],
 
 
 def render_room(
-    scene: RoomScene, cameras: NDArray[np.float64], frame_size: int, supersample: bool
+    scene: RoomScene,
+    cameras: NDArray[np.float64],
+    frame_size: int,
+    supersample: bool,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
-    """Render frames uint8 (views, frame_size, frame_size, 3) of a room from cameras (views, 5) in world units."""
-    frames = np.empty((len(cameras), frame_size, frame_size, 3), dtype=np.uint8)
+    """Render frames uint8 (views, frame_size, frame_size, 3) of a room from cameras (views, 5) in world units.
+
+    They are rendered into `out` if it is given.
+    """
+    frames = frames_for(cameras, frame_size, out)
     kinds, rows = pack(scene.solids)
     room_textures = Textures(textures.wall(scene.wall), textures.floor(scene.floor), textures.SIZE)
     lens = Lens(tangent=math.tan(FIELD_OF_VIEW / 2), samples=2 if supersample else 1)

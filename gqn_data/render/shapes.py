@@ -112,9 +112,15 @@ def rotation_to(axis: Sequence[float]) -> NDArray[np.float64]:
     z = np.asarray(axis, dtype=np.float64)
     z = z / np.linalg.norm(z)
     other = np.array([1.0, 0.0, 0.0]) if abs(z[0]) < 0.9 else np.array([0.0, 1.0, 0.0])
-    x = np.cross(other, z)
+    x = _cross(other, z)
     x /= np.linalg.norm(x)
-    return np.stack([x, np.cross(z, x), z])
+    return np.stack([x, _cross(z, x), z])
+
+
+def _cross(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    # numpy's takes 30 times as long for one vector: half of the time to sample a scene of jaco.
+    (a, b, c), (d, e, f) = one.tolist(), other.tolist()
+    return np.array([b * f - c * e, c * d - a * f, a * e - b * d])
 
 
 # The functions below work in local axes: `o` is the origin of the ray, `d` its unit direction.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from gqn_data.render.raycast import Lens, Scene, cast_views
 from gqn_data.render.shapes import BOX, Solid, pack
 from gqn_data.render.streams import scene_stream
 from gqn_data.render.surfaces import NO_ROOM, NO_TEXTURES, Light
+from gqn_data.render.views import chosen_rows, frames_for
 from gqn_data.schema.catalog import Split
 
 CAMERA_RADIUS = 10 / 3  # of the raw cameras: exact in every real camera seen
@@ -118,10 +120,17 @@ def sample_scene(
 
 
 def render_chain(
-    chain: CubeChain, cameras: NDArray[np.float64], frame_size: int, supersample: bool
+    chain: CubeChain,
+    cameras: NDArray[np.float64],
+    frame_size: int,
+    supersample: bool,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
-    """Render frames uint8 (views, frame_size, frame_size, 3) of an object from cameras (views, 5) in cube edges."""
-    frames = np.empty((len(cameras), frame_size, frame_size, 3), dtype=np.uint8)
+    """Render frames uint8 (views, frame_size, frame_size, 3) of an object from cameras (views, 5) in cube edges.
+
+    They are rendered into `out` if it is given.
+    """
+    frames = frames_for(cameras, frame_size, out)
     kinds, rows = pack(chain.solids)
     lens = Lens(tangent=math.tan(FIELD_OF_VIEW / 2), samples=2 if supersample else 1)
     cast_views(Scene(kinds, rows, LIGHT, NO_ROOM, NO_TEXTURES), cameras, lens, frames)
@@ -129,9 +138,18 @@ def render_chain(
 
 
 def render_chain_scene(
-    cubes: int, index: int, *, seed: int, split: Split, frame_size: int, views: int, supersample: bool
+    cubes: int,
+    index: int,
+    *,
+    seed: int,
+    split: Split,
+    frame_size: int,
+    views: int,
+    supersample: bool,
+    chosen: Sequence[int] | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> RenderedScene:
     """Render scene `index` of the set with `cubes` cubes per object; see `Renderer`."""
     chain, raw = sample_scene(cubes, index, seed=seed, split=split, views=views)
-    frames = render_chain(chain, sphere_to_world(raw), frame_size, supersample)
+    frames = render_chain(chain, sphere_to_world(chosen_rows(raw, chosen)), frame_size, supersample, out)
     return RenderedScene(frames, raw.astype(np.float32))

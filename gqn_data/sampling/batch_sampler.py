@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gqn_data.counts import as_array, as_count
 from gqn_data.errors import OptionError
-from gqn_data.sampling.permutation import Windows, key, permute
+from gqn_data.sampling.permutation import ENDLESS, Windows, key, permute
 from gqn_data.sampling.views import ContextPer, choose_views, draw_batch_counts
 
 Tail = Literal["drop", "pad", "exact"]
@@ -38,7 +38,7 @@ class Sample(NamedTuple):
     Attributes:
         members: int64 (B,): number of the dataset; -1 for padding.
         scenes: int64 (B,): number of the scene in its split; -1 for padding.
-        views: int64 (B, S): the query and the context views, or all views in order; padded with -1.
+        views: int64 (B, S): the queries and the context views, or all views in order; padded with -1.
     """
 
     members: NDArray[np.int64]
@@ -51,7 +51,7 @@ class Member:
     """One dataset of a mixture.
 
     Attributes:
-        scenes: number of scenes to sample from: the split's, or the chosen ones.
+        scenes: number of scenes to sample from: the split's, or the chosen ones; ENDLESS without end.
         views: views per scene.
         chosen: int64 (scenes,): numbers of the chosen scenes in the split, ascending; None for all.
         windows: windowed shuffle of its shards; None to shuffle all scenes together.
@@ -76,9 +76,11 @@ class BatchSampler:
             shorter, split evenly over the ranks.
         context_per: whether the number of context views is drawn per `scene` or per `batch`.
         weights: weights of the datasets; None for their numbers of scenes, which yields each scene once per epoch.
-        epoch_scenes: scenes per epoch; None for all scenes of the datasets.
-        samples: int64 (N, 2 + K): scene, query and context views of each sample of an epoch, in this order, padded
-            with -1. For a single dataset.
+        epoch_scenes: scenes per epoch; None for all scenes of the datasets. Scenes without end are one epoch without
+            end, in the order of their numbers; in a mixture they need weights and this number.
+        samples: int64 (N, 1 + T + K): scene, queries and context views of each sample of an epoch, in this order,
+            padded with -1. For a single dataset.
+        targets: T, queries per scene.
 
     Raises:
         OptionError: an option is invalid, or does not fit the datasets.
@@ -97,6 +99,7 @@ class BatchSampler:
         weights: Sequence[float] | None = None,
         epoch_scenes: int | None = None,
         samples: NDArray[np.int64] | None = None,
+        targets: int = 1,
     ) -> None:
         if tail not in TAILS:
             raise OptionError(f"tail is {tail!r}, expected one of {', '.join(TAILS)}")
@@ -111,13 +114,23 @@ class BatchSampler:
         self._shuffle = shuffle
         self.tail = tail
         self._context_per = context_per
-        self._samples = None if samples is None else _check_samples(samples, self._members)
+        self.targets = as_count("targets", targets, 1)
+        self._samples = None if samples is None else _check_samples(samples, self._members, self.targets)
+        if len(members) > 1 and (weights is None or epoch_scenes is None):
+            for number, member in enumerate(members):
+                if member.scenes == ENDLESS:
+                    raise OptionError(
+                        f"dataset {number} of the mixture is endless, expected a weight of each dataset and the scenes "
+                        "of an epoch: SceneLoader({PATH: 0.5, OTHER: 0.5}, epoch_scenes=N)"
+                    )
         counts = _epoch_counts([member.scenes for member in members], weights, epoch_scenes)
         # Before permutation, the positions of an epoch are ordered by dataset.
         self._ends = np.cumsum(counts)
         self._counts = counts
         self.scenes = int(counts.sum()) if self._samples is None else len(self._samples)
         if context is None:
+            if self.targets > 1 and self._samples is None:
+                raise OptionError(f"targets is {targets}, but context='all' asks no queries; leave one of them out")
             numbers = {member.views for member in members}
             if len(numbers) > 1:
                 raise OptionError(
@@ -125,7 +138,7 @@ class BatchSampler:
                 )
             self.slots = numbers.pop()
         else:
-            self.slots = 1 + context[1]
+            self.slots = self.targets + context[1]
         if self._samples is not None:
             self.slots = self._samples.shape[1] - 1
         self.batches = self.scenes // self.batch_size if tail == "drop" else -(-self.scenes // self.batch_size)
@@ -144,6 +157,8 @@ class BatchSampler:
         }
         if self._context_per != "scene":
             identity["context_per"] = self._context_per
+        if self.targets != 1:
+            identity["targets"] = self.targets
         if not self._is_single_dataset:
             identity["mixture"] = ", ".join(map(str, self._counts.tolist()))
         if self._samples is not None:
@@ -210,7 +225,7 @@ class BatchSampler:
             sample = Sample(*(part[taken : taken + size] for part in drawn))
             taken += size
             if counts is not None:  # all scenes of the batch have the same number, so drop the empty slots
-                sample = sample._replace(views=sample.views[:, : 1 + int(counts[share])])
+                sample = sample._replace(views=sample.views[:, : self.targets + int(counts[share])])
             if padding:
                 sample = Sample(*(_pad(part, padding) for part in sample))
             yield sample
@@ -257,7 +272,7 @@ class BatchSampler:
         member = self._members[number]
         if member.windows is not None:
             scenes = member.windows.scenes_at(positions, epoch)
-        elif self._shuffle:
+        elif self._shuffle and member.scenes != ENDLESS:
             scenes = permute(positions, member.scenes, seed=seed, epoch=epoch)
         else:
             scenes = positions
@@ -265,7 +280,15 @@ class BatchSampler:
             scenes = member.chosen[scenes]
         if self.context is None:
             return scenes, np.broadcast_to(np.arange(member.views), (len(scenes), member.views))
-        choice = choose_views(scenes, views=member.views, context=self.context, seed=seed, epoch=epoch, counts=counts)
+        choice = choose_views(
+            scenes,
+            views=member.views,
+            context=self.context,
+            seed=seed,
+            epoch=epoch,
+            counts=counts,
+            targets=self.targets,
+        )
         return scenes, choice.views
 
 
@@ -296,27 +319,27 @@ def _epoch_counts(sizes: list[int], weights: Sequence[float] | None, scenes: int
     return counts
 
 
-def _check_samples(samples: NDArray[np.int64], members: list[Member]) -> NDArray[np.int64]:
+def _check_samples(samples: NDArray[np.int64], members: list[Member], targets: int) -> NDArray[np.int64]:
     """Return the list of samples as int64, after checking that every row names views of an existing scene."""
     if len(members) > 1:
         raise OptionError(f"samples name scenes of one dataset, found {len(members)} datasets")
     (member,) = members
     rows: NDArray[np.int64] = as_array("samples", samples)
-    if rows.ndim != 2 or rows.shape[1] < 3 or not len(rows) or not np.issubdtype(rows.dtype, np.integer):
-        raise OptionError(
-            f"samples are {rows.dtype} of shape {rows.shape}, expected whole numbers (N, 2 + K): scene, query, context"
-        )
+    if rows.ndim != 2 or rows.shape[1] < 2 + targets or not len(rows) or not np.issubdtype(rows.dtype, np.integer):
+        columns = "(N, 2 + K): scene, query" if targets == 1 else f"(N, {1 + targets} + K): scene, {targets} queries"
+        raise OptionError(f"samples are {rows.dtype} of shape {rows.shape}, expected whole numbers {columns}, context")
     rows = rows.astype(np.int64)
     views = rows[:, 1:]
     ordered = np.sort(views, axis=1)
-    wrong = (rows[:, 0] < 0) | (rows[:, 0] >= member.scenes) | (views >= member.views).any(1) | (views < -1).any(1)
-    wrong |= (rows[:, 1] < 0) | (rows[:, 2] < 0)
+    wrong = (rows[:, 0] >= member.scenes) | (views >= member.views).any(1) | (views < -1).any(1)
+    wrong |= (rows[:, : 2 + targets] < 0).any(1)
     wrong |= ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(1)  # a repeated view
     wrong |= ((views[:, 1:] >= 0) & (views[:, :-1] < 0)).any(1)  # -1 before a view
     if wrong.any():
         number = int(np.argmax(wrong))
+        queries = "a query" if targets == 1 else f"{targets} queries"
         raise OptionError(
-            f"sample {number} is {rows[number].tolist()}: expected a scene below {member.scenes}, a query and at least "
-            f"one context view, all different and below {member.views}, then only -1"
+            f"sample {number} is {rows[number].tolist()}: expected a scene below {member.scenes}, {queries} and at "
+            f"least one context view, all different and below {member.views}, then only -1"
         )
     return rows

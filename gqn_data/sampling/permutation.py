@@ -18,6 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+# Number of scenes of a dataset without end. No run reaches it, and its product with the views of a scene fits int64.
+ENDLESS = 1 << 50
+
 _ROUNDS = 6
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1

@@ -1,6 +1,6 @@
-"""Random choice of the context views and the query, for every scene and epoch.
+"""Random choice of the context views and the queries, for every scene and epoch.
 
-Each scene has its own number of context views and its own views; the query is never among the context.
+Each scene has its own number of context views and its own views; a query is never among the context.
 The choice is a pure function of (seed, epoch, scene), vectorized over a batch.
 """
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gqn_data.counts import as_count
 from gqn_data.errors import OptionError
 from gqn_data.sampling.permutation import draw, key
+from gqn_data.units import count_of
 
 # Independent random streams under one seed. `permutation.permute` uses the streams from 0 on for its rounds.
 _VIEWS_STREAM = 1001
@@ -25,10 +26,10 @@ ContextPer = Literal["scene", "batch"]
 
 
 class ViewChoice(NamedTuple):
-    """Views of a batch of B scenes, with at most K context views.
+    """Views of a batch of B scenes, with T queries and at most K context views.
 
     Attributes:
-        views: int64 (B, 1 + K): the query, then the context views; padded with -1.
+        views: int64 (B, T + K): the queries, then the context views; padded with -1.
         context: int64 (B,): number of context views of each scene.
     """
 
@@ -36,12 +37,13 @@ class ViewChoice(NamedTuple):
     context: NDArray[np.int64]
 
 
-def check_context(context: object, views: int) -> tuple[int, int]:
+def check_context(context: object, views: int, targets: int = 1) -> tuple[int, int]:
     """Validate a range of numbers of context views and return it as ints.
 
     Args:
         context: smallest and largest number of context views, as a sequence or an array.
-        views: views per scene; the query needs one of them.
+        views: views per scene.
+        targets: queries per scene, which need other views than the context.
 
     Raises:
         OptionError: the value is not two integers; or the range is empty, starts below 1, or needs more views than a
@@ -56,10 +58,14 @@ def check_context(context: object, views: int) -> tuple[int, int]:
         )
     if not 1 <= low <= high:
         raise OptionError(f"context views {low} to {high}: expected 1 <= smallest <= largest")
-    if high >= views:
+    if high + targets > views:
+        needed = f"{high + targets} views; a scene has {views}"
+        if targets == 1:
+            raise OptionError(f"context views {low} to {high} and a query need {needed}: ask for at most {views - 1}")
+        fewer = ((views - targets, "context view"), (views - high, "target"))
+        remedy = ", or ".join(f"at most {count_of(most, name)}" for most, name in fewer if most > 0)
         raise OptionError(
-            f"context views {low} to {high} and a query need {high + 1} views; a scene has {views}: "
-            f"ask for at most {views - 1}"
+            f"context views {low} to {high} and {targets} targets need {needed}: ask for {remedy or 'fewer of both'}"
         )
     return low, high
 
@@ -72,8 +78,11 @@ def choose_views(
     seed: int,
     epoch: int,
     counts: NDArray[np.int64] | None = None,
+    targets: int = 1,
 ) -> ViewChoice:
-    """Choose the query and the context views of each scene.
+    """Choose the queries and the context views of each scene.
+
+    The context and the first query do not depend on the number of queries.
 
     Args:
         scenes: int64 (B,), numbers of the scenes in the split.
@@ -82,14 +91,17 @@ def choose_views(
         seed: seed of the run.
         epoch: epoch, from 0.
         counts: int64 (B,), number of context views of each scene; None to draw them.
+        targets: queries per scene.
     """
     high = context[1]
     counters = scenes[:, None] * views + np.arange(views)
     ranks = draw(key(seed, epoch, _VIEWS_STREAM), counters)
-    chosen = np.argsort(ranks, axis=1, kind="stable")[:, : 1 + high]
+    order = np.argsort(ranks, axis=1, kind="stable")
+    # Further queries follow the longest context, so that they do not change the other choices.
+    chosen = np.concatenate([order[:, :1], order[:, 1 + high : high + targets], order[:, 1 : 1 + high]], axis=1)
     if counts is None:
         counts = _draw_counts(context, key(seed, epoch, _COUNT_STREAM), scenes)
-    chosen[np.arange(high + 1) > counts[:, None]] = -1
+    chosen[np.arange(targets + high) >= targets + counts[:, None]] = -1
     return ViewChoice(chosen, counts)
 
 

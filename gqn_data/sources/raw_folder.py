@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gqn_data.errors import SourceMissing, UnknownSceneSet
 from gqn_data.io import atomic
-from gqn_data.io.paths import AnyPath, StorePath, parse_path
+from gqn_data.io.paths import AnyPath, DatasetPath, RenderAddress, StorePath, parse_dataset_path, parse_path
 from gqn_data.schema.catalog import (
     SCENE_SETS,
     SPLITS,
@@ -247,12 +247,12 @@ def locate_source_or_dataset(
     return _first_converted(root, scene_set, formats) or folder, scene_set
 
 
-def locate_dataset(source: str, root: AnyPath, set_name: str | None, formats: Sequence[str]) -> AnyPath:
-    """Return the folder of the dataset that a name or path means.
+def locate_dataset(source: str, root: AnyPath, set_name: str | None, formats: Sequence[str]) -> DatasetPath:
+    """Return the folder of the dataset that a name or path means, or a `render:` address.
 
     Args:
-        source: path, URL, or the name or alias of a scene set; a name means its first existing converted folder under
-            the data root, else its raw folder.
+        source: path, URL, `render:` address, or the name or alias of a scene set; a name means its first existing
+            converted folder under the data root, else its raw folder.
         root: the data root.
         set_name: value of `--set`.
         formats: containers to look for, in order of preference.
@@ -261,13 +261,23 @@ def locate_dataset(source: str, root: AnyPath, set_name: str | None, formats: Se
         SourceMissing: the path does not exist.
         UnknownSceneSet: `source` is neither a path nor the name of a scene set.
     """
-    path = parse_path(source)
-    if isinstance(path, StorePath) or path.exists():
+    path = parse_dataset_path(source)
+    if isinstance(path, StorePath | RenderAddress) or path.exists():
         return path
     folder, scene_set = locate(source, root, set_name)
     if atomic.is_present(folder / MANIFEST_FILE) and not is_in_catalogue(scene_set.name):
         return folder
     return _first_converted(root, scene_set, formats) or folder
+
+
+def unindexed(folder: AnyPath, set_name: str | None) -> RawFolder | None:
+    """Return the raw folder at a path on a disk if it is still without an index; else None."""
+    if not isinstance(folder, Path) or not folder.is_dir() or atomic.is_present(folder / MANIFEST_FILE):
+        return None
+    try:
+        return open_raw_folder(folder, resolve_scene_set(folder, set_name))
+    except SourceMissing:
+        return None  # opening it as a dataset says what is wrong
 
 
 def _first_converted(root: AnyPath, scene_set: SceneSet, formats: Sequence[str]) -> AnyPath | None:

@@ -22,9 +22,9 @@ class Score:
     """Quality of a network.
 
     Attributes:
-        prior_psnr: mean PSNR in dB of the prior's mean on the probe scenes; None if not measured.
-        excess: loss above the Gaussian floor in nats, over the preceding training steps.
-        sigma: pixel standard deviation of that loss.
+        prior_psnr: mean PSNR in dB of predictions of the probe scenes; None if not measured.
+        excess: loss above its least value, over the preceding training steps; for GQN in nats.
+        sigma: pixel standard deviation of that loss; 0 for a model without a likelihood.
     """
 
     prior_psnr: float | None

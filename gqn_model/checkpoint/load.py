@@ -9,19 +9,20 @@ import torch
 
 from gqn_data.io.paths import local_path
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step, load_checkpoint
+from gqn_model.config import ModelConfig
 from gqn_model.device import choose_device
-from gqn_model.model.gqn import GQN
+from gqn_model.model.contract import Network, network_class
 
 
 class LoadedRun(NamedTuple):
     """A network on a device in evaluation mode, with the checkpoint that it came from."""
 
-    model: GQN
+    model: Network
     checkpoint: Checkpoint
     device: torch.device
 
 
-def load_model(run: str | Path, step: Step = None) -> GQN:
+def load_model(run: str | Path, step: Step = None) -> Network:
     """Load the network of a run on the CPU, in evaluation mode.
 
     Args:
@@ -32,10 +33,10 @@ def load_model(run: str | Path, step: Step = None) -> GQN:
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
     """
     checkpoint = load_checkpoint(local_path(run, "runs lie"), step)
-    return GQN.with_weights(checkpoint.config.model, checkpoint.model)
+    return _network(checkpoint.config.model, checkpoint.model)
 
 
-def load_safetensors(path: str | Path) -> GQN:
+def load_safetensors(path: str | Path) -> Network:
     """Load a network from a file on the CPU, in evaluation mode.
 
     Args:
@@ -47,7 +48,7 @@ def load_safetensors(path: str | Path) -> GQN:
     from gqn_model.checkpoint.safetensors import read_weights  # the only user of the package safetensors
 
     weights = read_weights(local_path(path, "weights lie"))
-    return GQN.with_weights(weights.config, weights.tensors)
+    return _network(weights.config, weights.tensors)
 
 
 def load_run(run: Path, step: Step, device: str) -> LoadedRun:
@@ -66,4 +67,8 @@ def load_run(run: Path, step: Step, device: str) -> LoadedRun:
     checkpoint = load_checkpoint(run, step)
     if checkpoint.config.training.threads:
         torch.set_num_threads(checkpoint.config.training.threads)
-    return LoadedRun(GQN.with_weights(checkpoint.config.model, checkpoint.model).to(chosen), checkpoint, chosen)
+    return LoadedRun(_network(checkpoint.config.model, checkpoint.model).to(chosen), checkpoint, chosen)
+
+
+def _network(config: ModelConfig, tensors: dict[str, torch.Tensor]) -> Network:
+    return network_class(config.model).with_weights(config, tensors)

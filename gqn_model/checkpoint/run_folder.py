@@ -10,6 +10,7 @@ import platform
 import reprlib
 import shlex
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import CheckpointError, DestinationError, OptionError, RunMismatch
 from gqn_data.io import atomic, strict_json
-from gqn_data.io.paths import AnyPath
+from gqn_data.io.paths import DatasetPath
 from gqn_data.schema.catalog import SPLITS, Split
 from gqn_model.checkpoint.best import read_best
 from gqn_model.config import Config
@@ -68,6 +69,13 @@ class RunFacts:
     commit: str = ""
 
 
+def run_labels(runs: Sequence[Path]) -> list[str]:
+    """Return the names of the runs' folders, or the paths of those with equal names."""
+    names = [run.resolve().name for run in runs]
+    count = Counter(names)
+    return [name if count[name] == 1 else str(run) for name, run in zip(names, runs, strict=True)]
+
+
 def check_links(run: Path) -> None:
     """Raise if a folder in a run is a link that leads out of the run; a run from a stranger may hold one.
 
@@ -84,7 +92,7 @@ def check_links(run: Path) -> None:
                 )
 
 
-def write_facts(run: Path, shards: AnyPath, scene_set: str, fingerprint: str) -> None:
+def write_facts(run: Path, shards: DatasetPath, scene_set: str, fingerprint: str) -> None:
     """Write `run.json` of a new run."""
     facts = RunFacts(
         shards=str(shards.absolute()),
@@ -96,7 +104,7 @@ def write_facts(run: Path, shards: AnyPath, scene_set: str, fingerprint: str) ->
     atomic.write_json(run / RUN_FILE, asdict(facts))
 
 
-def check_encodable(*paths: AnyPath) -> None:
+def check_encodable(*paths: DatasetPath) -> None:
     """Raise unless the JSON files of a run can hold the paths.
 
     Raises:
@@ -195,7 +203,7 @@ class DatasetMatch:
 
 
 def match_dataset(
-    shards: str | AnyPath, trained_set: str, trained_fingerprint: str, *, other_set: bool = False
+    shards: str | DatasetPath, trained_set: str, trained_fingerprint: str, *, other_set: bool = False
 ) -> DatasetMatch:
     """Compare a dataset with the one that a run was trained on.
 

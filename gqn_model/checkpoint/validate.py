@@ -11,14 +11,13 @@ from torch import Tensor
 
 from gqn_data.errors import CheckpointError, OptionError
 from gqn_model.config import ModelConfig
-from gqn_model.model.gqn import meta_network
+from gqn_model.model.contract import meta_network
 
 _REMEDY = "use the config that belongs to it, or the version that wrote it"
 _NAMED = 3
 
 # What a trainer of any version sets, or leaves to torch. The learning rate is set at each step.
 _ADAM = {
-    "betas": (0.9, 0.999),
     "eps": 1e-8,
     "weight_decay": 0,
     "amsgrad": False,
@@ -86,8 +85,8 @@ def check_weights(found: Mapping[Any, Shape], expected: Mapping[str, Shape], whe
         raise CheckpointError(f"{where}: not the weights of this network: {'; '.join(filter(None, faults))}; {_REMEDY}")
 
 
-def check_optimizer(value: Mapping[str, Any], expected: Mapping[str, Shape], where: object) -> None:
-    """Raise unless an optimiser's state belongs to a network with such parameters.
+def check_optimizer(value: Mapping[str, Any], expected: Mapping[str, Shape], beta2: float, where: object) -> None:
+    """Raise unless an optimiser's state belongs to a network with such parameters and to that decay rate.
 
     Raises:
         CheckpointError: it does not.
@@ -96,7 +95,7 @@ def check_optimizer(value: Mapping[str, Any], expected: Mapping[str, Shape], whe
     try:
         numbers = [number for group in value["param_groups"] for number in group["params"]]
         for group in value["param_groups"]:
-            for name, expected_value in _ADAM.items():
+            for name, expected_value in {"betas": (0.9, beta2), **_ADAM}.items():
                 if group[name] != expected_value:
                     raise ValueError(f"{name} is {reprlib.repr(group[name])}, expected {expected_value}")
         if numbers != list(range(len(shapes))) or not set(value["state"]) <= set(numbers):

@@ -47,24 +47,28 @@ def _plot(result: Evaluation) -> Figure:
             estimates = [getattr(point.scores[index], metric) for point in result.sweep]
             _draw_curve(axes, contexts, estimates, first.name, **_style(first.name, index))
         axes.set(ylabel=label)
-    _draw_nats(panels[-1], contexts, result.sweep)
+    if result.sigma is None:
+        panels[-1].set_axis_off()
+        panels = panels[:-1]
+    else:
+        _draw_nats(panels[-1], contexts, result.sweep)
+        panels[-1].legend(fontsize="small")
     for axes in panels:
         axes.axvspan(low - 0.25, high + 0.25, color="tab:blue", alpha=0.06, lw=0, zorder=0)
         axes.set(xlabel="context views", xlim=(min(contexts) - 0.5, max(contexts) + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize="small")
-    panels[-1].legend(fontsize="small")
     figure.suptitle(
         f"{Path(result.run).name}, step {result.step}: {result.scenes} {result.split} scenes of {result.scene_set}, "
-        f"{result.samples} prior samples; bars are standard errors, the training range is shaded",
+        f"{result.answers}; bars are standard errors, the training range is shaded",
         fontsize="medium",
     )
     return figure
 
 
 def _draw_nats(axes: Any, contexts: Sequence[int], sweep: Sequence[SweepPoint]) -> None:
-    excess, kl = [point.excess for point in sweep], [point.kl for point in sweep]
+    excess, kl = [point.excess for point in sweep if point.excess], [point.kl for point in sweep if point.kl]
     _draw_curve(axes, contexts, excess, "excess over the floor", fmt="o-", color="tab:purple")
     _draw_curve(axes, contexts, kl, "KL", fmt="o-", color="tab:brown")
     axes.set(ylabel="nats per frame")

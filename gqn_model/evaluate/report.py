@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
-from gqn_model.checkpoint.run_folder import DatasetMatch
+from gqn_model.checkpoint.run_folder import DatasetMatch, run_labels
 from gqn_model.evaluate.metrics import Estimate, Score
 
 BASELINES = ("nearest view", "mean image")
@@ -21,28 +23,28 @@ class SweepPoint:
 
     Attributes:
         context: number of context views, M.
-        nats_per_dim: -ELBO per pixel channel, in nats.
+        scores: one per kind of prediction, those of the network first, its estimate of the mean before others.
+        nats_per_dim: -ELBO per pixel channel, in nats; None for a model without a distribution, as the next ones.
         excess: -ELBO above the Gaussian floor, in nats per frame.
         kl: KL divergence of the posterior from the prior, in nats per frame.
-        kl_steps: the same per generation step.
-        scores: one per kind of prediction, those of the network first.
+        kl_steps: the same per generation step; empty for a model without a distribution.
     """
 
     context: int
-    nats_per_dim: Estimate
-    excess: Estimate
-    kl: Estimate
-    kl_steps: tuple[Estimate, ...]
     scores: tuple[Score, ...]
+    nats_per_dim: Estimate | None = None
+    excess: Estimate | None = None
+    kl: Estimate | None = None
+    kl_steps: tuple[Estimate, ...] = ()
 
     def score(self, name: str) -> Score:
         """Return the score of the prediction with that name."""
         return next(score for score in self.scores if score.name == name)
 
     def lead(self, metric: Literal["psnr", "psnr_of_mean_error"]) -> float:
-        """Return the lead of the prior mean over the better baseline in dB; negative if it is worse."""
-        ours, *others = (getattr(self.score(name), metric).mean for name in ("prior mean", *BASELINES))
-        return float(ours - max(others))
+        """Return the lead of the first score over the better baseline in dB; negative if it is worse."""
+        others = (getattr(self.score(name), metric).mean for name in BASELINES)
+        return float(getattr(self.scores[0], metric).mean - max(others))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,24 +53,27 @@ class Evaluation:
 
     Attributes:
         run: the run's folder.
+        model: name of the model.
         step: step of the checkpoint.
         shards: the dataset.
         dataset: its scene set and fingerprint next to the training's.
         scene_set: name of its scene set.
         split: train or test.
         scenes: number of scenes, one question each.
-        samples: prior samples per scene, the N of "best of N".
+        samples: prior samples per scene, the N of "best of N"; 0 for a model that predicts the mean.
         trained_with: fewest and most context views in training.
         index: the file that lists (scene, query, context) of every question.
         questions: digest of the questions; results with equal digests are comparable.
         mean_image_of: frames that the baseline's mean image averages.
-        sigma: pixel standard deviation of the likelihood.
+        sigma: pixel standard deviation of the likelihood; None without one.
         sweep: metrics with each number of context views, in rising order.
         result: the file with this result.
+        geometry: a note on lens and depth range if they differ from the training's.
         chosen_on_test: whether the checkpoint is `best` of a run that chose it on test scenes.
     """
 
     run: str
+    model: str
     step: int
     shards: str
     dataset: DatasetMatch
@@ -80,9 +85,10 @@ class Evaluation:
     index: str
     questions: str
     mean_image_of: str
-    sigma: float
+    sigma: float | None
     sweep: tuple[SweepPoint, ...]
     result: str
+    geometry: str = ""
     chosen_on_test: bool = False
 
     def at(self, context: int) -> SweepPoint:
@@ -95,55 +101,120 @@ class Evaluation:
         assert isinstance(value, dict)  # noqa: S101  a dataclass becomes a dict
         return value
 
+    @property
+    def answers(self) -> str:
+        """What the model answers with, in words."""
+        if not self.samples:
+            return "predicts the mean of its answers, draws no samples"
+        return f"{self.samples} prior sample{'s' * (self.samples > 1)} per scene"
+
     def table(self) -> str:
         """Return the result as a table to read."""
-        low, high = self.trained_with
         lines = [
-            f"{self.run}, step {self.step}: {self.scenes} {self.split} scenes of {self.scene_set}, "
-            f"{self.samples} prior sample{'s' * (self.samples > 1)} per scene",
-            f"trained with {low} to {high} context views",
+            f"{self.run}, {self.model}, step {self.step}: {self.scenes} {self.split} scenes of {self.scene_set}, "
+            f"{self.answers}",
+            *self.notes(),
         ]
+        for point in self.sweep:
+            lines += ["", _heading(point.context) + self.mark(point.context)]
+            lines += _nats(point, self.sigma)
+            lines += [_head()]
+            lines += [_row(score.name, score) for score in point.scores]
+            lines += [_lead(point.scores[0].name, point)]
+        return "\n".join([*lines, "", *_legend([self])])
+
+    def notes(self) -> list[str]:
+        """Return what a reader has to know beside the figures, a line each."""
+        low, high = self.trained_with
+        notes = [f"trained with {low} to {high} context views"]
         if self.chosen_on_test and self.split == "test":
-            lines.append(
+            notes.append(
                 "this checkpoint was chosen on test scenes, so its figures are optimistic; pass another --step"
             )
         if self.dataset.other:
-            lines.append(f"another dataset than in training: {self.dataset}")
-        for point in self.sweep:
-            mark = "" if low <= point.context <= high else ", outside the training range"
-            lines += ["", f"{point.context} context view{'s' * (point.context > 1)}{mark}"]
-            lines += _block(point, self.sigma)
-        lines += [
-            "",
-            "PSNR, SSIM, MAE, RMSE: per frame, then the mean over scenes +- its standard error; MAE, RMSE on 0..255.",
-            "Of mean error: PSNR of the squared error averaged over scenes, never above the mean PSNR.",
-            f"Best of {self.samples}: the sample closest to the ground truth (an oracle choice).",
-            f"Mean image: the mean of {self.mean_image_of}.",
-            f"The questions ({self.questions}): {self.index}",
-        ]
-        if self.scenes < USUAL_SCENES:
-            lines.append(
-                f"Only {self.scenes} scene{'s' * (self.scenes > 1)}: papers usually report {USUAL_SCENES} or more."
-            )
-        return "\n".join(lines)
+            notes.append(f"another dataset than in training: {self.dataset}")
+        if self.geometry:
+            notes.append(self.geometry)
+        return notes
+
+    def mark(self, context: int) -> str:
+        """Return the mark of a number of context views outside the training range; empty inside."""
+        low, high = self.trained_with
+        return "" if low <= context <= high else ", outside the training range"
 
 
-def _block(point: SweepPoint, sigma: float) -> list[str]:
-    lines = [
+def comparison(results: Sequence[Evaluation]) -> str:
+    """Return several results about the same questions as one table to read, with the baselines once.
+
+    Args:
+        results: from `evaluate_runs`.
+    """
+    first = results[0]
+    names = run_labels([Path(one.run) for one in results])
+    lines = [f"{len(results)} runs: {first.scenes} {first.split} scenes of {first.scene_set}"]
+    for name, one in zip(names, results, strict=True):
+        lines += ["", f"{name}: {one.model}, step {one.step}, {one.answers}"]
+        lines += [f"  {note}" for note in one.notes()]
+    width = max(map(len, names)) + 21  # the longest kind of prediction, ": " and the name
+    for at, point in enumerate(first.sweep):
+        lines += ["", _heading(point.context), _head(width)]
+        leads = []
+        for name, one in zip(names, results, strict=True):
+            ours = [score for score in one.sweep[at].scores if score.name not in BASELINES]
+            lines += [_row(f"{name}: {score.name}", score, width) for score in ours]
+            leads.append(_lead(f"{name}: {ours[0].name}", one.sweep[at]) + one.mark(point.context))
+        lines += [_row(name, point.score(name), width) for name in BASELINES]
+        lines += leads
+    return "\n".join([*lines, "", *_legend(results)])
+
+
+def _heading(context: int) -> str:
+    return f"{context} context view{'s' * (context > 1)}"
+
+
+def _head(width: int = 20) -> str:
+    return f"  {'':{width}} {'PSNR (dB)':>14} {'of mean error':>14} {'SSIM':>17} {'MAE':>14} {'RMSE':>14}"
+
+
+def _row(label: str, score: Score, width: int = 20) -> str:
+    return (
+        f"  {label:{width}} {_show(score.psnr, 2):>14} {_show(score.psnr_of_mean_error, 2):>14} "
+        f"{_show(score.ssim, 4):>17} {_show(score.mae, 2):>14} {_show(score.rmse, 2):>14}"
+    )
+
+
+def _lead(label: str, point: SweepPoint) -> str:
+    return (
+        f"  {label} over the better baseline: {point.lead('psnr'):+.2f} dB mean PSNR, "
+        f"{point.lead('psnr_of_mean_error'):+.2f} dB PSNR of the mean error"
+    )
+
+
+def _nats(point: SweepPoint, sigma: float | None) -> list[str]:
+    if point.nats_per_dim is None or point.excess is None or point.kl is None:
+        return []
+    return [
         f"  at sigma {sigma}: {_show(point.nats_per_dim, 5)} nats/dim, excess {_show(point.excess, 2)} nats, "
         f"KL {_show(point.kl, 2)} nats per frame",
         "  KL per step: " + " ".join(f"{step.mean:.2f}" for step in point.kl_steps),
-        f"  {'':20} {'PSNR (dB)':>14} {'of mean error':>14} {'SSIM':>17} {'MAE':>14} {'RMSE':>14}",
     ]
-    lines.extend(
-        f"  {score.name:20} {_show(score.psnr, 2):>14} {_show(score.psnr_of_mean_error, 2):>14} "
-        f"{_show(score.ssim, 4):>17} {_show(score.mae, 2):>14} {_show(score.rmse, 2):>14}"
-        for score in point.scores
-    )
-    lines.append(
-        f"  prior mean over the better baseline: {point.lead('psnr'):+.2f} dB mean PSNR, "
-        f"{point.lead('psnr_of_mean_error'):+.2f} dB PSNR of the mean error"
-    )
+
+
+def _legend(results: Sequence[Evaluation]) -> list[str]:
+    first = results[0]
+    lines = [
+        "PSNR, SSIM, MAE, RMSE: per frame, then the mean over scenes +- its standard error; MAE, RMSE on 0..255.",
+        "Of mean error: PSNR of the squared error averaged over scenes, never above the mean PSNR.",
+    ]
+    drawn = sorted({one.samples for one in results if one.samples})
+    lines += [f"Best of {count}: the sample closest to the ground truth (an oracle choice)." for count in drawn]
+    lines += [
+        f"Mean image: the mean of {first.mean_image_of}.",
+        f"The questions ({first.questions}): {first.index}",
+    ]
+    if first.scenes < USUAL_SCENES:
+        count = f"{first.scenes} scene{'s' * (first.scenes > 1)}"
+        lines.append(f"Only {count}: papers usually report {USUAL_SCENES} or more.")
     return lines
 
 

@@ -5,7 +5,7 @@
     result = evaluate("runs/first", context=[1, 3, 5])
     result.at(3).score("prior mean").psnr.mean
 
-Predictions, besides the baselines:
+Predictions, besides the baselines. A model that predicts the mean has one, *prediction*. A model with a distribution:
 
 - *prior sample*: one frame from the prior; errors are averaged over the samples of a scene, then over scenes.
 - *prior mean*: the mean of all samples of a scene. It estimates the mean of the predictive distribution, which has the
@@ -23,6 +23,7 @@ pose, R channels of the representation, H = W frame size, h = w = H/4 map size.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from torch import Tensor
 from gqn_data.counts import as_count
 from gqn_data.errors import GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
-from gqn_data.io.paths import AnyPath, local_path, parse_path
+from gqn_data.io.paths import DatasetPath, local_path, parse_dataset_path
 from gqn_data.progress import bar
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
 from gqn_model.checkpoint.load import load_run
@@ -45,7 +46,7 @@ from gqn_model.checkpoint.run_folder import (
     read_facts,
 )
 from gqn_model.config import MOST_SAMPLES, MOST_SCENES, MOST_WORKERS
-from gqn_model.data import FiniteLoader, check_order, fixed_batches
+from gqn_model.data import FiniteLoader, bounded, check_order, fixed_batches, with_geometry_of
 from gqn_model.evaluate.baselines import mean_image, nearest_view
 from gqn_model.evaluate.metrics import Errors, best_of, estimate, frame_errors, score
 from gqn_model.evaluate.questions import (
@@ -57,9 +58,8 @@ from gqn_model.evaluate.questions import (
     read_index,
     write_index,
 )
-from gqn_model.evaluate.report import BASELINES, Evaluation, SweepPoint
-from gqn_model.model.distributions import gaussian_floor
-from gqn_model.model.gqn import GQN
+from gqn_model.evaluate.report import Evaluation, SweepPoint
+from gqn_model.model.contract import LatentNetwork, Network
 from gqn_model.model.inputs import Context, Inputs, to_device
 from gqn_model.model.noise import POSTERIOR, PRIOR, question_noise
 
@@ -84,7 +84,7 @@ _MEAN_IMAGE_FRAMES = 1024
 
 def evaluate(
     run: str | Path,
-    shards: str | AnyPath | None = None,
+    shards: str | DatasetPath | None = None,
     *,
     context: Sequence[int] | int = (),
     scenes: int | None = None,
@@ -101,7 +101,8 @@ def evaluate(
 
     Args:
         run: the run's folder.
-        shards: the dataset; None for the dataset of the training.
+        shards: the dataset; None for the dataset of the training. Of scenes that are rendered without end, as many as
+            needed are rendered.
         context: numbers of context views, each with the same questions and nested contexts; empty for those usually
             reported for the set, as far as its scenes have the views.
         scenes: most scenes, from the start of the split; None for 1000, or all of `index`.
@@ -120,6 +121,100 @@ def evaluate(
         OptionError: a value is not possible, or the index cannot be read.
         RunMismatch: the dataset does not fit the run or the index, or has another scene set.
     """
+    return _answer(
+        _prepare(
+            run,
+            shards,
+            context=context,
+            scenes=scenes,
+            samples=samples,
+            split=split,
+            index=index,
+            step=step,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            other_set=other_set,
+        )
+    )
+
+
+def evaluate_runs(
+    runs: Sequence[str | Path], shards: str | DatasetPath | None = None, **options: Any
+) -> tuple[Evaluation, ...]:
+    """Evaluate several runs on the same questions, in order; each result lies in its run.
+
+    Args:
+        runs: the runs' folders.
+        shards: the dataset; None for the dataset of each training.
+        options: those of `evaluate`.
+
+    Raises:
+        OptionError: `runs` is empty, or one is given twice.
+        RunMismatch: the runs would answer different questions, or at different frame sizes.
+        GQNError: as `evaluate`.
+    """
+    paths = [local_path(run, "runs lie") for run in runs]
+    if not paths or len({path.resolve() for path in paths}) < len(paths):
+        raise OptionError(f"runs are {', '.join(map(str, paths)) or 'none'}, expected at least one, and each once")
+    prepared = [_prepare(run, shards, **options) for run in paths]
+    first = prepared[0]
+    for one in prepared[1:]:
+        if (one.questions.digest, one.sweep) != (first.questions.digest, first.sweep):
+            raise RunMismatch(
+                f"{one.run}: the questions {one.questions.digest} about {one.shards}, expected "
+                f"{first.questions.digest} about {first.shards} as for {first.run}; pass one dataset with --shards, "
+                "and the index of one run with --index"
+            )
+        if one.model.config.frame_size != first.model.config.frame_size:
+            raise RunMismatch(
+                f"{one.run}: frames of {one.model.config.frame_size} pixels, expected {first.model.config.frame_size} "
+                f"as in {first.run}; evaluate runs of other frame sizes separately"
+            )
+    return tuple(map(_answer, prepared))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Prepared:
+    """An evaluation that is about to compute: its options, checked, and what they name.
+
+    Attributes:
+        note: on the geometry, if it differs from the training's.
+        path: index of the questions.
+    """
+
+    run: Path
+    shards: DatasetPath
+    model: Network
+    checkpoint: Checkpoint
+    device: torch.device
+    match: DatasetMatch
+    note: str
+    sweep: tuple[int, ...]
+    questions: Questions
+    path: Path
+    samples: int
+    batch_size: int
+    workers: int
+    step: Step
+
+
+def _prepare(
+    run: str | Path,
+    shards: str | DatasetPath | None = None,
+    *,
+    context: Sequence[int] | int = (),
+    scenes: int | None = None,
+    samples: int = SAMPLES,
+    split: Split | None = None,
+    index: str | Path | None = None,
+    step: Step = None,
+    device: str = "auto",
+    batch_size: int = _BATCH_SIZE,
+    workers: int = 0,
+    other_set: bool = False,
+) -> _Prepared:
+    """Check the options of `evaluate`, load the network and choose the questions."""
     run = local_path(run, "runs lie")
     check_links(run)
     index = None if index is None else local_path(index, "indexes lie")
@@ -137,10 +232,12 @@ def evaluate(
     questions = None if index is None else read_index(index)
     if questions is not None and split not in (None, questions.split):
         raise OptionError(f"{index}: questions of the split {questions.split}, expected {split}; omit split or index")
-    shards = parse_path(read_facts(run).shards if shards is None else shards)
+    shards = parse_dataset_path(read_facts(run).shards if shards is None else shards)
     check_encodable(shards)
     model, checkpoint, chosen_device = load_run(run, step, device)
     match = match_dataset(shards, checkpoint.scene_set, checkpoint.fingerprint, other_set=other_set)
+    model, note = with_geometry_of(model, shards, match)
+    shards = bounded(shards, max(SCENES, scenes or 0))  # no smaller number, so that fewer scenes ask the same questions
     sweep, questions, path = _choose_questions(
         run,
         shards,
@@ -152,36 +249,62 @@ def evaluate(
         questions=questions,
         index=index,
     )
-    _check_noise(model.config, samples, min(batch_size, len(questions)))
-    average, origin = _mean_image(shards, checkpoint.config)
-    accumulator = _Accumulator(sweep, samples, average.to(chosen_device))
-    batches = _question_batches(shards, checkpoint.config, questions, sweep[-1], batch_size=batch_size, workers=workers)
+    if isinstance(model, LatentNetwork):
+        _check_noise(model.config, samples, min(batch_size, len(questions)))
+    else:
+        samples = 0
+    return _Prepared(
+        run=run,
+        shards=shards,
+        model=model,
+        checkpoint=checkpoint,
+        device=chosen_device,
+        match=match,
+        note=note,
+        sweep=sweep,
+        questions=questions,
+        path=path,
+        samples=samples,
+        batch_size=batch_size,
+        workers=workers,
+        step=step,
+    )
+
+
+def _answer(to: _Prepared) -> Evaluation:
+    """Answer the questions, and write the result."""
+    config, questions, sweep = to.checkpoint.config, to.questions, to.sweep
+    average, origin = _mean_image(to.shards, config)
+    accumulator = _Accumulator(sweep, to.samples, average.to(to.device))
+    batches = _question_batches(to.shards, config, questions, sweep[-1], batch_size=to.batch_size, workers=to.workers)
     try:
         with bar(len(questions) * len(sweep), "question", "evaluating") as progress:
             for batch in batches:
-                for done in accumulator.add(model, batch, chosen_device):
+                for done in accumulator.add(to.model, batch, to.device):
                     progress.update(done)
     finally:
         batches.close()
-    of = f"{questions.split}-{len(questions)}-step-{checkpoint.step}-context-{'-'.join(map(str, sweep))}{match.suffix}"
-    training = checkpoint.config.training
+    numbers = "-".join(map(str, sweep))
+    of = f"{questions.split}-{len(questions)}-step-{to.checkpoint.step}-context-{numbers}{to.match.suffix}"
     result = Evaluation(
-        run=str(run),
-        step=checkpoint.step,
-        chosen_on_test=step == "best" and best_chosen_on_test(run),
-        shards=str(shards),
-        dataset=match,
+        run=str(to.run),
+        model=config.model.model,
+        step=to.checkpoint.step,
+        chosen_on_test=to.step == "best" and best_chosen_on_test(to.run),
+        shards=str(to.shards),
+        dataset=to.match,
+        geometry=to.note,
         scene_set=questions.scene_set,
         split=questions.split,
         scenes=len(questions),
-        samples=samples,
-        trained_with=(training.context_min, training.context_max),
-        index=str(path),
+        samples=to.samples,
+        trained_with=(config.training.context_min, config.training.context_max),
+        index=str(to.path),
         questions=questions.digest,
         mean_image_of=origin,
-        sigma=SIGMA,
-        sweep=accumulator.sweep_points(3 * checkpoint.config.model.frame_size**2),
-        result=str(run / "evaluation" / f"result-{of}.json"),
+        sigma=SIGMA if isinstance(to.model, LatentNetwork) else None,
+        sweep=accumulator.sweep_points(3 * config.model.frame_size**2, to.model.loss_floor(SIGMA)),
+        result=str(to.run / "evaluation" / f"result-{of}.json"),
     )
     atomic.write_json(Path(result.result), result.to_json())
     return result
@@ -199,7 +322,7 @@ def _check_noise(config: ModelConfig, samples: int, scenes: int) -> None:
 
 def _choose_questions(
     run: Path,
-    shards: AnyPath,
+    shards: DatasetPath,
     checkpoint: Checkpoint,
     match: DatasetMatch,
     *,
@@ -266,7 +389,7 @@ def _choose_questions(
 
 
 def _question_batches(
-    shards: AnyPath, config: Config, questions: Questions, context: int, *, batch_size: int, workers: int
+    shards: DatasetPath, config: Config, questions: Questions, context: int, *, batch_size: int, workers: int
 ) -> SceneLoader:
     """Return the loader of the questions with `context` context views, in order."""
     return FiniteLoader(
@@ -285,7 +408,7 @@ def _question_batches(
 
 
 class _Accumulator:
-    """Collect errors and ELBO of all questions, batch by batch.
+    """Collect errors of all questions batch by batch, and the ELBO of a model that has one.
 
     Args:
         sweep: numbers of context views.
@@ -295,31 +418,44 @@ class _Accumulator:
 
     def __init__(self, sweep: Sequence[int], samples: int, average: Tensor) -> None:
         self._sweep, self._samples, self._average = sweep, samples, average
-        self._errors: dict[tuple[int, str], list[Errors]] = {}
+        # By number of context views, then by kind of prediction, in the order of the table.
+        self._errors: dict[int, dict[str, list[Errors]]] = {context: {} for context in sweep}
         self._loss: dict[int, list[Tensor]] = {context: [] for context in sweep}
         self._kl: dict[int, list[Tensor]] = {context: [] for context in sweep}
 
-    @torch.inference_mode()
-    def _noise(self, model: GQN, batch: Batch, count: int, stream: int, device: torch.device) -> Tensor:
-        """Return the noise of a batch's questions, (count, L, B, Z, h, w)."""
-        pairs = zip(batch.scenes.tolist(), batch.views[:, 0].tolist(), strict=True)
-        noise = [question_noise(model.config, scene, query, count, stream) for scene, query in pairs]
-        return torch.stack(noise, 2).to(device)
-
-    def add(self, model: GQN, batch: Batch, device: torch.device) -> Iterator[int]:
+    def add(self, model: Network, batch: Batch, device: torch.device) -> Iterator[int]:
         """Evaluate a batch with each number of context views; yield the questions answered each time."""
         inputs = to_device(batch, device)
-        (posterior,) = self._noise(model, batch, 1, POSTERIOR, device)
-        prior = self._noise(model, batch, self._samples, PRIOR, device)
+        noise = self._noise(model, batch, device) if isinstance(model, LatentNetwork) else None
         average = frame_errors(self._average.expand_as(inputs.target), inputs.target)
         for context in self._sweep:
             observed = Context(*(part[:, :context] for part in inputs.context))
-            self._evaluate(model, inputs._replace(context=observed), posterior, prior, context)
+            self._evaluate(model, inputs._replace(context=observed), noise, context)
             self._append(context, "mean image", average)
             yield len(batch.scenes)
 
+    def _noise(self, model: LatentNetwork, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the noise of a batch's questions: of the posterior, (L, B, Z, h, w), and of the prior, (S, L, ...)."""
+        pairs = list(zip(batch.scenes.tolist(), batch.views[:, 0].tolist(), strict=True))
+
+        def drawn(count: int, stream: int) -> Tensor:
+            noise = [question_noise(model.config, scene, query, count, stream) for scene, query in pairs]
+            return torch.stack(noise, 2).to(device)
+
+        return drawn(1, POSTERIOR)[0], drawn(self._samples, PRIOR)
+
     @torch.inference_mode()
-    def _evaluate(self, model: GQN, inputs: Inputs, posterior: Tensor, prior: Tensor, context: int) -> None:
+    def _evaluate(self, model: Network, inputs: Inputs, noise: tuple[Tensor, Tensor] | None, context: int) -> None:
+        if isinstance(model, LatentNetwork) and noise is not None:
+            self._add_samples(model, inputs, *noise, context)
+        else:
+            frames = model.predict_mean(inputs.context, inputs.query)
+            self._append(context, "prediction", frame_errors(frames, inputs.target))
+        self._append(context, "nearest view", frame_errors(nearest_view(inputs.context, inputs.query), inputs.target))
+
+    def _add_samples(
+        self, model: LatentNetwork, inputs: Inputs, posterior: Tensor, prior: Tensor, context: int
+    ) -> None:
         elbo = model(inputs, SIGMA, posterior)
         self._loss[context].append(-elbo.value.double().cpu())
         self._kl[context].append(elbo.kl.double().cpu())
@@ -331,38 +467,42 @@ class _Accumulator:
         self._append(context, f"best of {self._samples}", best_of(errors))
         mean_latents = model.generate(static, torch.zeros_like(posterior))
         self._append(context, "prior, mean latents", frame_errors(mean_latents, inputs.target))
-        self._append(context, "nearest view", frame_errors(nearest_view(inputs.context, inputs.query), inputs.target))
 
     def _append(self, context: int, name: str, errors: Errors) -> None:
-        self._errors.setdefault((context, name), []).append(errors)
+        self._errors[context].setdefault(name, []).append(errors)
 
-    def sweep_points(self, dims: int) -> tuple[SweepPoint, ...]:
-        """Return the metrics over all questions; `dims` is the number of pixel channels per frame."""
-        names = ("prior mean", "prior sample", f"best of {self._samples}", "prior, mean latents", *BASELINES)
+    def sweep_points(self, dims: int, floor: float) -> tuple[SweepPoint, ...]:
+        """Return the metrics over all questions.
+
+        Args:
+            dims: pixel channels per frame.
+            floor: least loss in nats.
+        """
         points = []
         for context in self._sweep:
-            loss, kl = torch.cat(self._loss[context]), torch.cat(self._kl[context])
-            parts = {name: zip(*self._errors[context, name], strict=True) for name in names}
-            points.append(
-                SweepPoint(
-                    context=context,
+            parts = {name: zip(*errors, strict=True) for name, errors in self._errors[context].items()}
+            scores = tuple(score(name, Errors(*(torch.cat(part, -1) for part in each))) for name, each in parts.items())
+            point = SweepPoint(context=context, scores=scores)
+            if self._loss[context]:
+                loss, kl = torch.cat(self._loss[context]), torch.cat(self._kl[context])
+                point = replace(
+                    point,
                     nats_per_dim=estimate(loss / dims),
-                    excess=estimate(loss - gaussian_floor(dims, SIGMA)),
+                    excess=estimate(loss - floor),
                     kl=estimate(kl.sum(1)),
                     kl_steps=tuple(estimate(step) for step in kl.unbind(1)),
-                    scores=tuple(score(name, Errors(*(torch.cat(part, -1) for part in parts[name]))) for name in names),
                 )
-            )
+            points.append(point)
         return tuple(points)
 
 
 @torch.inference_mode()
-def prior_samples(model: GQN, static: Tensor, noise: Tensor) -> Tensor:
+def prior_samples(model: LatentNetwork, static: Tensor, noise: Tensor) -> Tensor:
     """Return predictions from the prior, (S, B, 3, H, W), generated in chunks of samples.
 
     Args:
         model: the network.
-        static: (B, P + R, h, w), the output of `GQN.encode`.
+        static: (B, P + R, h, w), the output of `encode`.
         noise: (S, L, B, Z, h, w), standard normal.
     """
     at_once = max(1, _POSITIONS.get(static.device.type, _POSITIONS["cpu"]) // static[:, 0].numel())
@@ -374,7 +514,7 @@ def prior_samples(model: GQN, static: Tensor, noise: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _mean_image(shards: AnyPath, config: Config) -> tuple[Tensor, str]:
+def _mean_image(shards: DatasetPath, config: Config) -> tuple[Tensor, str]:
     """Return the mean of training frames, one per scene, and a description; of test frames without a train split."""
     for split in ("train", "test"):
         try:

@@ -27,14 +27,15 @@ class Record:
         steps: steps of the whole training.
         rate: steps per second.
         wait: share of the time spent waiting for batches, 0 to 1.
-        loss: -ELBO in nats per frame.
-        excess: loss above the Gaussian floor at the sigma of each step, in nats.
+        loss: what is minimised: -ELBO in nats per frame, or the squared error of a model that predicts the mean.
+        excess: loss above the Gaussian floor at the sigma of each step, in nats; None without a likelihood, as are the
+            other figures of the ELBO.
         kl: KL divergence of the posterior from the prior in nats, summed over the generation steps.
-        kl_steps: the same per generation step.
-        mse: mean squared error of the posterior's prediction, frames in [0, 1].
-        psnr: PSNR of the posterior's prediction in dB, mean over samples.
+        kl_steps: the same per generation step; empty without a likelihood.
+        mse: mean squared error of the predictions in training, GQN's from the posterior; frames in [0, 1].
+        psnr: PSNR of the same predictions in dB, mean over frames.
         prior_sample: mean PSNR of a prior sample on the probe scenes in dB; None if not measured.
-        prior_mean: the same with every latent at the mean of its prior.
+        prior_mean: the same of the prediction without randomness, GQN's with every latent at the mean of its prior.
         sigma: pixel standard deviation at the last step.
         learning_rate: learning rate at the last step.
         left: seconds left at this rate.
@@ -46,14 +47,14 @@ class Record:
     rate: float
     wait: float
     loss: float
-    excess: float
-    kl: float
+    excess: float | None
+    kl: float | None
     kl_steps: tuple[float, ...]
     mse: float
     psnr: float
     prior_sample: float | None
     prior_mean: float | None
-    sigma: float
+    sigma: float | None
     learning_rate: float
     left: float
     gradient_norm: float | None = None

@@ -23,12 +23,14 @@ class _Column(NamedTuple):
         width: characters.
         write: formats a value.
         rank: 0 for columns that are always shown; others are added in order of rank while they fit.
+        elbo: a column for models with a likelihood.
     """
 
     head: str
     width: int
     write: Callable[[Any], str]
     rank: int = 0
+    elbo: bool = False
 
 
 def clock(seconds: float) -> str:
@@ -47,19 +49,24 @@ def _percent(value: float) -> str:
     return f"{value:.1%}" if value < 0.0995 else f"{value:.0%}"
 
 
+def _loss(value: float) -> str:
+    """Format nats, or a squared error below 1."""
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.5f}"
+
+
 # In the order of the table. The columns of rank 0 fit into 72 characters.
 _COLUMNS = {
     "step": _Column("step", 8, str),
     "rate": _Column("steps/s", 8, "{:.2f}".format),
     "wait": _Column("wait", 5, _percent),
-    "loss": _Column("loss", 9, "{:.2f}".format, 4),
-    "excess": _Column("excess", 8, "{:.2f}".format),
-    "kl": _Column("KL", 7, "{:.2f}".format),
+    "loss": _Column("loss", 9, _loss, 4),
+    "excess": _Column("excess", 8, "{:.2f}".format, elbo=True),
+    "kl": _Column("KL", 7, "{:.2f}".format, elbo=True),
     "mse": _Column("MSE", 8, "{:.5f}".format),
     "psnr": _Column("PSNR", 6, "{:.2f}".format),
     "prior_mean": _Column("prior", 6, "{:.2f}".format),
-    "prior_sample": _Column("sample", 6, "{:.2f}".format, 1),
-    "sigma": _Column("sigma", 6, "{:.3f}".format, 2),
+    "prior_sample": _Column("sample", 6, "{:.2f}".format, 1, elbo=True),
+    "sigma": _Column("sigma", 6, "{:.3f}".format, 2, elbo=True),
     "learning_rate": _Column("lr", 8, "{:.2g}".format, 3),
     "left": _Column("left", 8, clock),
 }
@@ -109,7 +116,7 @@ class Terminal:
         """Do nothing: every line is flushed."""
 
     def _fitting(self, record: Record) -> dict[str, _Column]:
-        columns = dict(_COLUMNS)
+        columns = {name: column for name, column in _COLUMNS.items() if record.kl is not None or not column.elbo}
         for one in fields(record):
             # A field that is measured only sometimes keeps its column until the next head.
             measured = getattr(record, one.name) is not None or one.name in self._shown

@@ -3,55 +3,35 @@
 Follows Eslami et al., Science 360, 2018, supplement, sections 2 to 4. Sums are reordered where the result is equal up
 to rounding (see `cores`); `tests/support/naive.py` holds the plain version of the paper, the oracle of the tests.
 
-Shapes: B samples, K context slots, L generation steps, D state channels, Z latent channels, R channels of the
-representation, P numbers per pose (7 for DeepMind's cameras), H = W frame size, h = w = H/4 map size.
+Shapes: B samples, T query views of each (no axis if there is one), N = B T, K context slots, L generation steps, D
+state channels, Z latent channels, R channels of the representation, P numbers per pose (7 for DeepMind's cameras),
+H = W frame size, h = w = H/4 map size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from gqn_data.errors import OptionError
 from gqn_model.config import ModelConfig
+from gqn_model.model.contract import Elbo, LatentNetwork, Loss
 from gqn_model.model.convolutions import narrowed
 from gqn_model.model.cores import Canvas, ConvLSTM, State
-from gqn_model.model.distributions import Gaussian, kl_divergence, log_likelihood
+from gqn_model.model.distributions import Gaussian, gaussian_floor, kl_divergence, log_likelihood
 from gqn_model.model.encoders import ENCODERS
 from gqn_model.model.inputs import Context, Inputs
+from gqn_model.model.noise import step_noise
 
 # Value of hidden * kernel^2 from which contiguous weights are faster on a CPU: true for 3200 (`paper`), false for 576
 # (`medium`). See docs/decisions.md.
 LARGE_WEIGHTS = 1500
 
 
-# Parameters of the largest network that is built: six times the paper's.
-MOST_PARAMETERS = 1 << 30
-
-
-class Elbo(NamedTuple):
-    """Terms of the ELBO of a batch in nats, float32 or wider.
-
-    Attributes:
-        log_likelihood: (B,), of the target given one posterior sample.
-        kl: (B, L), KL(posterior, prior) of each generation step.
-        mean: (B, 3, H, W), the frame predicted from the posterior sample.
-    """
-
-    log_likelihood: Tensor
-    kl: Tensor
-    mean: Tensor
-
-    @property
-    def value(self) -> Tensor:
-        """ELBO of each sample, (B,)."""
-        return self.log_likelihood - self.kl.sum(1)
-
-
-class GQN(nn.Module):
+class GQN(LatentNetwork):
     """Generative query network.
 
     Args:
@@ -61,11 +41,14 @@ class GQN(nn.Module):
         OptionError: the frame size is 0.
     """
 
+    size_flags = "lower --hidden, --canvas, --representation-channels, --core-steps or --kernel, or pass --shared-cores"
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         if not config.frame_size:
             raise OptionError("frame_size is 0, expected a multiple of 4 from 8: a network without a dataset needs it")
         self.config = config
+        self.latent_steps = config.core_steps
         self.shared = config.shared_cores
         cores = 1 if self.shared else config.core_steps
         hidden, latent, kernel, r = config.hidden, config.latent, config.kernel, config.representation_channels
@@ -86,13 +69,6 @@ class GQN(nn.Module):
             # DDP would wait.
             for weight in (self.prior_head.weight, *self.canvas.down):
                 weight.requires_grad_(requires_grad=False)
-
-    @classmethod
-    def with_weights(cls, config: ModelConfig, tensors: dict[str, Tensor]) -> Self:
-        """Return a network with the given weights on the CPU, in evaluation mode."""
-        model = cls(config)
-        model.load_state_dict(tensors)
-        return model.eval()
 
     def to_memory_format(self, device: torch.device) -> Self:
         """Move the network to a device, in the memory format in which its convolutions run fastest; return it.
@@ -131,11 +107,12 @@ class GQN(nn.Module):
         Args:
             inputs: a batch.
             sigma: pixel standard deviation, for frames in [0, 1].
-            noise: standard normal (L, B, Z, h, w); None draws it.
+            noise: standard normal (L, N, Z, h, w); None draws it.
         """
         static = self.encode(inputs.context, inputs.query)
+        target = inputs.target.flatten(0, -4)  # (N, 3, H, W)
         prepared_g = self.generation.prepare(static)
-        prepared_e = self.inference.prepare(static, self.look(inputs.target))
+        prepared_e = self.inference.prepare(static, self.look(target))
         maps = self.canvas.maps()
         weights_g = [narrowed(weight) for weight in self.generation.moving]
         weights_e, empty = self.canvas.through(list(self.inference.moving), maps, self.side)
@@ -164,17 +141,36 @@ class GQN(nn.Module):
         if len(generators) > 1:
             priors.append(self._prior(torch.cat(generators[:-1]), len(static)))
         kl = kl_divergence(Gaussian.of(torch.cat(posteriors)), Gaussian.of(torch.cat(priors)))  # (L B,)
-        return Elbo(log_likelihood(inputs.target, mean, sigma), kl.view(-1, len(static)).T, mean)
+        return Elbo(log_likelihood(target, mean, sigma), kl.view(-1, len(static)).T, mean)
+
+    def loss(self, output: Elbo, target: Tensor) -> Loss:
+        """Return the negative ELBO in nats per frame."""
+        return Loss(-output.value.mean(), output.mean.view(target.shape), output.kl)
+
+    def loss_floor(self, sigma: float) -> float:
+        """Return the Gaussian floor in nats."""
+        return gaussian_floor(3 * self.config.frame_size**2, sigma)
+
+    def step_noise(self, seed: int, step: int, count: int, device: torch.device) -> Tensor:
+        """Return standard normal noise, (L, N, Z, h, w)."""
+        return step_noise(self.config, seed, step, count, device)
 
     def predict(self, context: Context, query: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return the mean of the frame at a query pose from the prior, (B, 3, H, W).
+        """Return the mean of frames at query poses from the prior, (B, 3, H, W) or (B, T, 3, H, W).
 
         Args:
             context: the observed views.
-            query: (B, P).
-            noise: standard normal (L, B, Z, h, w); None draws it, zeros take the prior's mean at each step.
+            query: (B, P) or (B, T, P); the context is encoded once for all T.
+            noise: standard normal (L, N, Z, h, w); None draws it, zeros take the prior's mean at each step.
         """
-        return self.generate(self.encode(context, query), noise)
+        frames = self.generate(self.encode(context, query), noise)
+        return frames.reshape(*query.shape[:-1], *frames.shape[1:])
+
+    def predict_mean(self, context: Context, query: Tensor) -> Tensor:
+        """Return `predict` with every latent at the mean of its prior."""
+        static = self.encode(context, query)
+        mean = self.generate(static, torch.zeros((), device=static.device).expand(self._noise_shape(len(static))))
+        return mean.reshape(*query.shape[:-1], *mean.shape[1:])
 
     def generate(self, static: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return `predict` from the output of `encode`, so that many samples share one encoding of the context."""
@@ -197,23 +193,28 @@ class GQN(nn.Module):
 
         Args:
             context: the observed views.
-            query: (B, P).
+            query: (B, P) or (B, T, P); with T query views the result is (count, B, T, 3, H, W).
             count: predictions per sample of the batch.
             seed: of the noise.
         """
         generator = torch.Generator(query.device).manual_seed(seed)
         static = self.encode(context, query)
-        return torch.stack([self.generate(static, self.noise(static, generator)) for _ in range(count)])
+        drawn = torch.stack([self.generate(static, self.noise(static, generator)) for _ in range(count)])
+        return drawn.reshape(count, *query.shape[:-1], *drawn.shape[2:])
 
     def encode(self, context: Context, query: Tensor) -> Tensor:
-        """Return the input shared by all steps, query pose and representation: (B, P + R, h, w) or (B, P + R, 1, 1)."""
+        """Return the input shared by all steps, query pose and representation: (N, P + R, h, w) or (N, P + R, 1, 1)."""
         r = self.represent(context)
+        if query.dim() == 3:
+            r, query = r.repeat_interleave(query.shape[1], 0), query.flatten(0, 1)
         return torch.cat([query[:, :, None, None].expand(-1, -1, *r.shape[2:]), r], 1)
 
     def noise(self, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return standard normal noise for one sample of every latent, (L, B, Z, h, w); B and dtype of `like`."""
-        shape = (self.config.core_steps, len(like), self.config.latent, self.side, self.side)
-        return torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
+        """Return standard normal noise for one sample of every latent, (L, N, Z, h, w); N and dtype of `like`."""
+        return torch.randn(self._noise_shape(len(like)), dtype=like.dtype, device=like.device, generator=generator)
+
+    def _noise_shape(self, count: int) -> tuple[int, ...]:
+        return self.config.core_steps, count, self.config.latent, self.side, self.side
 
     def _prior(self, hidden: Tensor | None, batch: int) -> Tensor:
         """Return the prior head's output for a state; None stands for the zero state before the first step."""
@@ -223,23 +224,6 @@ class GQN(nn.Module):
         assert self.prior_head.bias is not None  # noqa: S101  created with a bias
         # The convolution of zeros is the bias.
         return self.prior_head.bias[None, :, None, None].expand(batch, -1, self.side, self.side)
-
-
-def meta_network(config: ModelConfig) -> GQN:
-    """Return a network on the device `meta`, which allocates no parameters.
-
-    Raises:
-        OptionError: the frame size is 0, or the network is too large.
-    """
-    with torch.device("meta"):
-        model = GQN(config)
-    count = sum(parameter.numel() for parameter in model.parameters())
-    if count > MOST_PARAMETERS:
-        raise OptionError(
-            f"a network of {count:,} parameters, expected at most {MOST_PARAMETERS:,}; lower --hidden, --canvas, "
-            "--representation-channels, --core-steps or --kernel, or pass --shared-cores"
-        )
-    return model
 
 
 def _compiled_if_training(part: nn.Module) -> Callable[..., Any]:

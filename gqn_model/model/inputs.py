@@ -33,8 +33,8 @@ class Inputs(NamedTuple):
 
     Attributes:
         context: the observed views.
-        query: (B, P), the query pose.
-        target: (B, 3, H, W) in [0, 1], the true frame at the query.
+        query: (B, P), the query pose; (B, T, P) for T query views.
+        target: (B, 3, H, W) in [0, 1], the true frame at the query; (B, T, 3, H, W) for T query views.
     """
 
     context: Context
@@ -48,9 +48,16 @@ def to_device(batch: Batch, device: torch.device, dtype: torch.dtype = torch.flo
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
 
-    frames, poses = move(batch.frames), move(batch.poses).to(dtype)
-    context = Context(frames=pixels(frames[:, 1:], dtype), poses=poses[:, 1:], mask=move(batch.context_mask))
-    return Inputs(context, poses[:, 0], pixels(frames[:, 0], dtype))
+    mask = move(batch.context_mask)
+    batch = batch._replace(frames=move(batch.frames), poses=move(batch.poses).to(dtype))
+    context = Context(frames=pixels(batch.context_frames, dtype), poses=batch.context_poses, mask=mask)
+    return Inputs(context, batch.query_pose, pixels(batch.target, dtype))
+
+
+def select_rows(inputs: Inputs, rows: slice) -> Inputs:
+    """Return some samples of a batch, as views."""
+    context = Context(*(tensor[rows] for tensor in inputs.context))
+    return Inputs(context, inputs.query[rows], inputs.target[rows])
 
 
 def pixels(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -20,10 +20,10 @@ class Means(NamedTuple):
     """Means over the steps since the last log line.
 
     Attributes:
-        loss: negative ELBO in nats.
-        mse: squared error of posterior samples, frames in [0, 1].
-        psnr: dB, the mean over samples.
-        kl_steps: KL in nats of each generation step.
+        loss: what is minimised: for GQN the negative ELBO in nats.
+        mse: squared error of the predicted frames, those of GQN from the posterior; frames in [0, 1].
+        psnr: dB, the mean over frames.
+        kl_steps: KL in nats of each generation step; empty for a model without a distribution.
     """
 
     loss: float
@@ -37,7 +37,7 @@ class TrainingMetrics:
 
     Args:
         device: device of the training.
-        core_steps: generation steps L of the network.
+        latent_steps: L, of the network.
         ranks: this process and the others of the training.
 
     Attributes:
@@ -45,8 +45,8 @@ class TrainingMetrics:
         waited: seconds spent waiting for batches since then.
     """
 
-    def __init__(self, device: torch.device, core_steps: int, ranks: Ranks) -> None:
-        self._device, self._core_steps, self._ranks = device, core_steps, ranks
+    def __init__(self, device: torch.device, latent_steps: int, ranks: Ranks) -> None:
+        self._device, self._latent_steps, self._ranks = device, latent_steps, ranks
         # Survives `reset`: the first step whose loss was NaN or infinite.
         self._bad = torch.full((), _NEVER, dtype=torch.int64, device=device)
         self.reset()
@@ -57,18 +57,18 @@ class TrainingMetrics:
         self._began = time.perf_counter()
         self._micro_batches, self._floor = 0, 0.0
         self._norms: Tensor | None = None
-        self._sums = torch.zeros(3 + self._core_steps, dtype=torch.float64, device=self._device)
+        self._sums = torch.zeros(3 + self._latent_steps, dtype=torch.float64, device=self._device)
 
     @torch.no_grad()
     def add(self, step: int, result: StepResult) -> None:
         """Add the outcome of a step; does not sync."""
-        for loss, elbo, target in result.micro_batches:
-            errors = ((elbo.mean.float() - target.float()) ** 2).mean((1, 2, 3))
+        for loss, frames, kl, target in result.micro_batches:
+            errors = ((frames.float() - target.float()) ** 2).mean((-3, -2, -1))
             figures = torch.stack([loss, errors.mean(), psnr(errors).mean()])
-            self._sums += torch.cat([figures, elbo.kl.mean(0)])
+            self._sums += torch.cat([figures, kl.mean(0)])
             self._bad = torch.where(torch.isfinite(loss), self._bad, torch.clamp(self._bad, max=step))
             self._micro_batches += 1
-            self._floor += result.gaussian_nll_floor
+            self._floor += result.loss_floor
         self.steps += 1
         if result.gradient_norm is not None:
             # Not in place: with CUDA graphs the next step overwrites the norm.
@@ -85,8 +85,8 @@ class TrainingMetrics:
         return Means(loss, mse, ratio, tuple(kl_steps))
 
     @property
-    def gaussian_nll_floor(self) -> float:
-        """The least loss in nats, averaged over the steps."""
+    def loss_floor(self) -> float:
+        """The least value of the loss, averaged over the steps."""
         return self._floor / max(1, self._micro_batches)
 
     def gradient_norm(self) -> float | None:

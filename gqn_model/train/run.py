@@ -19,7 +19,7 @@ import numpy as np
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import DestinationError, GQNError, OptionError, RunMismatch
 from gqn_data.io import atomic
-from gqn_data.io.paths import AnyPath, local_path, parse_path
+from gqn_data.io.paths import DatasetPath, local_path, parse_dataset_path
 from gqn_data.progress import message
 from gqn_data.units import count_of
 from gqn_model.checkpoint.checkpoint import (
@@ -43,9 +43,9 @@ from gqn_model.checkpoint.run_folder import (
     write_facts,
     write_held_out,
 )
-from gqn_model.config import Config, TrainingConfig
-from gqn_model.data import Batches, fixed_batches, held_out_scenes, training_batches
-from gqn_model.device import choose_device, describe
+from gqn_model.config import Config, declaration
+from gqn_model.data import Batches, bounded, fixed_batches, held_out_scenes, training_batches
+from gqn_model.device import choose_device, choose_precision, describe
 from gqn_model.loggers import Logger, check_loggers, open_loggers
 from gqn_model.model.inputs import Inputs, to_device
 from gqn_model.train.distributed import Ranks, current_ranks, process_group
@@ -67,11 +67,11 @@ _PROBE_SCENES = 32
 _MEASURED_STEPS = 2
 
 
-def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None = None, label: str = "run") -> Path:
+def start_run(shards: str | DatasetPath, config: Config, *, out: str | Path | None = None, label: str = "run") -> Path:
     """Train a new run and return its folder, an absolute path.
 
     Args:
-        shards: a dataset, or an indexed folder of TFRecords.
+        shards: a dataset, an indexed folder of TFRecords, or a `render:` address.
         config: frame size and `context_max` may be 0, for the dataset's.
         out: the run's folder; None for `runs/<set>-<label>-<n>` with the first free n.
         label: part of that name, by convention the preset.
@@ -81,7 +81,7 @@ def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None =
         DestinationError: `out` is a run already.
         OptionError: a value is not possible, or `shards` is not UTF-8.
     """
-    shards = parse_path(shards)
+    shards = parse_dataset_path(shards)
     ranks = current_ranks()
     # Check names and numbers before writing a file or waiting for another rank.
     check_encodable(shards)
@@ -96,15 +96,19 @@ def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None =
     with process_group(ranks):
         batches, config = training_batches(shards, config, rank=ranks.rank, ranks=ranks.count)
         with closing(batches):
+            device = choose_device(config.training.device, ranks.local)
+            precision = choose_precision(config.training.precision, device)
+            config = config.replaced({"precision": ranks.broadcast(precision)})
             run = ranks.broadcast((out or _free_folder(batches.scene_set, label)).absolute())
             with _lock(run, ranks):
                 if ranks.first:
                     write_facts(run, shards, batches.scene_set, batches.fingerprint)
                     write_config(run, config)
                     how = {"cache": ", through the cache", "range": ", read by range", None: ""}[batches.reading]
-                    scenes = f"{batches.scenes:,} training scene{'s' if batches.scenes != 1 else ''}"
+                    count = "endless" if batches.is_endless else f"{batches.scenes:,}"
+                    scenes = f"{count} training scene{'s' if batches.scenes != 1 else ''}"
                     message(f"run {run}: {batches.scene_set}, {scenes}{how}, on {_where(config, ranks)}")
-                    _log_late_schedules(config.training)
+                    _log_late_schedules(config)
                 with _loggers(run, config, ranks, start=0) as loggers:
                     probe = _probe(run, shards, config, ranks)
                     timed = _estimate_duration(batches, config, ranks, start=0)
@@ -113,7 +117,7 @@ def start_run(shards: str | AnyPath, config: Config, *, out: str | Path | None =
 
 
 def resume_run(
-    run: str | Path, changes: Mapping[str, Any], shards: str | AnyPath | None = None, step: Step = None
+    run: str | Path, changes: Mapping[str, Any], shards: str | DatasetPath | None = None, step: Step = None
 ) -> Path:
     """Resume a run from a checkpoint and return its folder, an absolute path; a finished run stays unchanged.
 
@@ -135,7 +139,7 @@ def resume_run(
     ranks = current_ranks()
     config = read_config(run).replaced(changes) if ranks.first else Config().replaced(changes)
     with process_group(ranks):
-        known = (config, parse_path(shards or read_facts(run).shards)) if ranks.first else (config, Path())
+        known = (config, parse_dataset_path(shards or read_facts(run).shards)) if ranks.first else (config, Path())
         config, shards = ranks.broadcast(known)
         _check(config, ranks)
         with _lock(run, ranks):
@@ -184,7 +188,7 @@ def _checkpoint_to_resume(run: Path, step: Step) -> Checkpoint | None:
     return checkpoint
 
 
-def _check_dataset(run: Path, shards: AnyPath, trained: Checkpoint | RunFacts) -> None:
+def _check_dataset(run: Path, shards: DatasetPath, trained: Checkpoint | RunFacts) -> None:
     """Raise RunMismatch unless the dataset is the one that the run was trained on."""
     match = match_dataset(shards, trained.scene_set, trained.fingerprint, other_set=True)
     if match.fingerprint != trained.fingerprint:
@@ -212,7 +216,7 @@ def _loggers(run: Path, config: Config, ranks: Ranks, *, start: int) -> Iterator
             logger.close()
 
 
-def _probe(run: Path, shards: AnyPath, config: Config, ranks: Ranks) -> Inputs | None:
+def _probe(run: Path, shards: DatasetPath, config: Config, ranks: Ranks) -> Inputs | None:
     """Return held-out scenes on rank 0's device, or test scenes of a run that holds none out, and list them in the run.
 
     None on other ranks, if not wanted, or without such scenes.
@@ -225,6 +229,7 @@ def _probe(run: Path, shards: AnyPath, config: Config, ranks: Ranks) -> Inputs |
     split: Split = "train" if len(scenes) else "test"
     try:
         if split == "test":
+            shards = bounded(shards, _PROBE_SCENES)
             scenes = np.arange(min(_PROBE_SCENES, len(open_dataset(shards, split))))
         batches = fixed_batches(
             shards, config, split=split, scenes=scenes, context=context, batch_size=len(scenes), seed=0
@@ -255,12 +260,19 @@ def _free_folder(scene_set: str, label: str) -> Path:
 def _where(config: Config, ranks: Ranks) -> str:
     device = choose_device(config.training.device, ranks.local)
     where = describe(device, config.training.threads)
-    return f"{ranks.count} ranks, the first on {where}" if ranks.count > 1 else where
+    where = f"{ranks.count} ranks, the first on {where}" if ranks.count > 1 else where
+    return f"{where}, in {config.training.precision}"
 
 
-def _log_late_schedules(training: TrainingConfig) -> None:
+def _log_late_schedules(config: Config) -> None:
     """Log the schedules that end after the last step, as those of `paper` do in a short training."""
-    late = [name for name in ("learning_rate_steps", "sigma_steps") if getattr(training, name) > training.steps]
+    training = config.training
+    names = ("learning_rate_steps", "sigma_steps")
+    late = [
+        name
+        for name in names
+        if getattr(training, name) > training.steps and declaration(name).owner in (None, config.model.model)
+    ]
     if late:
         found = ", ".join(f"{name} is {getattr(training, name):,}" for name in late)
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in late)
@@ -287,7 +299,7 @@ class _TimedBatches:
                 if days > 1:
                     message(
                         f"{self._steps:,} steps of {seconds:.2g} s take about {days:,.0f} days on this CPU; "
-                        "train on a GPU, or with --preset tiny, which takes minutes here"
+                        "train on a GPU, or with --preset tiny or sweep_tiny, which take minutes here"
                     )
             yield batch
 

@@ -3,7 +3,8 @@
 Memory format, precision, compilation, CUDA graphs and data parallelism are set up once, in `TrainStep`. A step never
 waits for the device.
 
-Shapes: B samples of the batch over all ranks; a rank takes B / ranks, split into `accumulate` micro-batches.
+Shapes: B samples of the batch over all ranks; a rank takes B / ranks, split into `accumulate` micro-batches. L
+generation steps, T query views of a sample (no axis if there is one).
 """
 
 from __future__ import annotations
@@ -19,10 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from gqn_data.errors import OptionError
 from gqn_model.checkpoint.checkpoint import Checkpoint
 from gqn_model.config import Config, TrainingConfig
-from gqn_model.model.distributions import gaussian_floor
-from gqn_model.model.gqn import GQN, Elbo
-from gqn_model.model.inputs import Context, Inputs
-from gqn_model.model.noise import step_noise
+from gqn_model.model.contract import Loss, build_network
+from gqn_model.model.inputs import Inputs, select_rows
 from gqn_model.train.cuda_graph import CudaGraphStep
 from gqn_model.train.distributed import ALONE, Ranks
 from gqn_model.train.schedules import learning_rate_at, sigma_at
@@ -32,13 +31,15 @@ class MicroBatch(NamedTuple):
     """Outcome of one micro-batch, on the device.
 
     Attributes:
-        loss: (), the negative ELBO in nats, averaged over samples.
-        elbo: the terms of the ELBO.
-        target: (b, 3, H, W).
+        loss: (), what is minimised, averaged over samples.
+        frames: (b, 3, H, W) or (b, T, 3, H, W), the predicted frames.
+        kl: (b T, L) in nats; L is 0 for a model without a distribution.
+        target: of the shape of `frames`.
     """
 
     loss: Tensor
-    elbo: Elbo
+    frames: Tensor
+    kl: Tensor
     target: Tensor
 
 
@@ -47,12 +48,12 @@ class StepResult(NamedTuple):
 
     Attributes:
         micro_batches: in order.
-        gaussian_nll_floor: the least loss in nats at this step's sigma.
+        loss_floor: the least value of the loss, for GQN in nats at this step's sigma.
         gradient_norm: (), before clipping; None without clipping.
     """
 
     micro_batches: list[MicroBatch]
-    gaussian_nll_floor: float
+    loss_floor: float
     gradient_norm: Tensor | None
 
 
@@ -82,13 +83,13 @@ class TrainStep:
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
         torch.manual_seed(training.seed)  # every rank draws the same weights
-        self.model = GQN(config.model).to_memory_format(device)
+        self.model = build_network(config.model).to_memory_format(device)
         # A CUDA graph reads the learning rate from the device: a Python number would keep its value at capture.
         self._rate = torch.full((), training.learning_rate, device=device) if training.cuda_graph else None
         self.optimizer = torch.optim.Adam(
             self.model.parameters(),
             lr=training.learning_rate if self._rate is None else self._rate,
-            betas=(0.9, 0.999),
+            betas=(0.9, training.beta2),
             eps=1e-8,
             fused=True,
             capturable=training.cuda_graph,
@@ -158,11 +159,11 @@ class TrainStep:
         deviation = sigma_at(training, step)
         # A tensor on the device: a Python number would recompile the network at each step of the schedule.
         sigma = torch.full((), deviation, device=self._device)
-        own = len(inputs.query)
-        noise = step_noise(self.config.model, training.seed, step, own * self._ranks.count, self._device)
+        own = inputs.query.shape[:-1].numel()  # queries of this rank
+        noise = self.model.step_noise(training.seed, step, own * self._ranks.count, self._device)
         noise = noise[:, self._ranks.rank * own : (self._ranks.rank + 1) * own]
         micro_batches, norm = self._compute(inputs, sigma, noise)
-        return StepResult(micro_batches, gaussian_floor(inputs.target[0].numel(), deviation), norm)
+        return StepResult(micro_batches, self.model.loss_floor(deviation), norm)
 
     def _set_learning_rate(self, rate: float) -> None:
         if self._rate is not None:
@@ -174,18 +175,20 @@ class TrainStep:
     def _optimise(self, inputs: Inputs, sigma: Tensor, noise: Tensor) -> tuple[list[MicroBatch], Tensor | None]:
         """Run forward, backward and the optimiser: the same kernels for all values, so that it can be captured."""
         training = self.config.training
-        own, count = len(inputs.query), training.accumulate
+        count, targets = training.accumulate, inputs.query[0, ..., 0].numel()
+        own = len(inputs.query) // count
         done = []
         self.optimizer.zero_grad(set_to_none=True)
         for number in range(count):
-            rows = slice(number * own // count, (number + 1) * own // count)
+            rows = slice(number * own, (number + 1) * own)
             some = select_rows(inputs, rows) if count > 1 else inputs
+            drawn = noise[:, rows.start * targets : rows.stop * targets]
             with self._no_sync(number + 1 < count):
                 with torch.autocast(self._device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-                    elbo: Elbo = self._network(some, sigma, noise[:, rows])
-                loss = -elbo.value.mean()
-                (loss / count).backward()  # type: ignore[no-untyped-call]
-            done.append(MicroBatch(loss.detach(), Elbo(*(term.detach() for term in elbo)), some.target))
+                    output = self._network(some, sigma, drawn)
+                loss: Loss = self.model.loss(output, some.target)
+                (loss.value / count).backward()  # type: ignore[no-untyped-call]
+            done.append(MicroBatch(loss.value.detach(), loss.frames.detach(), loss.kl.detach(), some.target))
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip) if training.clip else None
         self.optimizer.step()
         return done, norm
@@ -216,13 +219,9 @@ def check_computing(training: TrainingConfig, ranks: int, device: torch.device) 
         )
     if training.cuda_graph and device.type != "cuda":
         raise OptionError(f"cuda_graph captures steps on a GPU, found {device.type}; pass --no-cuda-graph")
+    if training.cuda_graph and training.context_per != "scene":
+        raise OptionError("cuda_graph captures batches of one shape, found context_per batch; pass --no-cuda-graph")
     if training.cuda_graph and ranks > 1:
         raise OptionError(
             f"cuda_graph captures the steps of one process, found {ranks} ranks; pass --no-cuda-graph, or --compile"
         )
-
-
-def select_rows(inputs: Inputs, rows: slice) -> Inputs:
-    """Return some samples of a batch, as views."""
-    context = Context(*(tensor[rows] for tensor in inputs.context))
-    return Inputs(context, inputs.query[rows], inputs.target[rows])

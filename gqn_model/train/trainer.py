@@ -4,7 +4,7 @@ Metrics accumulate on the device and sync only when logged. On the CPU a stopped
 uninterrupted one bit for bit: a checkpoint holds all state that affects a step. All ranks together compute what one
 process would.
 
-Shapes: B samples, L generation steps, H = W the frame size.
+`model.contract` says what the loop asks of a network. Shapes: B samples, L generation steps, H = W the frame size.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from gqn_model.config import Config, TrainingConfig
 from gqn_model.data import Batches
 from gqn_model.device import choose_device
 from gqn_model.loggers import Logger, Record
+from gqn_model.model.contract import LatentNetwork, Network
 from gqn_model.model.distributions import psnr
-from gqn_model.model.gqn import GQN
-from gqn_model.model.inputs import Inputs, to_device
+from gqn_model.model.inputs import Inputs, select_rows, to_device
 from gqn_model.train.distributed import ALONE, Ranks, StopFlag, connection_errors_as_rank_lost
 from gqn_model.train.metrics import TrainingMetrics
 from gqn_model.train.profiler import Profile
 from gqn_model.train.schedules import learning_rate_at, sigma_at
-from gqn_model.train.step import TrainStep, select_rows
+from gqn_model.train.step import TrainStep
 from gqn_model.visualize.prediction_grid import prediction_picture
 
 # SIGHUP does not exist on Windows.
@@ -48,11 +48,11 @@ class PriorPSNR(NamedTuple):
     """PSNR in dB of predictions of the probe scenes, averaged over scenes.
 
     Attributes:
-        sample: of one prior sample.
-        mean: of the prediction with every latent at the mean of its prior.
+        sample: of one prior sample; None for a model without a distribution.
+        mean: of `Network.predict_mean`.
     """
 
-    sample: float
+    sample: float | None
     mean: float
 
 
@@ -95,7 +95,7 @@ def train(
     probe: Inputs | None = None,
     checkpoint: Checkpoint | None = None,
     ranks: Ranks = ALONE,
-) -> GQN:
+) -> Network:
     """Train a network and return it; rank 0 writes checkpoints and pictures into the run's folder.
 
     Args:
@@ -135,7 +135,7 @@ def train(
         with StopSignals() as signals:
             stop_flag = StopFlag(ranks)
             model.train()
-            metrics = TrainingMetrics(device, config.model.core_steps, ranks)
+            metrics = TrainingMetrics(device, model.latent_steps, ranks)
             stream = on_device(batches, device)
             prior: PriorPSNR | None = None
             if step == 0 and ranks.first:
@@ -170,13 +170,13 @@ def train(
                         metrics.all_reduce()
                         _check_losses(run, metrics)
                         if ranks.first:
-                            record = _record(training, step, metrics, prior)
+                            record = _record(training, step, metrics, prior, latent=model.latent_steps > 0)
                             for logger in loggers:
                                 logger.log(record)
                             # A score counts only if it was measured at the step of the checkpoint.
                             measured = probe is not None and _due(step, training.probe_every, last)
                             prior_psnr = record.prior_mean if measured else None
-                            score = Score(prior_psnr=prior_psnr, excess=record.excess, sigma=record.sigma)
+                            score = _score(record, metrics, prior_psnr)
                         prior = None
                         metrics.reset()
                     if probe is not None and _due(step, training.picture_every, last):
@@ -203,17 +203,18 @@ def _due(step: int, every: int, last: bool) -> bool:
 
 
 @torch.no_grad()
-def measure_prior(model: GQN, probe: Inputs) -> PriorPSNR:
-    """Return the PSNR of prior predictions of the probe scenes; syncs with the device."""
+def measure_prior(model: Network, probe: Inputs) -> PriorPSNR:
+    """Return the PSNR of predictions of the probe scenes; syncs with the device."""
     parts = []
     for first in range(0, len(probe.query), _PROBE_BATCH):
         context, query, target = select_rows(probe, slice(first, first + _PROBE_BATCH))
-        sample = model.sample(context, query, 1, seed=0)[0]
-        static = model.encode(context, query)
-        mean = model.generate(static, torch.zeros_like(model.noise(static, torch.Generator(static.device))))
-        errors = [((frames.clamp(0, 1) - target) ** 2).mean((1, 2, 3)) for frames in (sample, mean)]
+        predictions = [model.predict_mean(context, query)]
+        if isinstance(model, LatentNetwork):
+            predictions.append(model.sample(context, query, 1, seed=0)[0])
+        errors = [((frames.clamp(0, 1) - target) ** 2).mean((1, 2, 3)) for frames in predictions]
         parts.append(torch.stack([psnr(error) for error in errors]))
-    return PriorPSNR(*torch.cat(parts, 1).mean(1).tolist())
+    mean, *samples = torch.cat(parts, 1).mean(1).tolist()
+    return PriorPSNR(samples[0] if samples else None, mean)
 
 
 def _check_losses(run: Path, metrics: TrainingMetrics) -> None:
@@ -229,8 +230,10 @@ def _check_losses(run: Path, metrics: TrainingMetrics) -> None:
     )
 
 
-def _record(training: TrainingConfig, step: int, metrics: TrainingMetrics, prior: PriorPSNR | None) -> Record:
-    """Return the metrics since the last log line; syncs with the device."""
+def _record(
+    training: TrainingConfig, step: int, metrics: TrainingMetrics, prior: PriorPSNR | None, *, latent: bool
+) -> Record:
+    """Return the metrics since the last log line, those of an ELBO if `latent`; syncs with the device."""
     means, seconds = metrics.means(), metrics.seconds()
     rate = metrics.steps / seconds
     return Record(
@@ -239,18 +242,23 @@ def _record(training: TrainingConfig, step: int, metrics: TrainingMetrics, prior
         rate=rate,
         wait=metrics.waited / seconds,
         loss=means.loss,
-        excess=means.loss - metrics.gaussian_nll_floor,
-        kl=sum(means.kl_steps),
+        excess=means.loss - metrics.loss_floor if latent else None,
+        kl=sum(means.kl_steps) if latent else None,
         kl_steps=means.kl_steps,
         mse=means.mse,
         psnr=means.psnr,
         prior_sample=prior.sample if prior else None,
         prior_mean=prior.mean if prior else None,
-        sigma=sigma_at(training, step - 1),
+        sigma=sigma_at(training, step - 1) if latent else None,
         learning_rate=learning_rate_at(training, step - 1),
         left=(training.steps - step) / rate,
         gradient_norm=metrics.gradient_norm(),
     )
+
+
+def _score(record: Record, metrics: TrainingMetrics, prior_psnr: float | None) -> Score:
+    """Return what chooses the best checkpoint; sigma is 0 for a model without a likelihood."""
+    return Score(prior_psnr=prior_psnr, excess=record.loss - metrics.loss_floor, sigma=record.sigma or 0.0)
 
 
 def _snapshot(step: int, take_step: TrainStep, batches: Batches, score: Score | None) -> Checkpoint:
@@ -285,9 +293,9 @@ def _save(run: Path, state: Checkpoint, metrics: TrainingMetrics, keep: int, *, 
         message(f"warning: {error} (training continues; earlier checkpoints are kept)")
 
 
-def _draw(run: Path, step: int, model: GQN, probe: Inputs, scene_set: str, loggers: Sequence[Logger]) -> None:
+def _draw(run: Path, step: int, model: Network, probe: Inputs, scene_set: str, loggers: Sequence[Logger]) -> None:
     """Write a picture of predictions of the probe scenes and pass it to the loggers; on a full disk warn."""
-    image = prediction_picture(model, probe, f"{scene_set}, after step {step}")
+    image = prediction_picture({"": model}, probe, f"{scene_set}, after step {step}")
     try:
         with atomic.writing(run / "pictures" / f"{step:08d}.png") as file:
             image.save(file, format="PNG")

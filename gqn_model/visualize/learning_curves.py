@@ -6,7 +6,6 @@ Fields missing in older logs and damaged lines, such as a last one that is being
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gqn_data.errors import CheckpointError, OptionError
 from gqn_data.io.pictures import check_plot, write_figure
+from gqn_model.checkpoint.run_folder import run_labels
 from gqn_model.loggers.json_lines import LOG_FILE, read_lines
 
 if TYPE_CHECKING:
@@ -28,24 +28,26 @@ class Panel:
         title: text above the panel.
         fields: (field of the log, line style, label) per curve.
         log: use a logarithmic axis if all values are positive.
+        elbo: only models with a likelihood have it: omitted if no run has.
     """
 
     title: str
     fields: tuple[tuple[str, str, str], ...]
     log: bool = False
+    elbo: bool = False
 
 
 # The fields are documented in `gqn_model.loggers.record`.
 PANELS = (
-    Panel(title="excess over the floor (nats per frame)", fields=(("excess", "-", ""),), log=True),
-    Panel(title="KL (nats per frame)", fields=(("kl", "-", ""),)),
-    Panel(title="PSNR, posterior (dB)", fields=(("psnr", "-", ""),)),
+    Panel(title="excess over the floor (nats per frame)", fields=(("excess", "-", ""),), log=True, elbo=True),
+    Panel(title="KL (nats per frame)", fields=(("kl", "-", ""),), elbo=True),
+    Panel(title="PSNR in training (dB)", fields=(("psnr", "-", ""),)),
     Panel(
-        title="PSNR, prior, unseen scenes (dB)",
-        fields=(("prior_mean", "-", "mean latents"), ("prior_sample", ":", "one sample")),
+        title="PSNR, unseen scenes (dB)",
+        fields=(("prior_mean", "-", "prediction"), ("prior_sample", ":", "one sample")),
     ),
-    Panel(title="MSE, posterior", fields=(("mse", "-", ""),), log=True),
-    Panel(title="sigma", fields=(("sigma", "-", ""),)),
+    Panel(title="MSE in training", fields=(("mse", "-", ""),), log=True),
+    Panel(title="sigma", fields=(("sigma", "-", ""),), elbo=True),
     Panel(title="learning rate", fields=(("learning_rate", "-", ""),)),
     Panel(title="steps/s", fields=(("rate", "-", ""),)),
 )
@@ -90,9 +92,13 @@ def _plot(logs: Sequence[list[dict[str, Any]]], names: Sequence[str]) -> Figure:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
-    figure = Figure(figsize=(14, 7), layout="constrained")
-    panels = figure.subplots(2, 4).ravel()
-    for axes, panel in zip(panels, PANELS, strict=True):
+    shown = [panel for panel in PANELS if not panel.elbo or any(_curve(log, panel.fields[0][0])[0] for log in logs)]
+    rows = 2 if len(shown) > 4 else 1
+    figure = Figure(figsize=(14 / 4 * -(-len(shown) // rows), 3.5 * rows), layout="constrained")
+    panels = figure.subplots(rows, -(-len(shown) // rows)).ravel()
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    for axes, panel in zip(panels, shown, strict=False):
         drawn = []
         for colour, log in enumerate(logs):
             for field, style, _ in panel.fields:
@@ -135,8 +141,5 @@ def _number(line: dict[str, Any], field: str) -> float | None:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """Return the names of the runs' folders, or the paths of those with equal names, as matplotlib shows any text."""
-    names = [run.resolve().name for run in runs]
-    count = Counter(names)
-    labels = [name if count[name] == 1 else str(run) for name, run in zip(names, runs, strict=True)]
-    return [label.encode(errors="backslashreplace").decode().replace("$", r"\$") for label in labels]
+    """Return the names of the runs, as matplotlib shows any text."""
+    return [label.encode(errors="backslashreplace").decode().replace("$", r"\$") for label in run_labels(runs)]

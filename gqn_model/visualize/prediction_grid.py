@@ -5,7 +5,7 @@ Functions take tensors of frames and return Pillow images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +13,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from gqn_model.model.contract import LatentNetwork, Network
 from gqn_model.model.distributions import psnr
-from gqn_model.model.gqn import GQN
-from gqn_model.model.inputs import Inputs
+from gqn_model.model.inputs import Inputs, select_rows
 
 _MARGIN = 6
 _TEXT = 14
@@ -71,37 +71,46 @@ def grid(title: str, rows: Sequence[Row]) -> Image.Image:
     return image
 
 
+@torch.no_grad()
 def prediction_picture(
-    model: GQN, inputs: Inputs, title: str, *, columns: int = 8, averaged: int = 16, samples: int = 2, seed: int = 0
+    models: Mapping[str, Network],
+    inputs: Inputs,
+    title: str,
+    *,
+    columns: int = 8,
+    averaged: int = 16,
+    samples: int = 2,
+    seed: int = 0,
 ) -> Image.Image:
-    """Draw context views, the ground truth, and predictions from the prior: their mean and samples.
+    """Draw context views, the ground truth and predictions; of a model with a distribution its mean and samples.
 
     Args:
-        model: the network.
-        inputs: a batch on the network's device; its first scenes are shown.
+        models: networks by the name that their captions begin with; an empty name is left out.
+        inputs: a batch on the networks' device; its first scenes are shown.
         title: text above the picture.
         columns: number of scenes.
         averaged: prior samples averaged into the prediction.
         samples: prior samples shown.
         seed: seed of the noise; torch's global generator is not used.
     """
-    context, query, target = inputs
-    columns = min(columns, len(query))
-    context = type(context)(*(part[:columns] for part in context))
-    query, target = query[:columns], target[:columns]
-    predictions = model.sample(context, query, max(averaged, samples), seed)
-    mean = predictions[:averaged].mean(0)
-
-    def notes(frames: Tensor) -> list[str]:
-        errors = ((frames.clamp(0, 1) - target) ** 2).mean((1, 2, 3))
-        return [f"{value:.1f} dB" for value in psnr(errors).tolist()]
-
+    context, query, target = select_rows(inputs, slice(columns))
     rows = [
         Row(f"context {slot + 1}", context.frames[:, slot], context.mask[:, slot].tolist())
         for slot in range(context.mask.shape[1])
         if bool(context.mask[:, slot].any())
     ]
     rows.append(Row("ground\ntruth", target, gap=True))
-    rows.append(Row("prediction\n(prior mean)", mean, notes=notes(mean)))
-    rows.extend(Row(f"sample {k + 1}", predictions[k], notes=notes(predictions[k])) for k in range(samples))
+    for name, model in models.items():
+        found: list[tuple[str, Tensor]]
+        if isinstance(model, LatentNetwork):
+            drawn = model.sample(context, query, max(averaged, samples), seed)
+            found = [("prediction\n(prior mean)", drawn[:averaged].mean(0))]
+            found += [(f"sample {number + 1}", drawn[number]) for number in range(samples)]
+        else:
+            found = [("prediction", model.predict_mean(context, query))]
+        for number, (caption, frames) in enumerate(found):
+            errors = ((frames.clamp(0, 1) - target) ** 2).mean((1, 2, 3))
+            notes = [f"{value:.1f} dB" for value in psnr(errors).tolist()]
+            lines = f"{name}\n{caption.replace(chr(10), ' ')}" if name else caption
+            rows.append(Row(lines, frames, notes=notes, gap=bool(name) and not number))
     return grid(title, rows)

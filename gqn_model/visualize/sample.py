@@ -6,6 +6,7 @@ size, h = w = H/4 map size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,18 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gqn_data.counts import as_count
-from gqn_data.errors import RunMismatch
-from gqn_data.io.paths import AnyPath, parse_path
+from gqn_data.errors import OptionError, RunMismatch
+from gqn_data.io.paths import DatasetPath, parse_dataset_path
 from gqn_data.io.pictures import picture_kind, write_picture
-from gqn_data.progress import bar
+from gqn_data.progress import bar, message
 from gqn_data.sampling.views import check_context, choose_views
 from gqn_data.schema.cameras import poses_of
 from gqn_model.checkpoint.checkpoint import Step
-from gqn_model.checkpoint.load import load_run
-from gqn_model.checkpoint.run_folder import DatasetMatch, match_dataset
+from gqn_model.checkpoint.load import LoadedRun, load_run
+from gqn_model.checkpoint.run_folder import DatasetMatch, match_dataset, run_labels
 from gqn_model.config import MOST_FRAMES, MOST_SAMPLES, MOST_SCENES, MOST_SEED
-from gqn_model.data import FiniteLoader, check_order, fit_of, fixed_batches
-from gqn_model.model.gqn import GQN
+from gqn_model.data import FiniteLoader, bounded, check_order, fit_of, fixed_batches, with_geometry_of
+from gqn_model.model.contract import LatentNetwork, Network
 from gqn_model.model.inputs import Context, pixels, to_device
 from gqn_model.model.noise import CAMERA_PATH, question_noise
 from gqn_model.visualize.camera_path import CameraPath, find_camera_path
@@ -43,8 +44,8 @@ _FRAMES_AT_ONCE = 32
 
 
 def write_predictions(
-    run: Path,
-    shards: str | AnyPath,
+    runs: Path | Sequence[Path],
+    shards: str | DatasetPath,
     output: Path,
     *,
     scenes: int = 8,
@@ -56,14 +57,14 @@ def write_predictions(
     device: str = "auto",
     other_set: bool = False,
 ) -> None:
-    """Write a picture of predictions: one column per scene, the ground truth above the predictions from the prior.
+    """Write a picture of predictions: one column per scene, the ground truth above the predictions of each run.
 
     Args:
-        run: the run's folder.
+        runs: the run's folder, or those of several runs, whose predictions are shown below each other.
         shards: the dataset.
         output: the file; its extension sets the format.
         scenes: number of scenes, from the start of the split.
-        context: context views; 0 for the most in training.
+        context: context views; 0 for the most in training, of several runs the least such number.
         samples: prior samples shown.
         split: train or test.
         seed: seed of the choice of views, and of the noise.
@@ -76,30 +77,52 @@ def write_predictions(
         OptionError: the file extension is not supported, or a number is not possible.
         RunMismatch: the dataset does not fit the run, its split is empty, or it has another scene set.
     """
-    shards = parse_path(shards)
+    shards = parse_dataset_path(shards)
     picture_kind(output)  # before the work, so that a mistake shows at once
     scenes, samples = as_count("scenes", scenes, 1, MOST_SCENES), as_count("samples", samples, 0, MOST_SAMPLES)
     context, seed = as_count("context", context, 0), as_count("seed", seed, 0, MOST_SEED)
-    model, checkpoint, chosen_device = load_run(run, step, device)
-    match = match_dataset(shards, checkpoint.scene_set, checkpoint.fingerprint, other_set=other_set)
-    context = context or checkpoint.config.training.context_max
-    batches = fixed_batches(shards, checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed)
-    check_order(batches, shards, checkpoint.pose_order)
+    paths = [runs] if isinstance(runs, Path) else list(runs)
+    if not paths:
+        raise OptionError("runs are empty, expected the folder of at least one run")
+    labels = run_labels(paths) if len(paths) > 1 else [""]
+    models: dict[str, Network] = {}
+    loaded: list[LoadedRun] = []
+    for label, run in zip(labels, paths, strict=True):
+        one = load_run(run, step, device)
+        match = match_dataset(shards, one.checkpoint.scene_set, one.checkpoint.fingerprint, other_set=other_set)
+        model, note = with_geometry_of(one.model, shards, match)
+        if note:
+            message(note)
+        loaded.append(one)
+        steps = f"after {one.checkpoint.step} steps{_trained_on(match)}"
+        models[label and f"{label}, {steps}"] = model
+    first = loaded[0]
+    for run, one in zip(paths, loaded, strict=True):
+        size, expected = one.model.config.frame_size, first.model.config.frame_size
+        if size != expected:
+            raise RunMismatch(
+                f"{run}: frames of {size} pixels, expected {expected} as in {paths[0]}; draw them in separate pictures"
+            )
+    context = context or min(one.checkpoint.config.training.context_max for one in loaded)
+    shards = bounded(shards, scenes)
+    batches = fixed_batches(shards, first.checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed)
+    for one in loaded:
+        check_order(batches, shards, one.checkpoint.pose_order)
     try:
         batch = next(iter(batches), None)
     finally:
         batches.close()
     if batch is None:
         raise RunMismatch(f"{shards}: 0 scenes in the split {split}, expected at least 1")
-    title = f"{batches.scene_set}, {split} scenes, after {checkpoint.step} steps{_trained_on(match)}"
-    inputs = to_device(batch, chosen_device)
-    image = prediction_picture(model, inputs, title, columns=scenes, samples=samples, seed=seed)
+    title = f"{batches.scene_set}, {split} scenes" + ("" if len(paths) > 1 else f", {steps}")
+    inputs = to_device(batch, first.device)
+    image = prediction_picture(models, inputs, title, columns=scenes, samples=samples, seed=seed)
     write_picture(np.asarray(image), output)
 
 
 def write_walk(
     run: Path,
-    shards: str | AnyPath,
+    shards: str | DatasetPath,
     output: Path,
     *,
     scene: int = 0,
@@ -116,7 +139,7 @@ def write_walk(
     """Write a walk through a scene as an animation, and return its camera path.
 
     The path is derived from the scene's cameras (`find_camera_path`). All frames have the same context views and noise:
-    only the camera changes, so any flicker comes from the network.
+    only the camera changes, so any flicker comes from the network. A model that predicts the mean has one panel.
 
     Args:
         run: the run's folder.
@@ -139,12 +162,16 @@ def write_walk(
             cameras.
         RunMismatch: the dataset does not fit the run, or has another scene set.
     """
-    shards = parse_path(shards)
+    shards = parse_dataset_path(shards)
     check_animation(output)
     frames, samples = as_count("frames", frames, 0, MOST_FRAMES), as_count("samples", samples, 0, MOST_SAMPLES)
     context, seed = as_count("context", context, 0), as_count("seed", seed, 0, MOST_SEED)
     model, checkpoint, chosen_device = load_run(run, step, device)
     match = match_dataset(shards, checkpoint.scene_set, checkpoint.fingerprint, other_set=other_set)
+    model, note = with_geometry_of(model, shards, match)
+    if note:
+        message(note)
+    shards = bounded(shards, max(1, as_count("scene", scene) + 1))
     dataset = fixed_batches(shards, checkpoint.config, split=split, context=1, batch_size=1, seed=seed)
     check_order(dataset, shards, checkpoint.pose_order)
     dataset.close()
@@ -161,9 +188,11 @@ def write_walk(
         mask=torch.ones(1, count, dtype=torch.bool, device=chosen_device),
     )
     query = torch.from_numpy(poses_of(path.cameras.astype(np.float32), fields)).to(chosen_device)
-    noise = question_noise(model.config, scene, seed, max(1, samples), CAMERA_PATH).to(chosen_device)
-    latents = {"mean latents": torch.zeros_like(noise[0])}
-    latents |= {f"sample {number + 1}" if samples > 1 else "a sample": noise[number] for number in range(samples)}
+    latents: dict[str, Tensor | None] = {"prediction": None}
+    if isinstance(model, LatentNetwork):
+        noise = question_noise(model.config, scene, seed, max(1, samples), CAMERA_PATH).to(chosen_device)
+        latents = {"mean latents": None}
+        latents |= {f"sample {number + 1}" if samples > 1 else "a sample": noise[number] for number in range(samples)}
     with bar(len(latents) * len(query), "frame", "walking") as progress:
         panels = {}
         for caption, one in latents.items():
@@ -189,26 +218,27 @@ def _trained_on(match: DatasetMatch) -> str:
 
 
 @torch.inference_mode()
-def predict_along(model: GQN, context: Context, query: Tensor, noise: Tensor) -> Tensor:
-    """Predict a scene at many poses with the same context and noise, (N, 3, H, W); the context is encoded once.
+def predict_along(model: Network, context: Context, query: Tensor, noise: Tensor | None) -> Tensor:
+    """Predict a scene at many poses with the same context and noise, (N, 3, H, W).
 
     Args:
         model: the network.
         context: the observed views of the scene, a batch of one.
         query: (N, P), the query poses.
-        noise: (L, Z, h, w), standard normal; zeros for the mean of the prior at each step.
+        noise: (L, Z, h, w), standard normal, of a prior sample; None for the prediction without randomness.
     """
-    first = model.encode(context, query[:1])
     parts = []
-    for poses in torch.split(query, _FRAMES_AT_ONCE):
-        static = first.repeat(len(poses), 1, 1, 1)
-        static[:, : poses.shape[1]] = poses[:, :, None, None]
-        parts.append(model.generate(static, noise[:, None].expand(-1, len(poses), -1, -1, -1)))
+    for poses in torch.split(query, _FRAMES_AT_ONCE):  # the context is encoded once for these
+        if isinstance(model, LatentNetwork) and noise is not None:
+            drawn = noise[:, None].expand(-1, len(poses), -1, -1, -1)
+            parts.append(model.predict(context, poses[None], drawn)[0])
+        else:
+            parts.append(model.predict_mean(context, poses[None])[0])
     return torch.cat(parts)
 
 
 def _read_scene(
-    shards: AnyPath, config: Config, split: Split, scene: int
+    shards: DatasetPath, config: Config, split: Split, scene: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[str, ...]]:
     """Read a scene: frames at the network's size, uint8 (V, H, W, 3); cameras; names of a camera's numbers."""
     loader = FiniteLoader(

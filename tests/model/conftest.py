@@ -1,4 +1,4 @@
-"""Fixtures: a dataset of bars as an indexed folder of TFRecords, and a run trained on it."""
+"""Fixtures: a dataset of bars as an indexed folder of TFRecords, and a run of each model trained on it."""
 
 from __future__ import annotations
 
@@ -48,3 +48,11 @@ def bars_run(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of six steps on the bars."""
     run = tmp_path_factory.mktemp("runs") / "bars"
     return start_run(str(bars), small(steps=6, probe_every=3, picture_every=6, log_every=3), out=run)
+
+
+@pytest.fixture(scope="session")
+def sweep_run(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of the plane sweep of six steps on the bars."""
+    run = tmp_path_factory.mktemp("runs") / "sweep"
+    config = small(model="plane_sweep", steps=6, probe_every=3, picture_every=6, log_every=3)
+    return start_run(str(bars), config, out=run)

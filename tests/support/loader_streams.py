@@ -43,7 +43,7 @@ def rows_of(batch: Batch) -> list[Row]:
 
 def joined(shares: Sequence[Batch]) -> Batch:
     """Concatenate the shares of all ranks to one batch."""
-    return Batch(*(torch.cat(parts) for parts in zip(*shares)))
+    return type(shares[0])(*(torch.cat(parts) for parts in zip(*shares)))
 
 
 def pose(camera: NDArray[np.float32]) -> list[float]:

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 import torch
-from synthetic import small, small_model
+from synthetic import small, small_network
 
 from gqn_model.checkpoint.best import Score
 from gqn_model.checkpoint.checkpoint import POSE_ORDER, Checkpoint, checkpoint_path, save_checkpoint, write_config
@@ -25,8 +25,8 @@ def smallest(**changes: object) -> Config:
 def made(step: int, config: Config | None = None, score: Score | None = None) -> Checkpoint:
     """Create a checkpoint of a step, which also seeds its weights and the moments of its optimiser."""
     config = config or smallest()
-    model = small_model(config, seed=step)
-    optimizer = torch.optim.Adam(model.parameters())
+    model = small_network(config, seed=step)
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, config.training.beta2))
     for parameter in model.parameters():
         parameter.grad = torch.rand_like(parameter)
     optimizer.step()

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import torch
 
 from gqn_data.loader import Batch
+from gqn_data.loader.loader import TargetsBatch
 from gqn_data.schema.cameras import POSE_FIELDS
 from gqn_model.config import Config, resolve
 from gqn_model.loggers import Record
+from gqn_model.model.contract import Network, build_network
 from gqn_model.model.gqn import GQN
 from gqn_model.model.inputs import Inputs, to_device
 
@@ -29,22 +31,23 @@ def scenes_of(count: int, views: int, size: int, seed: int = 0) -> tuple[torch.T
     return frames, poses
 
 
-def batch_of(frames: torch.Tensor, poses: torch.Tensor, slots: int, seed: int) -> Batch:
-    """Return a batch of one query per scene, with 1 to `slots` context views."""
+def batch_of(frames: torch.Tensor, poses: torch.Tensor, slots: int, seed: int, targets: int = 1) -> Batch:
+    """Return a batch of `targets` queries per scene, with 1 to `slots` context views."""
     generator = torch.Generator().manual_seed(seed)
     count, views = poses.shape[:2]
-    order = torch.rand(count, views, generator=generator).argsort(1)[:, : slots + 1]
+    order = torch.rand(count, views, generator=generator).argsort(1)[:, : slots + targets]
     many = torch.randint(1, slots + 1, (count,), generator=generator)
     mask = torch.arange(slots)[None] < many[:, None]
     rows = torch.arange(count)[:, None]
-    there = torch.cat([torch.ones(count, 1, dtype=torch.bool), mask], 1)
-    return Batch(
+    there = torch.cat([torch.ones(count, targets, dtype=torch.bool), mask], 1)
+    batch = Batch(
         frames=frames[rows, order] * there[:, :, None, None, None],
         poses=poses[rows, order] * there[:, :, None],
         views=order.masked_fill(~there, -1),
         scenes=rows[:, 0],
         datasets=torch.zeros_like(rows[:, 0]),
     )
+    return batch if targets == 1 else TargetsBatch(*batch, queries=order[:, :targets])
 
 
 class Source:
@@ -58,11 +61,12 @@ class Source:
     def __init__(self, config: Config, *, scenes: int = 8, broken_from: int | None = None) -> None:
         self.frames, self.poses = scenes_of(scenes, 5, config.model.frame_size)
         self.size, self.place, self.broken_from = config.training.batch_size, 0, broken_from
+        self.targets = config.training.targets
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
             chosen = torch.arange(self.place * self.size, (self.place + 1) * self.size) % len(self.frames)
-            batch = batch_of(self.frames[chosen], self.poses[chosen], 3, seed=self.place)
+            batch = batch_of(self.frames[chosen], self.poses[chosen], 3, seed=self.place, targets=self.targets)
             if self.broken_from is not None and self.place >= self.broken_from:
                 batch = batch._replace(poses=batch.poses * math.nan)
             self.place += 1
@@ -78,26 +82,29 @@ class Source:
         """Do nothing."""
 
 
-SMALL = {
+SMALL: dict[str, object] = {
     "frame_size": 16,
-    "representation_channels": 16,
-    "hidden": 8,
-    "canvas": 6,
-    "core_steps": 3,
     "batch_size": 4,
     "context_max": 3,
-    "sigma_steps": 20,
     "learning_rate_steps": 40,
     "threads": 1,
     "device": "cpu",
     "logger": "none",
     "workers": 0,
 }
+SMALL_NETWORKS: dict[str, dict[str, object]] = {
+    "gqn": {"representation_channels": 16, "hidden": 8, "canvas": 6, "core_steps": 3, "sigma_steps": 20},
+    "plane_sweep": {"planes": 4, "width": 8, "dim": 16, "depth": 1, "heads": 2, "targets": 2, "precision": "float32"},
+}
+# Of the synthetic scenes, whose cameras stand on a ring of radius 1.
+LENS: dict[str, object] = {"field_of_view": 60.0, "yaw_sign": 1, "near": 0.5, "far": 3.0}
+PRESET_OF = {"gqn": "tiny", "plane_sweep": "sweep_tiny"}
 
 
-def small(**changes: object) -> Config:
-    """Return a configuration small enough for tests."""
-    return resolve("tiny", (), SMALL | changes)
+def small(*, model: str = "gqn", **changes: object) -> Config:
+    """Return a configuration small enough for tests; of the plane sweep with the lens of the synthetic scenes."""
+    lens = LENS if model == "plane_sweep" else {}
+    return resolve(PRESET_OF[model], (), SMALL | SMALL_NETWORKS[model] | lens | changes)
 
 
 def small_inputs(config: Config, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Inputs:
@@ -110,6 +117,12 @@ def small_model(config: Config, *, seed: int = 0, dtype: torch.dtype = torch.flo
     """Return a new network."""
     torch.manual_seed(seed)
     return GQN(config.model).to(dtype)
+
+
+def small_network(config: Config, *, seed: int = 0) -> Network:
+    """Return a new network of any model."""
+    torch.manual_seed(seed)
+    return build_network(config.model)
 
 
 class Lines:

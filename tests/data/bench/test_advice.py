@@ -101,6 +101,12 @@ def test_the_bottleneck_follows_from_the_share_of_the_limit(share, limit, said):
     assert (":" in last) == (":" in said)
 
 
+def test_a_busy_machine_is_named_and_no_bottleneck():
+    last = advise([measured(4, 10, share=0.2)], batch_size=36, cores=2, load=5.2)[-1]
+    assert last.startswith("a load of 5.2 on 2 cores before the measurement: other programs")
+    assert "bottleneck" in advise([measured(4, 10, share=0.2)], batch_size=36, cores=2, load=0.2)[-1]
+
+
 @pytest.mark.parametrize(
     ("cores", "counts"),
     [

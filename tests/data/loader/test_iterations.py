@@ -87,7 +87,7 @@ def _by_break(loader: SceneLoader, count: int) -> list[Any]:
 READS: list[Callable[[SceneLoader, int], list[Any]]] = [_by_length, _by_loop, _by_zip, _by_islice, _by_break]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("epochs", "tail"), [(1, "drop"), (2, "exact")])
 @pytest.mark.parametrize("read", READS)
 def test_every_iteration_of_some_epochs_is_whole_however_it_is_read(

@@ -38,13 +38,16 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _options(draw: st.DrawFn) -> dict[str, Any]:
     ranks = draw(st.integers(1, 4))
-    low = draw(st.integers(1, 4))
+    targets = draw(st.sampled_from([1, 1, 2, 4]))  # of scenes of 5 views
+    low = draw(st.integers(1, 5 - targets))
+    high = draw(st.integers(low, 5 - targets))
     options: dict[str, Any] = {
         "batch_size": ranks * draw(st.integers(1, 4)),
         "seed": draw(st.integers(0, 2**63 - 1)),
         "shuffle": draw(st.booleans()),
         "tail": draw(st.sampled_from(TAILS)),
-        "context": draw(st.sampled_from([(low, draw(st.integers(low, 4))), "all"])),
+        "context": draw(st.sampled_from([(low, high), "all"])) if targets == 1 else (low, high),
+        "targets": targets,
         "context_per": draw(st.sampled_from(["scene", "batch"])),
         "poses": draw(st.sampled_from(["sin_first", "cos_first", "raw"])),
     }
@@ -59,8 +62,8 @@ def _options(draw: st.DrawFn) -> dict[str, Any]:
             if options["context"] == "all":
                 options["context"] = (1, 4)
         case "samples":
-            row = st.tuples(st.integers(0, TRAIN - 1), st.permutations(range(5)), st.integers(2, 4)).map(
-                lambda drawn: [drawn[0], *drawn[1][: drawn[2]], *[-1] * (4 - drawn[2])]
+            row = st.tuples(st.integers(0, TRAIN - 1), st.permutations(range(5)), st.integers(1 + targets, 5)).map(
+                lambda drawn: [drawn[0], *drawn[1][: drawn[2]], *[-1] * (5 - drawn[2])]
             )
             options["samples"] = draw(st.lists(row, min_size=options["batch_size"], max_size=20))
     return {"ranks": ranks, **options}
@@ -178,6 +181,7 @@ STREAMS: dict[str, dict[str, Any]] = {
     "shuffle": {"shuffle": False},
     "tail": {"tail": "exact"},
     "context_per": {"context_per": "batch"},
+    "targets": {"targets": 2},
     "samples": {"samples": [[0, 0, 1]] * 8},
     "scenes": {"scenes": [*range(12)]},
     "poses": {"poses": "cos_first"},
@@ -217,6 +221,8 @@ def test_states_of_any_two_streams_differ(folder: Path, one: str, two: str) -> N
         ({"scenes": [0, 1, 2, 3]}, {}, r"scenes None, here '4, \w{8}'"),
         ({}, {"scenes": [0, 1, 2, 3]}, r"scenes '4, \w{8}', here None"),
         ({"context_per": "batch"}, {}, "context_per None, here 'batch'"),
+        ({"targets": 2}, {}, "targets None, here 2"),
+        ({}, {"targets": 2}, "targets 2, here None"),
         ({}, {"poses": "raw"}, "poses 'raw', here None"),
         ({"context": "all"}, {"context": (1, 3)}, "context '1-3', here 'all'"),
         ({"window": 2}, {"window": 1}, "windows 3, here 2"),

@@ -1,4 +1,4 @@
-"""The choice of views: the query is never among the context."""
+"""The choice of views: a query is never among the context."""
 
 from __future__ import annotations
 
@@ -67,6 +67,32 @@ def test_the_choice_depends_on_the_scene_not_on_its_batch(
         assert batch.context[row] == single[index].context[0]
 
 
+@settings(deadline=None)
+@given(data=st.data(), scenes=SCENES, ranges=_ranges(), seed=SEEDS, epoch=st.integers(0, 1000))
+def test_more_targets_change_neither_the_first_nor_the_context(
+    data: st.DataObject, scenes: list[int], ranges: tuple[int, tuple[int, int]], seed: int, epoch: int
+) -> None:
+    views, (low, high) = ranges
+    targets = data.draw(st.integers(1, views - high))
+    one = _choose(scenes, views, (low, high), seed, epoch)
+    choice = choose_views(
+        np.array(scenes, np.int64), views=views, context=(low, high), seed=seed, epoch=epoch, targets=targets
+    )
+    assert choice.views.shape == (len(scenes), targets + high)
+    assert choice.context.tolist() == one.context.tolist()
+    assert choice.views[:, 0].tolist() == one.views[:, 0].tolist()
+    assert choice.views[:, targets:].tolist() == one.views[:, 1:].tolist()
+    for row in choice.views.tolist():
+        assert len(set(row[:targets])) == targets
+        assert set(row[:targets]) <= set(range(views)) - set(row[targets:])
+
+
+def test_every_view_is_equally_often_each_target() -> None:
+    choice = choose_views(np.arange(20_000), views=10, context=(1, 5), seed=9, epoch=0, targets=4)
+    for slot in range(4):
+        assert _chi_square(np.bincount(choice.views[:, slot], minlength=10)) < 5
+
+
 def test_context_counts_are_drawn_per_scene_uniformly() -> None:
     choice = _choose(range(20_000), 10, (2, 7), 3)
     counts = np.bincount(choice.context, minlength=10)
@@ -132,6 +158,8 @@ def test_the_choice_is_the_same_in_every_version() -> None:
     # States saved by one version are resumed by the next: these numbers are part of the checkpoint format.
     choice = _choose([0, 1, 77], 8, (1, 4), 5, 2)
     assert choice.views.tolist() == [[6, 4, 2, -1, -1], [7, 1, 0, 6, 4], [5, 3, 6, -1, -1]]
+    choice = choose_views(np.array([0, 1, 77]), views=8, context=(1, 4), seed=5, epoch=2, targets=3)
+    assert choice.views.tolist() == [[6, 7, 1, 4, 2, -1, -1], [7, 3, 5, 1, 0, 6, 4], [5, 1, 0, 3, 6, -1, -1]]
 
 
 @settings(deadline=None)
@@ -154,3 +182,17 @@ def test_valid_context_ranges_are_returned_unchanged(ranges: tuple[int, tuple[in
 def test_invalid_context_ranges_name_the_valid_ones(context: tuple[int, int], views: int, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         check_context(context, views)
+
+
+@pytest.mark.parametrize(
+    ("context", "targets", "message"),
+    [
+        ((1, 3), 3, r"1 to 3 and 3 targets need 6 views; a scene has 5: .* most 2 context views, or at most 2 targets"),
+        ((1, 1), 5, r"1 to 1 and 5 targets need 6 views; a scene has 5: ask for at most 4 targets$"),
+        ((2, 5), 2, r"2 to 5 and 2 targets need 7 views; a scene has 5: ask for at most 3 context views$"),
+        ((5, 5), 9, r"5 to 5 and 9 targets need 14 views; a scene has 5: ask for fewer of both"),
+    ],
+)
+def test_too_few_views_for_context_and_targets_name_both(context: tuple[int, int], targets: int, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        check_context(context, 5, targets)

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from made_checkpoints import made, made_run, prior, smallest
 from safetensors.torch import load_file, save_file
 from small_disks import PAGE, small_disk
-from synthetic import small_inputs
+from synthetic import small, small_inputs
 
 from gqn_data.errors import CheckpointError, NoSpace, OptionError
-from gqn_model import load_model, load_safetensors
+from gqn_model import GQN, load_model, load_safetensors
 from gqn_model.checkpoint.checkpoint import save_checkpoint
 from gqn_model.checkpoint.safetensors import _checksum, export_weights, read_weights
 from gqn_model.cli import main as gqn
@@ -43,20 +43,35 @@ def test_exported_weights_predict_bit_for_bit_like_the_run(run: Path, path: Path
     ours, theirs = load_model(run), load_safetensors(path)
     assert not theirs.training
     context, query, _ = small_inputs(smallest())
+    assert isinstance(ours, GQN)
+    assert isinstance(theirs, GQN)
     one, other = (model.sample(context, query, 3, seed=1) for model in (ours, theirs))
     assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"representation": "tower"}, {"representation": "pool", "shared_cores": False}, {"pose_numbers": 9, "kernel": 3}],
+    "config",
+    [
+        smallest(representation="tower"),
+        smallest(representation="pool", shared_cores=False),
+        smallest(pose_numbers=9, kernel=3),
+        small(model="plane_sweep"),
+    ],
+    ids=["tower", "pool", "pose", "plane_sweep"],
 )
-def test_every_kind_of_network_is_read_back(changes: dict[str, Any], tmp_path: Path) -> None:
-    config = smallest(**changes)
+def test_every_kind_of_network_is_read_back(config: Config, tmp_path: Path) -> None:
     run = made_run(tmp_path / "run", steps=(3,), config=config)
     weights = read_weights(export_weights(run, tmp_path / "weights.safetensors"))
     assert weights.config == config.model
     assert all(torch.equal(value, weights.tensors[name]) for name, value in made(3, config).model.items())
+
+
+def test_an_exported_plane_sweep_predicts_bit_for_bit_like_its_run(tmp_path: Path) -> None:
+    config = small(model="plane_sweep")
+    run = made_run(tmp_path / "run", steps=(3,), config=config)
+    context, query, _ = small_inputs(config)
+    ours, theirs = load_model(run), load_safetensors(export_weights(run, tmp_path / "weights.safetensors"))
+    assert torch.equal(ours.predict(context, query), theirs.predict(context, query))
 
 
 def test_the_file_holds_the_facts_of_the_run_but_no_private_path(path: Path) -> None:

@@ -19,7 +19,7 @@ from gqn_data.errors import DestinationError, OptionError
 from gqn_model.checkpoint.checkpoint import checkpoint_steps, load_checkpoint, read_config
 from gqn_model.checkpoint.run_folder import read_facts
 from gqn_model.cli import main as gqn
-from gqn_model.config import declarations, resolve
+from gqn_model.config import MODEL_NAMES, declarations, resolve
 from gqn_model.data import training_batches
 from gqn_model.evaluate.baselines import mean_image, nearest_view
 from gqn_model.model.inputs import Context
@@ -65,10 +65,15 @@ def test_a_run_writes_its_facts_config_log_and_pictures(bars_run: Path, bars: Pa
     assert (bars_run / "pictures" / "00000006.png").exists()
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(bars: Path, bars_run: Path, tmp_path: Path) -> None:
-    run = start_run(str(bars), small(steps=3, probe_every=3, picture_every=6, log_every=3), out=tmp_path / "run")
+@pytest.mark.parametrize("model", MODEL_NAMES)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    bars: Path, bars_run: Path, sweep_run: Path, tmp_path: Path, model: str
+) -> None:
+    config = small(model=model, steps=3, probe_every=3, picture_every=6, log_every=3)
+    run = start_run(str(bars), config, out=tmp_path / "run")
     resume_run(run, {"steps": 6})
-    one, other = load_checkpoint(run).model, load_checkpoint(bars_run).model
+    whole = {"gqn": bars_run, "plane_sweep": sweep_run}[model]
+    one, other = load_checkpoint(run).model, load_checkpoint(whole).model
     assert all(torch.equal(one[name], other[name]) for name in other)
     assert (run / "log.jsonl").read_text().count("\n") == 2
 

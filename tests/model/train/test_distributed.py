@@ -28,10 +28,13 @@ from gqn_model.train.step import check_computing
 ROOT = Path(__file__).resolve().parents[3]
 STEPS = 6
 OPTIONS = (
-    "--preset=tiny --device=cpu --threads=1 --workers=0 --logger=none --frame-size=16 --representation-channels=16 "
-    f"--hidden=8 --canvas=6 --core-steps=3 --batch-size=8 --context-max=3 --steps={STEPS} --log-every=1 "
-    "--probe-every=3 --picture-every=6 --checkpoint-every=3 --clip=50 --learning-rate-steps=5 --sigma-steps=5"
+    "--device=cpu --threads=1 --workers=0 --logger=none --frame-size=16 --batch-size=8 --context-max=3 "
+    f"--steps={STEPS} --log-every=1 --probe-every=3 --picture-every=6 --checkpoint-every=3 --learning-rate-steps=5"
 ).split()
+NETWORKS = {
+    "gqn": "--preset=tiny --representation-channels=16 --hidden=8 --canvas=6 --core-steps=3 --clip=50 --sigma-steps=5",
+    "plane_sweep": "--preset=sweep_tiny --planes=4 --width=8 --dim=16 --depth=1 --heads=2 --precision=float32",
+}
 
 needs_torchrun = pytest.mark.skipif(
     not torch.distributed.is_available(), reason="torch was built without torch.distributed"
@@ -65,22 +68,29 @@ def _assert_same_training(run: Path, other: Path) -> None:
     for ours, theirs in zip(_metrics(run), _metrics(other), strict=True):
         for name in ("loss", "kl", "mse", "psnr", "prior_mean"):
             assert ours[name] == (theirs[name] and pytest.approx(theirs[name], rel=2e-4)), (ours["step"], name)
+        assert (ours["kl"] is None) == (ours["excess"] is None)
     one, two = load_checkpoint(run), load_checkpoint(other)
     for name, value in one.model.items():
         torch.testing.assert_close(value, two.model[name], rtol=1e-3, atol=2e-4)
     assert one.loader == two.loader
 
 
+@pytest.fixture(scope="module", params=["gqn", pytest.param("plane_sweep", marks=pytest.mark.slow)])
+def options(request: pytest.FixtureRequest) -> list[str]:
+    """Return the options of a small training of each model."""
+    return [*NETWORKS[request.param].split(), *OPTIONS]
+
+
 @pytest.fixture(scope="module")
-def one_rank_run(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_rank_run(bars: Path, options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("one") / "run"
-    _output(_start(1, "--shards", str(bars), *OPTIONS, "--out", str(run)))
+    _output(_start(1, "--shards", str(bars), *options, "--out", str(run)))
     return run
 
 
 @needs_torchrun
-def test_two_ranks_train_like_one(one_rank_run: Path, bars: Path, tmp_path: Path) -> None:
-    out, err = _output(_start(2, "--shards", str(bars), *OPTIONS, "--out", str(tmp_path / "two")))
+def test_two_ranks_train_like_one(one_rank_run: Path, bars: Path, options: list[str], tmp_path: Path) -> None:
+    out, err = _output(_start(2, "--shards", str(bars), *options, "--out", str(tmp_path / "two")))
     assert out == f"{tmp_path / 'two'}\n"  # only rank 0 prints
     assert "2 ranks" in err
     assert len(_metrics(tmp_path / "two")) == STEPS
@@ -91,18 +101,20 @@ def test_two_ranks_train_like_one(one_rank_run: Path, bars: Path, tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "parts"), [(4, 1), (4, 2), (2, 4)])
 def test_ranks_and_micro_batches_train_like_one_rank(
-    one_rank_run: Path, bars: Path, tmp_path: Path, ranks: int, parts: int
+    one_rank_run: Path, bars: Path, options: list[str], tmp_path: Path, ranks: int, parts: int
 ) -> None:
     run = tmp_path / "run"
-    _output(_start(ranks, "--shards", str(bars), *OPTIONS, f"--accumulate={parts}", "--out", str(run)))
+    _output(_start(ranks, "--shards", str(bars), *options, f"--accumulate={parts}", "--out", str(run)))
     _assert_same_training(run, one_rank_run)
 
 
 @needs_torchrun
 @pytest.mark.slow
-def test_a_run_resumes_with_another_number_of_ranks(one_rank_run: Path, bars: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_with_another_number_of_ranks(
+    one_rank_run: Path, bars: Path, options: list[str], tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    _output(_start(2, "--shards", str(bars), *OPTIONS, "--steps=2", "--out", str(run)))
+    _output(_start(2, "--shards", str(bars), *options, "--steps=2", "--out", str(run)))
     _output(_start(4, "--resume", str(run), "--steps=4"))
     _output(_start(1, "--resume", str(run), f"--steps={STEPS}"))
     assert len(_metrics(run)) == STEPS
@@ -135,7 +147,17 @@ def _wait_for_step(run: Path, step: int) -> None:
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the ranks in /proc")
 def test_a_killed_rank_ends_the_others_and_the_run_can_be_resumed(bars: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = ["--shards", str(bars), *OPTIONS, "--steps=100000", "--log-every=50", "--probe-every=0", "--out", str(run)]
+    words = [
+        "--shards",
+        str(bars),
+        *NETWORKS["gqn"].split(),
+        *OPTIONS,
+        "--steps=100000",
+        "--log-every=50",
+        "--probe-every=0",
+        "--out",
+        str(run),
+    ]
     process = _start(2, *words)
     _wait_for_step(run, 6)
     os.kill(_rank_processes(process.pid)[-1], signal.SIGKILL)
@@ -207,7 +229,7 @@ def test_a_run_records_the_commit(bars_run: Path) -> None:
 
 def test_a_run_resumes_with_only_its_folder_given(bars: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    _output(_start(1, "--shards", str(bars), *OPTIONS, "--steps=2", "--out", str(run)))
+    _output(_start(1, "--shards", str(bars), *NETWORKS["gqn"].split(), *OPTIONS, "--steps=2", "--out", str(run)))
     before = load_model(run).state_dict()
     resume_run(run, {"steps": 4})
     after = load_model(run).state_dict()

@@ -67,6 +67,8 @@ def _start(words: list[str], stderr: int) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         stderr=stderr,
         start_new_session=True,
+        # The tests may run under `nohup`, whose ignored signal is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509  without threads here
     )
 
 
@@ -98,7 +100,10 @@ def test_a_signal_to_the_whole_process_group_saves_the_last_step(
     process = _start(_command(bars, run, 10**6), subprocess.DEVNULL)
     wait_until(lambda: (run / "log.jsonl").exists() and len(read_lines(run)) > 3)
     os.killpg(process.pid, signal.Signals[name])
-    code = process.wait(120)
+    try:
+        code = process.wait(120)
+    finally:
+        process.kill()
     state = load_checkpoint(run)
     faults.record(
         "found in use: a signal to a training and its workers",

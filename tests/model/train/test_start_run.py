@@ -13,14 +13,13 @@ from gqn_model.loggers.json_lines import read_lines
 from gqn_model.train.run import resume_run, start_run
 from gqn_model.train.schedules import learning_rate_at, sigma_at
 
-# A network small enough for a test, with the schedules of the preset.
+# Networks small enough for a test, with the schedules of the preset.
+NETWORKS = {
+    "gqn": {"representation_channels": 8, "hidden": 4, "canvas": 4, "core_steps": 1, "kernel": 1},
+    "plane_sweep": {"planes": 2, "width": 4, "dim": 8, "depth": 1, "heads": 1},
+}
 TINY = {
     "frame_size": 16,
-    "representation_channels": 8,
-    "hidden": 4,
-    "canvas": 4,
-    "core_steps": 1,
-    "kernel": 1,
     "batch_size": 4,
     "context_min": 1,
     "context_max": 2,
@@ -37,11 +36,18 @@ TINY = {
 def test_a_resumed_run_with_more_steps_keeps_its_schedules(
     bars: Path, tmp_path: Path, preset: str, faults: FaultCounts
 ) -> None:
-    began = resolve(preset, (), {**TINY, "steps": 3, "probe_every": 0})
+    model = PRESETS[preset].get("model", "gqn")
+    began = resolve(preset, (), {**TINY, **NETWORKS[model], "steps": 3, "probe_every": 0})
     run = start_run(str(bars), began, out=tmp_path / "run")
     resume_run(run, {"steps": 6})
     lines = {line["step"]: (line["learning_rate"], line["sigma"]) for line in read_lines(run)}
-    expected = {step + 1: (learning_rate_at(began.training, step), sigma_at(began.training, step)) for step in range(6)}
+    expected = {
+        step + 1: (
+            learning_rate_at(began.training, step),
+            sigma_at(began.training, step) if model == "gqn" else None,
+        )
+        for step in range(6)
+    }
     assert read_config(run).training.steps == 6
     faults.record(
         "found in use: a resumed run with more steps",

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 def _inputs(config: Config, seed: int = 0) -> Inputs:
     frames, poses = scenes_of(config.training.batch_size, 5, config.model.frame_size, seed)
-    return to_device(batch_of(frames, poses, 3, seed), CPU)
+    return to_device(batch_of(frames, poses, 3, seed, config.training.targets), CPU)
 
 
 def _loss(result: StepResult) -> float:
@@ -41,10 +41,11 @@ def _steps(config: Config, count: int = 3) -> tuple[TrainStep, list[float]]:
     return take_step, [_loss(take_step(step, _inputs(config, seed=step))) for step in range(count)]
 
 
-def test_micro_batches_take_the_step_of_the_whole_batch() -> None:
-    whole, losses = _steps(small(batch_size=8, clip=50.0))
+@pytest.mark.parametrize("changes", [{}, {"targets": 2}, {"model": "plane_sweep"}], ids=str)
+def test_micro_batches_take_the_step_of_the_whole_batch(changes: dict[str, Any]) -> None:
+    whole, losses = _steps(small(batch_size=8, clip=50.0, **changes))
     for parts in (2, 4, 8):
-        divided, others = _steps(small(batch_size=8, accumulate=parts, clip=50.0))
+        divided, others = _steps(small(batch_size=8, accumulate=parts, clip=50.0, **changes))
         assert others == pytest.approx(losses, rel=1e-5)
         for one, other in zip(whole.model.parameters(), divided.model.parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
@@ -67,9 +68,27 @@ def test_a_step_equals_one_in_plain_torch() -> None:
         adam.step()
         assert _loss(result) == pytest.approx(float(loss.detach()), rel=1e-6)
         assert float(result.gradient_norm) == pytest.approx(float(norm), rel=1e-4)  # type: ignore[arg-type]
-        assert result.gaussian_nll_floor == gaussian_floor(inputs.target[0].numel(), sigma_at(config.training, step))
+        assert result.loss_floor == gaussian_floor(inputs.target[0].numel(), sigma_at(config.training, step))
     for one, other in zip(take_step.model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_of_the_plane_sweep_equals_one_in_plain_torch() -> None:
+    config = small(model="plane_sweep", batch_size=4, clip=0.01)
+    take_step = TrainStep(config, CPU)
+    plain = copy.deepcopy(take_step.model)
+    adam = torch.optim.Adam(plain.parameters(), lr=123.0, betas=(0.9, config.training.beta2), eps=1e-8)
+    for step in range(3):
+        context, query, target = _inputs(config, seed=step)
+        loss = ((plain.predict(context, query) - target) ** 2).mean()
+        assert _loss(take_step(step, Inputs(context, query, target))) == pytest.approx(float(loss.detach()), rel=1e-5)
+        adam.param_groups[0]["lr"] = learning_rate_at(config.training, step)
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
+        adam.step()
+    for one, other in zip(take_step.model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
 def test_bf16_narrows_the_network_but_not_the_metrics() -> None:
@@ -77,8 +96,8 @@ def test_bf16_narrows_the_network_but_not_the_metrics() -> None:
     narrow, others = _steps(small(batch_size=4, precision="bf16"))
     assert others == pytest.approx(losses, rel=2e-3)
     assert others != losses
-    elbo = narrow(3, _inputs(small(batch_size=4))).micro_batches[0].elbo
-    assert (elbo.log_likelihood.dtype, elbo.kl.dtype) == (torch.float32, torch.float32)
+    found = narrow(3, _inputs(small(batch_size=4))).micro_batches[0]
+    assert (found.loss.dtype, found.kl.dtype) == (torch.float32, torch.float32)
     assert all(parameter.dtype == torch.float32 for parameter in narrow.model.parameters())
     assert all(parameter.grad is not None for parameter in wide.model.parameters())
 
@@ -185,6 +204,11 @@ def test_the_mean_gradient_norm_survives_a_step_that_overwrites_it(clip: float) 
             result = result._replace(gradient_norm=shared.copy_(result.gradient_norm))
         metrics.add(step, result)
     assert metrics.gradient_norm() == (pytest.approx(sum(norms) / 3) if clip else None)
+
+
+def test_a_step_is_not_captured_if_batches_have_several_shapes() -> None:
+    with pytest.raises(OptionError, match=r"context_per batch; .*--no-cuda-graph"):
+        check_computing(small(cuda_graph=True, context_per="batch").training, 1, torch.device("cuda"))
 
 
 def test_steps_are_captured_only_on_a_single_gpu() -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,11 +30,13 @@ from gqn_data.errors import (
     WorkerLost,
 )
 from gqn_data.loader import Batch
-from gqn_model import GQN, load_model
+from gqn_model import load_model
+from gqn_model.checkpoint.best import Score, read_best
 from gqn_model.checkpoint.checkpoint import checkpoint_steps, load_checkpoint, write_config
-from gqn_model.config import Config
+from gqn_model.config import MODEL_NAMES, Config
 from gqn_model.device import choose_device
 from gqn_model.loggers.json_lines import JsonLines
+from gqn_model.model.contract import Network
 from gqn_model.model.inputs import Inputs
 from gqn_model.train import trainer
 from gqn_model.train.step import StepResult, TrainStep
@@ -42,7 +45,7 @@ from gqn_model.train.trainer import train
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
 
 
-def _train(run: Path, config: Config, *, resume: bool = False, **options: object) -> GQN:
+def _train(run: Path, config: Config, *, resume: bool = False, **options: object) -> Network:
     run.mkdir(exist_ok=True)
     write_config(run, config)
     source = Source(config, broken_from=options.pop("broken_from", None))  # type: ignore[arg-type]
@@ -61,9 +64,12 @@ def _hash(run: Path) -> str:
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize("core_steps", [3, 1])  # with one generation step some weights are frozen
-def test_a_training_in_two_halves_equals_an_uninterrupted_one(tmp_path: Path, core_steps: int) -> None:
-    config = small(steps=12, checkpoint_every=6, core_steps=core_steps)
+# With one generation step some weights are frozen.
+@pytest.mark.parametrize(
+    "changes", [{"core_steps": 3}, {"core_steps": 1}, {"targets": 2}, {"model": "plane_sweep"}], ids=str
+)
+def test_a_training_in_two_halves_equals_an_uninterrupted_one(tmp_path: Path, changes: dict[str, Any]) -> None:
+    config = small(steps=12, checkpoint_every=6, **changes)
     whole = _train(tmp_path / "whole", config)
     _train(tmp_path / "halves", config.replaced({"steps": 6}))
     halves = _train(tmp_path / "halves", config, resume=True)
@@ -89,7 +95,7 @@ class Slow(Source):
 
 run = Path(sys.argv[2])
 run.mkdir(exist_ok=True)
-config = small(steps=60, checkpoint_every=5)
+config = small(model=sys.argv[4], steps=60, checkpoint_every=5)
 write_config(run, config)
 checkpoint = load_checkpoint(run) if checkpoint_steps(run) else None
 try:
@@ -100,10 +106,10 @@ except TrainingStopped as error:
 """
 
 
-def _child(run: Path, pause: float) -> subprocess.Popen[bytes]:
+def _child(run: Path, pause: float, model: str) -> subprocess.Popen[bytes]:
     paths = os.pathsep.join(sys.path)
     return subprocess.Popen(
-        [sys.executable, "-c", _CHILD, str(SUPPORT), str(run), str(pause)],
+        [sys.executable, "-c", _CHILD, str(SUPPORT), str(run), str(pause), model],
         stdout=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": paths},
     )
@@ -118,17 +124,18 @@ def _wait_for_step(run: Path, step: int) -> None:
     raise TimeoutError(f"no checkpoint of step {step}")
 
 
-def test_a_killed_and_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    once = _child(tmp_path / "once", 0.0)
+@pytest.mark.parametrize("model", ["gqn", pytest.param("plane_sweep", marks=pytest.mark.slow)])
+def test_a_killed_and_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, model: str) -> None:
+    once = _child(tmp_path / "once", 0.0, model)
     killed = tmp_path / "killed"
     # Killed, stopped by SIGTERM, stopped by Ctrl-C, and then left to finish.
     for step, number, code in ((5, signal.SIGKILL, -9), (15, signal.SIGTERM, 130), (25, signal.SIGINT, 130)):
-        child = _child(killed, 0.02)
+        child = _child(killed, 0.02, model)
         _wait_for_step(killed, step)
         child.send_signal(number)
         assert child.wait(60) == code
     assert checkpoint_steps(killed)[-1] < 60
-    assert _child(killed, 0.0).wait(60) == 0
+    assert _child(killed, 0.0, model).wait(60) == 0
     assert once.wait(60) == 0
     assert _hash(killed) == _hash(tmp_path / "once")
 
@@ -213,9 +220,10 @@ def test_a_closed_terminal_saves_and_stops_unless_it_is_ignored(
     assert checkpoint_steps(tmp_path) == [0, 6 if ignored else 3]
 
 
-def test_a_nan_loss_stops_training_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", MODEL_NAMES)
+def test_a_nan_loss_stops_training_and_keeps_the_last_good_checkpoint(tmp_path: Path, model: str) -> None:
     with pytest.raises(LossNotFinite, match=r" step 7\b.* step 6\b"):
-        _train(tmp_path, small(steps=20, checkpoint_every=3, log_every=5), broken_from=7)
+        _train(tmp_path, small(model=model, steps=20, checkpoint_every=3, log_every=5), broken_from=7)
     assert all(bool(torch.isfinite(value).all()) for value in load_checkpoint(tmp_path).model.values())
 
 
@@ -248,10 +256,10 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert len(list((tmp_path / "checkpoints").iterdir())) == 4
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=MODEL_NAMES)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("trained")
-    _train(run, small(steps=4, checkpoint_every=2))
+    _train(run, small(model=request.param, steps=4, checkpoint_every=2))
     return run
 
 
@@ -261,7 +269,7 @@ def test_loading_from_a_folder_that_is_not_a_run_fails(tmp_path: Path) -> None:
 
 
 def test_a_run_is_not_resumed_on_another_dataset(trained: Path) -> None:
-    config = small(steps=4)
+    config = load_checkpoint(trained).config
     source = Source(config)
     source.fingerprint = "another"
     with pytest.raises(RunMismatch, match="another"):
@@ -281,6 +289,9 @@ def test_the_log_reports_the_excess_over_the_floor(tmp_path: Path) -> None:
     _train(tmp_path, config, loggers=[lines], probe=small_inputs(config))
     assert [record.step for record in lines.records] == [3, 6]
     for record in lines.records:
+        assert record.excess is not None
+        assert record.kl is not None
+        assert record.sigma is not None
         assert record.excess > record.kl > 0
         assert record.kl == pytest.approx(sum(record.kl_steps))
         # The excess is the divergence plus the squared error, weighted by a sigma of about 2.
@@ -291,8 +302,24 @@ def test_the_log_reports_the_excess_over_the_floor(tmp_path: Path) -> None:
     assert (tmp_path / "pictures" / "00000006.png").exists()
 
 
-def test_probes_and_pictures_do_not_change_the_training(tmp_path: Path) -> None:
-    config = small(steps=6)
+def test_a_model_that_predicts_the_mean_logs_no_figures_of_an_elbo(tmp_path: Path) -> None:
+    lines = Lines()
+    config = small(model="plane_sweep", steps=4, log_every=2, probe_every=4, checkpoint_every=4)
+    _train(tmp_path, config, loggers=[lines], probe=small_inputs(config))
+    for record in lines.records:
+        assert (record.excess, record.kl, record.sigma, record.kl_steps, record.prior_sample) == (None,) * 3 + (
+            (),
+            None,
+        )
+        assert record.loss == pytest.approx(record.mse, rel=1e-6)
+    best = read_best(tmp_path)
+    assert best is not None
+    assert best.score == Score(prior_psnr=lines.records[-1].prior_mean, excess=lines.records[-1].loss, sigma=0.0)
+
+
+@pytest.mark.parametrize("model", MODEL_NAMES)
+def test_probes_and_pictures_do_not_change_the_training(tmp_path: Path, model: str) -> None:
+    config = small(model=model, steps=6)
     _train(tmp_path / "plain", config)
     watched = config.replaced({"probe_every": 2, "picture_every": 3, "log_every": 1})
     _train(tmp_path / "watched", watched, loggers=[Lines()], probe=small_inputs(config))

@@ -53,11 +53,11 @@ def test_the_curves_of_two_runs_have_two_colours(tmp_path: Path) -> None:
     figure = learning_curves._plot(
         [learning_curves.read_log(one), learning_curves.read_log(other)], learning_curves._names([one, other])
     )
-    panels = dict(zip([panel.title for panel in learning_curves.PANELS], figure.axes, strict=True))
+    panels = {axes.get_title(): axes for axes in figure.axes}
     excess = panels["excess over the floor (nats per frame)"]
     assert _drawn(excess) == [([10, 20, 30], [39, 38, 37]), ([10, 20], [1, 2])]
     assert len({line.get_color() for line in excess.lines}) == 2
-    assert _drawn(panels["PSNR, prior, unseen scenes (dB)"]) == [([20], [15]), ([20], [14])]
+    assert _drawn(panels["PSNR, unseen scenes (dB)"]) == [([20], [15]), ([20], [14])]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "other"]
     path = tmp_path / "curves.png"
     done = _gqn("plot", one, other, "-o", path)
@@ -78,10 +78,22 @@ def test_missing_fields_bad_values_and_cut_lines_are_skipped(tmp_path: Path) -> 
     log = learning_curves.read_log(run)
     assert [line["step"] for line in log] == [5, 10, 20]
     figure = learning_curves._plot([log], ["run"])
-    panels = dict(zip([panel.title for panel in learning_curves.PANELS], figure.axes, strict=True))
-    assert _drawn(panels["PSNR, posterior (dB)"]) == []
-    assert panels["PSNR, posterior (dB)"].texts[0].get_text() == "not in the log"
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    assert _drawn(panels["PSNR in training (dB)"]) == []
+    assert panels["PSNR in training (dB)"].texts[0].get_text() == "not in the log"
     assert _drawn(panels["KL (nats per frame)"]) == [([10], [2])]
+
+
+def test_panels_of_the_elbo_are_omitted_if_no_run_has_one(tmp_path: Path) -> None:
+    line = _line(10, excess=None, kl=None, kl_steps=[], sigma=None)
+    log = learning_curves.read_log(_run(tmp_path / "run", [line]))
+    titles = [axes.get_title() for axes in learning_curves._plot([log], ["run"]).axes]
+    elbo = {panel.title for panel in learning_curves.PANELS if panel.elbo}
+    assert len(elbo) == 3
+    assert not elbo & set(titles)
+    assert sum(map(bool, titles)) == len(learning_curves.PANELS) - 3
+    both = learning_curves._plot([log, learning_curves.read_log(_run(tmp_path / "gqn", [_line(10)]))], ["a", "b"])
+    assert elbo < {axes.get_title() for axes in both.axes}
 
 
 def test_repeated_steps_count_once_and_in_order(tmp_path: Path) -> None:
@@ -128,7 +140,7 @@ def _evaluation() -> Evaluation:
         for context in (1, 3)
     )
     return Evaluation(
-        run="runs/x", step=7, shards="s", scene_set="rooms_ring_camera", split="test", scenes=5, samples=2,
+        run="runs/x", model="gqn", step=7, shards="s", scene_set="rooms_ring_camera", split="test", scenes=5, samples=2,
         trained_with=(1, 3), index="i", questions="q", mean_image_of="m", sigma=0.7, sweep=sweep, result="r",
         dataset=DatasetMatch(scene_set="s", fingerprint="f", trained_set="s", trained_fingerprint="f"),
     )  # fmt: skip

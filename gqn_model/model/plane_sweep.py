@@ -1,0 +1,381 @@
+"""Plane sweep and ray transformer: predict a frame from the context's pixels, with known cameras.
+
+Every pixel of a target looks along a ray. The sweep places points on that ray at the depths of D planes and reads the
+colours of the two nearest context cameras that see each point. Where their colours agree, a surface is likely. A
+U-Net over these colours and a transformer over patches of the context decide per pixel which colour to copy, or to
+make one where no camera saw the surface.
+
+Sources: Collins, "A space-sweep approach to true multi-image matching", CVPR 1996 (plane sweep); Jin et al., LVSM,
+arXiv:2410.17242 (tokens of patches and their rays); Zhang et al., "Cameras as Rays", arXiv:2402.14817 (Pluecker rays).
+
+Shapes: B samples, K context slots, T targets per sample, H = W frame size, S = H padded to a multiple of the patch,
+N = (S / patch)^2 tokens per view, E token features, W features of the U-Net, D planes, M = 2 D copied colours.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gqn_data.errors import OptionError
+from gqn_model.config import ModelConfig
+from gqn_model.model.contract import Network
+from gqn_model.model.inputs import Context
+
+# Context cameras that the sweep of a target looks at: the nearest ones.
+CAMERAS = 3
+
+# Colours are read at the nearest of FINE x FINE interpolated places per pixel: at most 1/8 pixel off, in one gather
+# instead of the four of a bilinear lookup.
+FINE = 4
+
+# Depths along the axis of a camera below this share of the nearest plane count as behind it.
+_AHEAD = 0.05
+
+# Matching cost of a point that one camera sees, and of a point that none sees; colours differ by 0 to 1.
+_ONE_SEES, _NONE_SEES = 0.1, 0.3
+
+_OCTAVES = 5  # of the Fourier features of rays
+
+
+class Encoded(NamedTuple):
+    """The context, encoded once for any number of targets.
+
+    Attributes:
+        poses: (B, K, 7), zeros in empty slots.
+        mask: bool (B, K), True for slots that hold a view.
+        pixels: (1 + B K (FINE H)^2, 4), rows of red, green, blue from -0.5 to 0.5 and 1; row 0 is zeros: not seen.
+        keys: of each block, (B, heads, K N, E / heads).
+        values: of each block, as `keys`.
+    """
+
+    poses: Tensor
+    mask: Tensor
+    pixels: Tensor
+    keys: list[Tensor]
+    values: list[Tensor]
+
+
+class Swept(NamedTuple):
+    """What the context shows along the rays of the targets.
+
+    Attributes:
+        colours: (B T, S, S, 2, D, 3) from -0.5 to 0.5, of the nearest camera that sees the point and of the second
+            nearest; of the nearest twice if only one sees it, zeros if none does.
+        seen: (B T, S, S, D), the number of cameras among these: 0, 1 or 2.
+        cost: (B T, S, S, D), mean absolute difference of the two colours over 3 x 3 pixels.
+    """
+
+    colours: Tensor
+    seen: Tensor
+    cost: Tensor
+
+
+class PlaneSweep(Network):
+    """Plane sweep, U-Net and ray transformer.
+
+    Args:
+        config: configuration with the frame size and the geometry set.
+
+    Raises:
+        OptionError: the frame size or the geometry is missing.
+    """
+
+    needs_geometry = True
+    size_flags = "lower --dim, --width, --planes or --depth"
+
+    depths: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        _check(config)
+        self.config = config
+        self.side = -(-config.frame_size // config.patch)  # tokens along a side
+        self.size = self.side * config.patch
+        patch, width, dim = config.patch, config.width, config.dim
+        depths = torch.logspace(math.log10(config.near), math.log10(config.far), config.planes, dtype=torch.float64)
+        self.register_buffer("depths", depths.to(torch.get_default_dtype()), persistent=False)
+        # U-Net: S, S / 2 and S / patch pixels a side.
+        self.stem = nn.Conv2d(8 * config.planes, width, 3, padding=1)
+        self.fine, self.fine_up = _Refine(width), _Refine(width)
+        self.down = nn.Conv2d(width, 2 * width, 3, 2, padding=1)
+        self.coarse, self.coarse_up = _Refine(2 * width), _Refine(2 * width)
+        self.to_tokens = nn.Conv2d(2 * width, dim, patch // 2, patch // 2)
+        self.from_tokens = nn.Linear(dim, 2 * width * (patch // 2) ** 2)
+        self.up = nn.Conv2d(2 * width, 4 * width, 1)
+        self.head = nn.Conv2d(width, 3 + 2 * config.planes + 1, 1)  # made colour, logits of copies and of making
+        self.trust = nn.Parameter(torch.tensor([20.0, 20.0]))  # in the matching cost, for either copy
+        # Tokens
+        self.see = nn.Linear(3 * patch**2, dim)
+        self.camera = nn.Linear(6 * patch**2 + 6 * (1 + 2 * _OCTAVES), dim)
+        self.place = nn.Parameter(torch.randn(self.side**2, dim) * 0.02)
+        self.asked = nn.Parameter(torch.randn(dim) * 0.02)
+        self._blocks = [_Block(dim, config.heads, config.depth) for _ in range(config.depth)]
+        self.blocks = nn.ModuleList(self._blocks)
+        self.norm = nn.LayerNorm(dim)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def predict(self, context: Context, query: Tensor) -> Tensor:
+        """Return the predicted frames in [0, 1], (B, T, 3, H, W), or (B, 3, H, W) for one target.
+
+        Args:
+            context: the observed views.
+            query: poses of the targets, (B, T, 7), or (B, 7).
+        """
+        if query.dim() == 2:
+            return self.render(self.encode(context), query[:, None])[:, 0]
+        return self.render(self.encode(context), query)
+
+    def encode(self, context: Context) -> Encoded:
+        """Return the context as `render` needs it."""
+        mask = context.mask
+        # Zeros in place of what empty slots hold: NaN times zero is NaN.
+        frames = torch.where(mask[:, :, None, None, None], context.frames - 0.5, 0.0)
+        poses = torch.where(mask[:, :, None], context.poses, 0.0)
+        missing = self.size - self.config.frame_size
+        padded = functional.pad(frames, (0, missing, 0, missing))
+        side, patch = self.side, self.config.patch
+        patches = padded.reshape(*mask.shape, 3, side, patch, side, patch).permute(0, 1, 3, 5, 4, 6, 2)
+        patches = patches.reshape(*mask.shape, side**2, 3 * patch**2)
+        x = (self.see(patches) + self._cameras(poses)).flatten(1, 2)  # (B, K N, E)
+        bias = self._bias(mask, x.dtype)
+        keys, values = [], []
+        for block in self._blocks:
+            x, key, value = block.observe(x, bias)
+            keys.append(key)
+            values.append(value)
+        return Encoded(poses, mask, pixel_table(frames), keys, values)
+
+    def render(self, encoded: Encoded, query: Tensor) -> Tensor:
+        """Return the predicted frames in [0, 1], (B, T, 3, H, W), from the output of `encode`.
+
+        Args:
+            encoded: the context.
+            query: poses of the targets, (B, T, 7).
+        """
+        batch, targets = query.shape[:2]
+        swept = self.sweep(encoded, query)
+        volume = torch.cat([swept.colours.flatten(3), swept.seen - 1, 4 * swept.cost], -1).permute(0, 3, 1, 2)
+        fine = self.fine(functional.silu(self.stem(volume)))  # (B T, W, S, S)
+        coarse = self.coarse(functional.silu(self.down(fine)))  # (B T, 2 W, S / 2, S / 2)
+        x = self.to_tokens(coarse).permute(0, 2, 3, 1).reshape(batch, targets, self.side**2, -1)
+        x = x + self._cameras(query) + self.asked
+        bias = self._bias(encoded.mask, x.dtype)
+        for block, key, value in zip(self._blocks, encoded.keys, encoded.values):
+            x = block.ask(x, key, value, bias)
+        x = self.from_tokens(self.norm(x)).reshape(batch * targets, self.side, self.side, -1).permute(0, 3, 1, 2)
+        coarse = self.coarse_up(coarse + functional.pixel_shuffle(x, self.config.patch // 2))
+        fine = self.fine_up(fine + functional.pixel_shuffle(self.up(coarse), 2))
+        out = self.head(functional.silu(fine)).permute(0, 2, 3, 1)  # (B T, S, S, 3 + 2 D + 1)
+        with torch.autocast(out.device.type, enabled=False):
+            out = out.to(swept.cost.dtype)
+            prior = (self.trust[:, None] * swept.cost[..., None, :]).flatten(3)
+            logits = torch.cat([out[..., 3:-1] - prior, out[..., -1:]], -1)
+            shares = logits.softmax(-1)
+            made = out[..., :3].sigmoid() - 0.5
+            colour = (shares[..., :-1, None] * swept.colours.flatten(3, 4)).sum(-2) + shares[..., -1:] * made + 0.5
+        size = self.config.frame_size
+        frames: Tensor = colour[:, :size, :size].permute(0, 3, 1, 2).reshape(batch, targets, 3, size, size)
+        return frames
+
+    def sweep(self, encoded: Encoded, query: Tensor) -> Swept:
+        """Return the colours of the context at the points of all planes, for every pixel of the targets.
+
+        No gradient passes through it: colours are copied, so none has to be scattered into frames.
+
+        Args:
+            encoded: the context.
+            query: poses of the targets, (B, T, 7).
+        """
+        with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
+            first, second = self._seen_pixels(encoded, query)
+            seen = (first > 0).to(torch.uint8) + (second > 0).to(torch.uint8)
+            second = torch.where(second > 0, second, first)
+            colours = functional.embedding(torch.stack([first, second], 2), encoded.pixels)[..., :3]
+            cost = (colours[:, :, 0] - colours[:, :, 1]).abs().mean(-1)
+            cost = cost.masked_fill_(seen == 1, _ONE_SEES).masked_fill_(seen == 0, _NONE_SEES)
+            pixels = (len(cost), self.size, self.size)
+            cost = functional.avg_pool2d(cost.view(*pixels, -1).permute(0, 3, 1, 2), 3, 1, 1, count_include_pad=False)
+            cost = cost.permute(0, 2, 3, 1)
+            return Swept(colours.view(*pixels, *colours.shape[2:]), seen.view(cost.shape).to(cost.dtype), cost)
+
+    def _seen_pixels(self, encoded: Encoded, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows of `encoded.pixels` in which the two nearest cameras see each point; 0 if none does.
+
+        Returns:
+            Two int64 (B T, S S, D).
+        """
+        batch, slots = encoded.mask.shape
+        places = self.config.frame_size * FINE
+        own, to = axes(encoded.poses, self.config.yaw_sign), axes(query, self.config.yaw_sign)
+        apart = (encoded.poses[:, None, :, :3] - query[:, :, None, :3]).square().sum(-1)
+        apart = apart + (own[:, None, :, 0] - to[:, :, None, 0]).square().sum(-1)  # (B, T, K)
+        order = apart.masked_fill(~encoded.mask[:, None], math.inf).argsort(dim=-1, stable=True)[..., :CAMERAS]
+        sample = torch.arange(batch, device=query.device)[:, None]
+        local = self._local_rays(query.dtype, query.device)  # (S S, 3)
+        depths = self.depths.to(query.dtype)
+        first = torch.zeros((), dtype=torch.int64, device=query.device)
+        second = first
+        for near in reversed(range(order.shape[-1])):  # nearer cameras overwrite those further away
+            slot = order[..., near]  # (B, T)
+            turned = own[sample, slot]  # (B, T, 3, 3)
+            # A point at depth d of the target's pixel p has the coordinates d ray_p + shift in the context's camera.
+            ray = torch.einsum("btij,btlj,pl->ibtp", turned, to, local).flatten(1, 2)[..., None]  # 3 x (B T, S S, 1)
+            shift = torch.einsum("btij,btj->ibt", turned, query[..., :3] - encoded.poses[sample, slot, :3])
+            ahead, right, up = (a * depths + b for a, b in zip(ray, shift.flatten(1)[..., None, None]))
+            scale = 1 / (ahead.clamp_min(_AHEAD * self.config.near) * self.tangent)
+            column, row = right.mul_(scale), up.mul_(scale).neg_()  # -1 to 1 within the frame
+            seen = (column.abs() < 1) & (row.abs() < 1) & (ahead > _AHEAD * self.config.near)
+            seen &= encoded.mask[sample, slot].view(-1, 1, 1)
+            view = (sample * slots + slot).view(-1, 1, 1) * places
+            row, column = (((at + 1) * (places / 2)).clamp_(0, places - 1).long() for at in (row, column))
+            pixel = torch.where(seen, (view + row) * places + column + 1, 0)
+            second = torch.where(seen, first, second)
+            first = torch.where(seen, pixel, first)
+        return first, second
+
+    @property
+    def tangent(self) -> float:
+        """Half the width of a frame at depth 1."""
+        return math.tan(math.radians(self.config.field_of_view) / 2)
+
+    def _local_rays(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return points at depth 1 behind each pixel: (S S, 3), forward, right and up of the camera.
+
+        Pixels that pad the frame lie outside of the field of view.
+        """
+        at = (torch.arange(self.size, dtype=dtype, device=device) + 0.5) * 2 / self.config.frame_size - 1
+        down, right = torch.meshgrid(at * self.tangent, at * self.tangent, indexing="ij")
+        return torch.stack([torch.ones_like(right), right, -down], -1).view(-1, 3)
+
+    def _cameras(self, poses: Tensor) -> Tensor:
+        """Return the part of the tokens that depends on cameras and pixels: (B, V, 7) to (B, V, N, E)."""
+        patch, side = self.config.patch, self.side
+        with torch.autocast(poses.device.type, enabled=False):
+            local = functional.normalize(self._local_rays(poses.dtype, poses.device), dim=-1)
+            rays = local @ axes(poses, self.config.yaw_sign)  # (B, V, S S, 3)
+            origin = poses[:, :, None, :3].expand_as(rays)
+            pluecker = torch.cat([rays, torch.linalg.cross(origin, rays)], -1)
+            pluecker = pluecker.view(*poses.shape[:2], side, patch, side, patch, 6).transpose(3, 4)
+            middle = functional.normalize(pluecker[..., :3].mean((-3, -2)), dim=-1)
+            middle = torch.cat([middle, poses[:, :, None, None, :3].expand_as(middle)], -1)  # (B, V, g, g, 6)
+            octaves = 2.0 ** torch.arange(_OCTAVES, dtype=poses.dtype, device=poses.device)
+            waves = (middle[..., None] * octaves).flatten(-2)
+            features = torch.cat([pluecker.flatten(-3), middle, waves.sin(), waves.cos()], -1).flatten(2, 3)
+        posed: Tensor = self.camera(features) + self.place
+        return posed
+
+    def _bias(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return what attention adds to the logits of context tokens: (B, 1, 1, K N), a large negative if empty."""
+        bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        bias = bias.masked_fill_(~mask, torch.finfo(dtype).min / 4)
+        return bias.repeat_interleave(self.side**2, 1)[:, None, None]
+
+
+class _Refine(nn.Module):
+    """Residual pair of convolutions: (n, C, h, w) to the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.normal_(self.second.weight, std=1e-3)  # begins as the identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        refined: Tensor = self.second(functional.silu(self.first(self.norm(x))))
+        return x + refined
+
+
+class _Block(nn.Module):
+    """Transformer block. Context tokens see the context; tokens of a target see the context and their own view.
+
+    Queries and keys are normalised: Dehghani et al., arXiv:2302.05442.
+    """
+
+    def __init__(self, dim: int, heads: int, depth: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.norm_mlp = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim, bias=False)
+        self.norm_query, self.norm_key = nn.LayerNorm(dim // heads), nn.LayerNorm(dim // heads)
+        self.mlp = nn.Sequential(nn.Linear(dim, 3 * dim), nn.GELU(approximate="tanh"), nn.Linear(3 * dim, dim))
+        for last in (self.out, self.mlp[2]):
+            nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * depth))  # type: ignore[arg-type]
+
+    def observe(self, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the next context tokens (B, K N, E), and keys and values (B, heads, K N, E / heads)."""
+        query, key, value = self._project(x)
+        seen = (self._logits(query, key) + bias).softmax(-1).to(value.dtype) @ value
+        return self._leave(x, seen), key, value
+
+    def ask(self, x: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        """Return the next tokens of the targets (B, T, N, E).
+
+        Attention is written out: on a CPU the gradient of torch's fused kernel is slower in bfloat16.
+        """
+        batch, targets, tokens, dim = x.shape
+        query, own_key, own_value = self._project(x.flatten(0, 1))  # (B T, heads, N, E / heads)
+        own = self._logits(query, own_key).view(batch, targets, self.heads, tokens, tokens)
+        query = query.view(batch, targets, *query.shape[1:]).transpose(1, 2).flatten(2, 3)  # (B, heads, T N, E / heads)
+        context = (self._logits(query, key) + bias).view(batch, self.heads, targets, tokens, -1).transpose(1, 2)
+        shares = torch.cat([context, own], -1).softmax(-1).to(value.dtype)  # (B, T, heads, N, K N + N)
+        seen = shares[..., :-tokens].transpose(1, 2).flatten(2, 3) @ value  # (B, heads, T N, E / heads)
+        seen = seen.view(batch, self.heads, targets, tokens, -1).transpose(1, 2).flatten(0, 1)
+        seen = seen + shares[..., -tokens:].flatten(0, 1) @ own_value
+        return self._leave(x.flatten(0, 1), seen).view(batch, targets, tokens, dim)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of tokens (n, N, E), each (n, heads, N, E / heads)."""
+        query, key, value = self.qkv(self.norm(x)).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return self.norm_query(query), self.norm_key(key), value
+
+    @staticmethod
+    def _logits(query: Tensor, key: Tensor) -> Tensor:
+        logits: Tensor = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        return logits
+
+    def _leave(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Return tokens (n, N, E) after attention, whose result has the shape (n, heads, N, E / heads)."""
+        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        after: Tensor = x + self.mlp(self.norm_mlp(x))
+        return after
+
+
+def axes(poses: Tensor, yaw_sign: int) -> Tensor:
+    """Return the directions forward, right and up of cameras as rows: (..., 7) to (..., 3, 3).
+
+    Args:
+        poses: x, y, z and sine and cosine of yaw and pitch.
+        yaw_sign: 1 if yaw grows counter-clockwise seen from above, -1 if clockwise; the world is right-handed.
+    """
+    sin_yaw, cos_yaw, sin_pitch, cos_pitch = poses[..., 3:].unbind(-1)
+    sin_yaw = yaw_sign * sin_yaw
+    forward = torch.stack([cos_yaw * cos_pitch, sin_yaw * cos_pitch, sin_pitch], -1)
+    right = torch.stack([sin_yaw, -cos_yaw, torch.zeros_like(sin_yaw)], -1)
+    up = torch.stack([-cos_yaw * sin_pitch, -sin_yaw * sin_pitch, cos_pitch], -1)
+    return torch.stack([forward, right, up], -2)
+
+
+def pixel_table(frames: Tensor) -> Tensor:
+    """Return frames (B, K, 3, H, W) as `Encoded.pixels`, interpolated linearly FINE times as fine."""
+    with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+        fine = functional.interpolate(frames.flatten(0, 1), scale_factor=FINE, mode="bilinear", align_corners=False)
+        rows = functional.pad(fine.permute(0, 2, 3, 1).reshape(-1, 3), (0, 1), value=1.0)
+        return functional.pad(rows, (0, 0, 1, 0))
+
+
+def _check(config: ModelConfig) -> None:
+    """Raise OptionError unless the network can be built."""
+    if not config.frame_size:
+        raise OptionError("frame_size is 0, expected a multiple of 4 from 8: a network without a dataset needs it")
+    if not (config.field_of_view and config.yaw_sign and config.near and config.far):
+        raise OptionError(
+            "field_of_view, yaw_sign, near or far is 0, expected the geometry of the dataset; pass --field-of-view, "
+            "--yaw-sign, --near and --far, or write it with SceneWriter(field_of_view=, yaw_sign=, depth_range=)"
+        )
