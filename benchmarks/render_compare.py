@@ -204,8 +204,16 @@ def ours(real: Sample, scenes: int) -> Sample:
     render = RENDERERS[name]
     drawn_scenes = []
     for k in _scene_indices(real, scenes):
-        scene = render(k, seed=0, split="train", frame_size=drawn, views=wanted, supersample=name not in ONE_RAY_SETS)
-        drawn_scenes.append(scene.frames[:: wanted // views][:views])
+        scene = render(
+            k,
+            seed=0,
+            split="train",
+            frame_size=drawn,
+            views=wanted,
+            supersample=name not in ONE_RAY_SETS,
+            chosen=range(wanted)[:: wanted // views][:views],
+        )
+        drawn_scenes.append(scene.frames)
     frames, sizes = _encoded(np.stack(drawn_scenes))
     if reference:  # the real frames are pictures of decoded JPEGs, and the bytes are those of a second encoding
         shown = reference.scales[1]
