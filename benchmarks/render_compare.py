@@ -83,10 +83,18 @@ def _fifteen(picture: Frames) -> Frames:
     return _tiles(picture, lefts, [23], 63)
 
 
-def _panel(left: float) -> Callable[[Frames], Frames]:
+def _panel(left: int, first: int, last: int) -> Callable[[Frames], Frames]:
     # These frames were enlarged 1.5 times in a figure: usable for colours and sizes, not for edges.
     lefts = [left + offset for offset in (2.5, 101, 200.5, 301)]
-    return lambda picture: _tiles(picture, lefts, [49.5, 148.5, 248, 347.5, 447], 96)
+
+    def cut(picture: Frames) -> Frames:
+        # Coloured bars cover a pixel or two at both sides of the fourth view: repeat its columns `first` and `last`.
+        clean = picture.copy()
+        clean[:, first - 4 : first] = clean[:, first, None]
+        clean[:, last + 1 : last + 5] = clean[:, last, None]
+        return _tiles(clean, lefts, [49.5, 148.5, 248, 347.5, 447], 96)
+
+    return cut
 
 
 _JACO = "jaco_2_real_frames_palette.png"
@@ -112,18 +120,18 @@ _RFC_LOOKS = (
 REFERENCES = (
     Reference(file=_JACO, scene_set="jaco", cut=lambda picture: picture.reshape(64, 2, 64, 3).swapaxes(0, 1)[None]),
     Reference(file="rooms_ring_camera.png", scene_set=RING_CAMERA, cut=_rooms, looks=_RING_LOOKS),
-    Reference(file=_PANELS, scene_set=RING_CAMERA, cut=_panel(0), scales=(64, 96), looks=_RRC_LOOKS),
+    Reference(file=_PANELS, scene_set=RING_CAMERA, cut=_panel(0, 302, 394), scales=(64, 96), looks=_RRC_LOOKS),
     # "RFC": 128 px, shown at 96. "RRO", not used, is rooms-random-objects of E-GQN, not DeepMind's.
     Reference(
         file=_PANELS,
         scene_set="rooms_free_camera_with_object_rotations",
-        cut=_panel(1005),
+        cut=_panel(1005, 1307, 1401),
         scales=(128, 96),
         looks=_RFC_LOOKS,
     ),
     Reference(file="shepard_metzler_5_parts_36_frames.png", scene_set="shepard_metzler_5_parts", cut=_thirty_six),
     Reference(file="shepard_metzler_5_parts_15_views.png", scene_set="shepard_metzler_5_parts", cut=_fifteen),
-    Reference(file=_PANELS, scene_set="shepard_metzler_7_parts", cut=_panel(502), scales=(64, 96)),
+    Reference(file=_PANELS, scene_set="shepard_metzler_7_parts", cut=_panel(502, 805, 897), scales=(64, 96)),
 )
 
 _RECORDS = ("mazes_41/mazes", "shepard_metzler_5_parts")  # raw folders, below the folder given
