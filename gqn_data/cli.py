@@ -296,7 +296,7 @@ def index(
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["zarr", "numpy", "webdataset", "tfrecord"]),
+    type=click.Choice(["zarr", "numpy", "webdataset", "tfrecord", "mirror"]),
     multiple=True,
     default=("zarr",),
     show_default=True,
@@ -460,7 +460,7 @@ def _datasets_lines(done: Sequence[Conversion], root: AnyPath) -> list[str]:
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["tfrecord", "zarr", "numpy", "webdataset"]),
+    type=click.Choice(["tfrecord", "zarr", "numpy", "webdataset", "mirror"]),
     multiple=True,
     default=("tfrecord",),
     show_default=True,

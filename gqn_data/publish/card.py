@@ -287,6 +287,14 @@ _READERS = {
         needs=lambda _: "`numpy`",
         lines=_numpy_lines,
     ),
+    "mirror": _Reader(
+        about=lambda _: (
+            "The layout of the public numpy mirror: per split, one array of images and one of viewpoints in `.npy` "
+            "files, to be memory-mapped."
+        ),
+        needs=lambda _: "`numpy`",
+        lines=_numpy_lines,
+    ),
     "webdataset": _Reader(
         about=lambda _: (
             "Plain tars, a sample a scene: `KEY.cameras.npy`, `KEY.00.jpg`, `KEY.01.jpg` ...; the key is the "

@@ -95,8 +95,7 @@ def read_weights(path: Path) -> Weights:
     try:
         with safe_open(path, framework="pt") as file:
             facts = _facts((file.metadata() or {}).get(_KEY))
-            model = facts["config"]["model"]
-            config = Config().replaced(model).model
+            config = Config.from_json({"model": facts["config"]["model"], "training": {}}, "config").model
             found = {name: _shape(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118  not a mapping
             check_weights(found, network_shapes(config, path), path)
             tensors = {name: file.get_tensor(name) for name in found}
