@@ -528,6 +528,127 @@ def render(
     print_result(value, lines, as_json=as_json)
 
 
+@main.command("import")
+@click.argument("folder", type=LocalPathType("photos are read"))
+@click.option("--out", type=PathType(), help="Folder of the dataset.  [default: <root>/<format>/<name>]")
+@_root
+@click.option("--name", help="Name of the scene set.  [default: the folder's name, in lower case]")
+@click.option(
+    "--format",
+    "container",
+    type=click.Choice(["zarr", "numpy", "webdataset", "tfrecord", "mirror"]),
+    default="zarr",
+    show_default=True,
+    help="Container to write.",
+)
+@click.option("--size", type=int, default=64, show_default=True, help="Frame size in pixels, 16 to 512.")
+@click.option(
+    "--views",
+    metavar="N",
+    type=int,
+    help="Views per scene; more photos of a folder make several scenes.  "
+    "[default: the fewest photos of a folder, or 10 for a single folder]",
+)
+@click.option(
+    "--test-every",
+    metavar="N",
+    type=int,
+    default=8,
+    show_default=True,
+    help="Put every N-th folder, or scene of a single folder, in the test split; 0 for none.",
+)
+@click.option(
+    "--roll",
+    type=click.Choice(["refuse", "drop", "level"]),
+    default="refuse",
+    show_default=True,
+    help="Photos whose camera is turned about its axis by more than 5 degrees.",
+)
+@click.option(
+    "--up",
+    type=click.Choice(["auto", "x", "y", "z", "-x", "-y", "-z"]),
+    default="auto",
+    show_default=True,
+    help="Direction in the camera files that is up; auto estimates it from the cameras.",
+)
+@click.option(
+    "--scale",
+    metavar="scene|set|FACTOR",
+    default="scene",
+    show_default=True,
+    help="Bring the cameras of each folder, or of the set, to distance 1; or multiply positions by a factor.",
+)
+@click.option(
+    "--field-of-view",
+    metavar="DEGREES",
+    type=float,
+    help="Angle between the edges of a frame.  [default: the largest that all photos fill]",
+)
+@click.option(
+    "--depth-range",
+    metavar="NEAR FAR",
+    type=(float, float),
+    help="Depths of surfaces, in units of the camera files.  [default: estimated]",
+)
+@click.option("--jpeg-quality", type=click.IntRange(1, 100), help="Store frames as JPEG of this quality.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
+@json_option
+def import_command(
+    folder: Path,
+    out: AnyPath | None,
+    root: AnyPath | None,
+    name: str | None,
+    container: str,
+    size: int,
+    views: int | None,
+    test_every: int,
+    roll: Any,
+    up: str,
+    scale: str,
+    field_of_view: float | None,
+    depth_range: tuple[float, float] | None,
+    jpeg_quality: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Import photos with known cameras.
+
+    FOLDER holds photos and their cameras: transforms.json (nerfstudio), a COLMAP model in sparse/, or cameras.csv.
+    Or it holds such folders, one per place.
+    """
+    from gqn_data.import_photos import import_photos
+    from gqn_data.import_photos.run import plain_name
+    from gqn_data.io.atomic import data_root
+
+    name = name or plain_name(out.name if out is not None else folder.absolute().name)
+    target = out if out is not None else data_root(root) / container / name
+    done = import_photos(
+        folder,
+        target,
+        name=name,
+        format=container,
+        size=size,
+        views=views,
+        test_every=test_every,
+        roll=roll,
+        up=up,
+        scale=_scale_of(scale),
+        field_of_view=field_of_view,
+        depth_range=depth_range,
+        jpeg_quality=jpeg_quality,
+        overwrite=overwrite,
+        log=log,
+    )
+    print_result(done.to_json(), done.lines(shown(target, target)), as_json=as_json)
+
+
+def _scale_of(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 @main.command()
 @click.argument("scene_set", metavar="SET")
 @_root
@@ -684,6 +805,24 @@ def bench(
     if plot is not None:
         write_plot(found, plot)
     print_result(found.to_json(), found.lines(), as_json=as_json)
+
+
+@main.command()
+@click.argument("folder", type=LocalPathType("datasets to push lie"))
+@click.argument("name", metavar="USER/NAME")
+@click.option("--private", is_flag=True, help="Create a private repository.")
+@_workers
+@json_option
+def push(folder: Path, name: str, private: bool, workers: int | None, as_json: bool) -> None:
+    """Publish a converted dataset on the Hugging Face hub.
+
+    Checks every checksum first. All files appear in one commit; an interrupted push resumes when the command is rerun.
+    Needs the extra hub, and HF_TOKEN or `hf auth login`.
+    """
+    from gqn_data.push import push_dataset
+
+    address = push_dataset(folder, name, private=private, workers=workers)
+    print_result({"address": address}, [address], as_json=as_json)
 
 
 @main.command()

@@ -29,7 +29,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 _EXTRAS = {"torch": "train", "safetensors": "train", "distributed": "cluster", "matplotlib": "plot", "av": "video"}
 
 # Commands that keep finished files when they are interrupted.
-_RESUMABLE = {"convert", "render", "download", "index", "train"}
+_RESUMABLE = {"convert", "render", "download", "index", "train", "push"}
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 

@@ -25,7 +25,7 @@ from gqn_data.cli_options import (
     print_result,
     shown,
 )
-from gqn_data.errors import OptionError, TrainingStopped
+from gqn_data.errors import OptionError, SourceMissing, TrainingStopped
 from gqn_data.io.paths import DatasetPath, RenderAddress, parse_dataset_path
 from gqn_data.schema.catalog import SPLITS
 from gqn_data.version import VERSION
@@ -151,6 +151,17 @@ def main() -> None:
     """Train a network on a scene set, evaluate it, and draw its predictions."""
 
 
+def _local_runs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return the folders of runs; of `hf://USER/NAME` the folder of a copy."""
+    from gqn_model.checkpoint.pull import local_run, parse_run
+
+    try:
+        parsed = [parse_run(run) for run in value]
+    except (OptionError, SourceMissing) as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    return tuple(map(local_run, parsed))
+
+
 _shards = click.option(
     "--shards",
     metavar="PATH",
@@ -162,6 +173,7 @@ _old_shards = click.option(
 )
 _run = click.argument("run", metavar="RUN", type=LocalPathType("runs lie"))
 _runs = click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=LocalPathType("runs lie"))
+_any_runs = click.argument("runs", metavar="RUN|hf://USER/NAME...", nargs=-1, required=True, callback=_local_runs)
 _step = click.option("--step", type=StepType(), metavar="STEP|best", help="Checkpoint to use.  [default: newest]")
 _context = click.option(
     "--context", type=click.IntRange(1), help="Context views per scene.  [default: the most in training]"
@@ -183,11 +195,11 @@ _MODS_BY_MODEL = "; ".join(
 def _check_dataset(run: Path | None, shards: DatasetPath | None) -> DatasetPath:
     """Return the dataset, given or the run's, after opening it; torch is not imported."""
     from gqn_data.dataset import open_dataset
-    from gqn_model.checkpoint.run_folder import read_facts
+    from gqn_model.checkpoint.run_folder import trained_shards
 
     if shards is None:
         assert run is not None  # noqa: S101  one of them is given
-        shards = parse_dataset_path(read_facts(run).shards)
+        shards = trained_shards(run)
     open_dataset(shards)
     return shards
 
@@ -287,7 +299,7 @@ def train(
 
 
 @main.command(short_help="Evaluate runs on unseen scenes.")
-@_runs
+@_any_runs
 @_old_shards
 @click.option(
     "--context",
@@ -354,7 +366,7 @@ def evaluate(
 
 
 @main.command(short_help="Draw predictions, or a walk through a scene.")
-@_runs
+@_any_runs
 @_old_shards
 @click.option(
     "-o",
@@ -415,6 +427,22 @@ def export(run: Path, output: Path, step: Any) -> None:
     from gqn_model.checkpoint.safetensors import export_weights
 
     click.echo(export_weights(run, output, step))
+
+
+@main.command(short_help="Publish the weights of a run on the Hugging Face hub.")
+@_run
+@click.argument("name", metavar="USER/NAME")
+@_step
+@click.option("--private", is_flag=True, help="Create a private repository.")
+def push(run: Path, name: str, step: Any, private: bool) -> None:
+    """Publish the weights of a run on the Hugging Face hub, with a model card, and print the address.
+
+    The card has the tables of `gqn evaluate` about the checkpoint: evaluate first. Local paths are left out. Needs the
+    extra hub, and HF_TOKEN or `hf auth login`.
+    """
+    from gqn_model.publish.push import push_run
+
+    click.echo(push_run(run, name, step=step, private=private))
 
 
 @main.command(short_help="Plot the learning curves of runs.")

@@ -109,7 +109,7 @@ class ModelConfig:
         0.0, "depth of the nearest plane, in units of positions; 0 for the dataset's", "plane sweep", least=0, most=MANY
     )
     far: float = setting(0.0, "depth of the farthest plane; 0 for the dataset's", "plane sweep", least=0, most=MANY)
-    planes: int = setting(16, "planes of the sweep", "plane sweep", least=2, most=256)
+    planes: int = setting(24, "planes of the sweep", "plane sweep", least=2, most=256)
     width: int = setting(64, "channels of the U-Net", "plane sweep", least=1, most=1024)
     dim: int = setting(128, "features per token", "plane sweep", least=2, most=8192)
     depth: int = setting(3, "blocks of the transformer", "plane sweep", least=1, most=100)
@@ -205,6 +205,12 @@ class TrainingConfig:
     sigma_steps: int = setting(200_000, "steps of the standard deviation schedule", "GQN", least=1, most=MANY)
     beta2: float = setting(
         0.999, "Adam's decay rate of the mean squared gradient", "optimisation", least=0, most=0.999999
+    )
+    optimizer: str = setting(
+        "adam",
+        "adam, or muon for the matrices of the transformer and adam for the rest",
+        "plane sweep",
+        choices=("adam", "muon"),
     )
     clip: float = setting(0.0, "maximum gradient norm; 0 disables clipping", "optimisation", least=0, most=LARGEST)
     accumulate: int = setting(1, "micro-batches per step, to save memory", "optimisation", least=1, most=MOST_SCENES)
@@ -490,7 +496,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate_schedule": "cosine",
         "warmup_steps": 50,
         "beta2": 0.98,
-        "clip": 1.0,
+        "optimizer": "muon",
+        "clip": 10.0,
         "precision": "auto",
         "threads": 1,
         "workers": 1,

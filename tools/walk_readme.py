@@ -56,10 +56,10 @@ from PIL import Image
 for scene in range(3):
     folder = Path(f"photos/scene-{scene}")
     folder.mkdir(parents=True)
-    rows = ["image,x,y,z,yaw,pitch"]
+    rows = ["image,x,y,z,yaw,pitch,fl_x"]
     for view in range(4):
         Image.new("RGB", (80, 72), (60 * scene, 60 * view, 90)).save(folder / f"{view}.jpg")
-        rows.append(f"{view}.jpg,{scene}.0,{view}.0,0.0,0.5,0.0")
+        rows.append(f"{view}.jpg,{scene}.0,{view}.0,0.0,0.5,0.0,90")
     (folder / "cameras.csv").write_text("\\n".join(rows))
 """
 PYTHON_NAMES = """\

@@ -23,7 +23,8 @@ from torch.nn import functional
 
 from gqn_data.errors import OptionError
 from gqn_model.config import ModelConfig
-from gqn_model.model.contract import Network
+from gqn_model.model.contract import Loss, Network
+from gqn_model.model.distributions import wide
 from gqn_model.model.inputs import Context
 
 # Context cameras that the sweep of a target looks at: the nearest ones.
@@ -47,6 +48,9 @@ _TRUST = 20
 
 # Logits per unit of the head's guess at the colour: small weights make a sharp choice.
 _SHARPNESS = 10
+
+# Squared error of a frame below which the loss is nearly the squared error: a PSNR of 50 dB.
+_SMALL_ERROR = 1e-5
 
 _OCTAVES = 5  # of the Fourier features of rays
 
@@ -126,6 +130,20 @@ class PlaneSweep(Network):
             return self.render(self.encode(context), query[:, None])[:, 0]
         return self.render(self.encode(context), query)
 
+    def loss(self, output: Tensor, target: Tensor) -> Loss:
+        """Return the root of the mean squared error of each frame, averaged over frames; 0 without an error.
+
+        Unlike its square it weighs frames that are nearly right almost as much as frames that are not, as PSNR does.
+        """
+        errors = (wide(output) - wide(target)).square().mean((-3, -2, -1))
+        value = ((errors + _SMALL_ERROR).sqrt() - math.sqrt(_SMALL_ERROR)).mean()  # finite gradients at 0
+        return Loss(value, output, output.new_empty(errors.numel(), 0))
+
+    @classmethod
+    def is_matrix(cls, name: str, axes: int) -> bool:
+        """Return whether a parameter is a matrix of the transformer's blocks."""
+        return name.startswith("blocks.") and axes == 2
+
     def encode(self, context: Context) -> Encoded:
         """Return the context as `render` needs it."""
         mask = context.mask
@@ -183,12 +201,12 @@ class PlaneSweep(Network):
         copies = copies.flatten(3, 4)  # (n, S, S, M, 4)
         with torch.no_grad():
             # Colour and its square: their product with four numbers is a negative squared distance from any colour.
-            squares = copies.square() @ copies.new_tensor([1.0, 1.0, 1.0, 0.0])
+            squares = (copies * copies) @ copies.new_tensor([1.0, 1.0, 1.0, 0.0])
             copies[..., 3] = squares
         match = (copies @ (_SHARPNESS * guess)[..., None])[..., 0]
         shares = (logits + functional.pad(prior + match, (0, 1))).softmax(-1)
         copied = (shares[..., None, :-1] @ copies)[..., 0, :3]
-        colour: Tensor = copied + shares[..., -1:] * (made.sigmoid() - 0.5)
+        colour: Tensor = copied + shares[..., -1:] * (made.contiguous().sigmoid() - 0.5)
         return colour
 
     def sweep(self, encoded: Encoded, query: Tensor) -> Tensor:
