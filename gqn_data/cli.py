@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from gqn_data.cli_options import (
     FAILED,
@@ -20,6 +21,7 @@ from gqn_data.cli_options import (
     LocalPathType,
     OutputType,
     PathType,
+    complete_path,
     json_option,
     log,
     print_result,
@@ -44,6 +46,12 @@ def cluster(scheduler: str | None, workers: int | None) -> Any:
     from gqn_data.executors.dask import connect
 
     return connect(scheduler, log)
+
+
+def _complete_source(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete the name of a scene set, or a path if no name begins so."""
+    names = [name for name in SCENE_SETS if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names] or complete_path(ctx, param, incomplete)
 
 
 _root = click.option("--root", type=PathType(), help="Data root: a folder or a URL.  [default: $GQN_DATA, else ./data]")
@@ -138,7 +146,7 @@ def _scene_count(row: SceneSet) -> str:
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @json_option
@@ -158,7 +166,7 @@ def info(source: str, set_name: str | None, root: AnyPath | None, as_json: bool)
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @click.option("--deep", is_flag=True, help="Also decode every frame.")
@@ -200,7 +208,7 @@ def verify(
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @click.option(
@@ -226,11 +234,11 @@ def view(
     columns: int,
     scale: int,
 ) -> None:
-    """Write a contact sheet: scenes as rows, views as columns."""
+    """Draw scenes as rows and views as columns, with numbers."""
     from gqn_data.convert.index import temporary_index
     from gqn_data.dataset import open_dataset
     from gqn_data.formats import WRITABLE
-    from gqn_data.inspect.contact_sheet import contact_sheet
+    from gqn_data.inspect.contact_sheet import captioned_sheet
     from gqn_data.io.atomic import data_root
     from gqn_data.io.pictures import write_picture
     from gqn_data.sources.raw_folder import locate_dataset, unindexed
@@ -244,12 +252,12 @@ def view(
             path = stack.enter_context(temporary_index(raw, split, first + rows))
         dataset = open_dataset(path, split)
         scenes = range(first, min(first + rows, max(len(dataset), first + 1)))
-        write_picture(contact_sheet(dataset, scenes, columns, scale), output)
+        write_picture(captioned_sheet(dataset, scenes, columns, scale), output)
     click.echo(output)
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @click.option(
@@ -292,7 +300,7 @@ def index(
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @click.option(
     "--format",
     "formats",
@@ -443,7 +451,7 @@ def _datasets_lines(done: Sequence[Conversion], root: AnyPath) -> list[str]:
 
 
 @main.command()
-@click.argument("scene_set", metavar="SET")
+@click.argument("scene_set", metavar="SET", shell_complete=_complete_source)
 @click.option("--scenes", type=int, required=True, help="Number of scenes, over both splits unless --split is given.")
 @_root
 @click.option("--split", type=click.Choice(SPLITS), help="Only this split.  [default: nine scenes in ten to train]")
@@ -650,7 +658,7 @@ def _scale_of(text: str) -> Any:
 
 
 @main.command()
-@click.argument("scene_set", metavar="SET")
+@click.argument("scene_set", metavar="SET", shell_complete=_complete_source)
 @_root
 @_split
 @_files
@@ -730,7 +738,7 @@ def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @click.option("--split", type=click.Choice(SPLITS), help="Split to measure.  [default: train]")
@@ -762,7 +770,9 @@ def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     help="Milliseconds per training step, for advice on workers; repeatable.  [default: several]",
 )
 @click.option(
-    "--plot", type=LocalPathType("plots are written"), help="Also write a plot: .png or .jpg. Needs matplotlib."
+    "--plot",
+    type=LocalPathType("plots are written"),
+    help="Also write a plot: .png, .jpg, .pdf or .svg. Needs matplotlib.",
 )
 @json_option
 def bench(

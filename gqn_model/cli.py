@@ -1,4 +1,4 @@
-"""The command `gqn`: train, evaluate, sample, export, plot. A command parses, calls one function and prints.
+"""The command `gqn`: train, runs, evaluate, sample, export, plot. A command parses, calls one function and prints.
 
 Heavy imports happen inside the commands, so that `--help` is quick.
 """
@@ -45,6 +45,7 @@ from gqn_model.config import (
     mods_of,
     resolve,
 )
+from gqn_model.config_file import read_config_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -231,6 +232,13 @@ def _is_finished(run: Path, shards: DatasetPath | None, step: Any, options: Mapp
     help="With --resume: checkpoint to resume from; removes later ones.  [default: newest]",
 )
 @click.option(
+    "--config",
+    "file",
+    metavar="FILE",
+    type=LocalPathType("settings lie"),
+    help="File of settings: .toml, or the config.json of a run. Other options override it.",
+)
+@click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
     help=f"Base settings, which imply the model.  [default: {_DEFAULT_PRESETS}]",
@@ -251,6 +259,7 @@ def train(
     out: Path | None,
     resume: Path | None,
     step: Any,
+    file: Path | None,
     preset: str | None,
     mods: tuple[str, ...],
     visdom: bool,
@@ -258,11 +267,12 @@ def train(
 ) -> None:
     """Train a network, or resume a run, and print the run's folder.
 
-    Settings come from the preset, then --mod, then single options; defaults below are those of the preset paper.
+    Settings come from the preset, then --config, then --mod, then single options; defaults below are those of the
+    preset paper.
     Ctrl-C, SIGTERM and a closed terminal save a checkpoint and stop; --resume continues exactly there.
     """
-    if resume is not None and (out is not None or preset is not None or mods):
-        raise click.UsageError("--resume takes its settings from the run; omit --out, --preset and --mod")
+    if resume is not None and (out is not None or file is not None or preset is not None or mods):
+        raise click.UsageError("--resume takes its settings from the run; omit --out, --config, --preset and --mod")
     if resume is None and shards is None:
         raise click.UsageError("--shards is missing, expected a dataset to train on, or --resume RUN")
     if scenes is not None:
@@ -273,8 +283,13 @@ def train(
         raise click.UsageError("--step needs --resume RUN")
     if visdom:
         options["logger"] = f"{options['logger'] or 'auto'},visdom"
-    preset = preset or default_preset(options["model"])
-    config = resolve(preset, mods, {} if resume else given(options))
+    changes = given(options)
+    if file is not None:
+        read = read_config_file(file)
+        changes = read.settings | {name: value for mod in mods for name, value in MODS[mod].items()} | changes
+        preset, mods = preset or read.preset, (*read.mods, *mods)
+    label = preset or (file and file.stem) or default_preset(options["model"])
+    config = resolve(preset, mods, {} if resume else changes)
     # What is wrong without torch is reported before it is imported, which takes seconds.
     if resume is not None and _is_finished(resume, shards, step, given(options)):
         click.echo(resume)
@@ -289,13 +304,27 @@ def train(
             folder = resume_run(resume, given(options), shards, step)
         else:
             assert shards is not None  # noqa: S101  checked above
-            folder = start_run(shards, config, out=out, label=preset)
+            folder = start_run(shards, config, out=out, label=label)
     except TrainingStopped as stopped:
         if current_ranks().first:
             log(str(stopped))
         sys.exit(INTERRUPTED)
     if current_ranks().first:
         click.echo(shown(folder, resume or out or Path("runs")))
+
+
+@main.command("runs", short_help="List runs with their steps, figures and state.")
+@click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=LocalPathType("runs lie"))
+@json_option
+def list_runs(folders: tuple[Path, ...], as_json: bool) -> None:
+    """List runs: step, PSNR on training and on held-out scenes, the best checkpoint, and whether it is running.
+
+    A FOLDER is a run or holds runs.  [default: runs]
+    """
+    from gqn_model.checkpoint.run_list import runs_table, summarize_runs
+
+    found = summarize_runs(folders or [Path("runs")])
+    print_result([one.to_json() for one in found], runs_table(found), as_json=as_json)
 
 
 @main.command(short_help="Evaluate runs on unseen scenes.")
@@ -447,7 +476,9 @@ def push(run: Path, name: str, step: Any, private: bool) -> None:
 
 @main.command(short_help="Plot the learning curves of runs.")
 @_runs
-@click.option("-o", "--output", type=OutputType("pictures are written"), required=True, help="Picture: .png or .jpg.")
+@click.option(
+    "-o", "--output", type=OutputType("pictures are written"), required=True, help="Plot: .png, .jpg, .pdf or .svg."
+)
 def plot(runs: tuple[Path, ...], output: Path) -> None:
     """Plot the learning curves of one or several runs from their log.jsonl. Needs matplotlib."""
     from gqn_model.visualize.learning_curves import write_curves
