@@ -12,7 +12,7 @@ from gqn_data.errors import GQNError, ShardChecksumError, SourceMissing
 from gqn_data.inspect.verify import verify
 from gqn_data.io import atomic, hub
 from gqn_data.io.paths import local_path, parse_path
-from gqn_data.publish.hub import upload
+from gqn_data.publish.hub import connect, upload
 from gqn_data.schema.manifest import CHECKSUM_FILE, DESCRIPTION_FILES, MANIFEST_FILE, read_manifest
 from gqn_data.sources.raw_folder import scene_set_of_manifest
 from gqn_data.units import count_of
@@ -48,6 +48,7 @@ def push_dataset(
     manifest = read_manifest(folder)
     if manifest.in_place:
         raise SourceMissing(f"{folder}: found indexed source files, expected a converted dataset. Run gqn-data convert")
+    api = connect(repository)
     found = verify(folder, scene_set_of_manifest(manifest), workers=workers)
     if found.faults:
         raise ShardChecksumError(
@@ -64,6 +65,7 @@ def push_dataset(
     }
     scenes = sum(split.scenes for split in manifest.splits.values())
     pushed = upload(
+        api,
         repository,
         files,
         marker=MANIFEST_FILE,

@@ -33,7 +33,25 @@ _AT_ONCE = 8  # files uploaded in parallel
 _BESIDE = (".gitattributes", "README.md", "LICENSE")  # files of a repository that a push may add to
 
 
+def connect(repository: hub.Repository) -> HfApi:
+    """Return the client that pushes to a repository, before the work that a missing token would waste.
+
+    Raises:
+        StoreRefused: there is not a token.
+        ExtraMissing: huggingface_hub is not installed.
+    """
+    token = hub.token()
+    if not token:
+        raise StoreRefused(f"{repository}: no token to write with. Set HF_TOKEN, or run `hf auth login`")
+    try:
+        from huggingface_hub import HfApi
+    except ModuleNotFoundError as error:
+        raise ExtraMissing(f"a push needs huggingface_hub; install it with: {install_hint('hub')}") from error
+    return HfApi(endpoint=hub.endpoint(), token=token)
+
+
 def upload(
+    api: HfApi,
     repository: hub.Repository,
     files: Mapping[str, Path | bytes],
     *,
@@ -46,6 +64,7 @@ def upload(
     """Commit files to a repository, which is created if it does not exist, and return it at the new commit.
 
     Args:
+        api: from `connect`.
         repository: the repository.
         files: files by their path in the repository.
         marker: a path among `files` that an earlier push has written too.
@@ -55,24 +74,18 @@ def upload(
         stale: files to remove in the same commit, if they exist.
 
     Raises:
-        OptionError: there are too many files for a commit, or the package is not installed.
+        OptionError: there are too many files for a commit.
         DestinationError: the repository holds something else, or is public and `private` is True.
         ShardChecksumError: a file has changed.
-        StoreRefused: a token is missing, or may not write to the repository.
+        StoreRefused: the token may not write to the repository.
         StoreError: the upload failed.
     """
     if len(files) > MOST_FILES:
         raise OptionError(
             f"{repository}: {len(files):,} files, expected at most {MOST_FILES:,}; convert with a larger --shard-mb"
         )
-    endpoint, token = hub.endpoint(), hub.token()
-    if not token:
-        raise StoreRefused(f"{repository}: no token to write with. Set HF_TOKEN, or run `hf auth login`")
-    try:
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-    except ModuleNotFoundError as error:
-        raise ExtraMissing(f"a push needs huggingface_hub; install it with: {install_hint('hub')}") from error
-    api = HfApi(endpoint=endpoint, token=token)
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
     name, kind = repository.name, repository.kind
     with _translate_errors(repository), _quiet():
         api.create_repo(name, repo_type=kind, private=True if private else None, exist_ok=True)

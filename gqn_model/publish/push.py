@@ -14,7 +14,7 @@ from gqn_data.dataset import open_dataset
 from gqn_data.errors import GQNError
 from gqn_data.io import atomic, hub
 from gqn_data.io.paths import local_path, parse_dataset_path
-from gqn_data.publish.hub import upload
+from gqn_data.publish.hub import connect, upload
 from gqn_data.schema.manifest import CARD_FILE, Manifest
 from gqn_model.checkpoint.checkpoint import Step, load_checkpoint
 from gqn_model.checkpoint.pull import WEIGHTS_FILE, published_address
@@ -44,6 +44,7 @@ def push_run(run: str | os.PathLike[str], name: str, *, step: Step = None, priva
     """
     run = local_path(run, "runs lie")
     repository = hub.Repository("model", hub.check_name(name))
+    api = connect(repository)
     facts, checkpoint = read_facts(run), load_checkpoint(run, step)
     published = replace(facts, shards=published_address(facts.shards))
     card = model_card(
@@ -59,6 +60,7 @@ def push_run(run: str | os.PathLike[str], name: str, *, step: Step = None, priva
     with tempfile.TemporaryDirectory() as folder:
         weights = export_weights(run, Path(folder) / WEIGHTS_FILE, checkpoint.step)
         pushed = upload(
+            api,
             repository,
             {
                 CARD_FILE: card.encode(),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,15 @@ import gqn_data
 from gqn_data import cli
 from gqn_data.convert import convert
 from gqn_data.convert.plan import Options
-from gqn_data.errors import DestinationError, GQNError, OptionError, ShardChecksumError, SourceMissing, StoreRefused
+from gqn_data.errors import (
+    DestinationError,
+    ExtraMissing,
+    GQNError,
+    OptionError,
+    ShardChecksumError,
+    SourceMissing,
+    StoreRefused,
+)
 from gqn_data.inspect.verify import verify
 from gqn_data.io.paths import parse_path
 from gqn_data.push import push_dataset
@@ -168,6 +177,13 @@ def test_a_private_push_creates_a_private_repository_and_refuses_a_public_one(fo
     with pytest.raises(DestinationError, match="public"):
         push_dataset(folder, "user/public", private=True, workers=1)
     assert hub.files("dataset", "user/public") == {}
+
+
+def test_without_the_package_the_extra_is_named_before_the_work(folder, hub, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.setattr("gqn_data.push.verify", None)
+    with pytest.raises(ExtraMissing, match=r"\[hub\]"):
+        push_dataset(folder, NAME)
 
 
 @pytest.mark.parametrize("token", ["", "hf_stranger", "hf_wrong"])
