@@ -352,6 +352,9 @@ def list_runs(folders: tuple[Path, ...], as_json: bool) -> None:
     "--batch-size", type=click.IntRange(1, MOST_SCENES), default=32, show_default=True, help="Scenes per batch."
 )
 @click.option("--workers", type=click.IntRange(0, MOST_WORKERS), default=0, show_default=True, help="Loader processes.")
+@click.option(
+    "--plot", type=OutputType("plots are written"), help="Also plot the runs together: .png, .jpg, .pdf or .svg."
+)
 @_step
 @_other_set
 @_device
@@ -360,6 +363,7 @@ def evaluate(
     runs: tuple[Path, ...],
     shards: DatasetPath | None,
     context: tuple[tuple[int, ...], ...],
+    plot: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -372,10 +376,12 @@ def evaluate(
     if options["index"] is None:  # one that cannot be read is reported first
         for run in runs:
             _check_dataset(run, shards)
-    from gqn_model.evaluate.plot import write_plot
+    from gqn_model.evaluate.plot import check_comparison, write_comparison, write_plot
     from gqn_model.evaluate.report import comparison
     from gqn_model.evaluate.run_evaluation import evaluate_runs
 
+    if plot is not None:
+        check_comparison(plot)
     found = evaluate_runs(runs, shards, context=[number for numbers in context for number in numbers], **options)
     value = [one.to_json() for one in found]
     print_result(
@@ -385,13 +391,16 @@ def evaluate(
     )
     for one in found:
         result = Path(one.result)
-        plot = result.with_name(result.name.replace("result-", "plot-", 1)).with_suffix(".png")
+        drawn = result.with_name(result.name.replace("result-", "plot-", 1)).with_suffix(".png")
         try:
-            write_plot(one, plot)
+            write_plot(one, drawn)
         except OptionError as error:  # without matplotlib the figures are complete, only the plot is missing
             log(f"no plot: {error}")
         else:
-            log(f"{result}\n{plot}")
+            log(f"{result}\n{drawn}")
+    if plot is not None:
+        write_comparison(found, plot)
+        log(str(plot))
 
 
 @main.command(short_help="Draw predictions, or a walk through a scene.")

@@ -63,6 +63,11 @@ def write_picture(picture: NDArray[np.uint8], path: Path) -> None:
         Image.fromarray(picture).save(file, kind)
 
 
+def literal_text(text: str) -> str:
+    """Return a text as matplotlib shows it literally: `$` escaped, and bytes that are not UTF-8 as escapes."""
+    return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
+
+
 def check_plot(path: Path, alternative: str) -> None:
     """Raise if a plot cannot be written, before minutes are spent on its data.
 

@@ -49,7 +49,9 @@ def test_a_model_that_predicts_the_mean_says_so_and_has_no_nats(sweep_run: Path)
 
 
 def test_runs_answer_the_same_questions_in_one_table(bars_run: Path, sweep_run: Path) -> None:
-    done = _gqn("evaluate", bars_run, sweep_run, "--context", "1,3", "--samples", 2)
+    picture = bars_run.parent / "comparison.pdf"
+    done = _gqn("evaluate", bars_run, sweep_run, "--context", "1,3", "--samples", 2, "--plot", picture)
+    assert picture.read_bytes().startswith(b"%PDF")
     assert done.exit_code == 0, done.output
     names = [line.split("  ")[1] for line in done.stdout.splitlines() if line.startswith("  ")]
     ours, theirs = (f"{run.name}, step {checkpoint_steps(run)[-1]}: " for run in (bars_run, sweep_run))

@@ -178,6 +178,19 @@ def test_an_evaluation_is_plotted_with_standard_errors(tmp_path: Path) -> None:
         assert image.width == 1200
 
 
+def test_a_comparison_has_a_curve_per_run_and_the_baselines_once(tmp_path: Path) -> None:
+    result = _evaluation()
+    better = tuple(
+        replace(point, scores=(replace(point.scores[0], psnr=Estimate(30.0, 0.5)), *point.scores[1:]))
+        for point in result.sweep
+    )
+    figure = plot._comparison([result, replace(result, run="runs/y$_$", sweep=better)])
+    curves = {bars.get_label(): list(bars[0].get_ydata()) for bars in figure.axes[0].containers}
+    assert curves == {"x": [1, 3], r"y\$_\$": [30, 30], "nearest view": [5, 7], "mean image": [6, 8]}
+    plot.write_comparison([result], tmp_path / "one.svg")
+    assert b"nearest view" in (tmp_path / "one.svg").read_bytes()
+
+
 def test_an_infinite_psnr_is_not_plotted() -> None:
     result = _evaluation()
     first = result.sweep[0]
