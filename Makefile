@@ -11,7 +11,7 @@ DATA_TESTS := tests/data tests/packaging tests/test_cli_data.py tests/test_cli_c
 INSTALL := pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-core test-all test-browser check-lowest check-no-torch check-wheel faults lint types bench clean
+.PHONY: help setup demo test test-core test-all test-browser check-lowest check-no-torch check-wheel site notebooks faults lint types bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -73,6 +73,16 @@ check-no-torch: build/no-torch/.installed ## the data side's tests in an environ
 
 check-wheel: ## build wheel and sdist, install the wheel with each of PYTHONS, run the commands of the README
 	$(PYTHON) tools/check_wheel.py $(PYTHONS)
+
+$(VENV)/.docs: $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+site: $(VENV)/.docs ## build the documentation into build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebooks: $(VENV)/.docs ## execute the notebooks of docs/notebooks
+	$(BIN)/python tools/run_notebooks.py
 
 faults: $(STAMP) ## every fault at full counts: the table of docs/reliability.md; twenty minutes
 	$(BIN)/python tests/faults/report.py

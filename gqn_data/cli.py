@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from gqn_data.cli_options import (
     FAILED,
@@ -20,6 +21,7 @@ from gqn_data.cli_options import (
     LocalPathType,
     OutputType,
     PathType,
+    complete_path,
     host_option,
     json_option,
     log,
@@ -46,6 +48,12 @@ def cluster(scheduler: str | None, workers: int | None) -> Any:
     from gqn_data.executors.dask import connect
 
     return connect(scheduler, log)
+
+
+def _complete_source(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete the name of a scene set, or a path if no name begins so."""
+    names = [name for name in SCENE_SETS if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names] or complete_path(ctx, param, incomplete)
 
 
 _root = click.option("--root", type=PathType(), help="Data root: a folder or a URL.  [default: $GQN_DATA, else ./data]")
@@ -143,7 +151,7 @@ def _scene_count(row: SceneSet) -> str:
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @json_option
@@ -163,7 +171,7 @@ def info(source: str, set_name: str | None, root: AnyPath | None, as_json: bool)
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @click.option("--deep", is_flag=True, help="Also decode every frame.")
@@ -205,7 +213,7 @@ def verify(
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @click.option(
@@ -231,11 +239,11 @@ def view(
     columns: int,
     scale: int,
 ) -> None:
-    """Write a contact sheet: scenes as rows, views as columns."""
+    """Draw scenes as rows and views as columns, with numbers."""
     from gqn_data.convert.index import temporary_index
     from gqn_data.dataset import open_dataset
     from gqn_data.formats import WRITABLE
-    from gqn_data.inspect.contact_sheet import contact_sheet
+    from gqn_data.inspect.contact_sheet import captioned_sheet
     from gqn_data.io.atomic import data_root
     from gqn_data.io.pictures import write_picture
     from gqn_data.sources.raw_folder import locate_dataset, unindexed
@@ -249,12 +257,12 @@ def view(
             path = stack.enter_context(temporary_index(raw, None if split is None else (split,), first + rows))
         dataset = open_dataset(path, split)
         scenes = range(first, min(first + rows, max(len(dataset), first + 1)))
-        write_picture(contact_sheet(dataset, scenes, columns, scale), output)
+        write_picture(captioned_sheet(dataset, scenes, columns, scale), output)
     click.echo(output)
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @port_option
@@ -281,7 +289,7 @@ def explore(source: str, set_name: str | None, root: AnyPath | None, port: int, 
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @click.option(
@@ -324,11 +332,11 @@ def index(
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["zarr", "numpy", "webdataset", "tfrecord"]),
+    type=click.Choice(["zarr", "numpy", "webdataset", "tfrecord", "mirror"]),
     multiple=True,
     default=("zarr",),
     show_default=True,
@@ -475,7 +483,7 @@ def _datasets_lines(done: Sequence[Conversion], root: AnyPath) -> list[str]:
 
 
 @main.command()
-@click.argument("scene_set", metavar="SET")
+@click.argument("scene_set", metavar="SET", shell_complete=_complete_source)
 @click.option("--scenes", type=int, required=True, help="Number of scenes, over both splits unless --split is given.")
 @_root
 @click.option("--split", type=click.Choice(SPLITS), help="Only this split.  [default: nine scenes in ten to train]")
@@ -492,7 +500,7 @@ def _datasets_lines(done: Sequence[Conversion], root: AnyPath) -> list[str]:
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["tfrecord", "zarr", "numpy", "webdataset"]),
+    type=click.Choice(["tfrecord", "zarr", "numpy", "webdataset", "mirror"]),
     multiple=True,
     default=("tfrecord",),
     show_default=True,
@@ -560,8 +568,129 @@ def render(
     print_result(value, lines, as_json=as_json)
 
 
+@main.command("import")
+@click.argument("folder", type=LocalPathType("photos are read"))
+@click.option("--out", type=PathType(), help="Folder of the dataset.  [default: <root>/<format>/<name>]")
+@_root
+@click.option("--name", help="Name of the scene set.  [default: the folder's name, in lower case]")
+@click.option(
+    "--format",
+    "container",
+    type=click.Choice(["zarr", "numpy", "webdataset", "tfrecord", "mirror"]),
+    default="zarr",
+    show_default=True,
+    help="Container to write.",
+)
+@click.option("--size", type=int, default=64, show_default=True, help="Frame size in pixels, 16 to 512.")
+@click.option(
+    "--views",
+    metavar="N",
+    type=int,
+    help="Views per scene; more photos of a folder make several scenes.  "
+    "[default: the fewest photos of a folder, or 10 for a single folder]",
+)
+@click.option(
+    "--test-every",
+    metavar="N",
+    type=int,
+    default=8,
+    show_default=True,
+    help="Put every N-th folder, or scene of a single folder, in the test split; 0 for none.",
+)
+@click.option(
+    "--roll",
+    type=click.Choice(["refuse", "drop", "level"]),
+    default="refuse",
+    show_default=True,
+    help="Photos whose camera is turned about its axis by more than 5 degrees.",
+)
+@click.option(
+    "--up",
+    type=click.Choice(["auto", "x", "y", "z", "-x", "-y", "-z"]),
+    default="auto",
+    show_default=True,
+    help="Direction in the camera files that is up; auto estimates it from the cameras.",
+)
+@click.option(
+    "--scale",
+    metavar="scene|set|FACTOR",
+    default="scene",
+    show_default=True,
+    help="Bring the cameras of each folder, or of the set, to distance 1; or multiply positions by a factor.",
+)
+@click.option(
+    "--field-of-view",
+    metavar="DEGREES",
+    type=float,
+    help="Angle between the edges of a frame.  [default: the largest that all photos fill]",
+)
+@click.option(
+    "--depth-range",
+    metavar="NEAR FAR",
+    type=(float, float),
+    help="Depths of surfaces, in units of the camera files.  [default: estimated]",
+)
+@click.option("--jpeg-quality", type=click.IntRange(1, 100), help="Store frames as JPEG of this quality.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
+@json_option
+def import_command(
+    folder: Path,
+    out: AnyPath | None,
+    root: AnyPath | None,
+    name: str | None,
+    container: str,
+    size: int,
+    views: int | None,
+    test_every: int,
+    roll: Any,
+    up: str,
+    scale: str,
+    field_of_view: float | None,
+    depth_range: tuple[float, float] | None,
+    jpeg_quality: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Import photos with known cameras.
+
+    FOLDER holds photos and their cameras: transforms.json (nerfstudio), a COLMAP model in sparse/, or cameras.csv.
+    Or it holds such folders, one per place.
+    """
+    from gqn_data.import_photos import import_photos
+    from gqn_data.import_photos.run import plain_name
+    from gqn_data.io.atomic import data_root
+
+    name = name or plain_name(out.name if out is not None else folder.absolute().name)
+    target = out if out is not None else data_root(root) / container / name
+    done = import_photos(
+        folder,
+        target,
+        name=name,
+        format=container,
+        size=size,
+        views=views,
+        test_every=test_every,
+        roll=roll,
+        up=up,
+        scale=_scale_of(scale),
+        field_of_view=field_of_view,
+        depth_range=depth_range,
+        jpeg_quality=jpeg_quality,
+        overwrite=overwrite,
+        log=log,
+    )
+    print_result(done.to_json(), done.lines(shown(target, target)), as_json=as_json)
+
+
+def _scale_of(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 @main.command()
-@click.argument("scene_set", metavar="SET")
+@click.argument("scene_set", metavar="SET", shell_complete=_complete_source)
 @_root
 @_split
 @_files
@@ -641,7 +770,7 @@ def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @click.option("--split", type=click.Choice(SPLITS), help="Split to measure.  [default: train]")
@@ -673,7 +802,9 @@ def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     help="Milliseconds per training step, for advice on workers; repeatable.  [default: several]",
 )
 @click.option(
-    "--plot", type=LocalPathType("plots are written"), help="Also write a plot: .png or .jpg. Needs matplotlib."
+    "--plot",
+    type=LocalPathType("plots are written"),
+    help="Also write a plot: .png, .jpg, .pdf or .svg. Needs matplotlib.",
 )
 @json_option
 def bench(
@@ -716,6 +847,24 @@ def bench(
     if plot is not None:
         write_plot(found, plot)
     print_result(found.to_json(), found.lines(), as_json=as_json)
+
+
+@main.command()
+@click.argument("folder", type=LocalPathType("datasets to push lie"))
+@click.argument("name", metavar="USER/NAME")
+@click.option("--private", is_flag=True, help="Create a private repository.")
+@_workers
+@json_option
+def push(folder: Path, name: str, private: bool, workers: int | None, as_json: bool) -> None:
+    """Publish a converted dataset on the Hugging Face hub.
+
+    Checks every checksum first. All files appear in one commit; an interrupted push resumes when the command is rerun.
+    Needs the extra hub, and HF_TOKEN or `hf auth login`.
+    """
+    from gqn_data.push import push_dataset
+
+    address = push_dataset(folder, name, private=private, workers=workers)
+    print_result({"address": address}, [address], as_json=as_json)
 
 
 @main.command()

@@ -167,7 +167,7 @@ class Dataset(Sequence[Scene]):
                 guard=self._check_identity if self._identity else None,
             )
             kind = FORMATS[self.manifest.format]
-            found, expected = tuple(file.name for file in row.files), kind.names(location)
+            found, expected = tuple(file.name for file in row.files), () if kind.pieces else kind.names(location)
             if found != expected and expected:
                 raise ManifestError(
                     f"{self.folder}: shard {number} of {self.split} has the files {', '.join(found)}, "

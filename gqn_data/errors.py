@@ -86,6 +86,10 @@ class ShardChecksumError(GQNError):
     """A shard file that is missing, or differs from what was written."""
 
 
+class PhotosError(GQNError):
+    """A photo or its camera that cannot be imported: a damaged file, or a camera of another kind than DeepMind's."""
+
+
 class IrregularFile(GQNError):
     """A named pipe, socket, device, folder or link where a regular file is expected.
 

@@ -1,4 +1,4 @@
-"""gqn_model: the generative query network, its training and its evaluation.
+"""gqn_model: the generative query network and a plane sweep, their training and their evaluation.
 
     from gqn_model import load_model
     model = load_model("runs/first")

@@ -93,6 +93,8 @@ class ModelConfig:
     core_steps: int = setting(12, "generation steps L", "GQN", least=1, most=1000)
     kernel: int = setting(5, "kernel size of cores and heads, odd", "GQN", least=1, most=63)
     shared_cores: bool = setting(False, "use one core for all generation steps", "GQN")
+    look_channels: int = setting(3, "channels of the look, which reads the target", "GQN", least=1, most=4096)
+    shared_look: bool = setting(False, "use one look for all inference cores, as before version 0.3", "GQN")
     field_of_view: float = setting(
         0.0, "angle between the edges of a frame in degrees; 0 for the dataset's", "plane sweep", least=0, most=179
     )
@@ -107,8 +109,8 @@ class ModelConfig:
         0.0, "depth of the nearest plane, in units of positions; 0 for the dataset's", "plane sweep", least=0, most=MANY
     )
     far: float = setting(0.0, "depth of the farthest plane; 0 for the dataset's", "plane sweep", least=0, most=MANY)
-    planes: int = setting(16, "planes of the sweep", "plane sweep", least=2, most=256)
-    width: int = setting(32, "channels of the U-Net at full resolution", "plane sweep", least=1, most=1024)
+    planes: int = setting(24, "planes of the sweep", "plane sweep", least=2, most=256)
+    width: int = setting(64, "channels of the U-Net", "plane sweep", least=1, most=1024)
     dim: int = setting(128, "features per token", "plane sweep", least=2, most=8192)
     depth: int = setting(3, "blocks of the transformer", "plane sweep", least=1, most=100)
     heads: int = setting(4, "heads of its attention; they divide dim", "plane sweep", least=1, most=256)
@@ -130,12 +132,12 @@ class ModelConfig:
             raise OptionError(f"kernel is {self.kernel}; possible: odd numbers")
         if self.representation_channels % 8:
             raise OptionError(f"representation_channels is {self.representation_channels}; possible: multiples of 8")
-        channels = self.hidden + self.canvas + self.latent + self.representation_channels
+        channels = self.hidden + self.canvas + self.latent + self.representation_channels + self.look_channels
         if channels * self.core_steps * (self.frame_size // 4) ** 2 > _MOST_STATE_NUMBERS:
             raise OptionError(
-                f"{channels} channels (hidden, canvas, latent and representation_channels) in {self.core_steps} "
-                f"core_steps on frames of {self.frame_size} pixels, expected at most {_MOST_STATE_NUMBERS} numbers per "
-                "scene; lower one of them"
+                f"{channels} channels (hidden, canvas, latent, look_channels and representation_channels) in "
+                f"{self.core_steps} core_steps on frames of {self.frame_size} pixels, expected at most "
+                f"{_MOST_STATE_NUMBERS} numbers per scene; lower one of them"
             )
 
     def _check_plane_sweep(self) -> None:
@@ -150,10 +152,10 @@ class ModelConfig:
             raise OptionError(f"patch is {self.patch}; possible: even numbers")
         if self.near and self.far and self.near >= self.far:
             raise OptionError(f"near is {self.near}, far {self.far}; possible: near below far")
-        if 9 * self.planes * self.frame_size**2 > _MOST_STATE_NUMBERS:
+        if 8 * self.planes * self.frame_size**2 > _MOST_STATE_NUMBERS:
             raise OptionError(
                 f"{self.planes} planes on frames of {self.frame_size} pixels, expected at most {_MOST_STATE_NUMBERS} "
-                "numbers per view, 9 per pixel and plane; lower one of them"
+                "numbers per view, 8 per pixel and plane; lower one of them"
             )
 
     @property
@@ -204,11 +206,17 @@ class TrainingConfig:
     beta2: float = setting(
         0.999, "Adam's decay rate of the mean squared gradient", "optimisation", least=0, most=0.999999
     )
+    optimizer: str = setting(
+        "adam",
+        "adam, or muon for the matrices of the transformer and adam for the rest",
+        "plane sweep",
+        choices=("adam", "muon"),
+    )
     clip: float = setting(0.0, "maximum gradient norm; 0 disables clipping", "optimisation", least=0, most=LARGEST)
     accumulate: int = setting(1, "micro-batches per step, to save memory", "optimisation", least=1, most=MOST_SCENES)
     precision: str = setting(
         "float32",
-        "precision of the network; losses are always float32; auto is bf16 if the device multiplies it in hardware",
+        "precision of the network; losses are always float32; auto is bf16 on a CPU with AMX or a GPU with bf16",
         "device",
         choices=("float32", "bf16", "auto"),
     )
@@ -317,7 +325,8 @@ class Config:
             if not isinstance(value[part], dict):
                 raise OptionError(f"{where}: {part} is {str(value[part])[:40]!r}, expected a table of settings")
             flat |= value[part]
-        flat.setdefault("held_out", 0)  # runs of versions before 0.3 chose their best checkpoint on test scenes
+        # Runs of versions before 0.3 chose their best checkpoint on test scenes, and all cores had one look.
+        flat = {"held_out": 0, "shared_look": True} | flat
         try:
             return Config().replaced(flat)
         except (OptionError, UnknownName) as error:
@@ -487,7 +496,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate_schedule": "cosine",
         "warmup_steps": 50,
         "beta2": 0.98,
-        "clip": 1.0,
+        "optimizer": "muon",
+        "clip": 10.0,
         "precision": "auto",
         "threads": 1,
         "workers": 1,

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 
 import torch
 
 from gqn_data.errors import OptionError
+
+# Options of glibc's mallopt(3).
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> None:
+    """Keep freed memory in the process, on Linux with glibc; elsewhere do nothing.
+
+    By default, glibc returns tensors of megabytes to the system when they are freed. Every training step then costs a
+    page fault per 4 kB.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_MMAP_MAX, 0)
+            mallopt(_TRIM_THRESHOLD, -1)
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -32,7 +50,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Return float32 or bf16; `auto` is bf16 if the device multiplies it in hardware, otherwise float32.
+    """Return float32 or bf16; `auto` is bf16 on a processor with AMX and a GPU with bf16, otherwise float32.
 
     Args:
         name: auto, float32 or bf16.
@@ -42,9 +60,8 @@ def choose_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    # AMX, or the vector instructions before it; a processor without them emulates bf16, which is slower.
-    found = torch.cpu.get_capabilities()
-    return "bf16" if found.get("amx_bf16") or found.get("avx512_bf16") else "float32"
+    # AMX multiplies matrices of bf16. The vector products of AVX-512 do not always pay: docs/training.md has figures.
+    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"
 
 
 def describe(device: torch.device, threads: int) -> str:

@@ -115,6 +115,7 @@ def test_a_loaded_state_gives_the_next_batch(run):
     assert _equal(second, expected)
 
 
+@pytest.mark.slow
 def test_the_snippet_for_several_gpus_runs_under_torchrun(home):
     (launch,) = [shlex.split(line) for line in SHELL["Several GPUs"].splitlines()]
     assert launch[0] == "torchrun"
@@ -122,6 +123,7 @@ def test_the_snippet_for_several_gpus_runs_under_torchrun(home):
     _program(home, "Several GPUs", launcher=(sys.executable, "-m", "torch.distributed.run", *launch[1:-1]))
 
 
+@pytest.mark.slow
 def test_lightning_continues_from_the_loaded_state(home):
     if importlib.util.find_spec("pytorch_lightning") is None:
         pytest.skip("pytorch-lightning is not installed")

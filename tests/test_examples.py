@@ -1,6 +1,5 @@
 """The examples, run as programs."""
 
-import csv
 import json
 import os
 import subprocess
@@ -9,118 +8,79 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_scenes import jpeg, pattern
-from PIL import Image
+from made_scenes import pattern
 
+from gqn_data import SceneWriter
 from gqn_data.dataset import open_dataset
-from gqn_data.schema.manifest import read_manifest
+from gqn_data.import_photos import import_photos
 
 ROOT = Path(__file__).resolve().parents[1]
-FIELDS = ("x", "y", "z", "yaw", "pitch")
 
 
-def make_photos(folder, *, scenes=24, views=3, size=32, kind="jpg", table="csv", fields=FIELDS):
-    """Make a folder of posed images; all camera numbers of view v of scene s are s + v / 10."""
-    for number in range(scenes):
-        scene = folder / f"scene-{number:04}"
-        scene.mkdir(parents=True)
-        rows = []
-        for view in range(views):
-            pixels = pattern(number, view, size)
-            name = f"{view:02}.{kind}"
-            if kind == "jpg":
-                (scene / name).write_bytes(jpeg(pixels))
-            else:
-                Image.fromarray(pixels).save(scene / name)
-            rows.append({"image": name, **dict.fromkeys(fields, number + view / 10)})
-        if table == "json":
-            (scene / "cameras.json").write_text(json.dumps(rows))
-            continue
-        with (scene / "cameras.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["image", *fields])
-            writer.writeheader()
-            writer.writerows(rows)
-    return folder
-
-
-def run(*arguments, check=True):
-    result = subprocess.run(
-        [sys.executable, *map(str, arguments)],
+def photo_folder(*arguments):
+    return subprocess.run(
+        [sys.executable, "examples/photo_folder.py", *map(str, arguments)],
         check=False,
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=ROOT,
     )
-    if check:
-        assert result.returncode == 0, result.stderr
-    return result
 
 
-def posed_images(*arguments, check=True):
-    return run("examples/posed_images.py", *arguments, check=check)
+@pytest.mark.parametrize("yaw_sign", [1, -1])
+def test_photos_of_a_dataset_are_imported_with_its_cameras(yaw_sign, tmp_path):
+    numbers = np.random.default_rng(3).uniform(-1, 1, (2, 5, 5)).astype(np.float32)
+    geometry = {"field_of_view": 50.0, "yaw_sign": yaw_sign, "depth_range": (0.1, 3.0)}
+    with SceneWriter(tmp_path / "set", **geometry) as writer:
+        for scene, cameras in enumerate(numbers):
+            writer.add(np.stack([pattern(scene, view, 40) for view in range(5)]), cameras)
+    done = photo_folder(tmp_path / "set", tmp_path / "photos", "--scenes", 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{tmp_path / 'photos'}: 2 scenes of 5 photos"]
+    found = import_photos(
+        tmp_path / "photos", tmp_path / "back", scale=1, up="z", test_every=0, size=32, depth_range=(0.1, 3), log=print
+    )
+    assert found.depth_range == pytest.approx((0.1, 3))
+    # Of the right half of every other frame, four fifths are left.
+    assert found.field_of_view == pytest.approx(np.degrees(2 * np.arctan(0.8 * np.tan(np.radians(25)))))
+    for cameras, scene in zip(numbers, open_dataset(tmp_path / "back", "train")):
+        np.testing.assert_allclose(scene.cameras[:, :3], cameras[:, :3] - cameras[:, :3].mean(0), atol=1e-5)
+        np.testing.assert_allclose(scene.cameras[:, 3], yaw_sign * cameras[:, 3], atol=1e-5)
+        np.testing.assert_allclose(scene.cameras[:, 4], cameras[:, 4], atol=1e-5)
+    middle = [scene.frames[0][12:20, 12:20].mean((0, 1)) for scene in open_dataset(tmp_path / "back", "train")]
+    wanted = [pattern(scene, 0, 40)[16:24, 16:24].mean((0, 1)) for scene in range(2)]
+    np.testing.assert_allclose(middle, wanted, atol=6)
 
 
-def test_a_folder_of_posed_images_becomes_a_scene_set_for_training(tmp_path):
+def test_a_dataset_without_geometry_is_refused_in_one_line(tmp_path):
+    with SceneWriter(tmp_path / "set") as writer:
+        writer.add(np.zeros((2, 16, 16, 3), np.uint8), np.zeros((2, 5)))
+    done = photo_folder(tmp_path / "set", tmp_path / "photos")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "states no geometry" in line
+    assert json.loads((tmp_path / "set" / "manifest.json").read_text())["geometry"] is None
+
+
+@pytest.mark.parametrize("preset", ["tiny", "sweep_tiny"])
+def test_imported_photos_train_both_models(preset, tmp_path):
     pytest.importorskip("torch")
-    photos = make_photos(tmp_path / "photos", scenes=40)
-    folder = tmp_path / "zarr" / "my_photos"
-    result = posed_images(photos, folder, "--test-every", 10)
-    assert "40 scenes" in result.stdout
-    train, test = open_dataset(folder, "train"), open_dataset(folder, "test")
-    assert (len(train), len(test)) == (36, 4)
-    assert [bytes(frame) for frame in train[0].encoded] == [jpeg(pattern(0, view, 32)) for view in range(3)]
-    assert [round(float(scene.cameras[2, 0]), 1) for scene in test] == [9.2, 19.2, 29.2, 39.2]
+    rng = np.random.default_rng(1)
+    with SceneWriter(tmp_path / "set", field_of_view=50.0, yaw_sign=1, depth_range=(0.1, 3.0)) as writer:
+        for scene in range(12):
+            writer.add(np.stack([pattern(scene, view, 40) for view in range(5)]), rng.uniform(-1, 1, (5, 5)))
+    assert photo_folder(tmp_path / "set", tmp_path / "photos", "--scenes", 12).returncode == 0
+    import_photos(tmp_path / "photos", tmp_path / "mine", size=32, log=print)
     command = "from gqn_model.cli import main; main()"
-    out = tmp_path / "run"
-    options = ("--preset", "tiny", "--steps", 2, "--device", "cpu", "--workers", 0, "--logger", "none")
-    run("-c", command, "train", "--shards", folder, "--out", out, *options)
-    assert (out / "checkpoints" / "00000002.pt").exists()
-    found = json.loads(run("-c", command, "evaluate", out, "--samples", 1, "--json").stdout)
-    assert found["scenes"] == 4
-    assert [row["context"] for row in found["sweep"]][-1] == 2  # all views except the query
-
-
-@pytest.mark.parametrize("kind", ["jpg", "png"])
-def test_images_are_cropped_resized_and_selected(kind, tmp_path):
-    photos = make_photos(tmp_path / "photos", scenes=2, views=5, kind=kind, table="json")
-    folder = tmp_path / "mine"
-    posed_images(photos, folder, "--size", 16, "--views", 3, "--name", "two-rooms", "--jpeg-quality", 95)
-    scenes = open_dataset(folder)
-    assert scenes.manifest.scene_set == "two-rooms"
-    assert scenes[1].frames.shape == (3, 16, 16, 3)
-    np.testing.assert_allclose(scenes[1].cameras[:, 0], [1, 1.2, 1.4], rtol=1e-6)
-    small = np.asarray(Image.fromarray(pattern(1, 2, 32)).resize((16, 16), Image.Resampling.LANCZOS), int)
-    assert np.abs(scenes[1].frames[1] - small).mean() < 15
-
-
-def test_cameras_of_another_kind_keep_their_numbers_and_names(tmp_path):
-    fields = ("x", "y", "z", "qw", "qx", "qy", "qz")
-    folder = tmp_path / "mine"
-    posed_images(make_photos(tmp_path / "photos", scenes=2, fields=fields), folder)
-    assert read_manifest(folder).cameras.fields == fields
-
-
-def test_a_faulty_folder_is_reported_in_one_line(tmp_path):
-    def error_of(photos, *options):
-        result = posed_images(photos, tmp_path / "mine", *options, check=False)
-        assert result.returncode == 1
-        assert not (tmp_path / "mine").exists()
-        (line,) = result.stderr.splitlines()
-        return line
-
-    (tmp_path / "empty").mkdir()
-    assert "empty: no scenes" in error_of(tmp_path / "empty")
-    photos = make_photos(tmp_path / "photos", scenes=3)
-    assert "3 images, expected 9 or more" in error_of(photos, "--views", 9)
-    (photos / "scene-0001" / "01.jpg").unlink()
-    assert "row 1: image '01.jpg' is missing" in error_of(photos)
-    (photos / "scene-0001" / "01.jpg").write_bytes(jpeg(pattern(0, 0, 16)))
-    line = error_of(photos)
-    assert all(part in line for part in ("scene-0001", "view 1", "16x16", "32x32")), line
-    (photos / "scene-0001" / "01.jpg").write_bytes(b"no image")
-    assert "cannot be read as an image" in error_of(photos, "--size", 16)
-    (photos / "scene-0000" / "cameras.csv").write_text("image,x\n00.jpg,here\n")
-    assert "cameras.csv: row 0: 00.jpg: invalid or missing numbers, expected x" in error_of(photos)
-    (photos / "scene-0000" / "cameras.csv").write_text("picture,x\n00.jpg,1\n")
-    assert "cameras.csv: no rows with images" in error_of(photos)
+    options = ("--steps", "1", "--batch-size", "2", "--device", "cpu", "--workers", "0", "--logger", "none")
+    done = subprocess.run(
+        [sys.executable, "-c", command, "train", "--shards", "mine", "--out", "run", "--preset", preset, *options],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "00000001.pt").exists()

@@ -30,7 +30,7 @@ IN_SDIST = (
     "benchmarks/__main__.py",
     "docs/decisions.md",
     "docs/pictures/scene-sets.jpg",
-    "examples/posed_images.py",
+    "examples/photo_folder.py",
     "gqn_data/py.typed",
     "gqn_model/py.typed",
     "tests/conftest.py",

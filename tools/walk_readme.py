@@ -24,7 +24,7 @@ from typing import NamedTuple
 # Commands that cannot run here, by the first pattern that matches.
 SKIPPED = (
     (r"^(make|git|pip|docker)\b", "needs the checkout"),
-    (r"^(aws|gsutil|az|hf|rsync)\b|\b(s3|gs|az|https?)://|^gqn-data download", "needs a network"),
+    (r"^(aws|gsutil|az|hf|rsync)\b|\b(s3|gs|az|hf|https?)://|^gqn-data (download|push)|gqn push", "needs a network"),
     (r"tcp://|/shared/|SLURM|torchrun", "needs a cluster"),
     (r"numpy/mirror", "needs the numpy mirror"),
 )
@@ -56,10 +56,10 @@ from PIL import Image
 for scene in range(3):
     folder = Path(f"photos/scene-{scene}")
     folder.mkdir(parents=True)
-    rows = ["image,x,y,z,yaw,pitch"]
+    rows = ["image,x,y,z,yaw,pitch,fl_x"]
     for view in range(4):
         Image.new("RGB", (80, 72), (60 * scene, 60 * view, 90)).save(folder / f"{view}.jpg")
-        rows.append(f"{view}.jpg,{scene}.0,{view}.0,0.0,0.5,0.0")
+        rows.append(f"{view}.jpg,{scene}.0,{view}.0,0.0,0.5,0.0,90")
     (folder / "cameras.csv").write_text("\\n".join(rows))
 """
 PYTHON_NAMES = """\

@@ -272,6 +272,10 @@ def _finish(plan: Plan, done: Done) -> Manifest:
         rows = tuple(done[name, shard.number] for shard in plan.shards if shard.split == name)
         splits[name] = dataclasses.replace(split, shards=rows)
     manifest = dataclasses.replace(plan.manifest, splits=splits)
+    if plan.format.pieces:
+        for name, shard in plan.format.pieces.join(plan.folder, manifest).items():
+            splits[name] = dataclasses.replace(splits[name], scenes_per_shard=shard.scenes, shards=(shard,))
+        manifest = dataclasses.replace(manifest, splits=splits)
     files = plan.format.finish(plan.folder, manifest)
     for name, split in splits.items():
         splits[name] = dataclasses.replace(split, files=files.get(name, ()))

@@ -17,7 +17,16 @@ from gqn_data.convert.destination import Conversion, publish
 from gqn_data.convert.incremental_plan import IncomingFile, IncrementalPlan, Output
 from gqn_data.convert.index import IndexedFile, IndexTask, index_file, manifest_of, recorded_pass
 from gqn_data.convert.journal import WorkFolder
-from gqn_data.convert.plan import Options, Plan, Source, convert_frames_row, identity, limited, make_plan
+from gqn_data.convert.plan import (
+    Options,
+    Plan,
+    Source,
+    check_destination,
+    convert_frames_row,
+    identity,
+    limited,
+    make_plan,
+)
 from gqn_data.convert.shard_task import ShardTask, write_shard
 from gqn_data.errors import DestinationError
 from gqn_data.executors.pool import check_workers, max_pending, submit_task, wait_for_result
@@ -112,6 +121,7 @@ class RawSupplier(Supplier):
         manifest = manifest_of(raw, {}, options.limit)
         outputs = []
         for name, folder in destinations.items():
+            check_destination(FORMATS[name], folder)
             frames = convert_frames_row(manifest.frames, FORMATS[name], options)
             same = identity(dataclasses.replace(manifest, format=name, frames=frames, tool=TOOL))
             same |= {**this, "shard_bytes": options.shard_bytes, "on_corrupt": options.on_corrupt}

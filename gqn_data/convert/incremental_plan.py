@@ -113,7 +113,7 @@ class IncrementalPlan:
     def add(self, output: Output, shards: Iterable[ShardLocation]) -> None:
         """Queue the shards that an earlier run has not finished."""
         for shard in shards:
-            row = output.work.row_of(shard)
+            row = output.work.row_of(shard, output.kind)
             if row is None:
                 self.queue.append((output, shard))
             else:

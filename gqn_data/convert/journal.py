@@ -14,7 +14,7 @@ from typing import Any
 
 from gqn_data.convert.plan import Plan, identity
 from gqn_data.errors import DestinationError, ManifestError
-from gqn_data.formats.contract import ShardLocation
+from gqn_data.formats.contract import Format, ShardLocation
 from gqn_data.io import atomic, strict_json
 from gqn_data.io.paths import AnyPath
 from gqn_data.schema.catalog import Split
@@ -96,7 +96,9 @@ class WorkFolder:
         if tidy:
             atomic.remove_temporaries(folder)
         if (folder / MANIFEST_FILE).exists():
-            self._reopen(folder, this, None if overwrite else plan)
+            # A joined shard does not record its pieces, so it is written again as a whole.
+            keeps = plan is not None and plan.format.pieces is None and not overwrite
+            self._reopen(folder, this, plan if keeps else None)
         recorded = self._read(_PLAN_FILE)
         if recorded is not None and recorded.get("identity") != this:
             self._clear(folder, recorded)
@@ -144,10 +146,12 @@ class WorkFolder:
         """Remove the files of this conversion from the destination, then the work folder."""
         self._clear(folder, self._read(_PLAN_FILE) or {})
 
-    def row_of(self, shard: ShardLocation) -> ShardRow | None:
-        """Return the row of a finished shard; None if the shard must be written."""
+    def row_of(self, shard: ShardLocation, kind: Format) -> ShardRow | None:
+        """Return the row of a finished shard of a container; None if the shard must be written."""
         with contextlib.suppress(KeyError, TypeError, AttributeError):  # an invalid marker: write the shard again
             row = parse_shard(self._read(self._marker(shard)) or {})
+            if kind.pieces:
+                return row if kind.pieces.are_written(shard, row) else None
             if row.scenes == shard.scenes and all(is_present(shard.folder, file) for file in row.files):
                 return row
         return None

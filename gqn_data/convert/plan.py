@@ -15,6 +15,7 @@ from gqn_data.errors import OptionError, UnknownName
 from gqn_data.executors.pool import usable_cores
 from gqn_data.formats import FORMATS, WRITABLE
 from gqn_data.formats.contract import Format, ShardLocation
+from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath
 from gqn_data.schema import jpeg
 from gqn_data.schema.catalog import SPLITS, Split
@@ -132,7 +133,7 @@ class Plan:
 
     def names(self) -> list[str]:
         """Return the files of all shards, relative to the dataset's folder."""
-        return [name for shard in self.shards for name in self.format.names(shard)]
+        return [*dict.fromkeys(name for shard in self.shards for name in self.format.names(shard))]
 
 
 def limited(manifest: Manifest, options: Options) -> Manifest:
@@ -163,9 +164,10 @@ def make_plan(source: Source, format_name: str, folder: AnyPath, options: Option
         options: options of the conversion.
 
     Raises:
-        OptionError: the container cannot store frames of the requested encoding.
+        OptionError: the container cannot store frames of the requested encoding, or cannot be written to a store.
     """
     kind = FORMATS[format_name]
+    check_destination(kind, folder)
     manifest = source.manifest
     frames = convert_frames_row(manifest.frames, kind, options)
     scenes = sum(split.scenes for split in manifest.splits.values())
@@ -174,10 +176,21 @@ def make_plan(source: Source, format_name: str, folder: AnyPath, options: Option
     shards: list[ShardLocation] = []
     for name, row in manifest.splits.items():
         per_shard = min(scenes_per_shard(kind, row.shards[0], manifest, frames, options), row.scenes)
-        splits[name] = dataclasses.replace(row, scenes_per_shard=per_shard, shards=(), files=())
+        listed = row.scenes if kind.pieces else per_shard
+        splits[name] = dataclasses.replace(row, scenes_per_shard=listed, shards=(), files=())
         shards += locate_shards(folder, name, frames, manifest.layout, scenes=row.scenes, per_shard=per_shard)
     planned = dataclasses.replace(manifest, format=format_name, frames=frames, splits=splits, tool=TOOL)
     return Plan(folder=folder, manifest=planned, shards=tuple(shards), stored_bytes=stored)
+
+
+def check_destination(kind: Format, folder: AnyPath) -> None:
+    """Raise unless a container can be written to a folder: pieces are written in place, which needs a disk.
+
+    Raises:
+        OptionError: the folder is in a store.
+    """
+    if kind.pieces:
+        atomic.on_disk(folder, f"{kind.name} is written in place")
 
 
 def locate_shards(

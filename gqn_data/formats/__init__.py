@@ -11,4 +11,4 @@ FORMATS: dict[str, Format] = {
 }
 
 # The containers that `convert` can write.
-WRITABLE = ("zarr", "numpy", "webdataset", "tfrecord")
+WRITABLE = ("zarr", "numpy", "webdataset", "tfrecord", "mirror")

@@ -89,6 +89,23 @@ class OpenShard(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """How a container of one shard per split is written in pieces, in any order and by any process.
+
+    The shards of a plan are then pieces: `Format.names` returns their unfinished files, and `Format.write_shard`
+    writes a piece into them.
+
+    Attributes:
+        are_written: returns whether the files have the size that the row of a piece needs.
+        join: checks the pieces of all splits against their rows, and publishes the files; returns the shard of each
+            split.
+    """
+
+    are_written: Callable[[ShardLocation, ShardRow], bool]
+    join: Callable[[AnyPath, Manifest], dict[Split, ShardRow]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Format:
     """A container.
 
@@ -101,6 +118,7 @@ class Format:
         open_shard: opens a shard from its row in the manifest.
         stored_bytes: estimates the size in bytes from (scenes, their encoded bytes, layout, encoding).
         whole_scene_encodings: encodings that read a scene's views only all together.
+        pieces: how a split's only shard is written in pieces; None for containers of any number of shards.
     """
 
     name: str
@@ -111,6 +129,7 @@ class Format:
     open_shard: Callable[[ShardLocation, ShardRow], OpenShard]
     stored_bytes: Callable[[int, int, SceneLayout, Encoding], int]
     whole_scene_encodings: tuple[Encoding, ...] = ()
+    pieces: Pieces | None = None
 
 
 def no_metadata(folder: AnyPath, manifest: Manifest) -> dict[Split, tuple[FileRow, ...]]:  # noqa: ARG001

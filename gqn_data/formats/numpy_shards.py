@@ -11,14 +11,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from gqn_data.formats.contract import Format, OpenShard, ShardLocation, no_metadata
-from gqn_data.formats.shards import PixelShard, fill_pixels, write_npy
+from gqn_data.formats.shards import PixelShard, write_npy, write_pixels
 from gqn_data.io import atomic
 from gqn_data.io.ranged import npy_header, npy_rows
 from gqn_data.schema.layout import SceneLayout
 from gqn_data.schema.manifest import Encoding, FileRow, ShardRow
 from gqn_data.schema.scene import Scene
-
-_BLOCK_BYTES = 2 << 20
 
 
 def _names(location: ShardLocation) -> tuple[str, str]:
@@ -28,21 +26,9 @@ def _names(location: ShardLocation) -> tuple[str, str]:
 def _write_shard(location: ShardLocation, scenes: Iterable[Scene]) -> ShardRow:
     frames_name, cameras_name = _names(location)
     layout = location.layout
-    cameras = np.zeros((location.scenes, *layout.cameras_shape), np.float32)
-    in_block = max(1, _BLOCK_BYTES // (layout.views * layout.frame_bytes))
     with atomic.writing(location.folder / frames_name) as file, atomic.ChecksummedFile(file) as out:
         out.write(npy_header(np.dtype(np.uint8), (location.scenes, *layout.frames_shape)))
-        block = np.empty((in_block, *layout.frames_shape), np.uint8)
-        filled = 0
-        for number, scene in enumerate(scenes):
-            cameras[number] = scene.cameras
-            fill_pixels(scene, block[filled])
-            filled += 1
-            if filled == in_block:
-                out.write(block.data.cast("B"))
-                block = np.empty_like(block)
-                filled = 0
-        out.write(block[:filled].tobytes())
+        cameras = write_pixels(out, scenes, location)
         frames = FileRow(name=frames_name, sha256=out.finish(), bytes=out.position)
     return ShardRow(scenes=location.scenes, files=(frames, write_npy(location.folder, cameras_name, cameras)))
 

@@ -6,7 +6,7 @@ Both read only the requested ranges and cache nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from operator import add
 from struct import Struct
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import CorruptFrame, ShardChecksumError
+from gqn_data.formats.contract import ShardLocation
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath
 from gqn_data.io.ranged import RangedFile, Rows, npy_header
@@ -26,6 +27,8 @@ from gqn_data.schema.scene import Scene
 
 # Up to this many bytes, one read is faster than a read per view (measured: docs/decisions.md).
 _ONE_READ = 1 << 16
+
+_BLOCK_BYTES = 2 << 20
 
 
 def index_dtype(layout: SceneLayout) -> np.dtype[np.void]:
@@ -58,6 +61,25 @@ def write_npy(folder: AnyPath, name: str, array: NDArray[Any]) -> FileRow:
         out.write(npy_header(array.dtype, array.shape))
         out.write(array.tobytes())
         return FileRow(name=name, sha256=out.finish(), bytes=out.position)
+
+
+def write_pixels(out: atomic.ChecksummedFile, scenes: Iterable[Scene], location: ShardLocation) -> NDArray[np.float32]:
+    """Write the decoded frames of a shard's scenes, and return their cameras: (scenes, views, camera numbers)."""
+    layout = location.layout
+    cameras = np.zeros((location.scenes, *layout.cameras_shape), np.float32)
+    in_block = max(1, _BLOCK_BYTES // (layout.views * layout.frame_bytes))
+    block = np.empty((in_block, *layout.frames_shape), np.uint8)
+    filled = 0
+    for number, scene in enumerate(scenes):
+        cameras[number] = scene.cameras
+        fill_pixels(scene, block[filled])
+        filled += 1
+        if filled == in_block:
+            out.write(block.data.cast("B"))
+            block = np.empty_like(block)
+            filled = 0
+    out.write(block[:filled].tobytes())
+    return cameras
 
 
 class EncodedShard(ABC):

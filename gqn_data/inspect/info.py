@@ -40,7 +40,9 @@ class Description:
 
         manifest, frames = self.manifest, self.manifest.frames
         origin = manifest.origin
-        details = ", ".join(f"{key} {value}" for key, value in origin.details.items())
+        # Lists, such as the places of imported photos, are for --json.
+        short = {key: value for key, value in origin.details.items() if not isinstance(value, list | dict)}
+        details = ", ".join(f"{key} {value}" for key, value in short.items())
         rendered = isinstance(self.folder, RenderAddress)
         kept = "rendered on demand" if rendered else {"jpeg": "JPEG", "raw": "decoded"}[frames.encoding]
         quality = f" at quality {frames.jpeg_quality}" if frames.jpeg_quality else ""

@@ -98,6 +98,29 @@ def writing(path: AnyPath) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
+def writing_part(path: Path, start: int) -> Iterator[ChecksummedFile]:
+    """Write a part of a file that several processes fill; the part is on the disk when the block ends.
+
+    The caller renames the file when all parts are written.
+
+    Args:
+        path: unfinished name of the file; created if it does not exist.
+        start: offset of the part in the file, in bytes.
+
+    Raises:
+        IrregularFile: the name belongs to a link, a folder, a named pipe, a socket or a device.
+        NoSpace: the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with report_full_disk(path), regular.open_update(path, buffering=_BLOCK) as file:
+        file.seek(start)
+        with ChecksummedFile(file) as out:
+            yield out
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
 def own_temporaries() -> Iterator[None]:
     """Use temporary names unique to this attempt, so that concurrent attempts may write the same file.
 
@@ -344,6 +367,18 @@ class ChecksummedFile:
 
 def _sync_data(handle: int) -> None:
     getattr(os, "fdatasync", os.fsync)(handle)
+
+
+def is_locked(folder: Path, lock_name: str = ".lock") -> bool:
+    """Return whether another process writes into the folder, as `exclusive_writer` locks it. Windows: always False."""
+    if fcntl is None or not (folder / lock_name).exists():
+        return False
+    with contextlib.suppress(FileNotFoundError), regular.open_read(folder / lock_name) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 @contextlib.contextmanager

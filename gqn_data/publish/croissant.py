@@ -77,8 +77,10 @@ _ZARR = "https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html"
 _ARRAYS = {
     "zarr": "in the array `{what}` of the Zarr v3 group `{split}`",
     "numpy": "a row of the array in `{split}/{what}-*.npy`",
+    "mirror": "a row of the array in `{split}_{mirror}.npy`",
     "tfrecord": "the feature `{what}` of a tf.train.Example",
 }
+_MIRROR = {"frames": "images", "cameras": "viewpoints"}
 _SPLIT_URLS = {"train": "cr:TrainingSplit", "test": "cr:TestSplit"}
 
 
@@ -172,6 +174,7 @@ def _file_sets(manifest: Manifest, split: Split) -> Iterator[dict[str, Any]]:
     includes = {
         "zarr": [f"{split}/frames/c/*", f"{split}/cameras/c/*"],
         "numpy": [f"{split}/frames-*.npy", f"{split}/cameras-*.npy"],
+        "mirror": [f"{split}_*.npy"],
         "tfrecord": [shard.files[0].name for shard in shards],
     }[manifest.format]
     yield {
@@ -243,7 +246,7 @@ def _records(manifest: Manifest, split: Split) -> Iterator[dict[str, Any]]:
             {
                 "@type": "cr:Field",
                 "@id": f"{split}/{what}",
-                "description": f"{about}; {where.format(split=split, what=what)}.",
+                "description": f"{about}; {where.format(split=split, what=what, mirror=_MIRROR[what])}.",
                 "dataType": kind,
                 "isArray": True,
                 "arrayShape": array_shape,

@@ -150,12 +150,14 @@ def comparison(results: Sequence[Evaluation]) -> str:
         results: from `evaluate_runs`.
     """
     first = results[0]
-    names = run_labels([Path(one.run) for one in results])
+    labels = run_labels([Path(one.run) for one in results])
+    names = [f"{label}, step {one.step}" for label, one in zip(labels, results, strict=True)]
     lines = [f"{len(results)} runs: {first.scenes} {first.split} scenes of {first.scene_set}"]
     for name, one in zip(names, results, strict=True):
-        lines += ["", f"{name}: {one.model}, step {one.step}, {one.answers}"]
+        lines += ["", f"{name}: {one.model}, {one.answers}"]
         lines += [f"  {note}" for note in one.notes()]
-    width = max(map(len, names)) + 21  # the longest kind of prediction, ": " and the name
+    kinds = [(name, score.name) for name, one in zip(names, results, strict=True) for score in one.sweep[0].scores]
+    width = max(len(f"{name}: {kind}") for name, kind in kinds if kind not in BASELINES)
     for at, point in enumerate(first.sweep):
         lines += ["", _heading(point.context), _head(width)]
         leads = []

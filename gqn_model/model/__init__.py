@@ -1,4 +1,4 @@
-"""The network: GQN, its encoders and cores, and the tensors that it reads.
+"""The models, what all of them have in common (`contract`), and the tensors that they read.
 
 Modules here import torch; importing this package does not.
 """
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from gqn_model.model.gqn import GQN as GQN
     from gqn_model.model.inputs import Context as Context
     from gqn_model.model.inputs import Inputs as Inputs
+    from gqn_model.model.plane_sweep import PlaneSweep as PlaneSweep
 
-__all__ = ["GQN", "Context", "Inputs"]
+__all__ = ["GQN", "Context", "Inputs", "PlaneSweep"]
 
-__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={"gqn": ["GQN"], "inputs": ["Context", "Inputs"]})
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={"gqn": ["GQN"], "inputs": ["Context", "Inputs"], "plane_sweep": ["PlaneSweep"]},
+)

@@ -56,23 +56,29 @@ class ConvLSTM(nn.Module):
         self.moving = nn.ParameterList(nn.Parameter(torch.empty(shape)) for _ in range(cores))
         draw_gates([self.static.weight, *self.moving], self.static.bias, channels=hidden + moving + static, pose=pose)
 
-    def prepare(self, static: Tensor, frame: Tensor | None = None) -> tuple[Tensor, ...]:
+    def prepare(self, static: Tensor, frames: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
         """Return the static input's share of the gates of each core: C tensors (B, 4D, h, w).
 
         Args:
             static: pose and r, (B, _, h, w), or (B, _, 1, 1) if constant over the map.
-            frame: static input in front of them, (B, _, h, w), or None.
+            frames: static input in front of them, (B, _, h, w): none, one for all cores, or one for each.
         """
         weight, bias = self.static.weight, self.static.bias
         assert bias is not None  # noqa: S101  created with a bias
         if static.shape[2] != self.side:
             of_frame, of_static = torch.split(weight, [weight.shape[1] - static.shape[1], static.shape[1]], 1)
             gates = convolve_constant(static[:, :, 0, 0], of_static, self.side) + bias[:, None, None]
-            if frame is not None:
-                gates = gates + convolve([frame], of_frame)
-            return gates.chunk(self.cores, 1)
-        parts = [*([] if frame is None else [frame]), *torch.split(static, self.parts, 1)]
-        return convolve_each(parts, weight.chunk(self.cores), bias.chunk(self.cores))
+            if len(frames) == 1:
+                gates = gates + convolve(frames, of_frame)
+            shares = gates.chunk(self.cores, 1)
+            if len(frames) > 1:
+                pairs = zip(frames, of_frame.chunk(self.cores), strict=True)
+                shares = tuple(share + convolve([frame], w) for share, (frame, w) in zip(shares, pairs, strict=True))
+            return shares
+        parts, weights, biases = torch.split(static, self.parts, 1), weight.chunk(self.cores), bias.chunk(self.cores)
+        if len(frames) > 1:
+            return tuple(convolve([f, *parts], w, b) for f, w, b in zip(frames, weights, biases, strict=True))
+        return convolve_each([*frames, *parts], weights, biases)
 
     def forward(self, weight: Tensor, state: State | None, moving: list[Tensor], prepared: Tensor) -> State:
         """Return the state after one step.

@@ -3,6 +3,9 @@
 Follows Eslami et al., Science 360, 2018, supplement, sections 2 to 4. Sums are reordered where the result is equal up
 to rounding (see `cores`); `tests/support/naive.py` holds the plain version of the paper, the oracle of the tests.
 
+The inference cores read the target through the look, a 4x4 convolution. As in torch-gqn, each core has its own look
+unless cores are shared.
+
 Shapes: B samples, T query views of each (no axis if there is one), N = B T, K context slots, L generation steps, D
 state channels, Z latent channels, R channels of the representation, P numbers per pose (7 for DeepMind's cameras),
 H = W frame size, h = w = H/4 map size.
@@ -56,10 +59,11 @@ class GQN(LatentNetwork):
         self.representation = ENCODERS[config.representation](r, config.frame_size, pose)
         self.side = side = config.frame_size // 4
         self.generation = ConvLSTM(latent, pose + r, hidden, pose=(0, pose), kernel=kernel, cores=cores, side=side)
+        seen, self.looks = config.look_channels, 1 if config.shared_look else cores
         self.inference = ConvLSTM(
-            hidden + config.canvas, 3 + pose + r, hidden, pose=(3, pose), kernel=kernel, cores=cores, side=side
+            hidden + config.canvas, seen + pose + r, hidden, pose=(seen, pose), kernel=kernel, cores=cores, side=side
         )
-        self.look = nn.Conv2d(3, 3, 4, 4)
+        self.look = nn.Conv2d(3, self.looks * seen, 4, 4)  # one convolution for the looks of all cores
         self.canvas = Canvas(hidden, config.canvas, cores, shared=self.shared)
         self.prior_head = nn.Conv2d(hidden, 2 * latent, kernel, padding=kernel // 2)
         self.posterior_head = nn.Conv2d(hidden, 2 * latent, kernel, padding=kernel // 2)
@@ -112,7 +116,7 @@ class GQN(LatentNetwork):
         static = self.encode(inputs.context, inputs.query)
         target = inputs.target.flatten(0, -4)  # (N, 3, H, W)
         prepared_g = self.generation.prepare(static)
-        prepared_e = self.inference.prepare(static, self.look(target))
+        prepared_e = self.inference.prepare(static, self.look(target).chunk(self.looks, 1))
         maps = self.canvas.maps()
         weights_g = [narrowed(weight) for weight in self.generation.moving]
         weights_e, empty = self.canvas.through(list(self.inference.moving), maps, self.side)

@@ -73,6 +73,7 @@ class Job(NamedTuple):
 JOBS = {
     "convert": Job('convert(SOURCE, ROW, TARGET, options("zarr", "webdataset"))'),
     "convert to numpy": Job('convert(SOURCE, ROW, TARGET, options("numpy"))'),
+    "convert to mirror": Job('convert(SOURCE, ROW, TARGET, options("mirror"))'),
     "convert to a store": Job('convert(SOURCE, ROW, TARGET, options("zarr"))', writes="store"),
     "convert from a store": Job('convert(SOURCE, ROW, TARGET, options("webdataset"))', reads="store"),
     "index": Job("index_raw_folder(open_raw_folder(TARGET, ROW), workers=WORKERS)", prepare=_copy),

@@ -33,7 +33,7 @@ from gqn_data.schema.manifest import read_manifest
 from gqn_data.sources.raw_folder import open_raw_folder
 
 ROW = SCENE_SETS[SET]
-BETWEEN = (".partial", ".part", ".part.json", ".lock")  # suffixes of unfinished files
+BETWEEN = (".partial", ".unfinished", ".part", ".part.json", ".lock")  # suffixes of unfinished files
 
 
 class Work:
@@ -93,6 +93,7 @@ WORK = {
     "convert to zarr, pixels": lambda work, root: work.convert(root, "zarr", frames="raw"),
     "convert to numpy": lambda work, root: work.convert(root, "numpy"),
     "convert to webdataset": lambda work, root: work.convert(root, "webdataset"),
+    "convert to mirror": lambda work, root: work.convert(root, "mirror"),
     "convert to three containers": lambda work, root: work.convert(root, "zarr", "numpy", "webdataset"),
     "convert by two workers": lambda work, root: work.convert(root, "zarr", workers=2),
     "index": lambda work, root: work.index(root),

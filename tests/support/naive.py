@@ -57,8 +57,13 @@ def _scene(p: dict[str, Tensor], c: ModelConfig, frames: Tensor, poses: Tensor, 
 
 
 def plain_parameters(p: dict[str, Tensor], c: ModelConfig) -> dict[str, Tensor]:
-    """Return the parameters of the plain network: per core one weight of the gates, over [h, x, static]."""
-    plain = {name: value for name, value in p.items() if ".moving." not in name and ".static." not in name}
+    """Return the parameters of the plain network: per core a look and one weight of the gates, over [h, x, static]."""
+    own = (".moving.", ".static.", "look.")
+    plain = {name: value for name, value in p.items() if not any(part in name for part in own)}
+    for core in range(1 if c.shared_cores else c.core_steps):
+        first = 0 if c.shared_look else core * c.look_channels
+        for part in ("weight", "bias"):
+            plain[f"look.{core}.{part}"] = p[f"look.{part}"][first : first + c.look_channels]
     for name in ("generation", "inference"):
         for core in range(1 if c.shared_cores else c.core_steps):
             rows = slice(core * 4 * c.hidden, (core + 1) * 4 * c.hidden)
@@ -97,7 +102,7 @@ def _run(
         prior = torch.distributions.Normal(*_heads(_conv(p, "prior_head", h_g)))
         z = prior.mean + prior.stddev * noise[step]
         if target is not None:
-            x = _conv(p, "look", target, 4)
+            x = _conv(p, f"look.{core}", target, 4)
             if c.shared_cores or core:
                 down = p[f"canvas.down.{core - (not c.shared_cores)}"]
             else:  # the canvas is still empty, so its weights do not matter

@@ -93,7 +93,14 @@ SMALL: dict[str, object] = {
     "workers": 0,
 }
 SMALL_NETWORKS: dict[str, dict[str, object]] = {
-    "gqn": {"representation_channels": 16, "hidden": 8, "canvas": 6, "core_steps": 3, "sigma_steps": 20},
+    "gqn": {
+        "representation_channels": 16,
+        "hidden": 8,
+        "canvas": 6,
+        "core_steps": 3,
+        "look_channels": 3,
+        "sigma_steps": 20,
+    },
     "plane_sweep": {"planes": 4, "width": 8, "dim": 16, "depth": 1, "heads": 2, "targets": 2, "precision": "float32"},
 }
 # Of the synthetic scenes, whose cameras stand on a ring of radius 1.

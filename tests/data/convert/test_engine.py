@@ -27,7 +27,7 @@ ROW = SCENE_SETS[SET]
 class EmptyWorkFolder(WorkFolder):
     """A work folder without finished shards."""
 
-    def row_of(self, shard):
+    def row_of(self, shard, kind):
         return None
 
 

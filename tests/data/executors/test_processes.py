@@ -81,15 +81,15 @@ def _run(command: list[str], folder: Path) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("workers", "then", "status"),
     [
-        ("loader-fork", "close", 0),
+        pytest.param("loader-fork", "close", 0, marks=pytest.mark.slow),
         ("loader-fork", "error", 1),
-        ("loader-fork", "exit", 3),
+        pytest.param("loader-fork", "exit", 3, marks=pytest.mark.slow),
         ("loader-fork", "interrupt", -signal.SIGINT),
-        ("loader-fork", "leave", 0),
+        pytest.param("loader-fork", "leave", 0, marks=pytest.mark.slow),
         ("loader-spawn", "leave", 0),
-        ("pool", "close", 0),
+        pytest.param("pool", "close", 0, marks=pytest.mark.slow),
         ("pool", "error", 1),
-        ("pool", "exit", 3),
+        pytest.param("pool", "exit", 3, marks=pytest.mark.slow),
         ("pool", "interrupt", -signal.SIGINT),
     ],
 )

@@ -74,7 +74,7 @@ every_container = pytest.mark.parametrize(("name", "encoding"), [*CASES, ("index
 
 
 def test_every_format_is_writable_or_read_in_place():
-    assert {*WRITABLE, "mirror"} == set(FORMATS)
+    assert set(WRITABLE) == set(FORMATS)
     assert all(FORMATS[name].name == name for name in FORMATS)
 
 
@@ -84,7 +84,7 @@ def test_scenes_are_read_back_as_written(name, encoding, datasets):
     for split, (first, count) in SPLITS.items():
         scenes = open_dataset(folder, split)
         assert len(scenes) == count
-        assert len(scenes.manifest.splits[split].shards) > 1 or split == "test"
+        assert len(scenes.manifest.splits[split].shards) > 1 or split == "test" or name == "mirror"
         for number, scene in enumerate(scenes):
             made = made_scene(first + number)
             assert scene.cameras.tobytes() == made.cameras.tobytes()

@@ -329,7 +329,7 @@ def _wrapped_and_started(loader: SceneLoader, workers: int) -> Any:
         (_wrapped_and_started, 2),
     ],
 )
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_loader_inside_torchs_loader_is_refused(
     zarr: Path, faults: FaultCounts, give: Callable[[SceneLoader, int], Any], torch_workers: int, workers: int
 ) -> None:

@@ -245,7 +245,7 @@ def test_shards_with_unexpected_files_are_refused(name, change, folders, raw):
         "one too few": files[:1],
         "one too many": [*files, files[0]],
         "swapped": files[::-1],
-        "another shard's": shards[1]["files"][:1] + files[1:],
+        "another shard's": [*shards, *document["splits"]["test"]["shards"]][1]["files"][:1] + files[1:],
     }[change]
     (folder / "manifest.json").write_text(json.dumps(document))
     try:

@@ -58,6 +58,10 @@ def test_elbo_gradients_and_predictions_equal_the_naive_model(
         (True, "pool", {"pose_numbers": 1}),
         (False, "tower", {"pose_numbers": 9}),
         (False, "pyramid", {"latent": 5}),
+        (True, "tower", {"look_channels": 7}),
+        (False, "tower", {"look_channels": 2}),
+        (False, "tower", {"shared_look": True}),
+        (False, "pool", {"shared_look": True, "look_channels": 4}),
     ],
 )
 def test_other_settings_equal_the_naive_model(representation: str, shared: bool, changes: dict[str, int]) -> None:
@@ -260,6 +264,28 @@ def test_the_paper_preset_has_the_published_number_of_parameters(
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in GQN(config.model).parameters())
     assert count / 1e6 == pytest.approx(millions, rel=0.005)
+
+
+@pytest.mark.parametrize("changes", [{}, {"representation": "pool"}, {"look_channels": 5}])
+def test_each_separate_core_has_its_own_look(changes: dict[str, object]) -> None:
+    config = small(shared_cores=False, **changes)
+    model, inputs, noise = small_model(config), small_inputs(config), _noise(config, dtype=torch.float32)
+    channels = config.model.look_channels
+    assert model.look.weight.shape == (3 * channels, 3, 4, 4)
+    kl = model(inputs, 0.9, noise).kl
+    for core in range(3):
+        changed = small_model(config)
+        with torch.no_grad():
+            changed.look.weight[core * channels : (core + 1) * channels] += 1.0
+        differs = (changed(inputs, 0.9, noise).kl != kl).all(0)
+        assert differs.tolist() == [step >= core for step in range(3)]
+
+
+def test_the_paper_preset_has_one_look_of_three_channels_per_core() -> None:
+    for mods, looks in (((), 12), (("shared_cores",), 1)):
+        with torch.device("meta"):
+            model = GQN(resolve("paper", mods, {"frame_size": 64}).model)
+        assert model.look.weight.shape == (3 * looks, 3, 4, 4)
 
 
 @pytest.mark.parametrize("shared", CORES)
