@@ -115,7 +115,8 @@ class RunPage(ScenePage):
     def _add_slider(self, one: Slider) -> Any:
         step = 10 ** math.floor(math.log10((one.high - one.low) / 100))
         low, high = step * math.floor(one.low / step), step * math.ceil(one.high / step)
-        return self.client.gui.add_slider(one.name, float(low), float(high), step, float(one.value), visible=False)
+        start = min(max(step * round(one.value / step), low), high)
+        return self.client.gui.add_slider(one.name, float(low), float(high), step, float(start), visible=False)
 
     def describe_run(self) -> None:
         """Show which checkpoint answers."""
@@ -182,7 +183,7 @@ class RunPage(ScenePage):
                 "/query",
                 fov=math.radians(self.gallery.geometry.field_of_view),
                 aspect=1.0,
-                scale=0.15 * self.extent,
+                scale=0.09 * self.extent,
                 thickness=3.0,
                 thickness_units="screen",
                 color=_QUERY,

@@ -74,6 +74,8 @@ def screenshot(tmp_path):
     folder = Path(os.environ.get("GQN_SCREENSHOTS") or tmp_path)
 
     def screenshot(page, name):
+        page.mouse.move(5, 5)
+        page.wait_for_timeout(1000)
         page.screenshot(path=folder / f"{name}.png")
 
     return screenshot
