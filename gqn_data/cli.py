@@ -270,7 +270,8 @@ def view(
 def explore(source: str, set_name: str | None, root: AnyPath | None, port: int, host: str) -> None:
     """Open a dataset in the browser.
 
-    The page shows the cameras of a scene in space, with their frames. Ctrl-C closes it. Of TFRecords without an index the first scenes are shown.
+    The page shows the cameras of a scene in space, with their frames. Ctrl-C closes it. Of TFRecords without an index
+    the first scenes are shown.
     """
     from gqn_data.convert.index import temporary_index
     from gqn_data.formats import WRITABLE
