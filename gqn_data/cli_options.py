@@ -34,6 +34,8 @@ _EXTRAS = {
     "matplotlib": "plot",
     "av": "video",
     "viser": "viewer",
+    "rich": "viewer",
+    "websockets": "viewer",
 }
 
 # Commands that keep finished files when they are interrupted.

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("viser", reason="viser is not installed: pip install '.[viewer]'")
+
 from gqn_data.dataset import open_dataset
 from gqn_data.schema.cameras import poses_of
 from gqn_data.viewer.gallery import Gallery
