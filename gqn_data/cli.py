@@ -22,8 +22,10 @@ from gqn_data.cli_options import (
     OutputType,
     PathType,
     complete_path,
+    host_option,
     json_option,
     log,
+    port_option,
     print_result,
     shown,
 )
@@ -86,6 +88,9 @@ _shard_mb = click.option(
     "--shard-mb", type=click.IntRange(1), default=256, show_default=True, help="Approximate shard size in MiB."
 )
 _split = click.option("--split", type=click.Choice(SPLITS), help="Only this split.  [default: both]")
+
+# Scenes of TFRecords without an index that `explore` shows.
+_SCENES_TO_EXPLORE = 100
 
 
 @click.group("gqn-data", cls=Commands, context_settings=SETTINGS)
@@ -249,11 +254,38 @@ def view(
         if isinstance(path, RenderAddress):
             path = path.bounded(first + rows)
         elif raw is not None:
-            path = stack.enter_context(temporary_index(raw, split, first + rows))
+            path = stack.enter_context(temporary_index(raw, None if split is None else (split,), first + rows))
         dataset = open_dataset(path, split)
         scenes = range(first, min(first + rows, max(len(dataset), first + 1)))
         write_picture(captioned_sheet(dataset, scenes, columns, scale), output)
     click.echo(output)
+
+
+@main.command()
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
+@_set
+@_root
+@port_option
+@host_option
+def explore(source: str, set_name: str | None, root: AnyPath | None, port: int, host: str) -> None:
+    """Open a dataset in the browser: its cameras in space, with their frames. Ctrl-C closes it.
+
+    Of TFRecords without an index the first scenes are shown.
+    """
+    from gqn_data.convert.index import temporary_index
+    from gqn_data.formats import WRITABLE
+    from gqn_data.io.atomic import data_root
+    from gqn_data.sources.raw_folder import locate_dataset, unindexed
+    from gqn_data.viewer.explore import explore as explore_dataset
+
+    path = locate_dataset(source, data_root(root), set_name, WRITABLE)
+    with contextlib.ExitStack() as stack:
+        raw = None if isinstance(path, RenderAddress) else unindexed(path, set_name)
+        if raw is not None:
+            log(f"{path}: no index, showing the first {_SCENES_TO_EXPLORE} scenes of each split")
+            path = stack.enter_context(temporary_index(raw, tuple(raw.files), _SCENES_TO_EXPLORE))
+        explore_dataset(path, host=host, port=port, log=log, opened=click.echo)
+    log("viewer closed")
 
 
 @main.command()

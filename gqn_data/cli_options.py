@@ -27,7 +27,14 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 # Packages that commands import when they need them, and the extra that installs each.
-_EXTRAS = {"torch": "train", "safetensors": "train", "distributed": "cluster", "matplotlib": "plot", "av": "video"}
+_EXTRAS = {
+    "torch": "train",
+    "safetensors": "train",
+    "distributed": "cluster",
+    "matplotlib": "plot",
+    "av": "video",
+    "viser": "viewer",
+}
 
 # Commands that keep finished files when they are interrupted.
 _RESUMABLE = {"convert", "render", "download", "index", "train", "push"}
@@ -270,3 +277,17 @@ def shown(path: AnyPath, given: AnyPath) -> AnyPath | str:
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+host_option = click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. Another one lets others open the viewer, without a password.",
+)
+port_option = click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8080,
+    show_default=True,
+    help="Port; the next free one if it is taken.",
+)

@@ -20,8 +20,10 @@ from gqn_data.cli_options import (
     DatasetPathType,
     LocalPathType,
     OutputType,
+    host_option,
     json_option,
     log,
+    port_option,
     print_result,
     shown,
 )
@@ -456,6 +458,26 @@ def sample(
     else:
         write_predictions(runs, opened[0], output, context=context or 0, **given(options))
     click.echo(output)
+
+
+@main.command(short_help="Open a run in the browser.")
+@_run
+@_old_shards
+@port_option
+@host_option
+@_step
+@_other_set
+@_device
+def explore(run: Path, shards: DatasetPath | None, **options: Any) -> None:
+    """Open a run in the browser: predictions that follow the camera. Ctrl-C closes it.
+
+    Scenes and context views are chosen in the page. A newer checkpoint of the run replaces the one in use.
+    """
+    shards = _check_dataset(run, shards)
+    from gqn_model.viewer.explore import explore as explore_run
+
+    explore_run(run, shards, log=log, opened=click.echo, **options)
+    log("viewer closed")
 
 
 @main.command(short_help="Export the weights of a run as safetensors.")

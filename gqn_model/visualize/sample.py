@@ -201,7 +201,7 @@ def write_walk(
     geometry = dataset.dataset.manifest.geometry
     yaw_sign = 1 if geometry is None else geometry.yaw_sign
     scene = as_count("scene", scene, 0, dataset.scenes - 1)
-    views, cameras, fields = _read_scene(shards, checkpoint.config, split, scene)
+    views, cameras, fields = read_scene(shards, checkpoint.config, split, scene)
     path = find_camera_path(cameras, fields, frames, yaw_sign)
     count, _ = check_context((context or min(checkpoint.config.training.context_max, len(views) - 1),) * 2, len(views))
     _, *chosen = choose_views(np.array([scene]), views=len(views), context=(count, count), seed=seed, epoch=0).views[0]
@@ -260,7 +260,7 @@ def predict_along(model: Network, context: Context, query: Tensor, noise: Tensor
     return torch.cat(parts)
 
 
-def _read_scene(
+def read_scene(
     shards: DatasetPath, config: Config, split: Split, scene: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[str, ...]]:
     """Read a scene: frames at the network's size, uint8 (V, H, W, 3); cameras; names of a camera's numbers."""
