@@ -59,13 +59,17 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 
 @pytest.fixture(params=["bars_run", "sweep_run"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Return a run of each model."""
-    return Path(shutil.copytree(request.getfixturevalue(request.param), tmp_path / "run"))
+    """Return a run of each model, without the evaluations of other tests."""
+    return _copy(request.getfixturevalue(request.param), tmp_path)
 
 
 @pytest.fixture
 def gqn_run(bars_run: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(bars_run, tmp_path / "run"))
+    return _copy(bars_run, tmp_path)
+
+
+def _copy(run: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(run, folder / "run", ignore=shutil.ignore_patterns("evaluation")))
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
