@@ -110,7 +110,7 @@ class ModelConfig:
     )
     far: float = setting(0.0, "depth of the farthest plane; 0 for the dataset's", "plane sweep", least=0, most=MANY)
     planes: int = setting(16, "planes of the sweep", "plane sweep", least=2, most=256)
-    width: int = setting(32, "channels of the U-Net at full resolution", "plane sweep", least=1, most=1024)
+    width: int = setting(64, "channels of the U-Net", "plane sweep", least=1, most=1024)
     dim: int = setting(128, "features per token", "plane sweep", least=2, most=8192)
     depth: int = setting(3, "blocks of the transformer", "plane sweep", least=1, most=100)
     heads: int = setting(4, "heads of its attention; they divide dim", "plane sweep", least=1, most=256)
@@ -152,10 +152,10 @@ class ModelConfig:
             raise OptionError(f"patch is {self.patch}; possible: even numbers")
         if self.near and self.far and self.near >= self.far:
             raise OptionError(f"near is {self.near}, far {self.far}; possible: near below far")
-        if 9 * self.planes * self.frame_size**2 > _MOST_STATE_NUMBERS:
+        if 8 * self.planes * self.frame_size**2 > _MOST_STATE_NUMBERS:
             raise OptionError(
                 f"{self.planes} planes on frames of {self.frame_size} pixels, expected at most {_MOST_STATE_NUMBERS} "
-                "numbers per view, 9 per pixel and plane; lower one of them"
+                "numbers per view, 8 per pixel and plane; lower one of them"
             )
 
     @property

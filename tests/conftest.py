@@ -1,6 +1,7 @@
 """Fixtures shared by test modules, and the profile of hypothesis."""
 
 import functools
+import gc
 import importlib.util
 import inspect
 import signal
@@ -104,6 +105,12 @@ def pytest_collection_modifyitems(config, items):
         kept = core_of(items)
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = [item for item in items if item in kept]
+
+
+def pytest_collection_finish():
+    """Exempt what collection has made from garbage collection: tests collect garbage, and would visit it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from torch import Tensor
 from gqn_data.errors import OptionError
 from gqn_model.config import ModelConfig
 from gqn_model.model.inputs import Context
-from gqn_model.model.plane_sweep import FINE, PlaneSweep, Swept
+from gqn_model.model.plane_sweep import COST_SCALE, FINE, PlaneSweep
 
 Array = NDArray[np.float64]
 
@@ -125,8 +125,17 @@ def naive_sweep(context: Context, query: Tensor, depths: Tensor, size: int, conf
     return [colours, seen, smooth]
 
 
+class Swept(NamedTuple):
+    """The volume of a sweep: colours (B T, S, S, 2, D, 3), cameras that see a point and costs (B T, S, S, D)."""
+
+    colours: Tensor
+    seen: Tensor
+    cost: Tensor
+
+
 def sweep_of(model: PlaneSweep, context: Context, query: Tensor) -> Swept:
-    return model.sweep(model.encode(context), query)
+    volume = model.sweep(model.encode(context), query)
+    return Swept(volume[..., :3], volume[..., 0, :, 3] + 1, volume[..., 1, :, 3] / COST_SCALE)
 
 
 @pytest.mark.parametrize("yaw_sign", [1, -1])
