@@ -27,7 +27,14 @@ COPIED = {
     "CHANGELOG.md": "changelog.md",
 }
 PACKAGES = {
-    "gqn_data": ["gqn_data", "gqn_data.convert", "gqn_data.download", "gqn_data.loader", "gqn_data.publish"],
+    "gqn_data": [
+        "gqn_data",
+        "gqn_data.convert",
+        "gqn_data.download",
+        "gqn_data.import_photos",
+        "gqn_data.loader",
+        "gqn_data.publish",
+    ],
     "gqn_model": ["gqn_model", "gqn_model.model", "gqn_model.evaluate", "gqn_model.loggers"],
 }
 COMMANDS = {"gqn-data": "gqn_data.cli", "gqn": "gqn_model.cli"}
