@@ -94,6 +94,9 @@ class ModelConfig:
     kernel: int = setting(5, "kernel size of cores and heads, odd", "GQN", least=1, most=63)
     shared_cores: bool = setting(False, "use one core for all generation steps", "GQN")
     look_channels: int = setting(3, "channels of the look, which reads the target", "GQN", least=1, most=4096)
+    pooled_channels: int = setting(
+        0, "channels of the representation that are averaged over the frame", "GQN", least=0, most=4096
+    )
     shared_look: bool = setting(False, "use one look for all inference cores, as before version 0.3", "GQN")
     field_of_view: float = setting(
         0.0, "angle between the edges of a frame in degrees; 0 for the dataset's", "plane sweep", least=0, most=179
@@ -132,6 +135,11 @@ class ModelConfig:
             raise OptionError(f"kernel is {self.kernel}; possible: odd numbers")
         if self.representation_channels % 8:
             raise OptionError(f"representation_channels is {self.representation_channels}; possible: multiples of 8")
+        if self.pooled_channels > self.representation_channels:
+            raise OptionError(
+                f"pooled_channels is {self.pooled_channels}; possible: 0 to {self.representation_channels}, the "
+                "representation_channels"
+            )
         channels = self.hidden + self.canvas + self.latent + self.representation_channels + self.look_channels
         if channels * self.core_steps * (self.frame_size // 4) ** 2 > _MOST_STATE_NUMBERS:
             raise OptionError(
@@ -442,6 +450,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "core_steps": 4,
         "kernel": 3,
         "shared_cores": True,
+        "look_channels": 32,
         "steps": 6000,
         "batch_size": 16,
         "context_min": 2,
@@ -468,6 +477,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "core_steps": 6,
         "kernel": 3,
         "shared_cores": True,
+        "look_channels": 32,
+        "pooled_channels": 16,
         "steps": 20_000,
         "batch_size": 16,
         "learning_rate": 1e-3,
