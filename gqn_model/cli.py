@@ -254,6 +254,7 @@ def _is_finished(run: Path, shards: DatasetPath | None, step: Any, options: Mapp
     help=f"Named change of settings; repeatable. {_MODS_BY_MODEL}.",
 )
 @click.option("-v", "--visdom", is_flag=True, help="Add the logger visdom: live curves and pictures.")
+@click.option("--viewer", is_flag=True, help="Add the logger viewer: `gqn explore` on the run while it trains.")
 @setting_options
 def train(
     shards: DatasetPath | None,
@@ -265,6 +266,7 @@ def train(
     preset: str | None,
     mods: tuple[str, ...],
     visdom: bool,
+    viewer: bool,
     **options: Any,
 ) -> None:
     """Train a network, or resume a run, and print the run's folder.
@@ -283,8 +285,9 @@ def train(
         shards = parse_dataset_path(f"{shards},scenes={scenes}")
     if resume is None and step is not None:
         raise click.UsageError("--step needs --resume RUN")
-    if visdom:
-        options["logger"] = f"{options['logger'] or 'auto'},visdom"
+    for name, wanted in (("visdom", visdom), ("viewer", viewer)):
+        if wanted:
+            options["logger"] = f"{options['logger'] or 'auto'},{name}"
     changes = given(options)
     if file is not None:
         read = read_config_file(file)
