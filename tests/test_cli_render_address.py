@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from gqn_data.cli import main as gqn_data
+from gqn_data.dataset import open_dataset
+from gqn_data.inspect.contact_sheet import contact_sheet
+from gqn_data.io.paths import parse_dataset_path
 
 FRESH = "render:rooms_ring_camera,frame_size=16,views=5,supersample=false"
 
@@ -35,8 +39,11 @@ def test_view_draws_the_scenes_that_it_needs(tmp_path: Path, split: str) -> None
     picture = tmp_path / "sheet.png"
     done = run("view", FRESH, "-o", picture, "--scenes", 2, "--first", 50, "--views", 3, "--split", split)
     assert done.exit_code == 0, done.output
+    sheet = contact_sheet(open_dataset(parse_dataset_path(f"{FRESH},scenes=52"), split), [50, 51], 3)
     with Image.open(picture) as image:
-        assert image.size == (3 * 18 + 2, 2 * 18 + 2)
+        drawn = np.asarray(image)[-len(sheet) :]  # below the title and the numbers of views
+    assert sheet.shape == (2 * 18 + 2, 3 * 18 + 2, 3)
+    assert any(np.array_equal(drawn[:, left : left + sheet.shape[1]], sheet) for left in range(drawn.shape[1]))
 
 
 def test_bench_compares_with_bare_rendering() -> None:

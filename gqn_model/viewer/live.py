@@ -49,7 +49,7 @@ class LiveViewer:
             raise RuntimeError("the viewer has ended")
 
     def picture(self, step: int, image: Image) -> None:
-        """Ignore pictures: the page predicts by itself."""
+        """Ignore pictures: the page draws predictions when it is asked for them."""
 
     def close(self) -> None:
         """End the viewer."""

@@ -27,7 +27,8 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def only_here(name: str) -> Any:
         from importlib.machinery import PathFinder
 
-        return PathFinder.find_spec(name, [str(folder)]) if name in LOGGERS else found(name)
+        is_package = name in {adapter.package for adapter in LOGGERS.values()}
+        return PathFinder.find_spec(name, [str(folder)]) if is_package else found(name)
 
     monkeypatch.setattr(loggers.importlib.util, "find_spec", only_here)
     return folder
@@ -41,7 +42,7 @@ def _install(folder: Path, *names: str) -> None:
 
 def test_auto_takes_loggers_without_server_or_account(packages: Path) -> None:
     assert chosen_loggers("auto") == []
-    _install(packages, *LOGGERS)
+    _install(packages, *(adapter.package for adapter in LOGGERS.values()))
     assert chosen_loggers("auto") == ["tensorboard"]
     assert chosen_loggers("auto,visdom") == ["tensorboard", "visdom"]
     assert chosen_loggers("wandb,trackio") == ["wandb", "trackio"]

@@ -15,7 +15,7 @@ from gqn_model.train.schedules import learning_rate_at, sigma_at
 
 # Networks small enough for a test, with the schedules of the preset.
 NETWORKS = {
-    "gqn": {"representation_channels": 8, "hidden": 4, "canvas": 4, "core_steps": 1, "kernel": 1},
+    "gqn": {"representation_channels": 8, "pooled_channels": 0, "hidden": 4, "canvas": 4, "core_steps": 1, "kernel": 1},
     "plane_sweep": {"planes": 2, "width": 4, "dim": 8, "depth": 1, "heads": 1},
 }
 TINY = {
