@@ -11,7 +11,7 @@ DATA_TESTS := tests/data tests/packaging tests/test_cli_data.py tests/test_cli_c
 INSTALL := pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-core test-all check-lowest check-no-torch check-wheel site notebooks faults lint types bench clean
+.PHONY: help setup demo test test-core test-all test-browser check-lowest check-no-torch check-wheel site notebooks faults lint types bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -39,13 +39,19 @@ types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 
 test: lint types ## lint, types and the quick tests
-	$(BIN)/pytest -m "not slow" -n 2
+	$(BIN)/pytest -m "not slow and not browser" -n 2
 
 test-core: $(STAMP) ## a short choice of the tests, without processes: a minute or two
 	$(BIN)/pytest --core -n 2
 
 test-all: lint types ## the same with the slow tests
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -m "not browser" -n 2
+
+test-browser: $(STAMP) ## the viewers in the system's Chromium, which root installs by apt; skipped without it
+	@command -v chromium >/dev/null || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null || \
+		{ echo "Installing chromium by apt: a minute"; apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || true
+	$(BIN)/pytest -m browser tests/browser
 
 build/lowest/.installed: pyproject.toml constraints.txt tools/lowest_versions.py
 	@$(LOWEST_PYTHON) -m venv --clear build/lowest

@@ -3,7 +3,7 @@
 # demo/evaluation.txt and demo/timings.txt. A second call resumes where the first one ended.
 set -eu
 SCENES=${SCENES:-2200}
-SWEEP_STEPS=${SWEEP_STEPS:-2400}
+SWEEP_STEPS=${SWEEP_STEPS:-2000}
 GQN_STEPS=${GQN_STEPS:-6000}
 SHARDS=demo/data/zarr/rooms_ring_camera
 

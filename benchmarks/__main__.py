@@ -23,6 +23,7 @@ _MODULES = (
     "render",
     "render_stream",
     "streaming",
+    "sweep_step",
     "training",
 )
 

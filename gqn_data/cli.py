@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from gqn_data.cli_options import (
     FAILED,
@@ -20,8 +21,11 @@ from gqn_data.cli_options import (
     LocalPathType,
     OutputType,
     PathType,
+    complete_path,
+    host_option,
     json_option,
     log,
+    port_option,
     print_result,
     shown,
 )
@@ -44,6 +48,12 @@ def cluster(scheduler: str | None, workers: int | None) -> Any:
     from gqn_data.executors.dask import connect
 
     return connect(scheduler, log)
+
+
+def _complete_source(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete the name of a scene set, or a path if no name begins so."""
+    names = [name for name in SCENE_SETS if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names] or complete_path(ctx, param, incomplete)
 
 
 _root = click.option("--root", type=PathType(), help="Data root: a folder or a URL.  [default: $GQN_DATA, else ./data]")
@@ -78,6 +88,9 @@ _shard_mb = click.option(
     "--shard-mb", type=click.IntRange(1), default=256, show_default=True, help="Approximate shard size in MiB."
 )
 _split = click.option("--split", type=click.Choice(SPLITS), help="Only this split.  [default: both]")
+
+# Scenes of TFRecords without an index that `explore` shows.
+_SCENES_TO_EXPLORE = 100
 
 
 @click.group("gqn-data", cls=Commands, context_settings=SETTINGS)
@@ -138,7 +151,7 @@ def _scene_count(row: SceneSet) -> str:
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @json_option
@@ -158,7 +171,7 @@ def info(source: str, set_name: str | None, root: AnyPath | None, as_json: bool)
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @click.option("--deep", is_flag=True, help="Also decode every frame.")
@@ -200,7 +213,7 @@ def verify(
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @click.option(
@@ -226,11 +239,11 @@ def view(
     columns: int,
     scale: int,
 ) -> None:
-    """Write a contact sheet: scenes as rows, views as columns."""
+    """Draw scenes as rows and views as columns, with numbers."""
     from gqn_data.convert.index import temporary_index
     from gqn_data.dataset import open_dataset
     from gqn_data.formats import WRITABLE
-    from gqn_data.inspect.contact_sheet import contact_sheet
+    from gqn_data.inspect.contact_sheet import captioned_sheet
     from gqn_data.io.atomic import data_root
     from gqn_data.io.pictures import write_picture
     from gqn_data.sources.raw_folder import locate_dataset, unindexed
@@ -241,15 +254,43 @@ def view(
         if isinstance(path, RenderAddress):
             path = path.bounded(first + rows)
         elif raw is not None:
-            path = stack.enter_context(temporary_index(raw, split, first + rows))
+            path = stack.enter_context(temporary_index(raw, None if split is None else (split,), first + rows))
         dataset = open_dataset(path, split)
         scenes = range(first, min(first + rows, max(len(dataset), first + 1)))
-        write_picture(contact_sheet(dataset, scenes, columns, scale), output)
+        write_picture(captioned_sheet(dataset, scenes, columns, scale), output)
     click.echo(output)
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
+@_set
+@_root
+@port_option
+@host_option
+def explore(source: str, set_name: str | None, root: AnyPath | None, port: int, host: str) -> None:
+    """Open a dataset in the browser.
+
+    The page shows the cameras of a scene in space, with their frames. Ctrl-C closes it. Of TFRecords without an index
+    the first scenes are shown.
+    """
+    from gqn_data.convert.index import temporary_index
+    from gqn_data.formats import WRITABLE
+    from gqn_data.io.atomic import data_root
+    from gqn_data.sources.raw_folder import locate_dataset, unindexed
+    from gqn_data.viewer.explore import explore as explore_dataset
+
+    path = locate_dataset(source, data_root(root), set_name, WRITABLE)
+    with contextlib.ExitStack() as stack:
+        raw = None if isinstance(path, RenderAddress) else unindexed(path, set_name)
+        if raw is not None:
+            log(f"{path}: no index, showing the first {_SCENES_TO_EXPLORE} scenes of each split")
+            path = stack.enter_context(temporary_index(raw, tuple(raw.files), _SCENES_TO_EXPLORE))
+        explore_dataset(path, host=host, port=port, log=log, opened=click.echo)
+    log("viewer closed")
+
+
+@main.command()
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @click.option(
@@ -292,7 +333,7 @@ def index(
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @click.option(
     "--format",
     "formats",
@@ -443,7 +484,7 @@ def _datasets_lines(done: Sequence[Conversion], root: AnyPath) -> list[str]:
 
 
 @main.command()
-@click.argument("scene_set", metavar="SET")
+@click.argument("scene_set", metavar="SET", shell_complete=_complete_source)
 @click.option("--scenes", type=int, required=True, help="Number of scenes, over both splits unless --split is given.")
 @_root
 @click.option("--split", type=click.Choice(SPLITS), help="Only this split.  [default: nine scenes in ten to train]")
@@ -650,7 +691,7 @@ def _scale_of(text: str) -> Any:
 
 
 @main.command()
-@click.argument("scene_set", metavar="SET")
+@click.argument("scene_set", metavar="SET", shell_complete=_complete_source)
 @_root
 @_split
 @_files
@@ -730,7 +771,7 @@ def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 
 
 @main.command()
-@click.argument("source", metavar="SET|PATH")
+@click.argument("source", metavar="SET|PATH", shell_complete=_complete_source)
 @_set
 @_root
 @click.option("--split", type=click.Choice(SPLITS), help="Split to measure.  [default: train]")
@@ -762,7 +803,9 @@ def _counts_of(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     help="Milliseconds per training step, for advice on workers; repeatable.  [default: several]",
 )
 @click.option(
-    "--plot", type=LocalPathType("plots are written"), help="Also write a plot: .png or .jpg. Needs matplotlib."
+    "--plot",
+    type=LocalPathType("plots are written"),
+    help="Also write a plot: .png, .jpg, .pdf or .svg. Needs matplotlib.",
 )
 @json_option
 def bench(
@@ -805,6 +848,24 @@ def bench(
     if plot is not None:
         write_plot(found, plot)
     print_result(found.to_json(), found.lines(), as_json=as_json)
+
+
+@main.command()
+@click.argument("folder", type=LocalPathType("datasets to push lie"))
+@click.argument("name", metavar="USER/NAME")
+@click.option("--private", is_flag=True, help="Create a private repository.")
+@_workers
+@json_option
+def push(folder: Path, name: str, private: bool, workers: int | None, as_json: bool) -> None:
+    """Publish a converted dataset on the Hugging Face hub.
+
+    Checks every checksum first. All files appear in one commit; an interrupted push resumes when the command is rerun.
+    Needs the extra hub, and HF_TOKEN or `hf auth login`.
+    """
+    from gqn_data.push import push_dataset
+
+    address = push_dataset(folder, name, private=private, workers=workers)
+    print_result({"address": address}, [address], as_json=as_json)
 
 
 @main.command()

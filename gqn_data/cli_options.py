@@ -18,6 +18,7 @@ from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
 from gqn_data.errors import ExtraMissing, GQNError, OptionError, SourceMissing, UnknownName, install_hint
 from gqn_data.io.paths import AnyPath, DatasetPath, StorePath, local_path, parse_dataset_path, parse_path
@@ -26,10 +27,19 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 # Packages that commands import when they need them, and the extra that installs each.
-_EXTRAS = {"torch": "train", "safetensors": "train", "distributed": "cluster", "matplotlib": "plot", "av": "video"}
+_EXTRAS = {
+    "torch": "train",
+    "safetensors": "train",
+    "distributed": "cluster",
+    "matplotlib": "plot",
+    "av": "video",
+    "viser": "viewer",
+    "rich": "viewer",
+    "websockets": "viewer",
+}
 
 # Commands that keep finished files when they are interrupted.
-_RESUMABLE = {"convert", "render", "download", "index", "train"}
+_RESUMABLE = {"convert", "render", "download", "index", "train", "push"}
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -191,7 +201,20 @@ else:
     _PathParam = _DatasetPathParam = _LocalPathParam = click.ParamType  # generic at run time from click 8.4 on
 
 
-class PathType(_PathParam):
+def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Let the shell complete a path."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+class _PathCompletion:
+    """Completion of a parameter's path by the shell."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the request that the shell completes a path."""
+        return complete_path(ctx, param, incomplete)
+
+
+class PathType(_PathCompletion, _PathParam):
     """An option that takes a path or a URL."""
 
     name = "path"
@@ -204,7 +227,7 @@ class PathType(_PathParam):
             self.fail(str(error), param, ctx)
 
 
-class DatasetPathType(_DatasetPathParam):
+class DatasetPathType(_PathCompletion, _DatasetPathParam):
     """An option that takes the path or URL of a dataset, or a `render:` address."""
 
     name = "path"
@@ -217,7 +240,7 @@ class DatasetPathType(_DatasetPathParam):
             self.fail(str(error), param, ctx)
 
 
-class LocalPathType(_LocalPathParam):
+class LocalPathType(_PathCompletion, _LocalPathParam):
     """An option that takes a local path.
 
     Args:
@@ -256,3 +279,17 @@ def shown(path: AnyPath, given: AnyPath) -> AnyPath | str:
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+host_option = click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. Another one lets others open the viewer, without a password.",
+)
+port_option = click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8080,
+    show_default=True,
+    help="Port; the next free one if it is taken.",
+)

@@ -1,4 +1,4 @@
-"""The command `gqn`: train, evaluate, sample, export, plot. A command parses, calls one function and prints.
+"""The command `gqn`: train, runs, evaluate, sample, export, plot. A command parses, calls one function and prints.
 
 Heavy imports happen inside the commands, so that `--help` is quick.
 """
@@ -20,12 +20,14 @@ from gqn_data.cli_options import (
     DatasetPathType,
     LocalPathType,
     OutputType,
+    host_option,
     json_option,
     log,
+    port_option,
     print_result,
     shown,
 )
-from gqn_data.errors import OptionError, TrainingStopped
+from gqn_data.errors import OptionError, SourceMissing, TrainingStopped
 from gqn_data.io.paths import DatasetPath, RenderAddress, parse_dataset_path
 from gqn_data.schema.catalog import SPLITS
 from gqn_data.version import VERSION
@@ -45,6 +47,7 @@ from gqn_model.config import (
     mods_of,
     resolve,
 )
+from gqn_model.config_file import read_config_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -151,6 +154,17 @@ def main() -> None:
     """Train a network on a scene set, evaluate it, and draw its predictions."""
 
 
+def _local_runs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return the folders of runs; of `hf://USER/NAME` the folder of a copy."""
+    from gqn_model.checkpoint.pull import local_run, parse_run
+
+    try:
+        parsed = [parse_run(run) for run in value]
+    except (OptionError, SourceMissing) as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    return tuple(map(local_run, parsed))
+
+
 _shards = click.option(
     "--shards",
     metavar="PATH",
@@ -162,6 +176,7 @@ _old_shards = click.option(
 )
 _run = click.argument("run", metavar="RUN", type=LocalPathType("runs lie"))
 _runs = click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=LocalPathType("runs lie"))
+_any_runs = click.argument("runs", metavar="RUN|hf://USER/NAME...", nargs=-1, required=True, callback=_local_runs)
 _step = click.option("--step", type=StepType(), metavar="STEP|best", help="Checkpoint to use.  [default: newest]")
 _context = click.option(
     "--context", type=click.IntRange(1), help="Context views per scene.  [default: the most in training]"
@@ -183,11 +198,11 @@ _MODS_BY_MODEL = "; ".join(
 def _check_dataset(run: Path | None, shards: DatasetPath | None) -> DatasetPath:
     """Return the dataset, given or the run's, after opening it; torch is not imported."""
     from gqn_data.dataset import open_dataset
-    from gqn_model.checkpoint.run_folder import read_facts
+    from gqn_model.checkpoint.run_folder import trained_shards
 
     if shards is None:
         assert run is not None  # noqa: S101  one of them is given
-        shards = parse_dataset_path(read_facts(run).shards)
+        shards = trained_shards(run)
     open_dataset(shards)
     return shards
 
@@ -219,6 +234,13 @@ def _is_finished(run: Path, shards: DatasetPath | None, step: Any, options: Mapp
     help="With --resume: checkpoint to resume from; removes later ones.  [default: newest]",
 )
 @click.option(
+    "--config",
+    "file",
+    metavar="FILE",
+    type=LocalPathType("settings lie"),
+    help="File of settings: .toml, or the config.json of a run. Other options override it.",
+)
+@click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
     help=f"Base settings, which imply the model.  [default: {_DEFAULT_PRESETS}]",
@@ -232,6 +254,7 @@ def _is_finished(run: Path, shards: DatasetPath | None, step: Any, options: Mapp
     help=f"Named change of settings; repeatable. {_MODS_BY_MODEL}.",
 )
 @click.option("-v", "--visdom", is_flag=True, help="Add the logger visdom: live curves and pictures.")
+@click.option("--viewer", is_flag=True, help="Add the logger viewer: `gqn explore` on the run while it trains.")
 @setting_options
 def train(
     shards: DatasetPath | None,
@@ -239,18 +262,21 @@ def train(
     out: Path | None,
     resume: Path | None,
     step: Any,
+    file: Path | None,
     preset: str | None,
     mods: tuple[str, ...],
     visdom: bool,
+    viewer: bool,
     **options: Any,
 ) -> None:
     """Train a network, or resume a run, and print the run's folder.
 
-    Settings come from the preset, then --mod, then single options; defaults below are those of the preset paper.
+    Settings come from the preset, then --config, then --mod, then single options; defaults below are those of the
+    preset paper.
     Ctrl-C, SIGTERM and a closed terminal save a checkpoint and stop; --resume continues exactly there.
     """
-    if resume is not None and (out is not None or preset is not None or mods):
-        raise click.UsageError("--resume takes its settings from the run; omit --out, --preset and --mod")
+    if resume is not None and (out is not None or file is not None or preset is not None or mods):
+        raise click.UsageError("--resume takes its settings from the run; omit --out, --config, --preset and --mod")
     if resume is None and shards is None:
         raise click.UsageError("--shards is missing, expected a dataset to train on, or --resume RUN")
     if scenes is not None:
@@ -259,10 +285,16 @@ def train(
         shards = parse_dataset_path(f"{shards},scenes={scenes}")
     if resume is None and step is not None:
         raise click.UsageError("--step needs --resume RUN")
-    if visdom:
-        options["logger"] = f"{options['logger'] or 'auto'},visdom"
-    preset = preset or default_preset(options["model"])
-    config = resolve(preset, mods, {} if resume else given(options))
+    for name, wanted in (("visdom", visdom), ("viewer", viewer)):
+        if wanted:
+            options["logger"] = f"{options['logger'] or 'auto'},{name}"
+    changes = given(options)
+    if file is not None:
+        read = read_config_file(file)
+        changes = read.settings | {name: value for mod in mods for name, value in MODS[mod].items()} | changes
+        preset, mods = preset or read.preset, (*read.mods, *mods)
+    label = preset or (file and file.stem) or default_preset(options["model"])
+    config = resolve(preset, mods, {} if resume else changes)
     # What is wrong without torch is reported before it is imported, which takes seconds.
     if resume is not None and _is_finished(resume, shards, step, given(options)):
         click.echo(resume)
@@ -277,7 +309,7 @@ def train(
             folder = resume_run(resume, given(options), shards, step)
         else:
             assert shards is not None  # noqa: S101  checked above
-            folder = start_run(shards, config, out=out, label=preset)
+            folder = start_run(shards, config, out=out, label=label)
     except TrainingStopped as stopped:
         if current_ranks().first:
             log(str(stopped))
@@ -286,8 +318,22 @@ def train(
         click.echo(shown(folder, resume or out or Path("runs")))
 
 
+@main.command("runs", short_help="List runs with their steps, figures and state.")
+@click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=LocalPathType("runs lie"))
+@json_option
+def list_runs(folders: tuple[Path, ...], as_json: bool) -> None:
+    """List runs: step, PSNR on training and on held-out scenes, the best checkpoint, and whether it is running.
+
+    A FOLDER is a run or holds runs.  [default: runs]
+    """
+    from gqn_model.checkpoint.run_list import runs_table, summarize_runs
+
+    found = summarize_runs(folders or [Path("runs")])
+    print_result([one.to_json() for one in found], runs_table(found), as_json=as_json)
+
+
 @main.command(short_help="Evaluate runs on unseen scenes.")
-@_runs
+@_any_runs
 @_old_shards
 @click.option(
     "--context",
@@ -311,6 +357,9 @@ def train(
     "--batch-size", type=click.IntRange(1, MOST_SCENES), default=32, show_default=True, help="Scenes per batch."
 )
 @click.option("--workers", type=click.IntRange(0, MOST_WORKERS), default=0, show_default=True, help="Loader processes.")
+@click.option(
+    "--plot", type=OutputType("plots are written"), help="Also plot the runs together: .png, .jpg, .pdf or .svg."
+)
 @_step
 @_other_set
 @_device
@@ -319,6 +368,7 @@ def evaluate(
     runs: tuple[Path, ...],
     shards: DatasetPath | None,
     context: tuple[tuple[int, ...], ...],
+    plot: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -331,10 +381,12 @@ def evaluate(
     if options["index"] is None:  # one that cannot be read is reported first
         for run in runs:
             _check_dataset(run, shards)
-    from gqn_model.evaluate.plot import write_plot
+    from gqn_model.evaluate.plot import check_comparison, write_comparison, write_plot
     from gqn_model.evaluate.report import comparison
     from gqn_model.evaluate.run_evaluation import evaluate_runs
 
+    if plot is not None:
+        check_comparison(plot)
     found = evaluate_runs(runs, shards, context=[number for numbers in context for number in numbers], **options)
     value = [one.to_json() for one in found]
     print_result(
@@ -344,26 +396,34 @@ def evaluate(
     )
     for one in found:
         result = Path(one.result)
-        plot = result.with_name(result.name.replace("result-", "plot-", 1)).with_suffix(".png")
+        drawn = result.with_name(result.name.replace("result-", "plot-", 1)).with_suffix(".png")
         try:
-            write_plot(one, plot)
+            write_plot(one, drawn)
         except OptionError as error:  # without matplotlib the figures are complete, only the plot is missing
             log(f"no plot: {error}")
         else:
-            log(f"{result}\n{plot}")
+            log(f"{result}\n{drawn}")
+    if plot is not None:
+        write_comparison(found, plot)
+        log(str(plot))
 
 
 @main.command(short_help="Draw predictions, or a walk through a scene.")
-@_runs
+@_any_runs
 @_old_shards
 @click.option(
     "-o",
     "--output",
     type=OutputType("pictures are written"),
     required=True,
-    help="Picture: .png or .jpg; with --walk .gif or .mp4.",
+    help="Picture: .png, .jpg, .pdf or .svg; with --walk .gif or .mp4.",
 )
-@click.option("--scenes", type=click.IntRange(1, 32), help="Scenes, one per column.  [default: 8]")
+@click.option(
+    "--layout",
+    type=click.Choice(["grid", "column"]),
+    help="A grid with samples, or rows that fit a column of text.  [default: column for .pdf and .svg]",
+)
+@click.option("--scenes", type=click.IntRange(1, 32), help="Scenes.  [default: 8]")
 @_context
 @click.option("--samples", type=click.IntRange(0, 16), help="Prior samples.  [default: 2, with --walk 1]")
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Split.")
@@ -385,7 +445,7 @@ def sample(
     With --walk the camera moves along a path derived from the scene's cameras; context views and latent noise stay
     fixed.
     """
-    other = ("scenes",) if walk else ("scene", "frames", "rate")
+    other = ("scenes", "layout") if walk else ("scene", "frames", "rate")
     wrong = [f"--{name}" for name in other if options[name] is not None]
     if wrong:
         raise click.UsageError(f"{', '.join(wrong)}: only for a picture {'without' if walk else 'with'} --walk")
@@ -403,6 +463,26 @@ def sample(
     click.echo(output)
 
 
+@main.command(short_help="Open a run in the browser.")
+@_run
+@_old_shards
+@port_option
+@host_option
+@_step
+@_other_set
+@_device
+def explore(run: Path, shards: DatasetPath | None, **options: Any) -> None:
+    """Open a run in the browser: predictions that follow the camera. Ctrl-C closes it.
+
+    Scenes and context views are chosen in the page. A newer checkpoint of the run replaces the one in use.
+    """
+    shards = _check_dataset(run, shards)
+    from gqn_model.viewer.explore import explore as explore_run
+
+    explore_run(run, shards, log=log, opened=click.echo, **options)
+    log("viewer closed")
+
+
 @main.command(short_help="Export the weights of a run as safetensors.")
 @_run
 @click.option("-o", "--output", type=OutputType("weights are written"), required=True, help="File: .safetensors.")
@@ -417,9 +497,27 @@ def export(run: Path, output: Path, step: Any) -> None:
     click.echo(export_weights(run, output, step))
 
 
+@main.command(short_help="Publish the weights of a run on the Hugging Face hub.")
+@_run
+@click.argument("name", metavar="USER/NAME")
+@_step
+@click.option("--private", is_flag=True, help="Create a private repository.")
+def push(run: Path, name: str, step: Any, private: bool) -> None:
+    """Publish the weights of a run on the Hugging Face hub, with a model card, and print the address.
+
+    The card has the tables of `gqn evaluate` about the checkpoint: evaluate first. Local paths are left out. Needs the
+    extra hub, and HF_TOKEN or `hf auth login`.
+    """
+    from gqn_model.publish.push import push_run
+
+    click.echo(push_run(run, name, step=step, private=private))
+
+
 @main.command(short_help="Plot the learning curves of runs.")
 @_runs
-@click.option("-o", "--output", type=OutputType("pictures are written"), required=True, help="Picture: .png or .jpg.")
+@click.option(
+    "-o", "--output", type=OutputType("pictures are written"), required=True, help="Plot: .png, .jpg, .pdf or .svg."
+)
 def plot(runs: tuple[Path, ...], output: Path) -> None:
     """Plot the learning curves of one or several runs from their log.jsonl. Needs matplotlib."""
     from gqn_model.visualize.learning_curves import write_curves

@@ -94,6 +94,9 @@ class ModelConfig:
     kernel: int = setting(5, "kernel size of cores and heads, odd", "GQN", least=1, most=63)
     shared_cores: bool = setting(False, "use one core for all generation steps", "GQN")
     look_channels: int = setting(3, "channels of the look, which reads the target", "GQN", least=1, most=4096)
+    pooled_channels: int = setting(
+        0, "channels of the representation that are averaged over the frame", "GQN", least=0, most=4096
+    )
     shared_look: bool = setting(False, "use one look for all inference cores, as before version 0.3", "GQN")
     field_of_view: float = setting(
         0.0, "angle between the edges of a frame in degrees; 0 for the dataset's", "plane sweep", least=0, most=179
@@ -109,7 +112,7 @@ class ModelConfig:
         0.0, "depth of the nearest plane, in units of positions; 0 for the dataset's", "plane sweep", least=0, most=MANY
     )
     far: float = setting(0.0, "depth of the farthest plane; 0 for the dataset's", "plane sweep", least=0, most=MANY)
-    planes: int = setting(16, "planes of the sweep", "plane sweep", least=2, most=256)
+    planes: int = setting(24, "planes of the sweep", "plane sweep", least=2, most=256)
     width: int = setting(64, "channels of the U-Net", "plane sweep", least=1, most=1024)
     dim: int = setting(128, "features per token", "plane sweep", least=2, most=8192)
     depth: int = setting(3, "blocks of the transformer", "plane sweep", least=1, most=100)
@@ -132,6 +135,11 @@ class ModelConfig:
             raise OptionError(f"kernel is {self.kernel}; possible: odd numbers")
         if self.representation_channels % 8:
             raise OptionError(f"representation_channels is {self.representation_channels}; possible: multiples of 8")
+        if self.pooled_channels > self.representation_channels:
+            raise OptionError(
+                f"pooled_channels is {self.pooled_channels}; possible: 0 to {self.representation_channels}, the "
+                "representation_channels"
+            )
         channels = self.hidden + self.canvas + self.latent + self.representation_channels + self.look_channels
         if channels * self.core_steps * (self.frame_size // 4) ** 2 > _MOST_STATE_NUMBERS:
             raise OptionError(
@@ -205,6 +213,12 @@ class TrainingConfig:
     sigma_steps: int = setting(200_000, "steps of the standard deviation schedule", "GQN", least=1, most=MANY)
     beta2: float = setting(
         0.999, "Adam's decay rate of the mean squared gradient", "optimisation", least=0, most=0.999999
+    )
+    optimizer: str = setting(
+        "adam",
+        "adam, or muon for the matrices of the transformer and adam for the rest",
+        "plane sweep",
+        choices=("adam", "muon"),
     )
     clip: float = setting(0.0, "maximum gradient norm; 0 disables clipping", "optimisation", least=0, most=LARGEST)
     accumulate: int = setting(1, "micro-batches per step, to save memory", "optimisation", least=1, most=MOST_SCENES)
@@ -436,6 +450,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "core_steps": 4,
         "kernel": 3,
         "shared_cores": True,
+        "look_channels": 32,
         "steps": 6000,
         "batch_size": 16,
         "context_min": 2,
@@ -462,6 +477,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "core_steps": 6,
         "kernel": 3,
         "shared_cores": True,
+        "look_channels": 32,
+        "pooled_channels": 16,
         "steps": 20_000,
         "batch_size": 16,
         "learning_rate": 1e-3,
@@ -490,7 +507,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate_schedule": "cosine",
         "warmup_steps": 50,
         "beta2": 0.98,
-        "clip": 1.0,
+        "optimizer": "muon",
+        "clip": 10.0,
         "precision": "auto",
         "threads": 1,
         "workers": 1,

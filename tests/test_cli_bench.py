@@ -92,7 +92,7 @@ def test_the_text_is_a_table_and_the_advice(folders):
     assert lines[3].split()[0] == "1"
     assert all(line.startswith("- ") for line in lines[4:])
     assert "(batch 2, 2 views)" in lines[4]
-    assert "measuring 1 of 1 workers" in result.stderr
+    assert "measuring workers 1 (of 1)" in result.stderr
 
 
 @pytest.mark.parametrize(

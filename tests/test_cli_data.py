@@ -23,6 +23,7 @@ from processes import wait_until, workers_of
 
 from gqn_data.cli import main as gqn_data
 from gqn_data.dataset import open_dataset
+from gqn_data.inspect.contact_sheet import contact_sheet
 from gqn_data.render import RENDERERS
 from gqn_data.schema.catalog import SCENE_SETS
 from gqn_data.schema.manifest import read_manifest
@@ -468,17 +469,29 @@ def test_verify_prints_faults_as_json_too(raw):
 def test_view_draws_scenes_as_rows_and_views_as_columns(raw, root, tmp_path):
     good("convert", "sm5", "--root", root, "--format", "numpy", "--workers", 1)
     good("view", root / "numpy" / SET, "-o", tmp_path / "sheet.png", "--scenes", 2, "--views", 3, "--first", 4)
-    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    picture = np.asarray(Image.open(tmp_path / "sheet.png"))
     gap, step = 2, 16 + 2
-    assert sheet.shape == (2 * step + gap, 3 * step + gap, 3)
     scenes = open_dataset(root / "numpy" / SET)
+    sheet = contact_sheet(scenes, [4, 5], 3)
+    assert sheet.shape == (2 * step + gap, 3 * step + gap, 3)
     for row in range(2):
         for column in range(3):
             top, left = row * step + gap, column * step + gap
             assert np.array_equal(sheet[top : top + 16, left : left + 16], scenes[4 + row].frame(column))
+    windows = np.lib.stride_tricks.sliding_window_view(picture, sheet.shape)[:, :, 0]
+    ((top, left),) = np.argwhere((windows == sheet).all((2, 3, 4)))
+    titles = picture.min(2) < 128  # dark
+    titles[top:, left:] = False
+    assert titles[: top // 2].any()
+    for row in range(2):  # a number beside each scene, and one above each view
+        assert titles[top + row * step : top + (row + 1) * step, :left].any()
+    for column in range(3):
+        assert titles[top // 2 : top, left + column * step : left + (column + 1) * step].any()
     good("view", root / "numpy" / SET, "-o", tmp_path / "large.png", "--scenes", 1, "--views", 2, "--scale", 3)
+    large = contact_sheet(scenes, [0], 2, 3)
+    assert large.shape == (48 + 2 * gap, 2 * (48 + gap) + gap, 3)
     with Image.open(tmp_path / "large.png") as picture:
-        assert picture.size == (2 * (48 + gap) + gap, 48 + 2 * gap)
+        assert picture.height == large.shape[0] + top
     good("view", root / "numpy" / SET, "-o", tmp_path / "all.jpg", "--split", "test")
     with Image.open(tmp_path / "all.jpg") as picture:
         assert picture.format == "JPEG"

@@ -1,12 +1,13 @@
 """Hook of mkdocs: pages of the site that are made from the code and from the files at the project's root.
 
-README.md is the front page. The reference has a section for each public name: the names in `__all__` of the packages
-below. `make site` fails if one of them is missing in the built site.
+README.md is the front page. The reference has a section for each public name: the names in `__all__` of every package.
+`make site` fails if one of them is missing in the built site.
 """
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,30 +27,17 @@ COPIED = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
-PACKAGES = {
-    "gqn_data": [
-        "gqn_data",
-        "gqn_data.convert",
-        "gqn_data.download",
-        "gqn_data.import_photos",
-        "gqn_data.loader",
-        "gqn_data.publish",
-    ],
-    "gqn_model": ["gqn_model", "gqn_model.model", "gqn_model.evaluate", "gqn_model.loggers"],
-}
+PAGES = ("gqn_data", "gqn_model")
 COMMANDS = {"gqn-data": "gqn_data.cli", "gqn": "gqn_model.cli"}
 _LINK = re.compile(r"(?<=\]\()([^()\s#]+)(#[^()\s]*)?(?=\))")
 
 
-def public_names() -> list[str]:
-    """Return the full name of each object that the reference describes."""
-    return [
-        f"{package}.{name}"
-        for packages in PACKAGES.values()
-        for package in packages
-        for name in importlib.import_module(package).__all__
-        if not name.startswith("__")
-    ]
+def public_names(page: str) -> dict[str, list[str]]:
+    """Return the names that the reference describes, by package: those in `__all__` of a package and its packages."""
+    root = importlib.import_module(page)
+    below = [module.name for module in pkgutil.walk_packages(root.__path__, f"{page}.") if module.ispkg]
+    found = {package: getattr(importlib.import_module(package), "__all__", []) for package in [page, *below]}
+    return {package: [name for name in names if name[0] != "_"] for package, names in found.items() if names}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -57,13 +45,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in COPIED.items():
         text = _LINK.sub(_link_from_root, (ROOT / source).read_text(encoding="utf-8"))
         files.append(File.generated(config, page, content=text))
-    for page, packages in PACKAGES.items():
-        parts = [f"# {page}\n"]
-        for package in packages:
-            names = [name for name in public_names() if name.rpartition(".")[0] == package]
-            if package != page:
-                parts.append(f"# {package}\n")
-            parts += [f"::: {name}\n" for name in names]
+    for page in PAGES:
+        parts = []
+        for package, names in public_names(page).items():
+            parts += [f"# {package}\n", *(f"::: {package}.{name}\n" for name in names)]
         files.append(File.generated(config, f"api/{page}.md", content="\n".join(parts)))
     commands = ["# Commands\n"]
     for name, module in COMMANDS.items():
@@ -86,7 +71,8 @@ def on_post_build(config: MkDocsConfig) -> None:
     """
     with (Path(config.site_dir) / "objects.inv").open("rb") as file:
         found = Inventory.parse_sphinx(file)
-    missing = [name for name in public_names() if name not in found]
+    names = [f"{package}.{name}" for page in PAGES for package, names in public_names(page).items() for name in names]
+    missing = [name for name in names if name not in found]
     if missing:
         raise PluginError(f"the reference lacks {', '.join(missing)}. Add docstrings, or remove them from __all__")
 

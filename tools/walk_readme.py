@@ -24,7 +24,7 @@ from typing import NamedTuple
 # Commands that cannot run here, by the first pattern that matches.
 SKIPPED = (
     (r"^(make|git|pip|docker)\b", "needs the checkout"),
-    (r"^(aws|gsutil|az|hf|rsync)\b|\b(s3|gs|az|https?)://|^gqn-data download", "needs a network"),
+    (r"^(aws|gsutil|az|hf|rsync)\b|\b(s3|gs|az|hf|https?)://|^gqn-data (download|push)|gqn push", "needs a network"),
     (r"tcp://|/shared/|SLURM|torchrun", "needs a cluster"),
     (r"numpy/mirror", "needs the numpy mirror"),
 )

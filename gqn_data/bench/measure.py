@@ -103,7 +103,7 @@ class Bench:
         widths = [max(map(len, column)) for column in zip(head, *rows)]
         return [
             f"{self.folder}: {count} of {self.split}, {self.format}, {self.encoding}",
-            f"batches of {self.batch_size}, {context}; {self.cores} usable cores",
+            f"batches of {self.batch_size}, {context}; usable cores: {self.cores}",
             *("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in (head, *rows)),
             *(f"- {line}" for line in self.advice),
         ]
@@ -155,7 +155,7 @@ def bench(
     measured: list[Measured] = []
     bare: Bare | None = None
     for count in counts:
-        log(f"measuring {count} of {', '.join(map(str, counts))} workers and the limit, {seconds:g} s each")
+        log(f"measuring workers {count} (of {', '.join(map(str, counts))}) and the limit, {seconds:g} s each")
         loader, opened = _loader(dataset, batch_size=batch_size, context=context, workers=count)
         scenes, frames, first, private = _loader_rates(loader, opened, seconds)
         if bare is None:

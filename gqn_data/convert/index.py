@@ -367,16 +367,16 @@ def link_raw_folder(raw: RawFolder, folder: Path) -> RawFolder:
 
 
 @contextlib.contextmanager
-def temporary_index(raw: RawFolder, split: Split | None, scenes: int) -> Iterator[Path]:
+def temporary_index(raw: RawFolder, splits: tuple[Split, ...] | None, scenes: int) -> Iterator[Path]:
     """Index the first scenes of a raw folder on a disk into a temporary folder, for a look at them.
 
     Args:
         raw: raw folder.
-        split: split to index; None for the first one that has files.
-        scenes: number of scenes; files past them are not read.
+        splits: splits to index; None for the first one that has files.
+        scenes: number of scenes of each split; files past them are not read.
     """
     with tempfile.TemporaryDirectory(prefix="gqn-index-") as name:
         linked = link_raw_folder(raw, Path(name) / "links")
-        chosen: Split = split if split is not None else next(iter(raw.files))
-        index_source_files(linked, linked.folder, splits=(chosen,), limit=scenes).write(linked.folder)
+        chosen = splits if splits is not None else (next(iter(raw.files)),)
+        index_source_files(linked, linked.folder, splits=chosen, limit=scenes).write(linked.folder)
         yield Path(name) / "links"

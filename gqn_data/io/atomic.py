@@ -369,6 +369,18 @@ def _sync_data(handle: int) -> None:
     getattr(os, "fdatasync", os.fsync)(handle)
 
 
+def is_locked(folder: Path, lock_name: str = ".lock") -> bool:
+    """Return whether another process writes into the folder, as `exclusive_writer` locks it. Windows: always False."""
+    if fcntl is None or not (folder / lock_name).exists():
+        return False
+    with contextlib.suppress(FileNotFoundError), regular.open_read(folder / lock_name) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 @contextlib.contextmanager
 def exclusive_writer(folder: AnyPath, lock_name: str = ".lock") -> Iterator[None]:
     """Hold an exclusive lock on `folder`, which the system releases even if this process is killed.

@@ -3,7 +3,7 @@
 An `AnyPath` is a `pathlib.Path`, or a `StorePath` with the subset of its methods that the project uses. Stores are
 accessed through `obstore`. Credentials and endpoints come from the usual places of each vendor: environment variables
 and the files of its tools. Those of a web server come from its URL, or from `~/.netrc`. They are never printed or
-stored. To support a URL scheme, add an entry to `SCHEMES`.
+stored. To support a URL scheme, add an entry to `SCHEMES`. `hub` describes the addresses of the Hugging Face hub.
 
 A `DatasetPath` may also be a `RenderAddress`, for scenes that are rendered on demand and are not stored anywhere.
 """
@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from gqn_data.errors import OptionError, SourceMissing, StoreChanged, StoreError, StoreMissing, StoreRefused
+from gqn_data.io import hub
 from gqn_data.io.threads import DaemonThreadPool
 
 if TYPE_CHECKING:
@@ -67,15 +68,19 @@ class Stat:
 
 
 class Access(NamedTuple):
-    """The secret parts of a web server's URL.
+    """The secret parts of a web server's URL, or server and token of the hub.
 
     Attributes:
         login: user name and password as in the URL, percent-encoded and separated by a colon.
         query: query that is sent with each request, such as a signature.
+        server: URL of the hub.
+        token: token that the hub, and no other host, receives.
     """
 
     login: str = ""
     query: str = ""
+    server: str = ""
+    token: str = ""
 
 
 def _options(root: str) -> dict[str, Any]:
@@ -102,6 +107,18 @@ def _web_store(root: str, access: Access, options: dict[str, Any]) -> ObjectStor
     return from_url(f"{root}?{access.query}" if access.query else root, **options)
 
 
+def _hub_store(root: str, access: Access, options: dict[str, Any]) -> ObjectStore:
+    """Open a repository of the hub as a store. The client drops the token when it is redirected to another host."""
+    from obstore.store import from_url
+
+    repository, _ = hub.parse_repository(root.partition("://")[2])
+    headers = {"accept-encoding": "identity"}  # compressed, a file would have another size and no ranges
+    if access.token:
+        headers["authorization"] = f"Bearer {access.token}"
+    client = {**options["client_options"], "default_headers": headers, "allow_http": access.server.startswith("http:")}
+    return from_url(repository.files_url(access.server), **{**options, "client_options": client})
+
+
 def _s3_store(root: str, access: Access, options: dict[str, Any]) -> ObjectStore:  # noqa: ARG001  as in SCHEMES
     """Open an S3 store. Profiles in `~/.aws` are used if the environment lacks a key and boto3 is installed."""
     from obstore.store import S3Store
@@ -124,8 +141,10 @@ SCHEMES: dict[str, Callable[[str, Access, dict[str, Any]], ObjectStore]] = {
     "az": _plain_store,
     "http": _web_store,
     "https": _web_store,
+    hub.SCHEME: _hub_store,
 }
 _WEB = ("http", "https")
+_READ_ONLY = (*_WEB, hub.SCHEME)  # neither written to nor listed
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/*(.*)", re.DOTALL)
 
 
@@ -193,6 +212,7 @@ _CREDENTIALS = {
     "GOOGLE_SKIP_SIGNATURE=true for a public bucket",
     "az": "Credentials: AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN; "
     "AZURE_SKIP_SIGNATURE=true for a public container",
+    hub.SCHEME: hub.REMEDY,
 }
 
 
@@ -217,6 +237,9 @@ def _check_bucket(path: StorePath, process: int) -> None:  # noqa: ARG001  once 
         raise
     except (FileNotFoundError, StoreError):
         pass
+
+
+_check_repository = lru_cache(maxsize=64)(hub.check_repository)
 
 
 class StorePath:
@@ -244,7 +267,7 @@ class StorePath:
         return StorePath(self._root, f"{self._key}/{more}" if self._key else more, self._access)
 
     def __str__(self) -> str:
-        return f"{self._root}/{self._key}"
+        return f"{self._root}/{self._key}" if self._key or self.scheme != hub.SCHEME else self._root
 
     def __repr__(self) -> str:
         return f"StorePath({str(self)!r})"
@@ -273,13 +296,18 @@ class StorePath:
 
     @property
     def scheme(self) -> str:
-        """URL scheme: `s3`, `gs`, `az`, `http` or `https`."""
+        """URL scheme: `s3`, `gs`, `az`, `http`, `https` or `hf`."""
         return self._root.split(":", 1)[0]
 
     @property
     def can_be_listed(self) -> bool:
-        """Whether the store can list its objects. A web server cannot."""
-        return self.scheme not in _WEB
+        """Whether the store can list its objects. A web server cannot, nor the hub by the addresses of its files."""
+        return self.scheme not in _READ_ONLY
+
+    @property
+    def repository(self) -> hub.Repository | None:
+        """Repository of the hub; None in other stores."""
+        return hub.parse_repository(self._root.partition("://")[2])[0] if self.scheme == hub.SCHEME else None
 
     def resolve(self) -> StorePath:
         """Return the path itself: stores do not have links."""
@@ -315,7 +343,7 @@ class StorePath:
 
         # The causes are hidden: their text repeats the URL with its secrets.
         try:
-            yield _store(self._root, self._access, os.getpid(), _timeout_of(size))
+            yield _store(self._root, self._current_access(), os.getpid(), _timeout_of(size))
         except (FileNotFoundError, NotFoundError) as error:
             if _lacks_bucket(error):
                 raise self._no_bucket() from None
@@ -323,7 +351,7 @@ class StorePath:
         except PreconditionError:
             raise StoreChanged(self._replaced()) from None
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise StoreRefused(f"{self}: {_first_line(error)}. {self._remedy()}") from None
+            raise StoreRefused(f"{self}: {self._refusal(error)}. {self._remedy()}") from None
         except NotImplementedError as error:
             raise StoreError(f"{self}: {_first_line(error)}. Use another store, or a local folder") from None
         except BaseError as error:
@@ -334,6 +362,18 @@ class StorePath:
             slow = f"no answer in time, or less than {_LEAST_RATE / 1000:g} kB/s"
             reason = slow if "kind: Timeout" in str(error) else _first_line(error)
             raise StoreError(f"{self}: {reason}. {self._remedy()}") from None
+
+    def _current_access(self) -> Access:
+        """Return the access; for the hub from the environment, so that a login counts from the next request on."""
+        if self.scheme != hub.SCHEME:
+            return self._access
+        return Access(server=hub.endpoint(), token=hub.token())
+
+    def _refusal(self, error: Exception) -> str:
+        if self.scheme != hub.SCHEME:
+            return _first_line(error)
+        found = "the token was refused" if self._current_access().token else "access was refused without a token"
+        return f"{found}, expected a public repository, or a token that may read it"
 
     def _remedy(self) -> str:
         return _remedy(self.scheme)
@@ -350,10 +390,11 @@ class StorePath:
         Raises:
             OptionError: it is a web server.
         """
-        if self.scheme in _WEB:
+        if self.scheme in _READ_ONLY:
+            push = " To publish on the hub, write a local folder, then gqn-data push it"
             raise OptionError(
                 f"{self}: found a web server, which cannot be written to, expected a local folder or a bucket. "
-                "Write there, or work on a local copy"
+                f"Write there, or work on a local copy.{push if self.scheme == hub.SCHEME else ''}"
             )
 
     def _endless_listing(self) -> StoreError:
@@ -375,10 +416,12 @@ class StorePath:
             with self._translate_errors() as store:
                 meta = obstore.head(store, self._key)
         except FileNotFoundError:
-            if self.scheme not in _WEB:
-                _check_bucket(
-                    StorePath(self._root, _PROBE), os.getpid()
-                )  # the answer to HEAD does not distinguish the two
+            # The answer to HEAD does not distinguish a missing bucket from a missing object.
+            if (repository := self.repository) is not None:
+                access = self._current_access()
+                _check_repository(repository, access.server, access.token)
+            elif self.scheme not in _READ_ONLY:
+                _check_bucket(StorePath(self._root, _PROBE), os.getpid())
             raise
         return Stat(st_size=meta["size"], e_tag=meta["e_tag"], version=meta["version"])
 
@@ -436,18 +479,30 @@ class StorePath:
 
     def read_range(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`, or fewer at the end of the object."""
-        return self._get(offset, length, {}) if length else b""
+        return self._get(offset, length) if length else b""
 
-    def _get(self, offset: int, length: int, options: GetOptions) -> bytes:
+    def _get(self, offset: int, length: int, e_tag: str | None = None) -> bytes:
         """Return `length` bytes from `offset`, or fewer at the end; stop reading if the server sends more.
 
+        Args:
+            offset: first byte.
+            length: number of bytes.
+            e_tag: entity tag of the version to read; None for any.
+
         Raises:
+            StoreChanged: the object has another entity tag.
             StoreError: the server sent more, or the request failed.
         """
         import obstore
 
         with self._translate_errors(length) as store:
-            found = obstore.get(store, self._key, options={**options, "range": (offset, offset + length)})
+            options: GetOptions = {"range": (offset, offset + length)}
+            # The hub redirects to another host, whose tags it does not know: those of the answers are compared.
+            if e_tag is not None and self.scheme != hub.SCHEME:
+                options["if_match"] = e_tag
+            found = obstore.get(store, self._key, options=options)
+            if e_tag is not None and self.scheme == hub.SCHEME and found.meta["e_tag"] != e_tag:
+                raise StoreChanged(self._replaced())
             data = bytes(next(found.stream(min_chunk_size=length), b""))
         if len(data) > length:
             raise StoreError(f"{self}: more than the {length} bytes asked for at offset {offset}. {self._remedy()}")
@@ -478,16 +533,15 @@ class StorePath:
             StoreError: the request failed.
         """
         stat = self.stat()
-        options: GetOptions = {}
         tag = e_tag or stat.e_tag
-        if tag is not None and not tag.startswith("W/"):
-            options["if_match"] = tag
-        elif e_tag is not None and e_tag != stat.e_tag:
-            raise StoreChanged(self._replaced())
+        if tag is not None and tag.startswith("W/"):  # cannot be asked for
+            if tag != stat.e_tag:
+                raise StoreChanged(self._replaced())
+            tag = None
 
         def fetch(first: int) -> bytes:
             last = min(first + BLOCK, stat.st_size)
-            data = self._get(first, last - first, options)
+            data = self._get(first, last - first, tag)
             if len(data) != last - first:
                 raise StoreError(f"{self}: {len(data)} bytes at offset {first}, expected {last - first}")
             return data
@@ -727,8 +781,11 @@ def parse_path(text: str | os.PathLike[str] | StorePath) -> AnyPath:
     shown = redact(os.fspath(text))
     if scheme not in SCHEMES:
         raise SourceMissing(f"{shown}: scheme is {scheme!r}, expected a path or one of {', '.join(SCHEMES)}")
-    access = Access()
-    if scheme in _WEB:
+    access, root = Access(), ""
+    if scheme == hub.SCHEME:
+        repository, key = hub.parse_repository(f"{bucket}/{key}" if key else bucket, shown)
+        root = str(repository)
+    elif scheme in _WEB:
         login, _, bucket = bucket.rpartition("@")
         bucket, _, query = bucket.partition("?")
         key, _, key_query = key.partition("?")
@@ -742,7 +799,7 @@ def parse_path(text: str | os.PathLike[str] | StorePath) -> AnyPath:
     parts = [part for part in key.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise SourceMissing(f"{shown}: found '..', expected the key of a folder in the store")
-    return StorePath(f"{scheme}://{bucket}", "/".join(parts), access)
+    return StorePath(root or f"{scheme}://{bucket}", "/".join(parts), access)
 
 
 def local_path(text: str | os.PathLike[str] | StorePath, what: str) -> Path:

@@ -1,9 +1,10 @@
-"""Pictures and matplotlib figures as PNG or JPEG files, written atomically."""
+"""Pictures as PNG or JPEG files, and matplotlib figures also as PDF or SVG, written atomically."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_FIGURES = {**_PICTURES, ".pdf": "PDF", ".svg": "SVG"}
+
+# Files depend only on the figure: without dates, and with a fixed salt for SVG's identifiers. Text in a PDF or SVG
+# stays text, which publishers ask for; matplotlib's default fonts in PDF are of a kind that some refuse.
+_STYLE: Any = {"svg.hashsalt": "gqn", "svg.fonttype": "none", "pdf.fonttype": 42}
+_METADATA = {"PDF": {"CreationDate": None}, "SVG": {"Date": None}}
+
+
 def picture_kind(path: Path) -> str:
     """Return `PNG` or `JPEG`, inferred from the file extension.
 
     Raises:
         OptionError: the extension is unknown.
     """
-    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+    return _kind(path, _PICTURES)
+
+
+def figure_kind(path: Path) -> str:
+    """Return `PNG`, `JPEG`, `PDF` or `SVG`, inferred from the file extension.
+
+    Raises:
+        OptionError: the extension is unknown.
+    """
+    return _kind(path, _FIGURES)
+
+
+def _kind(path: Path, kinds: Mapping[str, str]) -> str:
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         ending = path.suffix or "a file without an extension"
@@ -41,6 +63,11 @@ def write_picture(picture: NDArray[np.uint8], path: Path) -> None:
         Image.fromarray(picture).save(file, kind)
 
 
+def literal_text(text: str) -> str:
+    """Return a text as matplotlib shows it literally: `$` escaped, and bytes that are not UTF-8 as escapes."""
+    return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
+
+
 def check_plot(path: Path, alternative: str) -> None:
     """Raise if a plot cannot be written, before minutes are spent on its data.
 
@@ -52,7 +79,7 @@ def check_plot(path: Path, alternative: str) -> None:
         ExtraMissing: matplotlib is not installed.
         OptionError: the file extension is unknown.
     """
-    picture_kind(path)
+    figure_kind(path)
     try:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:
@@ -62,10 +89,13 @@ def check_plot(path: Path, alternative: str) -> None:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a matplotlib figure as PNG or JPEG, atomically.
+    """Write a matplotlib figure as PNG, JPEG, PDF or SVG, atomically.
 
     Raises:
         OptionError: the file extension is unknown.
     """
-    with atomic.writing(path) as file:
-        figure.savefig(file, format=picture_kind(path).lower())
+    import matplotlib as mpl
+
+    kind = figure_kind(path)
+    with mpl.rc_context(_STYLE), atomic.writing(path) as file:
+        figure.savefig(file, format=kind.lower(), metadata=_METADATA.get(kind))

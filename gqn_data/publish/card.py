@@ -45,7 +45,7 @@ def dataset_card(manifest: Manifest) -> str:
     parts = (
         _front_matter(manifest),
         f"# {manifest.scene_set} ({known.short}), {manifest.format}\n",
-        f"> **{_plain(known.headline)}**\n",
+        f"> **{plain(known.headline)}**\n",
         _contents(manifest),
         _counts(manifest),
         _skipped_records(manifest),
@@ -53,15 +53,15 @@ def dataset_card(manifest: Manifest) -> str:
         _verification(),
         "## Origin\n\nAs the manifest carries it:\n\n"
         f"```json\n{json.dumps(manifest.origin.to_json(), indent=2, ensure_ascii=False)}\n```\n",
-        f"## Licence of the data\n\n{_plain(known.licence)}\n",
+        f"## Licence of the data\n\n{plain(known.licence)}\n",
         "## Citation\n\nWhere the scene sets, or the form of their records, come from:\n\n"
         f"```bibtex\n{citation(manifest)}```\n",
-        f"Written by {_plain(manifest.tool)} with the dataset, from `{MANIFEST_FILE}` alone.\n",
+        f"Written by {plain(manifest.tool)} with the dataset, from `{MANIFEST_FILE}` alone.\n",
     )
     return "\n".join(part for part in parts if part)
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """Escape a value for Markdown, on one line: a manifest may contain any text."""
     text = " ".join(str(value).split())
     return "".join(f"\\{letter}" if letter in r"\`*_[]<>|#!~" else letter for letter in text)
@@ -97,9 +97,9 @@ def _contents(manifest: Manifest) -> str:
         "jpeg": "JPEG, the very bytes of the source"
         if frames.jpeg_quality is None
         else f"JPEG of quality {frames.jpeg_quality}, made from pixels",
-        "raw": f"decoded, uint8{f', by {_plain(frames.decoder)}' if frames.decoder else ''}",
+        "raw": f"decoded, uint8{f', by {plain(frames.decoder)}' if frames.decoder else ''}",
     }[frames.encoding]
-    fields = ", ".join(map(_plain, cameras.fields))
+    fields = ", ".join(map(plain, cameras.fields))
     lines = [
         f"`{manifest.scene_set}`, a scene set for Generative Query Networks{f': {about}' if about else ''}.",
         "",
@@ -113,7 +113,7 @@ def _contents(manifest: Manifest) -> str:
         ),
     ]
     if cameras.pose != cameras.fields:
-        lines.append(f"- Networks are given {len(cameras.pose)} of them: {', '.join(map(_plain, cameras.pose))}.")
+        lines.append(f"- Networks are given {len(cameras.pose)} of them: {', '.join(map(plain, cameras.pose))}.")
     if manifest.origin.kind == "deepmind":
         lines.append("- The field of view is documented nowhere.")
     return "\n".join([*lines, ""])
@@ -159,7 +159,7 @@ def _skipped_records(manifest: Manifest) -> str:
         f"{len(skipped):,} corrupt records of the source files are not here:",
         "",
         *(
-            f"- {_plain(name)}, record {row.record:,} at byte {row.offset:,}: {_plain(row.reason)}"
+            f"- {plain(name)}, record {row.record:,} at byte {row.offset:,}: {plain(row.reason)}"
             for name, row in skipped[:_MAX_SKIPPED_LISTED]
         ),
     ]

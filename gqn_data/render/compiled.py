@@ -30,8 +30,8 @@ def compiled(function: Function) -> Function:
 def compiled_entry(function: Function) -> Function:
     """Compile a function like `compiled`, and cache the machine code on disk for later processes.
 
-    `SOURCES` must be in the closure of the function. If neither the folder of the sources, nor the user's cache, nor
-    `$NUMBA_CACHE_DIR` is writable, every process compiles.
+    `SOURCES` must be in the closure of a function that calls compiled ones. If neither the folder of the
+    sources, nor the user's cache, nor `$NUMBA_CACHE_DIR` is writable, every process compiles.
     """
     try:
         return cast("Function", njit(nogil=True, error_model="numpy", cache=True)(function))

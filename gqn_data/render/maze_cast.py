@@ -144,7 +144,8 @@ def _build(sources: int) -> Callable[[MazeScene, NDArray[np.float64], Lens, NDAr
 cast_maze = _build(SOURCES)
 
 
-@compiled
+# Without SOURCES in a closure: it calls no other compiled function, so numba's check of this file suffices.
+@compiled_entry
 def blend_pixels(
     frames: NDArray[np.uint8],
     rows: NDArray[np.int64],

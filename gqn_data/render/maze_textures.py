@@ -6,6 +6,7 @@ the patterns are original. The textures depend neither on the scene nor on the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -54,6 +55,16 @@ def _tone(shade: _Shade, row: float, column: float, high: float, wide: float, to
 def _line(shade: _Shade, row: float, column: float, length: float, across: bool, wide: float, tone: float) -> None:
     """Multiply a straight line by `tone`."""
     _tone(shade, row, column, *((wide, length) if across else (length, wide)), tone)
+
+
+def _around(u: float, v: float, reach: float) -> tuple[tuple[NDArray[np.intp], ...], _Shade]:
+    """Return index and distance of the texels within `reach` of a point in rows and columns, in shares of the side.
+
+    The texture is wrapped at its border; `reach` is below a half.
+    """
+    sides = [np.arange(math.floor((at - reach) * SIZE), math.ceil((at + reach) * SIZE)) for at in (v, u)]
+    dv, du = ((side + 0.5) / SIZE - at for side, at in zip(sides, (v, u)))
+    return np.ix_(*(side % SIZE for side in sides)), np.hypot(dv[:, None], du)
 
 
 def _tracks(random: np.random.Generator, colour: _Shade) -> _Colours:
@@ -170,10 +181,9 @@ def _spots(random: np.random.Generator, colour: _Shade) -> _Colours:
     """Draw small white spots of varying brightness on a plain ground."""
     shade = 2.0 * _mottle(random, 8)
     for _ in range(44):
-        middle_u, middle_v = random.random(2)
-        du, dv = np.abs(_U - middle_u), np.abs(_V - middle_v)
-        away = np.hypot(np.minimum(du, 1 - du), np.minimum(dv, 1 - dv))
-        shade += random.uniform(10, 36) * np.exp(-((away / random.uniform(0.03, 0.05)) ** 2))
+        u, v = random.random(2)
+        at, away = _around(u, v, reach=0.2)
+        shade[at] += random.uniform(10, 36) * np.exp(-((away / random.uniform(0.03, 0.05)) ** 2))
     return np.asarray(colour + np.minimum(shade, 42)[..., None])
 
 
@@ -197,10 +207,11 @@ def _dots(dark: float) -> Callable[[np.random.Generator, _Shade], _Colours]:
             du, dv = np.abs(middles_u - random.random()), np.abs(middles_v - random.random())
             away = np.hypot(np.minimum(du, 1 - du), np.minimum(dv, 1 - dv))
             darker[np.argsort(away)[: int(random.integers(2, 5))]] = 1.0
-        du, dv = np.abs(_U[..., None] - middles_u), np.abs(_V[..., None] - middles_v)
-        away = np.hypot(np.minimum(du, 1 - du), np.minimum(dv, 1 - dv))
-        dot = np.exp(-((away / 0.052) ** 4))
-        shade = 11.0 * dot.sum(axis=-1) - dark * (dot * darker).sum(axis=-1) + 2.5 * _mottle(random, 40)
+        shade = np.zeros((SIZE, SIZE))
+        for u, v, is_darker in zip(middles_u, middles_v, darker):
+            at, away = _around(u, v, reach=0.12)
+            shade[at] += (11.0 - dark * is_darker) * np.exp(-((away / 0.052) ** 4))
+        shade += 2.5 * _mottle(random, 40)
         return np.asarray(colour + shade[..., None] * np.array((1.0, 0.75, 0.5 if dark > 20 else 0.9)))
 
     return make

@@ -77,11 +77,15 @@ def sample_room(random: np.random.Generator, *, rotated: bool = False) -> RoomSc
 
     Args:
         random: random stream of the scene.
-        rotated: rotate each object about the vertical by a random angle; otherwise align it with the walls.
+        rotated: rotate each object about the vertical by a random angle; otherwise align it with the walls. The real
+            rooms with rotated objects also have brighter floors.
     """
     wall = textures.WALLS[random.integers(len(textures.WALLS))]
     floor = textures.FLOORS[random.integers(len(textures.FLOORS))]
     light = sample_light(random)
+    if rotated:
+        light = light._replace(floor_ambient=0.38, floor_diffuse=1.10)
+        floor = "light blue" if floor == "blue" else floor
     wanted = int(random.integers(1, 4))
     objects: list[RoomObject] = []
     for _ in range(_TRIES):
@@ -109,8 +113,8 @@ def sample_light(random: np.random.Generator) -> Light:
         fill=0.62,
         diffuse=0.52,
         sheen=0.20,
-        floor_ambient=0.38,
-        floor_diffuse=1.10,
+        floor_ambient=0.36,
+        floor_diffuse=0.90,
         wall_diffuse=0.20,
     )
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Wall = Literal["red", "green", "cerise", "orange", "yellow"]
-Floor = Literal["yellow", "white", "blue"]
+Floor = Literal["yellow", "white", "blue", "light blue"]
 WALLS: tuple[Wall, ...] = ("red", "green", "cerise", "orange", "yellow")
-FLOORS: tuple[Floor, ...] = ("yellow", "white", "blue")
+FLOORS: tuple[Floor, ...] = ("yellow", "white", "blue")  # light blue takes the place of blue in one set of rooms
 
 _TRACKS_APART = 4  # texels between the tracks of a circuit board
 
@@ -27,7 +27,7 @@ _Shade = NDArray[np.float64]
 
 # 0 to 255, as seen in full light.
 _WALL_COLOURS: dict[Wall, tuple[int, int, int]] = {
-    "red": (204, 118, 98),
+    "red": (222, 128, 107),
     "green": (170, 204, 162),
     "cerise": (178, 69, 109),
     "orange": (246, 125, 8),
@@ -37,6 +37,7 @@ _FLOOR_COLOURS: dict[Floor, tuple[int, int, int]] = {
     "yellow": (255, 227, 106),
     "white": (255, 255, 255),
     "blue": (83, 108, 127),
+    "light blue": (128, 166, 196),
 }
 
 
@@ -55,8 +56,8 @@ def wall(name: Wall) -> Texels:
 @cache
 def floor(name: Floor) -> Texels:
     """Return the mipmap of a floor: float32 (texels of all levels, 3), 0 to 1."""
-    random = np.random.Generator(np.random.Philox(key=100 + FLOORS.index(name)))
-    blotches = {"yellow": 0.10, "white": 0.03, "blue": 0.15}[name]
+    random = np.random.Generator(np.random.Philox(key=100 + list(_FLOOR_COLOURS).index(name)))
+    blotches = {"yellow": 0.10, "white": 0.03, "blue": 0.15, "light blue": 0.15}[name]
     return pyramid(np.array(_FLOOR_COLOURS[name]) / 255 * _hexagons(random, blotches)[..., None])
 
 
@@ -105,16 +106,16 @@ def _circuits(random: np.random.Generator) -> _Shade:
     for _ in range(72):  # dark tracks with right-angled turns and a dot at one end
         y, x = random.integers(0, SIZE // _TRACKS_APART, 2) * _TRACKS_APART
         across = random.random() < 0.6
-        shade[np.ix_(np.arange(y - 1, y + 2) % SIZE, np.arange(x - 1, x + 2) % SIZE)] = 0.74
+        shade[np.ix_(np.arange(y - 1, y + 2) % SIZE, np.arange(x - 1, x + 2) % SIZE)] = 0.66
         for _ in range(int(random.integers(1, 4))):
             steps = int(random.integers(2, 8)) if across else int(random.integers(1, 5))
             length = steps * _TRACKS_APART * (1 if random.integers(2) else -1)
             run = np.arange(min(0, length), max(0, length) + 1)
             if across:
-                shade[y, (x + run) % SIZE] = 0.74
+                shade[y, (x + run) % SIZE] = 0.66
                 x = (x + length) % SIZE
             else:
-                shade[(y + run) % SIZE, x] = 0.74
+                shade[(y + run) % SIZE, x] = 0.66
                 y = (y + length) % SIZE
             across = not across
     _baseboard(shade)

@@ -217,7 +217,7 @@ def load_checkpoint(run: Path, step: Step = None) -> Checkpoint:
             "restore the config.json that belongs to it"
         )
     check_weights({name: shape_of(tensor) for name, tensor in value["model"].items()}, shapes, path)
-    check_optimizer(value["optimizer"], shapes, saved.training.beta2, path)
+    check_optimizer(value["optimizer"], shapes, saved, path)
     return Checkpoint(
         step=step,
         config=saved,

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from gqn_data.io.paths import local_path
+from gqn_data.errors import OptionError
+from gqn_data.io.paths import StorePath, local_path
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step, load_checkpoint
+from gqn_model.checkpoint.pull import WEIGHTS_FILE, fetch_weights, is_pulled, parse_run
 from gqn_model.config import ModelConfig
 from gqn_model.device import choose_device
 from gqn_model.model.contract import Network, network_class
@@ -26,13 +28,14 @@ def load_model(run: str | Path, step: Step = None) -> Network:
     """Load the network of a run on the CPU, in evaluation mode.
 
     Args:
-        run: folder that `gqn train` wrote.
-        step: checkpoint to load: a step, `best`, or None for the newest.
+        run: folder that `gqn train` wrote, or `hf://USER/NAME[@REVISION]` for weights that `gqn push` published.
+        step: checkpoint to load: a step, `best`, or None for the newest. A published run has one.
 
     Raises:
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
+        StoreError: the hub does not answer, or refuses.
     """
-    checkpoint = load_checkpoint(local_path(run, "runs lie"), step)
+    checkpoint = _load(parse_run(run), step)
     return _network(checkpoint.config.model, checkpoint.model)
 
 
@@ -48,14 +51,14 @@ def load_safetensors(path: str | Path) -> Network:
     from gqn_model.checkpoint.safetensors import read_weights  # the only user of the package safetensors
 
     weights = read_weights(local_path(path, "weights lie"))
-    return _network(weights.config, weights.tensors)
+    return _network(weights.config.model, weights.tensors)
 
 
 def load_run(run: Path, step: Step, device: str) -> LoadedRun:
     """Load the network of a run on a device, and set torch's CPU threads as in training.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or a copy of a published one.
         step: checkpoint to load: a step, `best`, or None for the newest.
         device: as in the configuration.
 
@@ -64,10 +67,32 @@ def load_run(run: Path, step: Step, device: str) -> LoadedRun:
         OptionError: the device is not available.
     """
     chosen = choose_device(device)
-    checkpoint = load_checkpoint(run, step)
+    checkpoint = _load(run, step)
     if checkpoint.config.training.threads:
         torch.set_num_threads(checkpoint.config.training.threads)
     return LoadedRun(_network(checkpoint.config.model, checkpoint.model).to(chosen), checkpoint, chosen)
+
+
+def _load(run: Path | StorePath, step: Step) -> Checkpoint:
+    """Load a checkpoint, or the weights of a published run as one without optimiser state."""
+    if isinstance(run, Path) and not is_pulled(run):
+        return load_checkpoint(run, step)
+    from gqn_model.checkpoint.safetensors import read_weights
+
+    path = fetch_weights(run) if isinstance(run, StorePath) else run / WEIGHTS_FILE
+    weights = read_weights(path, run / WEIGHTS_FILE)
+    if step not in (None, weights.step):
+        raise OptionError(f"{run}: step is {step!r}, expected {weights.step}, the only one that was published; omit it")
+    return Checkpoint(
+        step=weights.step,
+        config=weights.config.replaced({"cache": ""}),  # a folder that a stranger chose
+        model=weights.tensors,
+        optimizer={},
+        loader={},
+        fingerprint=weights.fingerprint,
+        scene_set=weights.scene_set,
+        pose_order=weights.pose_order,
+    )
 
 
 def _network(config: ModelConfig, tensors: dict[str, torch.Tensor]) -> Network:

@@ -18,7 +18,7 @@ from pathlib import Path
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import CheckpointError, DestinationError, OptionError, RunMismatch
 from gqn_data.io import atomic, strict_json
-from gqn_data.io.paths import DatasetPath
+from gqn_data.io.paths import AnyPath, DatasetPath, parse_dataset_path
 from gqn_data.schema.catalog import SPLITS, Split
 from gqn_model.checkpoint.best import read_best
 from gqn_model.config import Config
@@ -34,7 +34,7 @@ def write_config(run: Path, config: Config) -> None:
     atomic.write_json(run / CONFIG_FILE, config.to_json())
 
 
-def read_config(run: Path) -> Config:
+def read_config(run: AnyPath) -> Config:
     """Read the configuration of a run.
 
     Raises:
@@ -55,7 +55,8 @@ class RunFacts:
     """What a run was made from, beside its configuration.
 
     Attributes:
-        shards: the dataset as given, without login and query if it is a URL; an absolute path if it is local.
+        shards: the dataset as given, without login and query if it is a URL; an absolute path if it is local; empty in
+            a run from the hub whose dataset was not published.
         scene_set: its name.
         fingerprint: the dataset's.
         versions: of Python, torch and this project.
@@ -119,7 +120,7 @@ def check_encodable(*paths: DatasetPath) -> None:
             ) from error
 
 
-def read_facts(run: Path) -> RunFacts:
+def read_facts(run: AnyPath) -> RunFacts:
     """Read `run.json`.
 
     Raises:
@@ -137,6 +138,22 @@ def read_facts(run: Path) -> RunFacts:
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); restore it, or train again") from error
     return facts
+
+
+def trained_shards(run: Path) -> DatasetPath:
+    """Return the dataset that a run was trained on.
+
+    Raises:
+        CheckpointError: the folder is not a run.
+        OptionError: the run does not say.
+    """
+    facts = read_facts(run)
+    if not facts.shards:
+        raise OptionError(
+            f"{run}: the dataset of its training was not published, expected --shards PATH with scenes of "
+            f"{facts.scene_set}"
+        )
+    return parse_dataset_path(facts.shards)
 
 
 def write_held_out(run: Path, split: Split, scenes: Sequence[int]) -> None:

@@ -20,13 +20,16 @@ from gqn_data.errors import CheckpointError, OptionError
 from gqn_data.io import atomic, strict_json
 from gqn_model.checkpoint.checkpoint import POSE_ORDER, Step, load_checkpoint
 from gqn_model.checkpoint.validate import Shape, check_weights, network_shapes
-from gqn_model.config import Config, ModelConfig
+from gqn_model.config import Config, declarations
 
 FORMAT = 1
 ENDING = ".safetensors"
 
 # One entry: safetensors writes several in random order, and the bytes must be reproducible.
 _KEY = "gqn"
+# Settings of the machine that trained, which are not exported.
+PRIVATE = {"cache": "", "visdom_server": "localhost", "visdom_env": ""}
+
 _MOST_FACTS = 1 << 16
 _TYPES = {"F32": "float32"}
 
@@ -36,7 +39,7 @@ class Weights:
     """Weights of a network, with what is needed to use them.
 
     Attributes:
-        config: the network's.
+        config: the training's, with the network's as `config.model`.
         step: training steps.
         scene_set: scene set of the training.
         pose_order: its pose numbers, from `checkpoint.pose_order`.
@@ -44,7 +47,7 @@ class Weights:
         tensors: the parameters by name, float32, on the CPU.
     """
 
-    config: ModelConfig
+    config: Config
     step: int
     scene_set: str
     pose_order: str
@@ -75,8 +78,7 @@ def export_weights(run: Path, output: Path, step: Step = None) -> Path:
         "scene_set": checkpoint.scene_set,
         "pose_order": checkpoint.pose_order,
         "fingerprint": checkpoint.fingerprint,
-        # The cache folder is private to the user.
-        "config": checkpoint.config.replaced({"cache": ""}).to_json(),
+        "config": checkpoint.config.replaced(PRIVATE).to_json(),
     }
     table = atomic.json_bytes({**facts, "sha256": _checksum(facts, tensors)}).decode()
     with atomic.writing(output) as file:
@@ -84,32 +86,37 @@ def export_weights(run: Path, output: Path, step: Step = None) -> Path:
     return output
 
 
-def read_weights(path: Path) -> Weights:
+def read_weights(path: Path, shown: object = None) -> Weights:
     """Read the weights that `export_weights` wrote.
+
+    Args:
+        path: the file.
+        shown: its name in messages; None for the path.
 
     Raises:
         CheckpointError: the file is missing, of another kind, or damaged.
     """
+    where = path if shown is None else shown
     if not path.is_file():
-        raise CheckpointError(f"{path}: file not found; write it with `gqn export RUN -o {path.name}`")
+        raise CheckpointError(f"{where}: file not found; write it with `gqn export RUN -o {path.name}`")
     try:
         with safe_open(path, framework="pt") as file:
             facts = _facts((file.metadata() or {}).get(_KEY))
-            config = Config.from_json({"model": facts["config"]["model"], "training": {}}, "config").model
+            config = _config(facts["config"])
             found = {name: _shape(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118  not a mapping
-            check_weights(found, network_shapes(config, path), path)
+            check_weights(found, network_shapes(config.model, where), where)
             tensors = {name: file.get_tensor(name) for name in found}
     except CheckpointError:
         raise
     except Exception as error:
         reason = "".join(filter(str.isprintable, str(error).split("\n", 1)[0]))[:200]
         kind = "safetensors" if isinstance(error, SafetensorError) else "weights of `gqn export`"
-        raise CheckpointError(f"{path}: not {kind} ({reason}); export it again") from error
+        raise CheckpointError(f"{where}: not {kind} ({reason}); export it again") from error
     expected = facts.pop("sha256")
     if _checksum(facts, tensors) != expected:
-        raise CheckpointError(f"{path}: damaged, the checksum does not match; export or copy it again")
-    if not config.pose_numbers and facts["pose_order"] != POSE_ORDER:
-        raise CheckpointError(f"{path}: poses are {facts['pose_order']!r}, expected {POSE_ORDER!r}")
+        raise CheckpointError(f"{where}: damaged, the checksum does not match; export or copy it again")
+    if not config.model.pose_numbers and facts["pose_order"] != POSE_ORDER:
+        raise CheckpointError(f"{where}: poses are {facts['pose_order']!r}, expected {POSE_ORDER!r}")
     return Weights(
         config=config,
         step=facts["step"],
@@ -143,6 +150,13 @@ def _facts(text: str | None) -> dict[str, Any]:
         if not isinstance(facts.get(name), kind):
             raise ValueError(f"its {name} is {type(facts.get(name)).__name__}, expected {kind.__name__}")
     return facts
+
+
+def _config(value: dict[str, Any]) -> Config:
+    """Return the configuration of a file; training settings that this version does not know do not matter here."""
+    known = {one.name for one in declarations() if one.part == "training"}
+    training = {name: setting for name, setting in value.get("training", {}).items() if name in known}
+    return Config.from_json({"model": value["model"], "training": training}, "config")
 
 
 def _shape(part: Any) -> Shape:

@@ -10,13 +10,22 @@ import torch
 from torch import Tensor
 
 from gqn_data.errors import CheckpointError, OptionError
-from gqn_model.config import ModelConfig
-from gqn_model.model.contract import meta_network
+from gqn_model.config import Config, ModelConfig
+from gqn_model.model.contract import meta_network, network_class
 
 _REMEDY = "use the config that belongs to it, or the version that wrote it"
 _NAMED = 3
 
 # What a trainer of any version sets, or leaves to torch. The learning rate is set at each step.
+_MUON = {
+    "momentum": 0.95,
+    "nesterov": True,
+    "weight_decay": 0.0,
+    "ns_coefficients": (3.4445, -4.775, 2.0315),
+    "ns_steps": 5,
+    "eps": 1e-7,
+    "adjust_lr_fn": "match_rms_adamw",
+}
 _ADAM = {
     "eps": 1e-8,
     "weight_decay": 0,
@@ -85,28 +94,47 @@ def check_weights(found: Mapping[Any, Shape], expected: Mapping[str, Shape], whe
         raise CheckpointError(f"{where}: not the weights of this network: {'; '.join(filter(None, faults))}; {_REMEDY}")
 
 
-def check_optimizer(value: Mapping[str, Any], expected: Mapping[str, Shape], beta2: float, where: object) -> None:
-    """Raise unless an optimiser's state belongs to a network with such parameters and to that decay rate.
+def check_optimizer(value: Mapping[str, Any], expected: Mapping[str, Shape], config: Config, where: object) -> None:
+    """Raise unless an optimiser's state belongs to a network with such parameters and to its settings.
+
+    Args:
+        value: the state dict of `gqn_model.train.optimizer.JointOptimizer`.
+        expected: shapes of the parameters by name, in order.
+        config: configuration of the run.
+        where: the file, for error messages.
 
     Raises:
         CheckpointError: it does not.
     """
-    shapes = list(expected.values())
+    model = network_class(config.model.model)
+    muon = config.training.optimizer == "muon"
+    matrices = {name for name, shape in expected.items() if muon and model.is_matrix(name, len(shape.size))}
     try:
-        numbers = [number for group in value["param_groups"] for number in group["params"]]
-        for group in value["param_groups"]:
-            for name, expected_value in {"betas": (0.9, beta2), **_ADAM}.items():
-                if group[name] != expected_value:
-                    raise ValueError(f"{name} is {reprlib.repr(group[name])}, expected {expected_value}")
-        if numbers != list(range(len(shapes))) or not set(value["state"]) <= set(numbers):
-            raise ValueError(f"{len(numbers)} parameters, expected {len(shapes)}")
-        for number, held in value["state"].items():
-            for name, tensor in held.items():
-                found = shape_of(tensor)
-                if found.size not in ((), shapes[number].size) or found.dtype != "float32":
-                    raise ValueError(f"{_printable(name)} of parameter {number} is {found}, expected {shapes[number]}")
+        _check_part(
+            value,
+            [shape for name, shape in expected.items() if name not in matrices],
+            {"betas": (0.9, config.training.beta2), **_ADAM},
+        )
+        if matrices:
+            _check_part(value["muon"], [expected[name] for name in expected if name in matrices], _MUON)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{where}: not the optimiser's state of this network ({error}); {_REMEDY}") from error
+
+
+def _check_part(value: Mapping[str, Any], shapes: list[Shape], settings: Mapping[str, Any]) -> None:
+    """Raise an exception of Python unless the state of one optimiser has such parameters and settings."""
+    numbers = [number for group in value["param_groups"] for number in group["params"]]
+    for group in value["param_groups"]:
+        for name, expected_value in settings.items():
+            if group[name] != expected_value:
+                raise ValueError(f"{name} is {reprlib.repr(group[name])}, expected {expected_value}")
+    if numbers != list(range(len(shapes))) or not set(value["state"]) <= set(numbers):
+        raise ValueError(f"{len(numbers)} parameters, expected {len(shapes)}")
+    for number, held in value["state"].items():
+        for name, tensor in held.items():
+            found = shape_of(tensor)
+            if found.size not in ((), shapes[number].size) or found.dtype != "float32":
+                raise ValueError(f"{_printable(name)} of parameter {number} is {found}, expected {shapes[number]}")
 
 
 def _count(what: str, names: Iterable[str]) -> str:

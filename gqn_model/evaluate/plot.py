@@ -1,4 +1,4 @@
-"""Plot of an evaluation: each metric over the number of context views, with the baselines."""
+"""Plots of evaluations: each metric over the number of context views, with the baselines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gqn_data.io.pictures import check_plot, write_figure
+from gqn_data.io.pictures import check_plot, literal_text, write_figure
+from gqn_model.checkpoint.run_folder import run_labels
 from gqn_model.evaluate.metrics import Estimate
 from gqn_model.evaluate.report import BASELINES, Evaluation, SweepPoint
 
@@ -34,9 +35,63 @@ def write_plot(result: Evaluation, path: Path) -> None:
     write_figure(_plot(result), path)
 
 
+def check_comparison(path: Path) -> None:
+    """Raise if a comparison cannot be written, before minutes are spent on its figures.
+
+    Raises:
+        ExtraMissing: matplotlib is not installed.
+        OptionError: the file extension is not supported.
+    """
+    check_plot(path, "the metrics are in each result's JSON")
+
+
+def write_comparison(results: Sequence[Evaluation], path: Path) -> None:
+    """Plot the predictions of several runs on the same questions, one colour per run, with the baselines.
+
+    Raises:
+        ExtraMissing: matplotlib is not installed.
+        OptionError: the file extension is not supported.
+    """
+    check_comparison(path)
+    write_figure(_comparison(results), path)
+
+
+def _comparison(results: Sequence[Evaluation]) -> Figure:
+    from matplotlib.figure import Figure
+
+    first = results[0]
+    names = run_labels([Path(one.run) for one in results])
+    contexts = [point.context for point in first.sweep]
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for axes, metric in zip(panels, ("psnr", "ssim", "mae"), strict=True):
+        for index, (name, one) in enumerate(zip(names, results, strict=True)):
+            estimates = [getattr(point.scores[0], metric) for point in one.sweep]
+            _draw_curve(axes, contexts, estimates, literal_text(name), fmt="o-", color=f"C{index % 10}")
+        for name in BASELINES:
+            _draw_curve(
+                axes, contexts, [getattr(point.score(name), metric) for point in first.sweep], name, **_style(name, 0)
+            )
+        axes.set(ylabel=_METRICS[metric])
+        _finish(axes, contexts)
+    panels[0].legend(fontsize="small")
+    figure.suptitle(
+        f"{first.scenes} {first.split} scenes of {literal_text(first.scene_set)}; bars are standard errors",
+        fontsize="medium",
+    )
+    return figure
+
+
+def _finish(axes: Any, contexts: Sequence[int]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set(xlabel="context views", xlim=(min(contexts) - 0.5, max(contexts) + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+
+
 def _plot(result: Evaluation) -> Figure:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(12, 7), layout="constrained")
     panels = figure.subplots(2, 3).ravel()
@@ -55,9 +110,7 @@ def _plot(result: Evaluation) -> Figure:
         panels[-1].legend(fontsize="small")
     for axes in panels:
         axes.axvspan(low - 0.25, high + 0.25, color="tab:blue", alpha=0.06, lw=0, zorder=0)
-        axes.set(xlabel="context views", xlim=(min(contexts) - 0.5, max(contexts) + 0.5))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
+        _finish(axes, contexts)
     panels[0].legend(fontsize="small")
     figure.suptitle(
         f"{Path(result.run).name}, step {result.step}: {result.scenes} {result.split} scenes of {result.scene_set}, "

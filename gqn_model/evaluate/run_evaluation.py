@@ -37,13 +37,14 @@ from gqn_data.io.paths import DatasetPath, local_path, parse_dataset_path
 from gqn_data.progress import bar
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
 from gqn_model.checkpoint.load import load_run
+from gqn_model.checkpoint.pull import local_run
 from gqn_model.checkpoint.run_folder import (
     DatasetMatch,
     best_chosen_on_test,
     check_encodable,
     check_links,
     match_dataset,
-    read_facts,
+    trained_shards,
 )
 from gqn_model.config import MOST_SAMPLES, MOST_SCENES, MOST_WORKERS
 from gqn_model.data import FiniteLoader, bounded, check_order, fixed_batches, with_geometry_of
@@ -100,7 +101,7 @@ def evaluate(
     """Evaluate a run on scenes of a split, and write questions and result into its `evaluation/` folder.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or `hf://USER/NAME`, which is copied to `runs/USER--NAME`.
         shards: the dataset; None for the dataset of the training. Of scenes that are rendered without end, as many as
             needed are rendered.
         context: numbers of context views, each with the same questions and nested contexts; empty for those usually
@@ -154,7 +155,7 @@ def evaluate_runs(
         RunMismatch: the runs would answer different questions, or at different frame sizes.
         GQNError: as `evaluate`.
     """
-    paths = [local_path(run, "runs lie") for run in runs]
+    paths = [local_run(run) for run in runs]
     if not paths or len({path.resolve() for path in paths}) < len(paths):
         raise OptionError(f"runs are {', '.join(map(str, paths)) or 'none'}, expected at least one, and each once")
     prepared = [_prepare(run, shards, **options) for run in paths]
@@ -215,7 +216,7 @@ def _prepare(
     other_set: bool = False,
 ) -> _Prepared:
     """Check the options of `evaluate`, load the network and choose the questions."""
-    run = local_path(run, "runs lie")
+    run = local_run(run)
     check_links(run)
     index = None if index is None else local_path(index, "indexes lie")
     try:
@@ -232,7 +233,7 @@ def _prepare(
     questions = None if index is None else read_index(index)
     if questions is not None and split not in (None, questions.split):
         raise OptionError(f"{index}: questions of the split {questions.split}, expected {split}; omit split or index")
-    shards = parse_dataset_path(read_facts(run).shards if shards is None else shards)
+    shards = trained_shards(run) if shards is None else parse_dataset_path(shards)
     check_encodable(shards)
     model, checkpoint, chosen_device = load_run(run, step, device)
     match = match_dataset(shards, checkpoint.scene_set, checkpoint.fingerprint, other_set=other_set)

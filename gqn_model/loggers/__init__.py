@@ -72,6 +72,11 @@ LOGGERS: dict[str, Adapter] = {
         install=install_hint("trackio"),
         timeout=30.0,
     ),
+    "viewer": Adapter(
+        package="viser",
+        factory="gqn_model.viewer.live:LiveViewer",
+        install=install_hint("viewer"),
+    ),
 }
 
 

@@ -27,7 +27,7 @@ class Record:
         steps: steps of the whole training.
         rate: steps per second.
         wait: share of the time spent waiting for batches, 0 to 1.
-        loss: what is minimised: -ELBO in nats per frame, or the squared error of a model that predicts the mean.
+        loss: what is minimised: -ELBO in nats per frame, or the root of the squared error of the plane sweep.
         excess: loss above the Gaussian floor at the sigma of each step, in nats; None without a likelihood, as are the
             other figures of the ELBO.
         kl: KL divergence of the posterior from the prior in nats, summed over the generation steps.

@@ -50,7 +50,7 @@ def _percent(value: float) -> str:
 
 
 def _loss(value: float) -> str:
-    """Format nats, or a squared error below 1."""
+    """Format nats, or an error below 1."""
     return f"{value:.2f}" if abs(value) >= 1 else f"{value:.5f}"
 
 

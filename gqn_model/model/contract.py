@@ -116,6 +116,16 @@ class Network(nn.Module, ABC):
         return torch.empty(0, count, device=device)
 
     @classmethod
+    def is_matrix(cls, name: str, axes: int) -> bool:  # noqa: ARG003  the signature of all models
+        """Return whether a parameter is a matrix between hidden features, which Muon can train.
+
+        Args:
+            name: of the parameter.
+            axes: its number of axes.
+        """
+        return False
+
+    @classmethod
     def with_weights(cls, config: ModelConfig, tensors: dict[str, Tensor]) -> Self:
         """Return a network with the given weights on the CPU, in evaluation mode."""
         model = cls(config)

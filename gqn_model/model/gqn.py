@@ -211,6 +211,10 @@ class GQN(LatentNetwork):
         r = self.represent(context)
         if query.dim() == 3:
             r, query = r.repeat_interleave(query.shape[1], 0), query.flatten(0, 1)
+        if pooled := self.config.pooled_channels:
+            # Convolutions of size 3 carry what one cell knows over a few cells only; a mean reaches all of them.
+            local, wide = r[:, :-pooled], r[:, -pooled:].mean((2, 3), keepdim=True).expand(-1, -1, *r.shape[2:])
+            r = torch.cat([local, wide], 1)
         return torch.cat([query[:, :, None, None].expand(-1, -1, *r.shape[2:]), r], 1)
 
     def noise(self, like: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -23,7 +23,8 @@ from torch.nn import functional
 
 from gqn_data.errors import OptionError
 from gqn_model.config import ModelConfig
-from gqn_model.model.contract import Network
+from gqn_model.model.contract import Loss, Network
+from gqn_model.model.distributions import wide
 from gqn_model.model.inputs import Context
 
 # Context cameras that the sweep of a target looks at: the nearest ones.
@@ -47,6 +48,9 @@ _TRUST = 20
 
 # Logits per unit of the head's guess at the colour: small weights make a sharp choice.
 _SHARPNESS = 10
+
+# Squared error of a frame below which the loss is nearly the squared error: a PSNR of 50 dB.
+_SMALL_ERROR = 1e-5
 
 _OCTAVES = 5  # of the Fourier features of rays
 
@@ -126,6 +130,20 @@ class PlaneSweep(Network):
             return self.render(self.encode(context), query[:, None])[:, 0]
         return self.render(self.encode(context), query)
 
+    def loss(self, output: Tensor, target: Tensor) -> Loss:
+        """Return the root of the mean squared error of each frame, averaged over frames; 0 without an error.
+
+        Unlike its square it weighs frames that are nearly right almost as much as frames that are not, as PSNR does.
+        """
+        errors = (wide(output) - wide(target)).square().mean((-3, -2, -1))
+        value = ((errors + _SMALL_ERROR).sqrt() - math.sqrt(_SMALL_ERROR)).mean()  # finite gradients at 0
+        return Loss(value, output, output.new_empty(errors.numel(), 0))
+
+    @classmethod
+    def is_matrix(cls, name: str, axes: int) -> bool:
+        """Return whether a parameter is a matrix of the transformer's blocks."""
+        return name.startswith("blocks.") and axes == 2
+
     def encode(self, context: Context) -> Encoded:
         """Return the context as `render` needs it."""
         mask = context.mask
@@ -153,6 +171,26 @@ class PlaneSweep(Network):
             encoded: the context.
             query: poses of the targets, (B, T, 7).
         """
+        return self._answer(encoded, query)[0]
+
+    def render_with_depth(self, encoded: Encoded, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `render`, and the depth of the plane that each pixel copies most of its colour from: (B, T, H, W).
+
+        Depths are along the optical axis, in units of the raw positions, without gradient; NaN where most of the
+        colour is made.
+
+        Args:
+            encoded: the context.
+            query: poses of the targets, (B, T, 7).
+        """
+        frames, shares = self._answer(encoded, query)
+        with torch.no_grad():
+            copied = shares[..., :-1].reshape(*shares.shape[:-1], 2, self.config.planes).sum(-2)
+            depth = self.depths[copied.argmax(-1)].masked_fill(copied.sum(-1) < shares[..., -1], math.nan)
+        return frames, depth
+
+    def _answer(self, encoded: Encoded, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `render`, and the share of each colour in each pixel: (B, T, H, W, 2 D + 1), made ones last."""
         batch, targets = query.shape[:2]
         volume = self.sweep(encoded, query)  # (B T, S, S, 2, D, 4)
         coarse = self.down(functional.silu(self.stem(volume.flatten(3).permute(0, 3, 1, 2))))  # (B T, W, S / 2, S / 2)
@@ -166,13 +204,13 @@ class PlaneSweep(Network):
         out = functional.pixel_shuffle(self.head(functional.silu(coarse)), 2).permute(0, 2, 3, 1)
         prior = self.trust(volume[..., 1, :, 3].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B T, S, S, M)
         with torch.autocast(out.device.type, enabled=False):
-            colour = self._choose(volume.to(query.dtype, copy=True), prior.to(query.dtype), out.to(query.dtype))
+            colour, shares = self._choose(volume.to(query.dtype, copy=True), prior.to(query.dtype), out.to(query.dtype))
         size = self.config.frame_size
         frames: Tensor = colour[:, :size, :size].permute(0, 3, 1, 2).reshape(batch, targets, 3, size, size) + 0.5
-        return frames
+        return frames, shares[:, :size, :size].reshape(batch, targets, size, size, -1)
 
-    def _choose(self, copies: Tensor, prior: Tensor, out: Tensor) -> Tensor:
-        """Return the mean of the copied colours and of a made one by their shares, (n, S, S, 3).
+    def _choose(self, copies: Tensor, prior: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean of the copied colours and of a made one by their shares, (n, S, S, 3), and these.
 
         Args:
             copies: the volume of `sweep`, which is overwritten.
@@ -183,13 +221,13 @@ class PlaneSweep(Network):
         copies = copies.flatten(3, 4)  # (n, S, S, M, 4)
         with torch.no_grad():
             # Colour and its square: their product with four numbers is a negative squared distance from any colour.
-            squares = copies.square() @ copies.new_tensor([1.0, 1.0, 1.0, 0.0])
+            squares = (copies * copies) @ copies.new_tensor([1.0, 1.0, 1.0, 0.0])
             copies[..., 3] = squares
         match = (copies @ (_SHARPNESS * guess)[..., None])[..., 0]
         shares = (logits + functional.pad(prior + match, (0, 1))).softmax(-1)
         copied = (shares[..., None, :-1] @ copies)[..., 0, :3]
-        colour: Tensor = copied + shares[..., -1:] * (made.sigmoid() - 0.5)
-        return colour
+        colour: Tensor = copied + shares[..., -1:] * (made.contiguous().sigmoid() - 0.5)
+        return colour, shares
 
     def sweep(self, encoded: Encoded, query: Tensor) -> Tensor:
         """Return what the context shows at the points of all planes, for every pixel of the targets.

@@ -24,6 +24,7 @@ from gqn_model.model.contract import Loss, build_network
 from gqn_model.model.inputs import Inputs, select_rows
 from gqn_model.train.cuda_graph import CudaGraphStep
 from gqn_model.train.distributed import ALONE, Ranks
+from gqn_model.train.optimizer import JointOptimizer
 from gqn_model.train.schedules import learning_rate_at, sigma_at
 
 
@@ -85,15 +86,8 @@ class TrainStep:
         torch.manual_seed(training.seed)  # every rank draws the same weights
         self.model = build_network(config.model).to_memory_format(device)
         # A CUDA graph reads the learning rate from the device: a Python number would keep its value at capture.
-        self._rate = torch.full((), training.learning_rate, device=device) if training.cuda_graph else None
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(),
-            lr=training.learning_rate if self._rate is None else self._rate,
-            betas=(0.9, training.beta2),
-            eps=1e-8,
-            fused=True,
-            capturable=training.cuda_graph,
-        )
+        rate = torch.full((), training.learning_rate, device=device) if training.cuda_graph else None
+        self.optimizer = JointOptimizer(self.model, training, rate)
         if ranks.broadcast(checkpoint is not None):
             self._restore(checkpoint)
         if training.compile:
@@ -120,32 +114,13 @@ class TrainStep:
         if not self._ranks.broadcast(checkpoint is not None and bool(checkpoint.optimizer["state"])):
             return
         # Frozen weights, as in a network of one generation step, are not in the optimiser's state.
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if checkpoint is not None:
             self.optimizer.load_state_dict(checkpoint.optimizer)
-            if self._rate is not None:  # the loaded settings may come from a training without CUDA graphs
-                for group in self.optimizer.param_groups:
-                    group |= {"lr": self._rate, "capturable": True}
-        else:
-            for parameter in trained:
-                like = torch.zeros_like(parameter)
-                # Adam's state under torch's names; filled from rank 0 below.
-                self.optimizer.state[parameter] = {
-                    "step": torch.zeros((), dtype=torch.float32, device=self._device),
-                    "exp_avg": like,
-                    "exp_avg_sq": torch.zeros_like(like),
-                }
-        for parameter in trained:
-            state = self.optimizer.state[parameter]
-            for name in ("step", "exp_avg", "exp_avg_sq"):
-                self._ranks.broadcast_(state[name])
+        self.optimizer.broadcast(self._ranks.broadcast_, have=checkpoint is not None)
 
     def optimizer_state(self) -> dict[str, Any]:
         """Return the optimiser's state for a checkpoint, independent of `cuda_graph`; syncs with the device."""
-        state = self.optimizer.state_dict()
-        for group in state["param_groups"]:
-            group |= {"lr": float(group["lr"]), "capturable": False}
-        return state
+        return self.optimizer.state_dict()
 
     def __call__(self, step: int, inputs: Inputs) -> StepResult:
         """Take one step.
@@ -155,7 +130,7 @@ class TrainStep:
             inputs: the rank's share of the batch, on the device.
         """
         training = self.config.training
-        self._set_learning_rate(learning_rate_at(training, step))
+        self.optimizer.set_learning_rate(learning_rate_at(training, step))
         deviation = sigma_at(training, step)
         # A tensor on the device: a Python number would recompile the network at each step of the schedule.
         sigma = torch.full((), deviation, device=self._device)
@@ -165,20 +140,13 @@ class TrainStep:
         micro_batches, norm = self._compute(inputs, sigma, noise)
         return StepResult(micro_batches, self.model.loss_floor(deviation), norm)
 
-    def _set_learning_rate(self, rate: float) -> None:
-        if self._rate is not None:
-            self._rate.fill_(rate)
-            return
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-
     def _optimise(self, inputs: Inputs, sigma: Tensor, noise: Tensor) -> tuple[list[MicroBatch], Tensor | None]:
         """Run forward, backward and the optimiser: the same kernels for all values, so that it can be captured."""
         training = self.config.training
         count, targets = training.accumulate, inputs.query[0, ..., 0].numel()
         own = len(inputs.query) // count
         done = []
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         for number in range(count):
             rows = slice(number * own, (number + 1) * own)
             some = select_rows(inputs, rows) if count > 1 else inputs
@@ -221,6 +189,8 @@ def check_computing(training: TrainingConfig, ranks: int, device: torch.device) 
         raise OptionError(f"cuda_graph captures steps on a GPU, found {device.type}; pass --no-cuda-graph")
     if training.cuda_graph and training.context_per != "scene":
         raise OptionError("cuda_graph captures batches of one shape, found context_per batch; pass --no-cuda-graph")
+    if training.cuda_graph and training.optimizer != "adam":
+        raise OptionError(f"cuda_graph captures the steps of adam, found {training.optimizer}; pass --no-cuda-graph")
     if training.cuda_graph and ranks > 1:
         raise OptionError(
             f"cuda_graph captures the steps of one process, found {ranks} ranks; pass --no-cuda-graph, or --compile"

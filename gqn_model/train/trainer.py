@@ -26,7 +26,7 @@ from gqn_model.checkpoint.best import Score
 from gqn_model.checkpoint.checkpoint import Checkpoint, checkpoint_steps, pose_order, save_checkpoint
 from gqn_model.config import Config, TrainingConfig
 from gqn_model.data import Batches
-from gqn_model.device import choose_device
+from gqn_model.device import choose_device, keep_freed_memory
 from gqn_model.loggers import Logger, Record
 from gqn_model.model.contract import LatentNetwork, Network
 from gqn_model.model.distributions import psnr
@@ -117,6 +117,8 @@ def train(
     """
     training = config.training
     device = choose_device(training.device, ranks.local)
+    if device.type == "cpu":
+        keep_freed_memory()
     if training.threads:
         torch.set_num_threads(training.threads)
     if checkpoint is not None and checkpoint.fingerprint != batches.fingerprint:

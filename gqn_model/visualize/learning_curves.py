@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gqn_data.errors import CheckpointError, OptionError
-from gqn_data.io.pictures import check_plot, write_figure
+from gqn_data.io.pictures import check_plot, literal_text, write_figure
 from gqn_model.checkpoint.run_folder import run_labels
 from gqn_model.loggers.json_lines import LOG_FILE, read_lines
 
@@ -142,4 +142,4 @@ def _number(line: dict[str, Any], field: str) -> float | None:
 
 def _names(runs: Sequence[Path]) -> list[str]:
     """Return the names of the runs, as matplotlib shows any text."""
-    return [label.encode(errors="backslashreplace").decode().replace("$", r"\$") for label in run_labels(runs)]
+    return [literal_text(label) for label in run_labels(runs)]

@@ -1,12 +1,14 @@
-"""Pictures of predictions: a grid with one column per scene and captions at the left.
+"""Pictures of predictions: a grid with one column per scene, or a figure for a column of text with a row per scene.
 
-Functions take tensors of frames and return Pillow images.
+Functions take tensors of frames and return Pillow images or matplotlib figures.
 """
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +17,17 @@ from torch import Tensor
 
 from gqn_model.model.contract import LatentNetwork, Network
 from gqn_model.model.distributions import psnr
-from gqn_model.model.inputs import Inputs, select_rows
+from gqn_model.model.inputs import Context, Inputs, select_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MARGIN = 6
 _TEXT = 14
 _FRAME_SIZE = 128  # small frames are enlarged to about this size, by an integer factor
+
+# Of the figure: inches of a column in two-column papers, points of its text, and space before the truth in frames.
+_COLUMN, _POINTS, _SPACE = 3.3, 6, 0.3
 
 
 class Row(NamedTuple):
@@ -101,16 +109,75 @@ def prediction_picture(
     ]
     rows.append(Row("ground\ntruth", target, gap=True))
     for name, model in models.items():
-        found: list[tuple[str, Tensor]]
-        if isinstance(model, LatentNetwork):
-            drawn = model.sample(context, query, max(averaged, samples), seed)
-            found = [("prediction\n(prior mean)", drawn[:averaged].mean(0))]
-            found += [(f"sample {number + 1}", drawn[number]) for number in range(samples)]
-        else:
-            found = [("prediction", model.predict_mean(context, query))]
+        found = _predictions(model, context, query, averaged=averaged, samples=samples, seed=seed)
         for number, (caption, frames) in enumerate(found):
             errors = ((frames.clamp(0, 1) - target) ** 2).mean((1, 2, 3))
             notes = [f"{value:.1f} dB" for value in psnr(errors).tolist()]
             lines = f"{name}\n{caption.replace(chr(10), ' ')}" if name else caption
             rows.append(Row(lines, frames, notes=notes, gap=bool(name) and not number))
     return grid(title, rows)
+
+
+@torch.no_grad()
+def prediction_figure(
+    models: Mapping[str, Network], inputs: Inputs, *, rows: int = 8, averaged: int = 16, seed: int = 0
+) -> Figure:
+    """Draw a figure as wide as a column of text: per scene the context, the ground truth and a prediction per model.
+
+    Args:
+        models: networks by the name above their column.
+        inputs: a batch on the networks' device; its first scenes are shown.
+        rows: number of scenes.
+        averaged: prior samples averaged into the prediction.
+        seed: seed of the noise; torch's global generator is not used.
+    """
+    from matplotlib.figure import Figure
+
+    context, query, target = select_rows(inputs, slice(rows))
+    found = [
+        _predictions(model, context, query, averaged=averaged, samples=0, seed=seed)[0][1] for model in models.values()
+    ]
+    slots = context.mask.shape[1]
+    cell = _COLUMN / (slots + _SPACE + 1 + len(found))
+    lines = [textwrap.wrap(re.sub("([_,-])", r"\1 ", name), 9) for name in models]
+    head = max(2, *map(len, lines)) * _POINTS * 1.2 / 72
+    note = _POINTS * 1.3 / 72
+    tall = head + len(target) * (cell + note)
+    figure = Figure(figsize=(_COLUMN, tall), dpi=300)
+
+    def show(row: int, left: float, frame: Tensor) -> None:
+        bottom = tall - head - row * (cell + note) - cell
+        axes = figure.add_axes((left / _COLUMN, bottom / tall, 0.95 * cell / _COLUMN, 0.95 * cell / tall))
+        axes.imshow(frame.detach().float().cpu().clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="none")
+        axes.set_axis_off()
+
+    def write(left: float, top: float, text: str) -> None:
+        figure.text(left / _COLUMN, top / tall, text, fontsize=_POINTS, va="top", parse_math=False)
+
+    truth = (slots + _SPACE) * cell
+    write(0, tall, "context")
+    write(truth, tall, "truth")
+    for number, words in enumerate(lines):
+        write(truth + (1 + number) * cell, tall, "\n".join(line.replace(" ", "") for line in words))
+    for row in range(len(target)):
+        for slot in range(slots):
+            if context.mask[row, slot]:
+                show(row, slot * cell, context.frames[row, slot])
+        show(row, truth, target[row])
+        for number, frames in enumerate(found):
+            left = truth + (1 + number) * cell
+            show(row, left, frames[row])
+            error = ((frames[row].clamp(0, 1) - target[row]) ** 2).mean()
+            write(left, tall - head - row * (cell + note) - cell, f"{psnr(error).item():.1f} dB")
+    return figure
+
+
+def _predictions(
+    model: Network, context: Context, query: Tensor, *, averaged: int, samples: int, seed: int
+) -> list[tuple[str, Tensor]]:
+    """Return captions and frames (rows, 3, H, W): the prediction, then samples of a model with a distribution."""
+    if not isinstance(model, LatentNetwork):
+        return [("prediction", model.predict_mean(context, query))]
+    drawn = model.sample(context, query, max(averaged, samples), seed)
+    found = [("prediction\n(prior mean)", drawn[:averaged].mean(0))]
+    return found + [(f"sample {number + 1}", drawn[number]) for number in range(samples)]

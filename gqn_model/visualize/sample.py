@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from gqn_data.counts import as_count
 from gqn_data.errors import OptionError, RunMismatch
 from gqn_data.io.paths import DatasetPath, parse_dataset_path
-from gqn_data.io.pictures import picture_kind, write_picture
+from gqn_data.io.pictures import check_plot, figure_kind, write_figure, write_picture
 from gqn_data.progress import bar, message
 from gqn_data.sampling.views import check_context, choose_views
 from gqn_data.schema.cameras import poses_of
@@ -31,7 +31,7 @@ from gqn_model.model.contract import LatentNetwork, Network
 from gqn_model.model.inputs import Context, pixels, to_device
 from gqn_model.model.noise import CAMERA_PATH, question_noise
 from gqn_model.visualize.camera_path import CameraPath, find_camera_path
-from gqn_model.visualize.prediction_grid import prediction_picture
+from gqn_model.visualize.prediction_grid import prediction_figure, prediction_picture
 from gqn_model.visualize.video import check_animation, write_animation
 from gqn_model.visualize.walk_frames import WalkScene, draw_walk
 
@@ -56,8 +56,12 @@ def write_predictions(
     step: Step = None,
     device: str = "auto",
     other_set: bool = False,
+    layout: Literal["grid", "column"] | None = None,
 ) -> None:
-    """Write a picture of predictions: one column per scene, the ground truth above the predictions of each run.
+    """Write a picture of predictions: the ground truth next to the predictions of each run.
+
+    A `grid` has one column per scene, with samples. A `column` is a figure for a column of text: one row per scene,
+    with the context in a strip, the ground truth and one prediction per run.
 
     Args:
         runs: the run's folder, or those of several runs, whose predictions are shown below each other.
@@ -65,20 +69,23 @@ def write_predictions(
         output: the file; its extension sets the format.
         scenes: number of scenes, from the start of the split.
         context: context views; 0 for the most in training, of several runs the least such number.
-        samples: prior samples shown.
+        samples: prior samples shown in a grid.
         split: train or test.
         seed: seed of the choice of views, and of the noise.
         step: checkpoint to use: a step, `best`, or None for the newest.
         device: as in the configuration.
         other_set: allow a dataset of another scene set than in training.
+        layout: `grid` or `column`; None for column in a PDF or SVG, grid in a PNG or JPEG.
 
     Raises:
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
+        ExtraMissing: matplotlib, which draws a column, is not installed.
         OptionError: the file extension is not supported, or a number is not possible.
         RunMismatch: the dataset does not fit the run, its split is empty, or it has another scene set.
     """
     shards = parse_dataset_path(shards)
-    picture_kind(output)  # before the work, so that a mistake shows at once
+    # Before the work, so that a mistake shows at once.
+    layout = _layout_of(output, layout)
     scenes, samples = as_count("scenes", scenes, 1, MOST_SCENES), as_count("samples", samples, 0, MOST_SAMPLES)
     context, seed = as_count("context", context, 0), as_count("seed", seed, 0, MOST_SEED)
     paths = [runs] if isinstance(runs, Path) else list(runs)
@@ -114,10 +121,25 @@ def write_predictions(
         batches.close()
     if batch is None:
         raise RunMismatch(f"{shards}: 0 scenes in the split {split}, expected at least 1")
-    title = f"{batches.scene_set}, {split} scenes" + ("" if len(paths) > 1 else f", {steps}")
     inputs = to_device(batch, first.device)
+    if layout == "column":
+        columns = dict(zip((label or "prediction" for label in labels), models.values(), strict=True))
+        write_figure(prediction_figure(columns, inputs, rows=scenes, seed=seed), output)
+        return
+    title = f"{batches.scene_set}, {split} scenes" + ("" if len(paths) > 1 else f", {steps}")
     image = prediction_picture(models, inputs, title, columns=scenes, samples=samples, seed=seed)
     write_picture(np.asarray(image), output)
+
+
+def _layout_of(output: Path, layout: Literal["grid", "column"] | None) -> Literal["grid", "column"]:
+    """Return the layout of a file, and raise if it cannot be written."""
+    vector = figure_kind(output) in ("PDF", "SVG")
+    if layout == "grid" and vector:
+        raise OptionError(f"{output}: a grid is a .png or .jpg, found {output.suffix}; pass layout='column'")
+    layout = layout or ("column" if vector else "grid")
+    if layout == "column":
+        check_plot(output, "a .png without layout='column' does not need it")
+    return layout
 
 
 def write_walk(
@@ -139,7 +161,8 @@ def write_walk(
     """Write a walk through a scene as an animation, and return its camera path.
 
     The path is derived from the scene's cameras (`find_camera_path`). All frames have the same context views and noise:
-    only the camera changes, so any flicker comes from the network. A model that predicts the mean has one panel.
+    only the camera changes, so any flicker comes from the network. A model that predicts the mean has one panel. Beside
+    the predictions stands the recorded view that is nearest to the camera.
 
     Args:
         run: the run's folder.
@@ -178,7 +201,7 @@ def write_walk(
     geometry = dataset.dataset.manifest.geometry
     yaw_sign = 1 if geometry is None else geometry.yaw_sign
     scene = as_count("scene", scene, 0, dataset.scenes - 1)
-    views, cameras, fields = _read_scene(shards, checkpoint.config, split, scene)
+    views, cameras, fields = read_scene(shards, checkpoint.config, split, scene)
     path = find_camera_path(cameras, fields, frames, yaw_sign)
     count, _ = check_context((context or min(checkpoint.config.training.context_max, len(views) - 1),) * 2, len(views))
     _, *chosen = choose_views(np.array([scene]), views=len(views), context=(count, count), seed=seed, epoch=0).views[0]
@@ -203,7 +226,7 @@ def write_walk(
         title=f"{dataset.scene_set}, {split} scene {scene}, after {checkpoint.step} steps{_trained_on(match)}",
         recorded=cameras.astype(np.float64),
         context=[int(view) for view in chosen],
-        frames=views[chosen],
+        frames=views,
         yaw_sign=yaw_sign,
     )
     write_animation(list(draw_walk(path, walk_scene, panels)), output, rate)
@@ -237,7 +260,7 @@ def predict_along(model: Network, context: Context, query: Tensor, noise: Tensor
     return torch.cat(parts)
 
 
-def _read_scene(
+def read_scene(
     shards: DatasetPath, config: Config, split: Split, scene: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[str, ...]]:
     """Read a scene: frames at the network's size, uint8 (V, H, W, 3); cameras; names of a camera's numbers."""

@@ -74,3 +74,17 @@ def test_the_test_extra_does_not_bring_torch():
     extras = PROJECT["project"]["optional-dependencies"]
     named = {re.split(r"[<>=\[ ]", line)[0] for line in [*PROJECT["project"]["dependencies"], *extras["test"]]}
     assert not named & {"torch", "torchvision", "pytorch-lightning", "safetensors"}
+
+
+def test_the_dockerfile_installs_extras_and_copies_what_the_wheel_needs():
+    text = (ROOT / "Dockerfile").read_text()
+    stages = re.findall(r"^FROM \S+ AS (\w+)$", text, flags=re.M)
+    assert {"cpu", "cuda"} <= {*stages}
+    extras = re.findall(r"\.whl\)\[([\w,]+)\]", text)
+    assert len(extras) == 2
+    assert {*",".join(extras).split(",")} <= {*PROJECT["project"]["optional-dependencies"]}
+    torch = next(one for one in PROJECT["project"]["optional-dependencies"]["train"] if one.startswith("torch"))
+    assert f'"{torch}"' in text
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert {"gqn_data", "gqn_model", "pyproject.toml", "setup.py", "README.md", "LICENSE"} <= kept
+    assert all((ROOT / name).exists() for name in kept)

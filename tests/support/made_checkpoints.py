@@ -11,6 +11,7 @@ from synthetic import small, small_network
 from gqn_model.checkpoint.best import Score
 from gqn_model.checkpoint.checkpoint import POSE_ORDER, Checkpoint, checkpoint_path, save_checkpoint, write_config
 from gqn_model.config import Config
+from gqn_model.train.optimizer import JointOptimizer
 
 # The smallest possible network. Its checkpoint has tens of kilobytes, so tests can try many of its bytes.
 SMALLEST = {"hidden": 2, "canvas": 2, "core_steps": 2, "latent": 1, "kernel": 1, "shared_cores": True,
@@ -26,7 +27,7 @@ def made(step: int, config: Config | None = None, score: Score | None = None) ->
     """Create a checkpoint of a step, which also seeds its weights and the moments of its optimiser."""
     config = config or smallest()
     model = small_network(config, seed=step)
-    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, config.training.beta2))
+    optimizer = JointOptimizer(model, config.training)
     for parameter in model.parameters():
         parameter.grad = torch.rand_like(parameter)
     optimizer.step()

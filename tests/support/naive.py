@@ -40,7 +40,12 @@ def _view(p: dict[str, Tensor], c: ModelConfig, frame: Tensor, pose: Tensor) -> 
     skip = F.relu(_conv(p, n + "skip_posed", x))
     x = F.relu(_conv(p, n + "posed_2", F.relu(_conv(p, n + "posed_1", x)))) + skip
     x = F.relu(_conv(p, n + "leave", x))
-    return x.mean((2, 3), keepdim=True) if c.representation == "pool" else x
+    if c.representation == "pool":
+        return x.mean((2, 3), keepdim=True)
+    averaged = range(c.representation_channels - c.pooled_channels, c.representation_channels)
+    return torch.stack(
+        [x[:, k].mean() * torch.ones_like(x[:, k]) if k in averaged else x[:, k] for k in range(x.shape[1])], 1
+    )
 
 
 def _scene(p: dict[str, Tensor], c: ModelConfig, frames: Tensor, poses: Tensor, mask: Tensor) -> Tensor:

@@ -701,7 +701,7 @@ def test_the_command_of_verify_repairs_an_indexed_folder(wide, root, monkeypatch
 
 
 def test_an_interrupt_keeps_the_received_bytes(wide, root):
-    wide.pace = (5000, 0.005)
+    wide.pace = (1000, 0.01)
     process = started("download", SET, "--root", root, "--base-url", wide.url, "--workers", 2)
     wait_until(lambda: any(path.stat().st_size for path in root.rglob("*.part")))
     process.send_signal(signal.SIGINT)

@@ -12,6 +12,8 @@ import pytest
 from made_scenes import tree
 
 from gqn_data.render.compiled import compiled, compiled_entry, on_compile
+from gqn_data.render.maze_cast import blend_pixels, cast_maze
+from gqn_data.render.raycast import cast_views
 from gqn_data.render.write import render_scene_set
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,6 +35,11 @@ def test_the_callback_runs_once_when_compilation_starts():
     with on_compile(lambda: calls.append("again")):
         plus(1, 2)
     assert calls == [0]
+
+
+def test_the_entry_points_are_cached_on_disk():
+    for function in (cast_views, cast_maze, blend_pixels):
+        assert isinstance(function._cache, numba.core.caching.FunctionCache), function
 
 
 def test_a_run_with_cached_machine_code_prints_nothing(tmp_path, capfd):

@@ -28,9 +28,9 @@ SMALL = {"frame_size": 16, "views": 2, "supersample": False, "workers": 1}
 MEANS_OF_SCENE_0 = {
     "jaco": [183.9, 193.4, 185.1],
     "mazes": [125.8, 151.7, 119.8],
-    "rooms_free_camera_no_object_rotations": [153.6, 140.2, 87.9],
-    "rooms_free_camera_with_object_rotations": [132.3, 142.9, 153.3],
-    "rooms_ring_camera": [203.3, 177.7, 121.9],
+    "rooms_free_camera_no_object_rotations": [151.5, 137.4, 84.6],
+    "rooms_free_camera_with_object_rotations": [136.7, 145.3, 155.5],
+    "rooms_ring_camera": [196.4, 169.3, 117.3],
     "shepard_metzler_5_parts": [12.8, 9.9, 9.6],
     "shepard_metzler_7_parts": [21.2, 20.8, 11.9],
 }

@@ -19,7 +19,7 @@ import pytest
 import torch
 from made_checkpoints import made, made_run, overwrite, same, smallest
 from small_disks import PAGE, small_disk
-from synthetic import Source
+from synthetic import Source, small
 
 from gqn_data.errors import CheckpointError, DestinationError, NoSpace
 from gqn_data.io import atomic
@@ -240,6 +240,27 @@ def test_impossible_options_of_the_optimiser_are_refused(run: Path, options: dic
 
 @pytest.mark.parametrize("change", [_other_moments, _fewer_moments, _no_moments])
 def test_the_optimiser_state_of_another_network_is_refused(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    _rewrite(run, change)
+    with pytest.raises(CheckpointError, match=r"00000004\.pt: .*\boptimiser\b"):
+        load_checkpoint(run)
+
+
+def _no_muon(value: dict[str, Any]) -> None:
+    del value["optimizer"]["muon"]
+
+
+def _other_momentum(value: dict[str, Any]) -> None:
+    value["optimizer"]["muon"]["state"][0]["momentum_buffer"] = torch.zeros(2, 2)
+
+
+def _steep_momentum(value: dict[str, Any]) -> None:
+    value["optimizer"]["muon"]["param_groups"][0]["ns_coefficients"] = (9.0, 9.0, 9.0)
+
+
+@pytest.mark.parametrize("change", [_no_muon, _other_momentum, _steep_momentum, _fewer_moments])
+def test_another_state_of_muon_is_refused(change: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", config=small(model="plane_sweep"))
+    assert load_checkpoint(run).optimizer["muon"]["state"]
     _rewrite(run, change)
     with pytest.raises(CheckpointError, match=r"00000004\.pt: .*\boptimiser\b"):
         load_checkpoint(run)

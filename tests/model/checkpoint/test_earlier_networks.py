@@ -20,7 +20,7 @@ from gqn_model.checkpoint.safetensors import export_weights
 from gqn_model.config import Config
 from gqn_model.model.gqn import GQN
 
-ADDED = ("look_channels", "shared_look")
+ADDED = ("look_channels", "pooled_channels", "shared_look")
 
 # ELBO of each sample, computed by version 0.2 in float64 with the weights and noise of `_elbo`.
 EARLIER = {
@@ -56,7 +56,7 @@ def _elbo(config: Config) -> torch.Tensor:
 def test_an_earlier_config_gives_the_earlier_network(shared: bool, representation: str) -> None:
     written = small(shared_cores=shared, representation=representation)
     config = Config.from_json(_without_look(written), "here")
-    assert (config.model.look_channels, config.model.shared_look) == (3, True)
+    assert (config.model.look_channels, config.model.pooled_channels, config.model.shared_look) == (3, 0, True)
     look = [(n, tuple(v.shape)) for n, v in GQN(config.model).state_dict().items() if n.startswith("look.")]
     assert look == [("look.weight", (3, 3, 4, 4)), ("look.bias", (3,))]
     expected = torch.tensor(EARLIER[shared, representation], dtype=torch.float64)

@@ -62,7 +62,7 @@ def test_exported_weights_predict_bit_for_bit_like_the_run(run: Path, path: Path
 def test_every_kind_of_network_is_read_back(config: Config, tmp_path: Path) -> None:
     run = made_run(tmp_path / "run", steps=(3,), config=config)
     weights = read_weights(export_weights(run, tmp_path / "weights.safetensors"))
-    assert weights.config == config.model
+    assert weights.config == config
     assert all(torch.equal(value, weights.tensors[name]) for name, value in made(3, config).model.items())
 
 

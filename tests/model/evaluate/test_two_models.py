@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from synthetic import SMALL, SMALL_NETWORKS, small
 from gqn_data import SceneWriter
 from gqn_data.dataset import open_dataset
 from gqn_data.errors import OptionError, RunMismatch
+from gqn_data.io.pictures import write_figure
 from gqn_model import load_model
 from gqn_model.checkpoint.checkpoint import checkpoint_steps, read_config
 from gqn_model.checkpoint.run_folder import match_dataset
@@ -27,6 +30,7 @@ from gqn_model.evaluate.report import BASELINES
 from gqn_model.evaluate.run_evaluation import evaluate, evaluate_runs
 from gqn_model.model.inputs import Context
 from gqn_model.train.run import start_run
+from gqn_model.visualize import sample
 
 
 def _gqn(*arguments: object) -> Result:
@@ -45,7 +49,9 @@ def test_a_model_that_predicts_the_mean_says_so_and_has_no_nats(sweep_run: Path)
 
 
 def test_runs_answer_the_same_questions_in_one_table(bars_run: Path, sweep_run: Path) -> None:
-    done = _gqn("evaluate", bars_run, sweep_run, "--context", "1,3", "--samples", 2)
+    picture = bars_run.parent / "comparison.pdf"
+    done = _gqn("evaluate", bars_run, sweep_run, "--context", "1,3", "--samples", 2, "--plot", picture)
+    assert picture.read_bytes().startswith(b"%PDF")
     assert done.exit_code == 0, done.output
     names = [line.split("  ")[1] for line in done.stdout.splitlines() if line.startswith("  ")]
     ours, theirs = (f"{run.name}, step {checkpoint_steps(run)[-1]}: " for run in (bars_run, sweep_run))
@@ -190,3 +196,44 @@ def test_the_precision_is_resolved_when_a_run_starts(
         assert choose_precision("bf16", cpu) == "bf16"
     run = start_run(str(bars), small(steps=1, precision="auto"), out=tmp_path / "run")
     assert read_config(run).training.precision == "float32"
+
+
+def test_a_figure_for_a_column_has_a_row_per_scene_and_a_cell_per_model(
+    bars_run: Path, sweep_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Any] = []
+
+    def write(figure: Any, path: Path) -> None:
+        figures.append(figure)
+        write_figure(figure, path)
+
+    monkeypatch.setattr(sample, "write_figure", write)
+    done = _gqn("sample", bars_run, sweep_run, "-o", tmp_path / "a.pdf", "--scenes", 3, "--context", 2)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    (figure,) = figures
+    assert figure.get_figwidth() == pytest.approx(3.3)
+    places = [axes.get_position() for axes in figure.axes]
+    assert len(places) == 3 * (2 + 1 + 2)  # context, truth, models
+    assert len({round(place.y0, 6) for place in places}) == 3
+    assert all(0 <= place.x0 < place.x1 <= 1 and 0 <= place.y0 < place.y1 <= 1 for place in places)
+    words = [text.get_text() for text in figure.texts]
+    assert words[:4] == ["context", "truth", "bars", "sweep"]
+    assert sum(word.endswith(" dB") for word in words) == 3 * 2
+    done = _gqn("sample", bars_run, "-o", tmp_path / "a.png", "--scenes", 1, "--context", 1, "--layout", "column")
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width == 990
+
+
+def test_layouts_that_cannot_be_written_are_refused(
+    bars_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = _gqn("sample", bars_run, "-o", tmp_path / "a.svg", "--layout", "grid")
+    assert done.exit_code == 2
+    assert "pass --layout column" in done.output
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = _gqn("sample", bars_run, "-o", tmp_path / "a.pdf")
+    assert done.exit_code == 1
+    assert "pip install '.[plot]'" in done.output
+    assert not list(tmp_path.iterdir())

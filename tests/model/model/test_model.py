@@ -62,6 +62,8 @@ def test_elbo_gradients_and_predictions_equal_the_naive_model(
         (False, "tower", {"look_channels": 2}),
         (False, "tower", {"shared_look": True}),
         (False, "pool", {"shared_look": True, "look_channels": 4}),
+        (True, "tower", {"pooled_channels": 5}),
+        (False, "tower", {"pooled_channels": 16}),
     ],
 )
 def test_other_settings_equal_the_naive_model(representation: str, shared: bool, changes: dict[str, int]) -> None:

@@ -73,20 +73,31 @@ def test_a_step_equals_one_in_plain_torch() -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_a_step_of_the_plane_sweep_equals_one_in_plain_torch() -> None:
-    config = small(model="plane_sweep", batch_size=4, clip=0.01)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_step_of_the_plane_sweep_equals_one_in_plain_torch(optimizer: str) -> None:
+    config = small(model="plane_sweep", batch_size=4, clip=0.1, optimizer=optimizer)
     take_step = TrainStep(config, CPU)
     plain = copy.deepcopy(take_step.model)
-    adam = torch.optim.Adam(plain.parameters(), lr=123.0, betas=(0.9, config.training.beta2), eps=1e-8)
+    matrices = [one for block in plain.blocks for one in block.parameters() if one.dim() == 2]  # type: ignore[union-attr]
+    assert len(matrices) == 4 * config.model.depth
+    muon = torch.optim.Muon(matrices, lr=123.0, weight_decay=0, adjust_lr_fn="match_rms_adamw")
+    others = list(plain.parameters())
+    if optimizer == "muon":
+        others = [one for one in others if all(one is not matrix for matrix in matrices)]
+    adam = torch.optim.Adam(others, lr=123.0, betas=(0.9, config.training.beta2), eps=1e-8)
     for step in range(3):
         context, query, target = _inputs(config, seed=step)
-        loss = ((plain.predict(context, query) - target) ** 2).mean()
+        errors = ((plain.predict(context, query) - target) ** 2).mean((-3, -2, -1))
+        loss = (torch.sqrt(errors + 1e-5) - 1e-5**0.5).mean()
         assert _loss(take_step(step, Inputs(context, query, target))) == pytest.approx(float(loss.detach()), rel=1e-5)
-        adam.param_groups[0]["lr"] = learning_rate_at(config.training, step)
-        adam.zero_grad()
+        for part in (adam, muon):
+            part.param_groups[0]["lr"] = learning_rate_at(config.training, step)
+            part.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.1)
         adam.step()
+        if optimizer == "muon":
+            muon.step()
     for one, other in zip(take_step.model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 

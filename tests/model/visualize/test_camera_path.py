@@ -24,6 +24,7 @@ from gqn_model.model.inputs import Context
 from gqn_model.visualize.camera_path import CameraPath, Cameras, directions, find_camera_path, focus_point
 from gqn_model.visualize.sample import predict_along, write_walk
 from gqn_model.visualize.video import write_animation
+from gqn_model.visualize.walk_frames import WalkScene, draw_walk, nearest_views
 
 
 def _free(views: int, seed: int) -> Cameras:
@@ -199,6 +200,31 @@ def test_a_walk_is_a_gif_with_the_given_number_of_frames(bars: Path, bars_run: P
     before = path.read_bytes()
     write_walk(bars_run, str(bars), path, frames=9, scene=3, samples=2, context=4)
     assert path.read_bytes() == before
+
+
+def test_the_nearest_view_is_the_view_itself_where_the_path_meets_it() -> None:
+    recorded = _free(12, 0)
+    np.testing.assert_array_equal(nearest_views(recorded[[7, 2]], recorded), [7, 2])
+    turned = recorded[[4, 4]] + [[0, 0, 0, 0, 0], [0, 0, 0, math.pi, 0]]
+    found = nearest_views(turned, np.concatenate([recorded[:5], turned[1:]]))
+    np.testing.assert_array_equal(found, [4, 5])  # by direction, at the same place
+    np.testing.assert_array_equal(nearest_views(turned, turned[:1]), [0, 0])
+
+
+def test_a_walk_shows_the_true_frame_beside_the_prediction_and_a_legend() -> None:
+    recorded = _free(6, 0)
+    colours = np.arange(6, dtype=np.uint8)[:, None, None, None] * 40 + np.zeros((6, 8, 8, 3), np.uint8)
+    scene = WalkScene(title="a scene", recorded=recorded, context=[1, 3], frames=colours)
+    path = CameraPath(cameras=recorded, kind="tour", closed=False)
+    red = np.zeros((6, 8, 8, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
+    drawn = [np.asarray(image) for image in draw_walk(path, scene, {"prediction": red})]
+    predicted = np.argwhere((drawn[0] == [255, 0, 0]).all(-1))
+    (top, left), (bottom, right) = predicted.min(0), predicted.max(0)
+    for number, image in enumerate(drawn):
+        beside = image[top : bottom + 1, right + 20 : 2 * right - left]
+        assert (beside == colours[number, 0, 0]).all()
+    assert (drawn[0][bottom + 5 :] < 100).any()  # the legend
+    assert all(np.array_equal(drawn[0][bottom + 2 :], image[bottom + 2 :]) for image in drawn)
 
 
 def test_a_walk_is_an_mp4_that_pyav_decodes(bars: Path, bars_run: Path, tmp_path: Path) -> None:

@@ -71,6 +71,22 @@ def test_a_real_run_has_every_curve_in_its_log(bars_run: Path) -> None:
     assert all(_drawn(axes) for axes in figure.axes)
 
 
+@pytest.mark.parametrize("kind", ["pdf", "svg"])
+def test_vector_plots_keep_their_text_and_depend_on_the_log_alone(tmp_path: Path, kind: str) -> None:
+    run = _run(tmp_path / "my_run", [_line(10), _line(20)])
+    for name in ("one", "other"):
+        assert _gqn("plot", run, "-o", tmp_path / f"{name}.{kind}").exit_code == 0
+    data = (tmp_path / f"one.{kind}").read_bytes()
+    assert data == (tmp_path / f"other.{kind}").read_bytes()
+    if kind == "pdf":
+        assert data.startswith(b"%PDF")
+        assert b"/Type3" not in data
+        assert b"CreationDate" not in data
+    else:
+        assert b"my_run" in data
+        assert b"<dc:date>" not in data
+
+
 def test_missing_fields_bad_values_and_cut_lines_are_skipped(tmp_path: Path) -> None:
     older = {"step": 5, "excess": 3.0}
     lines = [older, _line(10, psnr=None), _line(20, psnr=math.nan, kl="much"), {"note": "no step"}]
@@ -113,7 +129,7 @@ def test_plots_that_cannot_be_drawn_are_errors(tmp_path: Path, monkeypatch: pyte
         learning_curves.read_log(_run(tmp_path / "new", []))
     run = _run(tmp_path / "run", [_line(1)])
     assert _gqn("plot", "-o", tmp_path / "x.png").exit_code == 2
-    assert ".pdf, expected one of .png" in _gqn("plot", run, "-o", tmp_path / "x.pdf").output
+    assert ".eps, expected one of .png" in _gqn("plot", run, "-o", tmp_path / "x.eps").output
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     done = _gqn("plot", run, "-o", tmp_path / "x.png")
     assert done.exit_code == 1
@@ -160,6 +176,19 @@ def test_an_evaluation_is_plotted_with_standard_errors(tmp_path: Path) -> None:
     plot.write_plot(result, tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as image:
         assert image.width == 1200
+
+
+def test_a_comparison_has_a_curve_per_run_and_the_baselines_once(tmp_path: Path) -> None:
+    result = _evaluation()
+    better = tuple(
+        replace(point, scores=(replace(point.scores[0], psnr=Estimate(30.0, 0.5)), *point.scores[1:]))
+        for point in result.sweep
+    )
+    figure = plot._comparison([result, replace(result, run="runs/y$_$", sweep=better)])
+    curves = {bars.get_label(): list(bars[0].get_ydata()) for bars in figure.axes[0].containers}
+    assert curves == {"x": [1, 3], r"y\$_\$": [30, 30], "nearest view": [5, 7], "mean image": [6, 8]}
+    plot.write_comparison([result], tmp_path / "one.svg")
+    assert b"nearest view" in (tmp_path / "one.svg").read_bytes()
 
 
 def test_an_infinite_psnr_is_not_plotted() -> None:

@@ -1,0 +1,65 @@
+"""The viewer of a run that is training: `gqn train --viewer`.
+
+It is `gqn explore RUN` in a process of the lowest priority, which follows the run's checkpoints. It opens with the
+first line of metrics, when there is a checkpoint to show, and ends with the training.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from gqn_model.loggers.record import LoggerContext, Record
+
+_SECONDS_TO_CLOSE = 5.0
+_NICE = 19  # lowest priority: it computes when the training leaves a core idle
+
+
+class LiveViewer:
+    """A logger that shows the run in the browser; it runs in a separate process, as `SubprocessLogger` starts it."""
+
+    def __init__(self, context: LoggerContext) -> None:
+        self._run = context.run
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def log(self, record: Record) -> None:  # noqa: ARG002  the page shows checkpoints, not metrics
+        """Open the viewer at the first line.
+
+        Raises:
+            RuntimeError: it has ended before the training; it has printed why.
+        """
+        if self._process is None:
+            # In the process group of the logger, which is killed as a whole if it does not end in time.
+            command = [sys.executable, "-m", "gqn_model", "explore", str(self._run), "--device", "cpu"]
+            self._process = subprocess.Popen(
+                ["nice", "-n", str(_NICE), *command],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+            )
+            atexit.register(self.close)  # also if the training is killed, and its end is never announced
+        elif self._process.poll() is not None:
+            raise RuntimeError("the viewer has ended")
+
+    def picture(self, step: int, image: Image) -> None:
+        """Ignore pictures: the page predicts by itself."""
+
+    def close(self) -> None:
+        """End the viewer."""
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(_SECONDS_TO_CLOSE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
