@@ -24,7 +24,7 @@ from gqn_data.import_photos.lens import Lens, lens_of
 NAME = "a COLMAP model"
 
 # Where models lie in the folder of a project; `image_undistorter` and nerfstudio have their own places.
-_MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "")
+_MODELS = ("sparse/[0-9]*", "sparse", "colmap/sparse/[0-9]*", "")
 _IMAGES = ("images", "")
 
 _MAX_SIDE = 1 << 20  # pixels
@@ -32,11 +32,20 @@ _MOST_DEPTHS = 200_000  # enough for percentiles
 
 
 def find_model(folder: Path) -> tuple[Path, str] | None:
-    """Return the folder of a project's sparse model and the suffix of its files; None without one."""
+    """Return the folder of a project's sparse model and the suffix of its files; None without one.
+
+    COLMAP writes several models if it cannot join all photos: the one with the largest file of images is taken.
+    """
     for place in _MODELS:
-        for suffix in (".bin", ".txt"):
-            if all((folder / place / f"{name}{suffix}").exists() for name in ("cameras", "images")):
-                return folder / place, suffix
+        homes = [folder] if not place else sorted(folder.glob(place))
+        found = [
+            (home, suffix)
+            for home in homes
+            for suffix in (".bin", ".txt")
+            if all((home / f"{name}{suffix}").is_file() for name in ("cameras", "images"))
+        ]
+        if found:
+            return max(found, key=lambda each: (each[1] == ".bin", (each[0] / f"images{each[1]}").stat().st_size))
     return None
 
 
@@ -49,7 +58,7 @@ def read_colmap(folder: Path) -> Capture:
     """
     found = find_model(folder)
     if found is None:
-        raise SourceMissing(f"{folder}: no sparse model, expected cameras.bin and images.bin in {_MODELS[0]}")
+        raise SourceMissing(f"{folder}: no sparse model, expected cameras.bin and images.bin in sparse/0")
     model, suffix = found
     cameras, images = model / f"cameras{suffix}", model / f"images{suffix}"
     lenses = {key: _lens(row, f"{cameras}: camera {key}") for key, row in read_cameras(cameras).items()}

@@ -1,5 +1,6 @@
 """COLMAP models, binary and text, written here by the letter of its documentation."""
 
+import shutil
 import struct
 
 import numpy as np
@@ -46,6 +47,17 @@ def test_a_model_is_found_in_its_usual_places(place, photos):
     for path in sorted((photos / "sparse" / "0").iterdir()):
         path.rename(moved / path.name)
     assert capture_folders(photos.parent) == [photos]
+    assert len(read_capture(photos).photos) == 8
+
+
+def test_the_largest_of_several_models_is_taken(photos):
+    small = photos / "sparse" / "1"
+    shutil.copytree(photos / "sparse" / "0", small)
+    for path in (small / "images.bin", small / "images.txt"):
+        if path.exists():
+            path.write_bytes(struct.pack("<Q", 0) if path.suffix == ".bin" else b"# none\n")
+    assert len(read_capture(photos).photos) == 8
+    (photos / "sparse" / "0").rename(photos / "sparse" / "10")
     assert len(read_capture(photos).photos) == 8
 
 
