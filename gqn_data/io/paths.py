@@ -525,7 +525,7 @@ class StorePath:
             try:
                 parts = obstore.get_ranges(store, self._key, starts=starts, lengths=lengths, coalesce=gap)
             except BaseException as error:
-                # The client panics if the object ends before an extent begins. Its exception is no Exception.
+                # The client panics if the object ends before an extent begins. It raises a BaseException.
                 if type(error).__name__ != "PanicException":
                     raise
                 raise StoreChanged(
