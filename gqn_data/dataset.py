@@ -12,6 +12,7 @@ from __future__ import annotations
 import bisect
 import os
 from collections.abc import Collection, Iterator, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -26,7 +27,7 @@ from gqn_data.formats.contract import Opener, OpenShard, ShardLocation
 from gqn_data.io import atomic
 from gqn_data.io.paths import AnyPath, DatasetPath, RenderAddress, StorePath, parse_dataset_path
 from gqn_data.sampling.permutation import ENDLESS
-from gqn_data.schema.catalog import SPLITS, Split
+from gqn_data.schema.catalog import SCENE_SETS, SPLITS, Split
 from gqn_data.schema.manifest import MANIFEST_FILE, Manifest, ShardRow, read_manifest
 from gqn_data.schema.scene import Scene
 from gqn_data.sources.npy_mirror import is_mirror
@@ -351,7 +352,11 @@ def _why_no_dataset(folder: AnyPath) -> str:
     if isinstance(folder, StorePath):
         return f"{MANIFEST_FILE} is missing. Pass the URL of the folder that contains it"
     if not folder.exists():
-        return "no such folder"
+        if folder.name in SCENE_SETS and folder.parent.name == "raw":  # the name of a set, without files of it
+            return f"no such folder. Make the set with gqn-data render {folder.name} --scenes N, or download it"
+        beside = [path.name for path in folder.parent.glob("*")] if folder.parent.is_dir() else []
+        near = get_close_matches(folder.name, beside, 1)
+        return f"no such folder. Did you mean {folder.parent / near[0]}?" if near else "no such folder. Check the path"
     if any(folder.glob("*/*.tfrecord")) or any(folder.glob("*.tfrecord")):
         return f"found TFRecords without an index. Run: gqn-data index {folder}"
     if is_mirror(folder):

@@ -165,7 +165,11 @@ def test_an_unknown_split_suggests_the_nearest(zarr: Path) -> None:
 def test_other_folders_are_refused_with_a_remedy(tmp_path: Path, made: tuple[Raw, dict[str, Path]]) -> None:
     with pytest.raises(SourceMissing, match="no such folder"):
         gqn_data.open(tmp_path / "nowhere")
+    with pytest.raises(SourceMissing, match=r"no such folder.*gqn-data render mazes"):
+        gqn_data.open(tmp_path / "raw" / "mazes")
     (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceMissing, match=r"no such folder. Did you mean .*/empty\?"):
+        gqn_data.open(tmp_path / "emty")
     with pytest.raises(SourceMissing, match=r"empty: manifest\.json is missing"):
         gqn_data.open(tmp_path / "empty")
     unindexed = write_raw(tmp_path / "raw" / SET, train=(1,), test=(1,)).folder
