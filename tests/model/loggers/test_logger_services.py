@@ -183,7 +183,8 @@ def _watched(name: str, run: Path, steps: list[int], start: int = 0) -> None:
     logger.close()
 
 
-ALL = [pytest.param(name, name, id=name) for name in LOGGERS]
+# The viewer shows checkpoints: tests/model/viewer/test_live.py.
+ALL = [pytest.param(name, name, id=name) for name in LOGGERS if name != "viewer"]
 
 
 def _expected(steps: list[int]) -> dict[str, list[tuple[int, float]]]:
