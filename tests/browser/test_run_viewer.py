@@ -99,6 +99,7 @@ def test_the_first_query_is_a_view_and_its_psnr_is_shown(viewer, visit, screensh
 
 def test_the_prediction_follows_the_mouse_and_stale_queries_are_dropped(viewer, visit, screenshot):
     window, page = viewer.open(visit)
+    focus = page._controls.focus
     answers = []
     answer = page._answer
     page._answer = lambda: (answers.append(page.camera.copy()), answer())
@@ -114,10 +115,11 @@ def test_the_prediction_follows_the_mouse_and_stale_queries_are_dropped(viewer, 
     assert not np.array_equal(page._picture.image, before)
     places = np.array(answers)
     # Dragging turns about the point that the cameras look at, so the query stays on the ring.
-    focus = page._controls.focus
     radii = np.linalg.norm(places[:, :2] - focus[:2], axis=1)
-    np.testing.assert_allclose(radii, radii[0], rtol=0.05)
-    assert len(np.unique(places.round(4), axis=0)) > 3
+    # The browser may report the place where it started, before it moved to the first view on the ring of radius 1.
+    first = int(np.argmax(np.isclose(radii, 1, rtol=0.05)))
+    np.testing.assert_allclose(radii[first:], 1, rtol=0.05)
+    assert len(np.unique(places[first:].round(4), axis=0)) > 3
 
 
 def test_the_sliders_move_a_camera_along_the_ring(viewer, visit, screenshot):
@@ -127,10 +129,13 @@ def test_the_sliders_move_a_camera_along_the_ring(viewer, visit, screenshot):
     wait_until(window, lambda: page._frustum is not None and page._frustum.visible)
     seen = page._picture.image.copy()
     slider = page._sliders[0]
-    window.get_by_role("slider").first.focus()
-    for _ in range(20):
-        window.keyboard.press("ArrowRight")
-    wait_until(window, lambda: not np.array_equal(page._picture.image, seen))
+
+    def moved():
+        for _ in range(20):
+            window.get_by_role("slider").first.press("ArrowRight")  # focuses it anew: the panel may have been redrawn
+        return not np.array_equal(page._picture.image, seen)
+
+    wait_until(window, moved)
     wait_until(window, lambda: follows(page))
     np.testing.assert_allclose(np.asarray(page._frustum.position), page._controls.camera([slider.value])[:3], atol=1e-6)
     window.get_by_text("prediction", exact=False).first.scroll_into_view_if_needed()

@@ -169,7 +169,7 @@ def test_other_folders_are_refused_with_a_remedy(tmp_path: Path, made: tuple[Raw
         gqn_data.open(tmp_path / "raw" / "mazes")
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceMissing, match=r"no such folder. Did you mean .*/empty\?"):
-        gqn_data.open(tmp_path / "emty")
+        gqn_data.open(tmp_path / "emptier")
     with pytest.raises(SourceMissing, match=r"empty: manifest\.json is missing"):
         gqn_data.open(tmp_path / "empty")
     unindexed = write_raw(tmp_path / "raw" / SET, train=(1,), test=(1,)).folder
