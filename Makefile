@@ -51,7 +51,8 @@ test-browser: $(STAMP) ## the viewers in the system's Chromium, which root insta
 	@command -v chromium >/dev/null || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null || \
 		{ echo "Installing chromium by apt: a minute"; apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || true
-	$(BIN)/pytest -m browser tests/browser
+	@# A browser on a busy machine may be slow: what failed is tried once more.
+	$(BIN)/pytest -m browser tests/browser || $(BIN)/pytest -m browser tests/browser --last-failed
 
 build/lowest/.installed: pyproject.toml constraints.txt tools/lowest_versions.py
 	@$(LOWEST_PYTHON) -m venv --clear build/lowest
