@@ -59,6 +59,19 @@ def _is_served(address: str) -> bool:
         return False
 
 
+def _viewers(run: Path) -> list[Path]:
+    """Return the folders in /proc of the viewer of a run; it is not in the process group of the training."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"explore" in words and os.fsencode(run) in words:
+            found.append(folder)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_viewer_is_served_and_ends_with_the_training(bars: Path, tmp_path: Path, number: int) -> None:
@@ -66,11 +79,16 @@ def test_the_viewer_is_served_and_ends_with_the_training(bars: Path, tmp_path: P
     try:
         address = _address(training)
         assert _wait(lambda: _is_served(address))
+        (viewer,) = _viewers(tmp_path / "run")
+        assert os.getpriority(os.PRIO_PROCESS, int(viewer.name)) == 19
+        if (viewer / "autogroup").exists() and (viewer / "autogroup").read_text():
+            assert (viewer / "autogroup").read_text().split()[-2:] == ["nice", "19"]
         training.send_signal(number)
         training.wait(60)
         assert training.returncode == (130 if number == signal.SIGINT else -number)
         assert _wait(lambda: not _is_served(address))
         assert _wait(lambda: not living(training.pid))
+        assert _wait(lambda: not _viewers(tmp_path / "run"))
     finally:
         if training.poll() is None:
             os.killpg(training.pid, signal.SIGKILL)
