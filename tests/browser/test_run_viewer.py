@@ -25,6 +25,7 @@ from gqn_model.train.run import start_run
 from gqn_model.viewer import explore as explore_module
 from gqn_model.viewer.page import RunPage
 
+WIDE = {"width": 1280, "height": 620}  # the panel leaves the scene free
 ADDRESS = "render:rooms_ring_camera,scenes=24,views=6,frame_size=32"
 
 
@@ -140,6 +141,9 @@ def test_the_sliders_move_a_camera_along_the_ring(viewer, visit, screenshot):
     np.testing.assert_allclose(np.asarray(page._frustum.position), page._controls.camera([slider.value])[:3], atol=1e-6)
     window.get_by_text("prediction", exact=False).first.scroll_into_view_if_needed()
     window.locator("input").first.blur()
+    window.set_viewport_size(WIDE)
+    window.mouse.move(300, 300)
+    window.mouse.wheel(0, 360)  # the whole ring, beside the panel
     screenshot(window, "explore-run")
 
 
