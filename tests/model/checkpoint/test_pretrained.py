@@ -31,9 +31,9 @@ def test_the_sets_that_the_docs_promise_have_weights() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_of_the_package_load_and_predict_frames(name: str) -> None:
-    config = read_config(PRETRAINED / name).model
+    config = read_config(PRETRAINED / name)
     model = load_pretrained(name)
-    assert model.config == config
+    assert model.config == config.model
     assert not model.training
     context, query, target = small_inputs(config)
     with torch.no_grad():
