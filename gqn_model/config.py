@@ -118,6 +118,9 @@ class ModelConfig:
     depth: int = setting(3, "blocks of the transformer", "plane sweep", least=1, most=100)
     heads: int = setting(4, "heads of its attention; they divide dim", "plane sweep", least=1, most=256)
     patch: int = setting(8, "pixels along a token's side, even", "plane sweep", least=4, most=64)
+    noise: int = setting(
+        0, "random numbers per sample, which scale the norms; 0 predicts the mean", "plane sweep", least=0, most=1024
+    )
 
     def __post_init__(self) -> None:
         _check(self)

@@ -4,6 +4,10 @@ Frames are clamped to [0, 1]. MAE and RMSE are on the scale 0..255, as in Tobin 
 mean over scenes with its standard error. Samples of a scene are averaged first, because they are not independent.
 
 - MAE, RMSE, PSNR, SSIM: computed per frame, then averaged over scenes.
+- *CRPS* (Gneiting and Raftery, JASA 102(477), 2007): of each number of a frame, averaged; unbiased for any number of
+  samples. It is the MAE of a prediction without spread, and least for draws from the true distribution.
+- *Spread over error*: root of the mean variance of the samples over the RMSE of their mean. It is near 1 for draws from
+  the true distribution, below it if they differ too little.
 - *PSNR of the mean error*: of the squared error averaged over scenes. It never exceeds the mean PSNR.
 
 Shapes: S samples, B scenes, H = W frame size.
@@ -49,6 +53,25 @@ class Errors(NamedTuple):
     similarity: Tensor
 
 
+class Spread(NamedTuple):
+    """Samples against the ground truth; float64 on the CPU, (B,), frames in [0, 1].
+
+    Attributes:
+        crps: mean over a frame's numbers.
+        variance: of S samples, without bias, mean over a frame.
+        squared: mean squared error of the samples' mean over 1 + 1/S, its excess for draws from the true distribution.
+    """
+
+    crps: Tensor
+    variance: Tensor
+    squared: Tensor
+
+    @property
+    def over_error(self) -> float:
+        """Root of the mean variance over that of the mean squared error."""
+        return math.sqrt(float(self.variance.mean() / self.squared.mean()))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """Metrics of one kind of prediction; MAE and RMSE on the scale 0..255, PSNR in dB.
@@ -82,6 +105,23 @@ def frame_errors(frames: Tensor, target: Tensor) -> Errors:
     absolute = difference.abs().mean(pixels, dtype=torch.float64)
     squared = difference.square().mean(pixels, dtype=torch.float64)
     return Errors(*(part.double().cpu() for part in (absolute, squared, ssim(frames, target))))
+
+
+def sample_spread(samples: Tensor, target: Tensor) -> Spread:
+    """Return how far samples lie from each other and from the ground truth.
+
+    Args:
+        samples: (S, B, 3, H, W), S at least 2; clamped to [0, 1] here.
+        target: (B, 3, H, W) in [0, 1].
+    """
+    samples, count, pixels = samples.clamp(0, 1), len(samples), (-3, -2, -1)
+    # The mean distance of pairs, from the sorted samples: the i-th of S is above i and below S - 1 - i of them.
+    weights = 2 * torch.arange(count, dtype=samples.dtype, device=samples.device) - (count - 1)
+    apart = torch.einsum("s,sbchw->bchw", weights, samples.sort(0).values) / (count * (count - 1) / 2)
+    crps = ((samples - target).abs().mean(0) - apart / 2).mean(pixels, dtype=torch.float64)
+    variance = samples.var(0).mean(pixels, dtype=torch.float64)
+    squared = (samples.mean(0) - target).square().mean(pixels, dtype=torch.float64) / (1 + 1 / count)
+    return Spread(crps.cpu(), variance.cpu(), squared.cpu())
 
 
 def best_of(errors: Errors) -> Errors:

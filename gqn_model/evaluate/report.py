@@ -28,6 +28,8 @@ class SweepPoint:
         excess: -ELBO above the Gaussian floor, in nats per frame.
         kl: KL divergence of the posterior from the prior, in nats per frame.
         kl_steps: the same per generation step; empty for a model without a distribution.
+        crps: of the samples, on the scale 0..255; None for fewer than two, as the next one.
+        spread_over_error: root of the samples' mean variance over the RMSE of their mean.
     """
 
     context: int
@@ -36,6 +38,8 @@ class SweepPoint:
     excess: Estimate | None = None
     kl: Estimate | None = None
     kl_steps: tuple[Estimate, ...] = ()
+    crps: Estimate | None = None
+    spread_over_error: float | None = None
 
     def score(self, name: str) -> Score:
         """Return the score of the prediction with that name."""
@@ -120,7 +124,7 @@ class Evaluation:
             lines += _nats(point, self.sigma)
             lines += [_head()]
             lines += [_row(score.name, score) for score in point.scores]
-            lines += [_lead(point.scores[0].name, point)]
+            lines += [*_spread(point), _lead(point.scores[0].name, point)]
         return "\n".join([*lines, "", *_legend([self])])
 
     def notes(self) -> list[str]:
@@ -164,6 +168,7 @@ def comparison(results: Sequence[Evaluation]) -> str:
         for name, one in zip(names, results, strict=True):
             ours = [score for score in one.sweep[at].scores if score.name not in BASELINES]
             lines += [_row(f"{name}: {score.name}", score, width) for score in ours]
+            leads += [f"  {name}: {line.strip()}" for line in _spread(one.sweep[at])]
             leads.append(_lead(f"{name}: {ours[0].name}", one.sweep[at]) + one.mark(point.context))
         lines += [_row(name, point.score(name), width) for name in BASELINES]
         lines += leads
@@ -192,6 +197,12 @@ def _lead(label: str, point: SweepPoint) -> str:
     )
 
 
+def _spread(point: SweepPoint) -> list[str]:
+    if point.crps is None or point.spread_over_error is None:
+        return []
+    return [f"  samples: CRPS {_show(point.crps, 2)}, spread over error {point.spread_over_error:.2f}"]
+
+
 def _nats(point: SweepPoint, sigma: float | None) -> list[str]:
     if point.nats_per_dim is None or point.excess is None or point.kl is None:
         return []
@@ -210,6 +221,8 @@ def _legend(results: Sequence[Evaluation]) -> list[str]:
     ]
     drawn = sorted({one.samples for one in results if one.samples})
     lines += [f"Best of {count}: the sample closest to the ground truth (an oracle choice)." for count in drawn]
+    if drawn:
+        lines.append("CRPS: on 0..255; the MAE of a prediction without spread. Spread over error: 1 if calibrated.")
     lines += [
         f"Mean image: the mean of {first.mean_image_of}.",
         f"The questions ({first.questions}): {first.index}",

@@ -22,6 +22,7 @@ pose, R channels of the representation, H = W frame size, h = w = H/4 map size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,7 +50,7 @@ from gqn_model.checkpoint.run_folder import (
 from gqn_model.config import MOST_SAMPLES, MOST_SCENES, MOST_WORKERS
 from gqn_model.data import FiniteLoader, bounded, check_order, fixed_batches, with_geometry_of
 from gqn_model.evaluate.baselines import mean_image, nearest_view
-from gqn_model.evaluate.metrics import Errors, best_of, estimate, frame_errors, score
+from gqn_model.evaluate.metrics import Errors, Spread, best_of, estimate, frame_errors, sample_spread, score
 from gqn_model.evaluate.questions import (
     Questions,
     check_index,
@@ -62,7 +63,8 @@ from gqn_model.evaluate.questions import (
 from gqn_model.evaluate.report import Evaluation, SweepPoint
 from gqn_model.model.contract import LatentNetwork, Network
 from gqn_model.model.inputs import Context, Inputs, to_device
-from gqn_model.model.noise import POSTERIOR, PRIOR, question_noise
+from gqn_model.model.noise import POSTERIOR, PRIOR, noise_shape, question_noise
+from gqn_model.model.plane_sweep import PlaneSweep
 
 if TYPE_CHECKING:
     from gqn_data.loader import Batch, SceneLoader
@@ -250,7 +252,7 @@ def _prepare(
         questions=questions,
         index=index,
     )
-    if isinstance(model, LatentNetwork):
+    if model.draws_samples:
         _check_noise(model.config, samples, min(batch_size, len(questions)))
     else:
         samples = 0
@@ -313,7 +315,7 @@ def _answer(to: _Prepared) -> Evaluation:
 
 def _check_noise(config: ModelConfig, samples: int, scenes: int) -> None:
     """Raise OptionError if the noise of a batch is too large to draw."""
-    size = 4 * samples * scenes * config.core_steps * config.latent * (config.frame_size // 4) ** 2
+    size = 4 * samples * scenes * math.prod(noise_shape(config))
     if size > _MOST_NOISE_BYTES:
         raise OptionError(
             f"{samples} samples of {scenes} scenes take {atomic.human_bytes(size)} of noise, expected at most "
@@ -423,11 +425,12 @@ class _Accumulator:
         self._errors: dict[int, dict[str, list[Errors]]] = {context: {} for context in sweep}
         self._loss: dict[int, list[Tensor]] = {context: [] for context in sweep}
         self._kl: dict[int, list[Tensor]] = {context: [] for context in sweep}
+        self._spread: dict[int, list[Spread]] = {context: [] for context in sweep}
 
     def add(self, model: Network, batch: Batch, device: torch.device) -> Iterator[int]:
         """Evaluate a batch with each number of context views; yield the questions answered each time."""
         inputs = to_device(batch, device)
-        noise = self._noise(model, batch, device) if isinstance(model, LatentNetwork) else None
+        noise = self._noise(model, batch, device) if model.draws_samples else None
         average = frame_errors(self._average.expand_as(inputs.target), inputs.target)
         for context in self._sweep:
             observed = Context(*(part[:, :context] for part in inputs.context))
@@ -435,7 +438,7 @@ class _Accumulator:
             self._append(context, "mean image", average)
             yield len(batch.scenes)
 
-    def _noise(self, model: LatentNetwork, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _noise(self, model: Network, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the noise of a batch's questions: of the posterior, (L, B, Z, h, w), and of the prior, (S, L, ...)."""
         pairs = list(zip(batch.scenes.tolist(), batch.views[:, 0].tolist(), strict=True))
 
@@ -447,26 +450,31 @@ class _Accumulator:
 
     @torch.inference_mode()
     def _evaluate(self, model: Network, inputs: Inputs, noise: tuple[Tensor, Tensor] | None, context: int) -> None:
-        if isinstance(model, LatentNetwork) and noise is not None:
+        if noise is not None:
             self._add_samples(model, inputs, *noise, context)
         else:
             frames = model.predict_mean(inputs.context, inputs.query)
             self._append(context, "prediction", frame_errors(frames, inputs.target))
         self._append(context, "nearest view", frame_errors(nearest_view(inputs.context, inputs.query), inputs.target))
 
-    def _add_samples(
-        self, model: LatentNetwork, inputs: Inputs, posterior: Tensor, prior: Tensor, context: int
-    ) -> None:
-        elbo = model(inputs, SIGMA, posterior)
-        self._loss[context].append(-elbo.value.double().cpu())
-        self._kl[context].append(elbo.kl.double().cpu())
-        static = model.encode(inputs.context, inputs.query)
-        samples = prior_samples(model, static, prior)
+    def _add_samples(self, model: Network, inputs: Inputs, posterior: Tensor, prior: Tensor, context: int) -> None:
+        if isinstance(model, LatentNetwork):
+            elbo = model(inputs, SIGMA, posterior)
+            self._loss[context].append(-elbo.value.double().cpu())
+            self._kl[context].append(elbo.kl.double().cpu())
+            static = model.encode(inputs.context, inputs.query)
+            samples = prior_samples(model, static, prior)
+            mean_latents = model.generate(static, torch.zeros_like(posterior))
+        else:
+            assert isinstance(model, PlaneSweep)  # noqa: S101  the other model that draws samples
+            samples = model.draw(model.encode(inputs.context), inputs.query, prior[:, 0])
+            mean_latents = model.predict_mean(inputs.context, inputs.query)
+        if self._samples > 1:
+            self._spread[context].append(sample_spread(samples, inputs.target))
         errors = frame_errors(samples, inputs.target)
         self._append(context, "prior mean", frame_errors(samples.clamp(0, 1).mean(0), inputs.target))
         self._append(context, "prior sample", errors)
         self._append(context, f"best of {self._samples}", best_of(errors))
-        mean_latents = model.generate(static, torch.zeros_like(posterior))
         self._append(context, "prior, mean latents", frame_errors(mean_latents, inputs.target))
 
     def _append(self, context: int, name: str, errors: Errors) -> None:
@@ -493,6 +501,9 @@ class _Accumulator:
                     kl=estimate(kl.sum(1)),
                     kl_steps=tuple(estimate(step) for step in kl.unbind(1)),
                 )
+            if self._samples > 1:
+                spread = Spread(*map(torch.cat, zip(*self._spread[context], strict=True)))
+                point = replace(point, crps=estimate(255 * spread.crps), spread_over_error=spread.over_error)
             points.append(point)
         return tuple(points)
 

@@ -1,8 +1,8 @@
 """What training, evaluation, sampling, checkpoints and export ask of a model.
 
 A model is a class in a file of this folder and a line in `MODELS`. `Network` is the contract of every model: a loss in
-training, and a prediction. Its defaults are those of a model that predicts the mean, which needs only `predict`.
-`LatentNetwork` is the contract of a model with a distribution: it has an ELBO and draws samples.
+training, and a prediction. Its defaults are those of a model that predicts the mean, which needs only `predict`. Others
+draw samples. `LatentNetwork` is the contract of those that have an ELBO.
 
 Shapes: B samples, T query views of each, N = B T answers, L generation steps, P numbers per pose, H = W frame size.
 Without the axis T there is one query view: query (B, P), target (B, 3, H, W).
@@ -67,7 +67,8 @@ class Network(nn.Module, ABC):
 
     Attributes:
         config: its configuration, with the frame size set.
-        latent_steps: L, generation steps with a latent; 0 for a model that predicts the mean.
+        latent_steps: L, generation steps with a latent; 0 for a model without a posterior.
+        draws_samples: whether it has a distribution, so that `predict` takes noise and `sample` works.
         needs_geometry: whether it reads lens, sign of yaw and depth range, which come from the dataset.
         size_flags: options that make the network smaller, for error messages.
     """
@@ -76,14 +77,25 @@ class Network(nn.Module, ABC):
     size_flags: ClassVar[str]
     config: ModelConfig
     latent_steps: int = 0
+    draws_samples: bool = False
 
     @abstractmethod
-    def predict(self, context: Context, query: Tensor) -> Tensor:
-        """Return predicted frames, (B, 3, H, W) for `query` (B, P), (B, T, 3, H, W) for (B, T, P)."""
+    def predict(self, context: Context, query: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return predicted frames, (B, 3, H, W) for `query` (B, P), (B, T, 3, H, W) for (B, T, P).
+
+        Args:
+            context: the observed views.
+            query: poses of the targets.
+            noise: standard normal (L, N, Z, h, w), of one sample per target; only if the model draws samples.
+        """
 
     def predict_mean(self, context: Context, query: Tensor) -> Tensor:
         """Return one prediction per query without randomness, of the shape of `predict`."""
         return self.predict(context, query)
+
+    def sample(self, context: Context, query: Tensor, count: int, seed: int) -> Tensor:
+        """Return samples, (count, B, 3, H, W) or (count, B, T, 3, H, W), without torch's global generator."""
+        raise NotImplementedError(f"{type(self).__name__} with this configuration predicts the mean")
 
     def forward(self, inputs: Inputs, sigma: Tensor, noise: Tensor) -> Any:  # noqa: ARG002  the signature of all models
         """Return what `loss` needs.
@@ -149,6 +161,8 @@ class LatentNetwork(Network):
 
     Noise is standard normal, (L, N, Z, h, w) with Z latent channels on maps of h = w.
     """
+
+    draws_samples = True
 
     @abstractmethod
     def forward(self, inputs: Inputs, sigma: float | Tensor, noise: Tensor | None = None) -> Elbo:

@@ -5,8 +5,12 @@ colours of the two nearest context cameras that see each point. Where their colo
 U-Net over these colours and a transformer over patches of the context decide per pixel which colour to copy, or to
 make one where no camera saw the surface. Colours are copied at full resolution; the U-Net works at half of it.
 
+With `noise`, random numbers scale and shift what the norms of the target's blocks and of the U-Net give, so each draw
+is a sample. Two draws per frame train it by an energy score, which is least for draws from the true distribution.
+
 Sources: Collins, "A space-sweep approach to true multi-image matching", CVPR 1996 (plane sweep); Jin et al., LVSM,
-arXiv:2410.17242 (tokens of patches and their rays); Zhang et al., "Cameras as Rays", arXiv:2402.14817 (Pluecker rays).
+arXiv:2410.17242 (tokens of patches and their rays); Zhang et al., "Cameras as Rays", arXiv:2402.14817 (Pluecker rays);
+Gneiting and Raftery, JASA 102(477), 2007 (energy score); Alet et al., arXiv:2506.10772 (noise in conditional norms).
 
 Shapes: B samples, K context slots, T targets per sample, H = W frame size, S = H padded to a multiple of the patch,
 N = (S / patch)^2 tokens per view, E token features, W channels of the U-Net, D planes, M = 2 D copied colours.
@@ -25,7 +29,8 @@ from gqn_data.errors import OptionError
 from gqn_model.config import ModelConfig
 from gqn_model.model.contract import Loss, Network
 from gqn_model.model.distributions import wide
-from gqn_model.model.inputs import Context
+from gqn_model.model.inputs import Context, Inputs
+from gqn_model.model.noise import step_noise
 
 # Context cameras that the sweep of a target looks at: the nearest ones.
 CAMERAS = 3
@@ -53,6 +58,16 @@ _SHARPNESS = 10
 _SMALL_ERROR = 1e-5
 
 _OCTAVES = 5  # of the Fourier features of rays
+
+# Standard deviation of the scales that noise gives to norms, before training. Samples that hardly differ would have
+# hardly any gradient.
+_NOISE_SCALE = 0.3
+
+# Frames drawn in one pass, to bound the memory of many samples.
+_DRAWN_AT_ONCE = 128
+
+# Scale and shift of what a norm gives, broadcast to it; None leaves it as it is.
+Modulation = tuple[Tensor, Tensor] | None
 
 
 class Encoded(NamedTuple):
@@ -118,26 +133,74 @@ class PlaneSweep(Network):
         self._blocks = [_Block(dim, config.heads, config.depth) for _ in range(config.depth)]
         self.blocks = nn.ModuleList(self._blocks)
         self.norm = nn.LayerNorm(dim)
+        self.draws_samples = config.noise > 0
+        if self.draws_samples:
+            # Scales and shifts of two norms per block and of one per stage of the U-Net. Without a bias: noise of zeros
+            # changes nothing.
+            self._modulated = [dim] * 4 * config.depth + [width] * 4
+            self.modulate = nn.Linear(config.noise, sum(self._modulated), bias=False)
+            nn.init.normal_(self.modulate.weight, std=_NOISE_SCALE / math.sqrt(config.noise))
 
-    def predict(self, context: Context, query: Tensor) -> Tensor:
+    def predict(self, context: Context, query: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the predicted frames in [0, 1], (B, T, 3, H, W), or (B, 3, H, W) for one target.
 
         Args:
             context: the observed views.
             query: poses of the targets, (B, T, 7), or (B, 7).
+            noise: standard normal (1, B T, Z, 1, 1) with the Z numbers of `noise` in the configuration; None takes
+                zeros.
         """
+        if noise is not None:
+            return self.draw(self.encode(context), query, noise)[0]
         if query.dim() == 2:
             return self.render(self.encode(context), query[:, None])[:, 0]
         return self.render(self.encode(context), query)
 
+    def forward(self, inputs: Inputs, sigma: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002  as of all models
+        """Return what `loss` needs: `predict`, or two samples, (2, ...), which share noise over a scene's targets."""
+        if not self.draws_samples:
+            return self.predict(inputs.context, inputs.query)
+        by_scene = noise.unflatten(1, (len(inputs.query), -1))
+        noise = by_scene[:, :, :1].expand_as(by_scene).flatten(1, 2)
+        return self.draw(self.encode(inputs.context), inputs.query, noise)
+
     def loss(self, output: Tensor, target: Tensor) -> Loss:
         """Return the root of the mean squared error of each frame, averaged over frames; 0 without an error.
 
-        Unlike its square it weighs frames that are nearly right almost as much as frames that are not, as PSNR does.
+        Unlike its square it weighs frames that are nearly right almost as much as frames that are not, as PSNR does. Of
+        two samples return the fair energy score: their mean distance to the target less half of that between them.
         """
-        errors = (wide(output) - wide(target)).square().mean((-3, -2, -1))
-        value = ((errors + _SMALL_ERROR).sqrt() - math.sqrt(_SMALL_ERROR)).mean()  # finite gradients at 0
-        return Loss(value, output, output.new_empty(errors.numel(), 0))
+        value = _distance(output, target).mean()
+        frames = output
+        if output.dim() > target.dim():
+            value = value - _distance(output[0], output[1]).mean() / 2
+            frames = output[0]
+        return Loss(value, frames, frames.new_empty(target.shape[:-3].numel(), 0))
+
+    def step_noise(self, seed: int, step: int, count: int, device: torch.device) -> Tensor:
+        """Return the noise of two samples, (2, N, Z, 1, 1); empty without noise."""
+        if not self.draws_samples:
+            return super().step_noise(seed, step, count, device)
+        return step_noise(self.config, seed, step, count, device, draws=2)
+
+    @torch.no_grad()
+    def sample(self, context: Context, query: Tensor, count: int, seed: int) -> Tensor:
+        """Return samples, (count, B, 3, H, W) or (count, B, T, 3, H, W), without torch's global generator.
+
+        A sample has the same noise at all targets of a scene.
+
+        Args:
+            context: the observed views.
+            query: poses of the targets, (B, 7) or (B, T, 7).
+            count: samples per target.
+            seed: of the noise.
+        """
+        if not self.draws_samples:
+            return super().sample(context, query, count, seed)
+        generator = torch.Generator(query.device).manual_seed(seed)
+        shape = (count, len(query), self.config.noise, 1, 1)
+        noise = torch.randn(shape, dtype=query.dtype, device=query.device, generator=generator)
+        return self.draw(self.encode(context), query, noise.repeat_interleave(query[0, ..., 0].numel(), 1))
 
     @classmethod
     def is_matrix(cls, name: str, axes: int) -> bool:
@@ -173,6 +236,20 @@ class PlaneSweep(Network):
         """
         return self._answer(encoded, query)[0]
 
+    def draw(self, encoded: Encoded, query: Tensor, noise: Tensor) -> Tensor:
+        """Return a sample of each target for each noise, (S, B, T, 3, H, W), or (S, B, 3, H, W) for one target.
+
+        Args:
+            encoded: the context.
+            query: poses of the targets, (B, T, 7), or (B, 7).
+            noise: standard normal, (S, B T, Z, 1, 1).
+        """
+        targets = query if query.dim() == 3 else query[:, None]
+        noise = noise.reshape(len(noise), *targets.shape[:2], -1).transpose(0, 1)  # (B, S, T, Z)
+        parts = noise.split(max(1, _DRAWN_AT_ONCE // targets[..., 0].numel()), 1)
+        frames = torch.cat([self._answer(encoded, targets, part)[0].unflatten(1, part.shape[1:3]) for part in parts], 1)
+        return frames.transpose(0, 1).reshape(-1, *query.shape[:-1], *frames.shape[3:])
+
     def render_with_depth(self, encoded: Encoded, query: Tensor) -> tuple[Tensor, Tensor]:
         """Return `render`, and the depth of the plane that each pixel copies most of its colour from: (B, T, H, W).
 
@@ -189,18 +266,35 @@ class PlaneSweep(Network):
             depth = self.depths[copied.argmax(-1)].masked_fill(copied.sum(-1) < shares[..., -1], math.nan)
         return frames, depth
 
-    def _answer(self, encoded: Encoded, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `render`, and the share of each colour in each pixel: (B, T, H, W, 2 D + 1), made ones last."""
+    def _answer(self, encoded: Encoded, query: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return `render`, and the share of each colour in each pixel: (B, T, H, W, 2 D + 1), made ones last.
+
+        With noise (B, S, T, Z) there are S T targets, those of the first noise first.
+        """
         batch, targets = query.shape[:2]
         volume = self.sweep(encoded, query)  # (B T, S, S, 2, D, 4)
-        coarse = self.down(functional.silu(self.stem(volume.flatten(3).permute(0, 3, 1, 2))))  # (B T, W, S / 2, S / 2)
+        coarse = functional.silu(self.stem(volume.flatten(3).permute(0, 3, 1, 2)))  # (B T, W, S / 2, S / 2)
+        tokens: list[Modulation] = [None] * 2 * len(self._blocks)
+        maps: list[Modulation] = [None, None]
+        if noise is not None:
+            draws = noise.shape[1]
+            volume, coarse = (
+                part.unflatten(0, (batch, 1, targets)).expand(-1, draws, *[-1] * part.dim()).flatten(0, 2)
+                for part in (volume, coarse)
+            )
+            query, targets = query.repeat(1, draws, 1), draws * targets
+            parts = self.modulate(noise.flatten(0, 2)).split(self._modulated, -1)
+            pairs = list(zip(parts[::2], parts[1::2]))
+            tokens = [(scale[:, None], shift[:, None]) for scale, shift in pairs[:-2]]
+            maps = [(scale[..., None, None], shift[..., None, None]) for scale, shift in pairs[-2:]]
+        coarse = self.down(coarse, maps[0])
         x = self.to_tokens(coarse).permute(0, 2, 3, 1).reshape(batch, targets, self.side**2, -1)
         x = x + self._cameras(query) + self.asked
         bias = self._bias(encoded.mask, x.dtype)
-        for block, key, value in zip(self._blocks, encoded.keys, encoded.values):
-            x = block.ask(x, key, value, bias)
+        for number, (block, key, value) in enumerate(zip(self._blocks, encoded.keys, encoded.values)):
+            x = block.ask(x, key, value, bias, *tokens[2 * number : 2 * number + 2])
         x = self.from_tokens(self.norm(x)).reshape(batch * targets, self.side, self.side, -1).permute(0, 3, 1, 2)
-        coarse = self.up(coarse + functional.pixel_shuffle(x, self.config.patch // 2))
+        coarse = self.up(coarse + functional.pixel_shuffle(x, self.config.patch // 2), maps[1])
         out = functional.pixel_shuffle(self.head(functional.silu(coarse)), 2).permute(0, 2, 3, 1)
         prior = self.trust(volume[..., 1, :, 3].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B T, S, S, M)
         with torch.autocast(out.device.type, enabled=False):
@@ -355,8 +449,8 @@ class _Refine(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.normal_(self.second.weight, std=1e-3)  # begins as the identity
 
-    def forward(self, x: Tensor) -> Tensor:
-        refined: Tensor = self.second(functional.silu(self.first(self.norm(x))))
+    def forward(self, x: Tensor, change: Modulation = None) -> Tensor:
+        refined: Tensor = self.second(functional.silu(self.first(_modulated(self.norm(x), change))))
         return x + refined
 
 
@@ -382,13 +476,23 @@ class _Block(nn.Module):
         seen = (self._logits(query, key) + bias).softmax(-1).to(value.dtype) @ value
         return self._leave(x, seen), key, value
 
-    def ask(self, x: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    def ask(
+        self, x: Tensor, key: Tensor, value: Tensor, bias: Tensor, change: Modulation, change_mlp: Modulation
+    ) -> Tensor:
         """Return the next tokens of the targets (B, T, N, E).
 
         Attention is written out: on a CPU the gradient of torch's fused kernel is slower in bfloat16.
+
+        Args:
+            x: tokens of the targets.
+            key: of the context.
+            value: of the context.
+            bias: of the context.
+            change: of the norm before attention.
+            change_mlp: of the norm before the MLP.
         """
         batch, targets, tokens, dim = x.shape
-        query, own_key, own_value = self._project(x.flatten(0, 1))  # (B T, heads, N, E / heads)
+        query, own_key, own_value = self._project(x.flatten(0, 1), change)  # (B T, heads, N, E / heads)
         own = self._logits(query, own_key).view(batch, targets, self.heads, tokens, tokens)
         query = query.view(batch, targets, *query.shape[1:]).transpose(1, 2).flatten(2, 3)  # (B, heads, T N, E / heads)
         context = (self._logits(query, key) + bias).view(batch, self.heads, targets, tokens, -1).transpose(1, 2)
@@ -396,11 +500,12 @@ class _Block(nn.Module):
         seen = shares[..., :-tokens].transpose(1, 2).flatten(2, 3) @ value  # (B, heads, T N, E / heads)
         seen = seen.view(batch, self.heads, targets, tokens, -1).transpose(1, 2).flatten(0, 1)
         seen = seen + shares[..., -tokens:].flatten(0, 1) @ own_value
-        return self._leave(x.flatten(0, 1), seen).view(batch, targets, tokens, dim)
+        return self._leave(x.flatten(0, 1), seen, change_mlp).view(batch, targets, tokens, dim)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, x: Tensor, change: Modulation = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values of tokens (n, N, E), each (n, heads, N, E / heads)."""
-        query, key, value = self.qkv(self.norm(x)).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        normed = _modulated(self.norm(x), change)
+        query, key, value = self.qkv(normed).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         return self.norm_query(query), self.norm_key(key), value
 
     @staticmethod
@@ -408,11 +513,21 @@ class _Block(nn.Module):
         logits: Tensor = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         return logits
 
-    def _leave(self, x: Tensor, seen: Tensor) -> Tensor:
+    def _leave(self, x: Tensor, seen: Tensor, change: Modulation = None) -> Tensor:
         """Return tokens (n, N, E) after attention, whose result has the shape (n, heads, N, E / heads)."""
         x = x + self.out(seen.transpose(1, 2).flatten(2))
-        after: Tensor = x + self.mlp(self.norm_mlp(x))
+        after: Tensor = x + self.mlp(_modulated(self.norm_mlp(x), change))
         return after
+
+
+def _modulated(x: Tensor, change: Modulation) -> Tensor:
+    return x if change is None else x * (1 + change[0]) + change[1]
+
+
+def _distance(frames: Tensor, others: Tensor) -> Tensor:
+    """Return the root of the mean squared difference of each frame, with finite gradients at 0."""
+    squared = (wide(frames) - wide(others)).square().mean((-3, -2, -1))
+    return (squared + _SMALL_ERROR).sqrt() - math.sqrt(_SMALL_ERROR)
 
 
 def axes(poses: Tensor, yaw_sign: int) -> Tensor:

@@ -28,6 +28,10 @@ _ABOUT = {
     "plane_sweep": "A plane-sweep network: it warps the context views to the query camera at a set of depths, and "
     "predicts the mean of the frame. It draws no samples, and blurs what the context does not show.",
 }
+_ABOUT_NOISE = (
+    "A plane-sweep network with noise: it warps the context views to the query camera at a set of depths, and draws "
+    "frames. Each sample is one guess about what the context does not show."
+)
 _PRIVATE = ("cache", "visdom_server", "visdom_port", "visdom_env")  # of the machine that trained
 
 

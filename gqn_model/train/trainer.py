@@ -28,7 +28,7 @@ from gqn_model.config import Config, TrainingConfig
 from gqn_model.data import Batches
 from gqn_model.device import choose_device, keep_freed_memory
 from gqn_model.loggers import Logger, Record
-from gqn_model.model.contract import LatentNetwork, Network
+from gqn_model.model.contract import Network
 from gqn_model.model.distributions import psnr
 from gqn_model.model.inputs import Inputs, select_rows, to_device
 from gqn_model.train.distributed import ALONE, Ranks, StopFlag, connection_errors_as_rank_lost
@@ -211,7 +211,7 @@ def measure_prior(model: Network, probe: Inputs) -> PriorPSNR:
     for first in range(0, len(probe.query), _PROBE_BATCH):
         context, query, target = select_rows(probe, slice(first, first + _PROBE_BATCH))
         predictions = [model.predict_mean(context, query)]
-        if isinstance(model, LatentNetwork):
+        if model.draws_samples:
             predictions.append(model.sample(context, query, 1, seed=0)[0])
         errors = [((frames.clamp(0, 1) - target) ** 2).mean((1, 2, 3)) for frames in predictions]
         parts.append(torch.stack([psnr(error) for error in errors]))

@@ -22,7 +22,7 @@ from gqn_model.checkpoint.files import checkpoint_path, checkpoint_steps
 from gqn_model.checkpoint.load import load_run
 from gqn_model.checkpoint.run_folder import match_dataset
 from gqn_model.data import check_order, fixed_batches, with_geometry_of
-from gqn_model.model.contract import LatentNetwork, Network
+from gqn_model.model.contract import Network
 from gqn_model.model.distributions import psnr
 from gqn_model.model.inputs import Context, pixels
 from gqn_model.model.noise import CAMERA_PATH, question_noise
@@ -77,7 +77,7 @@ class Predictor:
     @property
     def has_samples(self) -> bool:
         """Whether the model has a distribution to draw samples from."""
-        return isinstance(self._model, LatentNetwork)
+        return self._model.draws_samples
 
     @property
     def model_name(self) -> str:
@@ -134,14 +134,17 @@ class Predictor:
         device = next(model.parameters()).device
         observed, encoded = self._observe((key, tuple(context)), views, context, device)
         pose = torch.from_numpy(poses_of(query.astype(np.float32)))[None, None].to(device)  # (1, 1, P)
-        depth = None
+        depth = drawn = None
+        if model.draws_samples:
+            drawn = question_noise(model.config, 0, 0, max(1, samples), CAMERA_PATH)[:samples].to(device)
         if isinstance(model, PlaneSweep):
             frames, depths = model.render_with_depth(encoded, pose)
             depth = depths[0, 0].float().cpu().numpy()
-        elif isinstance(model, LatentNetwork):
+            if drawn is not None and samples:
+                frames = torch.cat([frames, model.draw(encoded, pose, drawn).transpose(0, 2)[0]], 1)
+        elif drawn is not None:
             # Zeros as noise take the prior's mean at each step.
-            drawn = question_noise(model.config, 0, 0, max(1, samples), CAMERA_PATH)[:samples]
-            noise = torch.cat([torch.zeros(1, *drawn.shape[1:]), drawn]).movedim(0, 1).to(device)
+            noise = torch.cat([drawn.new_zeros(1, *drawn.shape[1:]), drawn]).movedim(0, 1)
             frames = model.predict(observed, pose.expand(-1, 1 + samples, -1), noise)
         else:
             frames = model.predict_mean(observed, pose)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from gqn_model.model.contract import LatentNetwork, Network
+from gqn_model.model.contract import Network
 from gqn_model.model.distributions import psnr
 from gqn_model.model.inputs import Context, Inputs, select_rows
 
@@ -176,7 +176,7 @@ def _predictions(
     model: Network, context: Context, query: Tensor, *, averaged: int, samples: int, seed: int
 ) -> list[tuple[str, Tensor]]:
     """Return captions and frames (rows, 3, H, W): the prediction, then samples of a model with a distribution."""
-    if not isinstance(model, LatentNetwork):
+    if not model.draws_samples:
         return [("prediction", model.predict_mean(context, query))]
     drawn = model.sample(context, query, max(averaged, samples), seed)
     found = [("prediction\n(prior mean)", drawn[:averaged].mean(0))]

@@ -27,7 +27,7 @@ from gqn_model.checkpoint.load import LoadedRun, load_run
 from gqn_model.checkpoint.run_folder import DatasetMatch, match_dataset, run_labels
 from gqn_model.config import MOST_FRAMES, MOST_SAMPLES, MOST_SCENES, MOST_SEED
 from gqn_model.data import FiniteLoader, bounded, check_order, fit_of, fixed_batches, with_geometry_of
-from gqn_model.model.contract import LatentNetwork, Network
+from gqn_model.model.contract import Network
 from gqn_model.model.inputs import Context, pixels, to_device
 from gqn_model.model.noise import CAMERA_PATH, question_noise
 from gqn_model.visualize.camera_path import CameraPath, find_camera_path
@@ -212,7 +212,7 @@ def write_walk(
     )
     query = torch.from_numpy(poses_of(path.cameras.astype(np.float32), fields)).to(chosen_device)
     latents: dict[str, Tensor | None] = {"prediction": None}
-    if isinstance(model, LatentNetwork):
+    if model.draws_samples:
         noise = question_noise(model.config, scene, seed, max(1, samples), CAMERA_PATH).to(chosen_device)
         latents = {"mean latents": None}
         latents |= {f"sample {number + 1}" if samples > 1 else "a sample": noise[number] for number in range(samples)}
@@ -252,7 +252,7 @@ def predict_along(model: Network, context: Context, query: Tensor, noise: Tensor
     """
     parts = []
     for poses in torch.split(query, _FRAMES_AT_ONCE):  # the context is encoded once for these
-        if isinstance(model, LatentNetwork) and noise is not None:
+        if noise is not None:
             drawn = noise[:, None].expand(-1, len(poses), -1, -1, -1)
             parts.append(model.predict(context, poses[None], drawn)[0])
         else:

@@ -224,6 +224,88 @@ def test_targets_together_equal_targets_one_by_one():
         )
 
 
+def test_a_network_without_noise_has_the_weights_of_one_that_had_none():
+    plain, noisy = build(), build(noise=3)
+    assert set(noisy.state_dict()) - set(plain.state_dict()) == {"modulate.weight"}
+    context, query = scene(3, 2)
+    noisy.load_state_dict(plain.state_dict(), strict=False)
+    zeros = torch.zeros(1, 4, 3, 1, 1, dtype=torch.float64)
+    for found in (noisy.predict_mean(context, query), noisy.predict(context, query, zeros)):
+        torch.testing.assert_close(found, plain.predict(context, query), rtol=0, atol=1e-12)
+    with pytest.raises(NotImplementedError, match="predicts the mean"):
+        plain.sample(context, query, 1, seed=0)
+
+
+def test_samples_together_equal_samples_one_by_one(monkeypatch):
+    model = build(noise=3)
+    context, query = scene(3, 2)
+    encoded = model.encode(context)
+    noise = torch.randn(5, 4, 3, 1, 1, dtype=torch.float64)  # of 2 scenes with 2 targets each
+    together = model.draw(encoded, query, noise).detach()
+    assert together.shape == (5, 2, 2, 3, 16, 16)
+    assert len({float(frame.sum()) for frame in together.flatten(0, 2)}) == 20
+    for s in range(5):
+        alone = model.predict(context, query, noise[s : s + 1])
+        torch.testing.assert_close(alone, together[s], rtol=0, atol=1e-12)
+        for t in range(2):
+            one = model.predict(context, query[:, t], noise[s : s + 1, t::2])
+            torch.testing.assert_close(one, together[s, :, t], rtol=0, atol=1e-12)
+    monkeypatch.setattr("gqn_model.model.plane_sweep._DRAWN_AT_ONCE", 8)  # two of the five samples
+    torch.testing.assert_close(model.draw(encoded, query, noise), together, rtol=0, atol=1e-12)
+
+
+def test_a_sample_has_one_noise_at_all_targets_of_a_scene():
+    model = build(noise=3)
+    context, query = scene(3, 1)
+    twice = query.expand(-1, 2, -1)
+    target = torch.rand(2, 2, 3, 16, 16, dtype=torch.float64)
+    noise = model.step_noise(0, 5, 4, torch.device("cpu")).double()
+    for found in (
+        model(Inputs(context, twice, target), torch.tensor(1.0), noise),
+        model.sample(context, twice, 2, seed=1),
+    ):
+        torch.testing.assert_close(found[:, :, 0], found[:, :, 1], rtol=0, atol=1e-12)
+        assert (found[0] - found[1]).abs().max() > 1e-3
+        assert (found[:, 0] - found[:, 1]).abs().max() > 1e-3
+
+
+def test_the_loss_of_two_samples_is_the_energy_score():
+    model = build(noise=3)
+    first, second, target = (torch.rand(2, 3, 3, 16, 16, dtype=torch.float64).numpy() for _ in range(3))
+    total = 0.0
+    for scene_number, t in np.ndindex(2, 3):
+        one, other, true = (frames[scene_number, t].ravel() for frames in (first, second, target))
+        to_truth = (math.dist(one, true) + math.dist(other, true)) / 2
+        total += (to_truth - math.dist(one, other) / 2) / math.sqrt(one.size) / 6
+    found = model.loss(torch.from_numpy(np.stack([first, second])), torch.from_numpy(target))
+    # Near 0 the root is smoothed, which shifts it by 0.003 at most.
+    assert float(found.value) == pytest.approx(total, abs=0.003)
+    assert found.frames.shape == (2, 3, 3, 16, 16)
+    assert found.kl.shape == (6, 0)
+
+
+def test_samples_of_a_scene_with_two_answers_show_either():
+    # Frames are black or white, which no context tells: the mean is grey, and half of the samples are dark.
+    model = build(noise=2).float()
+    context, query = scene(1, 1, batch=1)
+    context = Context(*(part.expand(16, *part.shape[1:]) for part in context))
+    context = context._replace(frames=context.frames.float() * 0, poses=context.poses.float())
+    query = query.float().expand(16, -1, -1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    dice = torch.Generator().manual_seed(0)
+    for step in range(150):
+        target = torch.randint(2, (16, 1, 1, 1, 1), generator=dice).float().expand(-1, -1, 3, 16, 16)
+        noise = model.step_noise(0, step, 16, torch.device("cpu"))
+        output = model(Inputs(context, query, target), torch.tensor(1.0), noise)
+        optimizer.zero_grad()
+        model.loss(output, target).value.backward()
+        optimizer.step()
+    samples = model.sample(Context(*(part[:1] for part in context)), query[:1], 64, seed=0).mean((1, 2, 3, 4, 5))
+    print(samples)
+    assert ((samples - 0.5).abs() > 0.4).float().mean() > 0.7
+    assert 0.25 < samples.mean() < 0.75
+
+
 def test_every_context_view_and_its_pose_matter():
     model = build()
     context, query = scene(4, 1)
