@@ -5,8 +5,8 @@ colours of the two nearest context cameras that see each point. Where their colo
 U-Net over these colours and a transformer over patches of the context decide per pixel which colour to copy, or to
 make one where no camera saw the surface. Colours are copied at full resolution; the U-Net works at half of it.
 
-With `noise`, random numbers scale and shift what the norms of the target's blocks and of the U-Net give, so each draw
-is a sample. Two draws per frame train it by an energy score, which is least for draws from the true distribution.
+With `noise`, random numbers scale and shift what the norms give in the U-Net and for a target's tokens, so each draw is
+a sample. Two draws per frame train it by an energy score of patches, which is least for the true distribution.
 
 Sources: Collins, "A space-sweep approach to true multi-image matching", CVPR 1996 (plane sweep); Jin et al., LVSM,
 arXiv:2410.17242 (tokens of patches and their rays); Zhang et al., "Cameras as Rays", arXiv:2402.14817 (Pluecker rays);
@@ -167,15 +167,18 @@ class PlaneSweep(Network):
     def loss(self, output: Tensor, target: Tensor) -> Loss:
         """Return the root of the mean squared error of each frame, averaged over frames; 0 without an error.
 
-        Unlike its square it weighs frames that are nearly right almost as much as frames that are not, as PSNR does. Of
-        two samples return the fair energy score: their mean distance to the target less half of that between them.
+        Unlike its square it weighs frames that are nearly right almost as much as frames that are not, as PSNR does.
+
+        Of two samples return the fair energy score of patches, averaged over them: the mean distance of the samples to
+        the target, less half of that between them, where a distance is the root of the mean squared difference.
         """
-        value = _distance(output, target).mean()
-        frames = output
-        if output.dim() > target.dim():
-            value = value - _distance(output[0], output[1]).mean() / 2
-            frames = output[0]
-        return Loss(value, frames, frames.new_empty(target.shape[:-3].numel(), 0))
+        frames, empty = output, output.new_empty(target.shape[:-3].numel(), 0)
+        if output.dim() == target.dim():
+            return Loss(_root((wide(frames) - wide(target)).square().mean((-3, -2, -1))).mean(), frames, empty)
+        frames, other = output
+        patch, target = self.config.patch, wide(target)
+        far = (_distance(wide(frames), target, patch) + _distance(wide(other), target, patch)) / 2
+        return Loss((far - _distance(wide(frames), wide(other), patch) / 2).mean(), frames, empty)
 
     def step_noise(self, seed: int, step: int, count: int, device: torch.device) -> Tensor:
         """Return the noise of two samples, (2, N, Z, 1, 1); empty without noise."""
@@ -524,9 +527,14 @@ def _modulated(x: Tensor, change: Modulation) -> Tensor:
     return x if change is None else x * (1 + change[0]) + change[1]
 
 
-def _distance(frames: Tensor, others: Tensor) -> Tensor:
-    """Return the root of the mean squared difference of each frame, with finite gradients at 0."""
-    squared = (wide(frames) - wide(others)).square().mean((-3, -2, -1))
+def _distance(frames: Tensor, others: Tensor, patch: int) -> Tensor:
+    """Return the root of the mean squared difference of each patch of frames (..., 3, H, W)."""
+    squared = (frames - others).square().mean(-3).flatten(0, -3)
+    return _root(functional.avg_pool2d(squared, patch, ceil_mode=True))  # patches at the edge may be smaller
+
+
+def _root(squared: Tensor) -> Tensor:
+    """Return the root of squared errors, with finite gradients at 0."""
     return (squared + _SMALL_ERROR).sqrt() - math.sqrt(_SMALL_ERROR)
 
 

@@ -66,7 +66,7 @@ def model_card(facts: CardFacts) -> str:
     parts = (
         _front_matter(facts),
         f"# {plain(facts.checkpoint.scene_set)}, {model.model}, {step:,} steps\n",
-        _ABOUT[model.model] + "\n",
+        (_ABOUT_NOISE if model.model == "plane_sweep" and model.noise else _ABOUT[model.model]) + "\n",
         f"- Input: {training.context_min} to {training.context_max} context views in training, each a frame of "
         f"{size}x{size} pixels with its camera, and a query camera.\n"
         f"- Output: the frame at the query camera, {size}x{size} pixels.\n"

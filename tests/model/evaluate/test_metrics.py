@@ -10,7 +10,7 @@ import pytest
 import torch
 from skimage import metrics as oracle
 
-from gqn_model.evaluate.metrics import Errors, best_of, estimate, frame_errors, score, ssim
+from gqn_model.evaluate.metrics import Errors, best_of, estimate, frame_errors, sample_spread, score, ssim
 
 
 def _frames(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -124,3 +124,29 @@ def test_the_best_of_more_samples_is_never_worse() -> None:
     best = [best_of(Errors(*(part[:count] for part in errors))).squared for count in range(1, 10)]
     assert all(bool((more <= fewer).all()) for fewer, more in itertools.pairwise(best))
     assert bool((best[-1] < best[0]).any())
+
+
+def test_crps_and_variance_equal_their_sums_over_pairs() -> None:
+    samples, target = torch.rand(5, 2, 3, 4, 4, dtype=torch.float64), torch.rand(2, 3, 4, 4, dtype=torch.float64)
+    found = sample_spread(samples, target)
+    pairs = [(samples[i], samples[j]) for i, j in itertools.combinations(range(5), 2)]
+    for scene in range(2):
+        apart = np.mean([float((one - other)[scene].abs().mean()) for one, other in pairs])
+        off = float((samples - target)[:, scene].abs().mean())
+        assert float(found.crps[scene]) == pytest.approx(off - apart / 2, rel=1e-9)
+        # Half of the mean squared difference of pairs is the variance without bias.
+        squares = np.mean([float((one - other)[scene].square().mean()) for one, other in pairs])
+        assert float(found.variance[scene]) == pytest.approx(squares / 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_spread_over_error_is_the_scale_of_the_samples(scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.05 * torch.randn(5, 64, 3, 16, 16, generator=generator)  # with little to clamp
+    samples = 0.5 + scale * noise[:4]
+    spread = sample_spread(samples, 0.5 + noise[4])
+    # The mean of 4 samples is off by the truth's deviation and by a quarter of the samples' variance.
+    expected = scale * math.sqrt(1.25 / (1 + scale**2 / 4))
+    assert spread.over_error == pytest.approx(expected, rel=0.02)
+    least = sample_spread(0.5 + noise[:4], 0.5 + noise[4]).crps.mean()
+    assert spread.crps.mean() >= least

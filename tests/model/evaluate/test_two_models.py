@@ -237,3 +237,45 @@ def test_layouts_that_cannot_be_written_are_refused(
     assert done.exit_code == 1
     assert "pip install '.[plot]'" in done.output
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plane_sweep_with_noise_is_evaluated_and_drawn_by_its_samples(bars: Path, tmp_path: Path) -> None:
+    changes = SMALL | SMALL_NETWORKS["plane_sweep"] | {"noise": 3, "steps": 3, "probe_every": 3, "picture_every": 3}
+    run = start_run(str(bars), resolve("sweep_tiny", (), changes), out=tmp_path / "noisy")
+    record = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()][-1]
+    assert record["prior_sample"] is not None
+    found = evaluate(run, context=[1, 2], samples=3)
+    kinds = ["prior mean", "prior sample", "best of 3", "prior, mean latents"]
+    point = found.at(2)
+    assert [score.name for score in point.scores] == [*kinds, *BASELINES]
+    assert (found.samples, found.sigma, point.kl, point.nats_per_dim) == (3, None, None, None)
+    assert point.crps is not None
+    assert 0 < point.crps.mean < point.score("prior sample").mae.mean
+    assert point.spread_over_error is not None
+    assert 0 < point.spread_over_error < 1
+    table = found.table()
+    assert "3 prior samples per scene" in table
+    assert "samples: CRPS" in table
+    # The samples of a question do not depend on its batch.
+    assert evaluate(run, context=[1, 2], samples=3, batch_size=1).at(2).score("best of 3").mae.mean == pytest.approx(
+        point.score("best of 3").mae.mean, rel=1e-5
+    )
+    assert evaluate(run, context=[1, 2], samples=1).at(2).crps is None
+    widths = []
+    for samples in (0, 2):
+        done = _gqn("sample", run, "--walk", "--frames", 2, "--samples", samples, "-o", tmp_path / "walk.gif")
+        assert done.exit_code == 0, done.output
+        with Image.open(tmp_path / "walk.gif") as image:
+            widths.append(image.width)
+    assert widths[0] < widths[1]
+    model = load_model(run)
+    assert model.draws_samples
+    assert not torch.equal(*model.sample(*_question(model.config.frame_size), 2, seed=0))
+
+
+def _question(size: int) -> tuple[Context, torch.Tensor]:
+    torch.manual_seed(0)
+    poses = torch.zeros(1, 2, 7)
+    poses[..., 4] = poses[..., 6] = 1
+    context = Context(torch.rand(1, 1, 3, size, size), poses[:, :1], torch.ones(1, 1, dtype=torch.bool))
+    return context, poses[:, 1]

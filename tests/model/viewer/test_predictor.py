@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from synthetic import SMALL, SMALL_NETWORKS
 
 pytest.importorskip("viser", reason="viser is not installed: pip install '.[viewer]'")
 
@@ -13,7 +14,9 @@ from gqn_data.schema.cameras import poses_of
 from gqn_data.viewer.gallery import Gallery
 from gqn_model.checkpoint.checkpoint import checkpoint_path
 from gqn_model.checkpoint.load import load_model
+from gqn_model.config import resolve
 from gqn_model.model.inputs import Context
+from gqn_model.train.run import start_run
 from gqn_model.viewer.page import depth_picture
 from gqn_model.viewer.predictor import Predictor, psnr_of
 
@@ -61,6 +64,20 @@ def test_samples_do_not_flicker_while_the_query_stays(bars_run, bars):
     one, two = (predictor.predict(0, views, [1], views.cameras[0], samples=count).samples for count in (1, 3))
     np.testing.assert_allclose(one[0], two[0], atol=1e-6)
     assert not np.allclose(two[0], two[1])
+
+
+def test_a_plane_sweep_with_noise_has_samples_and_a_depth(bars, tmp_path):
+    changes = SMALL | SMALL_NETWORKS["plane_sweep"] | {"noise": 3, "steps": 1}
+    run = start_run(str(bars), resolve("sweep_tiny", (), changes), out=tmp_path / "noisy")
+    predictor = Predictor(run, bars, device="cpu")
+    views = Gallery(bars, predictor.read).views_of("test", 0)
+    one, two = (predictor.predict(0, views, [1], views.cameras[0], samples=count) for count in (1, 3))
+    assert predictor.has_samples
+    assert one.depth is not None
+    assert [len(found.samples) for found in (one, two)] == [1, 3]
+    np.testing.assert_allclose(one.samples[0], two.samples[0], atol=1e-6)
+    assert not np.allclose(two.samples[0], two.samples[1])
+    assert not np.allclose(two.samples[0], two.frame)
 
 
 def test_the_depth_of_a_copied_pixel_is_a_plane_and_blue_pixels_are_made(sweep_run, bars):
