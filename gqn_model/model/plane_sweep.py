@@ -160,7 +160,7 @@ class PlaneSweep(Network):
         """Return what `loss` needs: `predict`, or two samples, (2, ...), which share noise over a scene's targets."""
         if not self.draws_samples:
             return self.predict(inputs.context, inputs.query)
-        by_scene = noise.unflatten(1, (len(inputs.query), -1))
+        by_scene = noise.view(len(noise), len(inputs.query), -1, *noise.shape[2:])
         noise = by_scene[:, :, :1].expand_as(by_scene).flatten(1, 2)
         return self.draw(self.encode(inputs.context), inputs.query, noise)
 
@@ -249,9 +249,10 @@ class PlaneSweep(Network):
         """
         targets = query if query.dim() == 3 else query[:, None]
         noise = noise.reshape(len(noise), *targets.shape[:2], -1).transpose(0, 1)  # (B, S, T, Z)
-        parts = noise.split(max(1, _DRAWN_AT_ONCE // targets[..., 0].numel()), 1)
-        frames = torch.cat([self._answer(encoded, targets, part)[0].unflatten(1, part.shape[1:3]) for part in parts], 1)
-        return frames.transpose(0, 1).reshape(-1, *query.shape[:-1], *frames.shape[3:])
+        parts = torch.split(noise, max(1, _DRAWN_AT_ONCE // targets[..., 0].numel()), 1)
+        frames = torch.cat([self._answer(encoded, targets, part)[0] for part in parts], 1)  # (B, S T, 3, H, W)
+        frames = frames.view(*noise.shape[:3], *frames.shape[2:]).transpose(0, 1)
+        return frames.reshape(-1, *query.shape[:-1], *frames.shape[3:])
 
     def render_with_depth(self, encoded: Encoded, query: Tensor) -> tuple[Tensor, Tensor]:
         """Return `render`, and the depth of the plane that each pixel copies most of its colour from: (B, T, H, W).
@@ -277,16 +278,16 @@ class PlaneSweep(Network):
         batch, targets = query.shape[:2]
         volume = self.sweep(encoded, query)  # (B T, S, S, 2, D, 4)
         coarse = functional.silu(self.stem(volume.flatten(3).permute(0, 3, 1, 2)))  # (B T, W, S / 2, S / 2)
-        tokens: list[Modulation] = [None] * 2 * len(self._blocks)
+        tokens: list[Modulation] = [None] * (2 * len(self._blocks))
         maps: list[Modulation] = [None, None]
         if noise is not None:
             draws = noise.shape[1]
             volume, coarse = (
-                part.unflatten(0, (batch, 1, targets)).expand(-1, draws, *[-1] * part.dim()).flatten(0, 2)
+                part.view(batch, 1, targets, *part.shape[1:]).expand(-1, draws, *[-1] * part.dim()).flatten(0, 2)
                 for part in (volume, coarse)
             )
             query, targets = query.repeat(1, draws, 1), draws * targets
-            parts = self.modulate(noise.flatten(0, 2)).split(self._modulated, -1)
+            parts = torch.split(self.modulate(noise.flatten(0, 2)), self._modulated, -1)
             pairs = list(zip(parts[::2], parts[1::2]))
             tokens = [(scale[:, None], shift[:, None]) for scale, shift in pairs[:-2]]
             maps = [(scale[..., None, None], shift[..., None, None]) for scale, shift in pairs[-2:]]
