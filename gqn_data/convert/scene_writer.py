@@ -119,10 +119,14 @@ class SceneWriter:
             raise DestinationError(
                 f"{self.folder}: found a dataset; replace it with overwrite=True, or write to another folder"
             )
-        self._lock.enter_context(lock_work_folder(self.folder / WORK_FOLDER))
-        put_in_place(self.folder)
-        self._target = stage(self.folder, dataclasses.replace(self._options, overwrite=self._overwrite))
-        self._work = WorkFolder(self._target / WORK_FOLDER / "shards")  # below the lock
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(lock_work_folder(self.folder / WORK_FOLDER))
+            if not self._overwrite:
+                self._work.check_destination(self.folder)
+            put_in_place(self.folder)
+            self._target = stage(self.folder, dataclasses.replace(self._options, overwrite=self._overwrite))
+            self._work = WorkFolder(self._target / WORK_FOLDER / "shards")  # below the lock
+            self._lock = opened.pop_all()
         self._open = True
         return self
 
@@ -214,7 +218,8 @@ class SceneWriter:
         if not self._prepared:
             # Removes an existing dataset, and the files of killed writers: their random identity differs.
             self._prepared = True
-            self._work.begin(self._target, {"scene writer": secrets.token_hex(8)})
+            this = {"scene writer": secrets.token_hex(8)}
+            self._work.begin(self._target, this, overwrite=self._overwrite)
         self._work.begin_shard(location, self._kind.names(location))
         row = self._kind.write_shard(location, split.spool.scenes())
         self._work.mark(location, row)

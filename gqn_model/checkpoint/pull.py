@@ -53,7 +53,7 @@ def local_run(run: str | os.PathLike[str] | StorePath) -> Path:
         raise DestinationError(f"{folder}: holds a training, expected a copy of {path}. Move it")
     config, facts = read_config(path), read_facts(path)
     weights = fetch_weights(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(folder)
     write_config(folder, config)
     atomic.write_json(folder / RUN_FILE, asdict(replace(facts, shards=published_address(facts.shards))))
     with weights.open("rb") as source, atomic.writing(folder / WEIGHTS_FILE) as copy:
