@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gqn_data.convert.destination import WORK_FOLDER, lock_work_folder, publish, put_in_place, stage
 from gqn_data.convert.journal import Done, WorkFolder
-from gqn_data.convert.plan import SHARD_BYTES, Options, Plan, convert_frames_row
+from gqn_data.convert.plan import SHARD_BYTES, Options, Plan, check_destination, convert_frames_row
 from gqn_data.convert.scene_checks import SceneChecker, encoding_of
 from gqn_data.convert.spool import Spool
 from gqn_data.counts import as_count
@@ -88,10 +88,11 @@ class SceneWriter:
         depth_range: tuple[float, float] | None = None,
     ) -> None:
         self.folder: AnyPath = parse_path(path).absolute()
-        self.name = _checked_name(name or self.folder.name)
         self._checker = SceneChecker(camera_fields)
         self._options = Options(formats=(format,), frames=frames, jpeg_quality=jpeg_quality, shard_bytes=shard_bytes)
         self._kind = FORMATS[format]
+        check_destination(self._kind, self.folder)
+        self.name = _checked_name(name or self.folder.name)
         self._per_shard = None if scenes_per_shard is None else as_count("scenes_per_shard", scenes_per_shard, 1)
         self._details = _checked_details(details or {})
         self._overwrite = overwrite

@@ -384,7 +384,7 @@ class StorePath:
             f"{self._root}: no such bucket, expected an existing one. Check the name{endpoint}, or create the bucket"
         )
 
-    def _check_writable(self) -> None:
+    def check_writable(self) -> None:
         """Raise if the store is read-only.
 
         Raises:
@@ -585,7 +585,7 @@ class StorePath:
         """
         import obstore
 
-        self._check_writable()
+        self.check_writable()
         if isinstance(source, bytes):
             size = len(source)
         else:
@@ -631,7 +631,7 @@ class StorePath:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        self._check_writable()
+        self.check_writable()
         with self._translate_errors(len(data)) as store:
             try:
                 written = obstore.put(store, self._key, data, mode=mode)
@@ -650,7 +650,7 @@ class StorePath:
         """
         import obstore
 
-        self._check_writable()
+        self.check_writable()
         with self._translate_errors() as store:
             obstore.copy(store, self._key, other._key)
 
@@ -658,7 +658,7 @@ class StorePath:
         """Delete the object."""
         import obstore
 
-        self._check_writable()
+        self.check_writable()
         try:
             with self._translate_errors() as store:
                 obstore.delete(store, self._key)

@@ -10,7 +10,7 @@ from gqn_data.convert import convert
 from gqn_data.convert.plan import Options
 from gqn_data.convert.scene_writer import SceneWriter
 from gqn_data.dataset import open_dataset
-from gqn_data.errors import DestinationError
+from gqn_data.errors import DestinationError, OptionError
 from gqn_data.formats import WRITABLE
 from gqn_data.schema.catalog import SCENE_SETS
 
@@ -77,3 +77,9 @@ def test_a_file_in_the_path_of_the_folder_is_named(kind, below, tmp_path):
     with pytest.raises(DestinationError, match=found), SceneWriter(tmp_path / below):
         pytest.fail("the block has begun")
     assert blocking.is_symlink() or blocking.read_text() == "mine"
+
+
+@pytest.mark.parametrize("address", ["http://localhost:1/own", "hf://datasets/a/own"])
+def test_a_scene_writer_refuses_a_web_server_without_asking_it(address):
+    with pytest.raises(OptionError, match="cannot be written to"):
+        SceneWriter(address)
