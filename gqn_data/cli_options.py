@@ -178,6 +178,7 @@ def with_flags(message: str, options: Iterable[click.Parameter]) -> str:
         message = re.sub(rf"\b{name}=True\b", flag, message)
         message = re.sub(rf"\b{name}='([^']*)'", rf"{flag} \g<1>", message)
         message = re.sub(rf"\b{name}=(?=[\w.])", f"{flag} ", message)
+        message = re.sub(rf"\b{name}=(?=[,;)]|$)", flag, message)
         message = re.sub(rf"(^|[;:] ){name}(?= is |: found| and |, )", rf"\g<1>{flag}", message)
     return re.sub(r",? or (\w+)='[^']*'(?: or '[^']*')?", "", message)
 
