@@ -105,7 +105,7 @@ def _cameras_of(gallery: Gallery) -> NDArray[np.float32]:
     """
     dataset = next(iter(gallery.datasets.values()))
     cameras = np.concatenate([dataset.cameras_of(scene) for scene in range(min(len(dataset), _SCENES_FOR_RANGE))])
-    finite = cameras[np.isfinite(cameras).all(1)]
+    finite: NDArray[np.float32] = cameras[np.isfinite(cameras).all(1)]
     if not len(finite):
         raise CorruptFrame(f"{gallery.path}: no camera of the first scenes is finite. List all: gqn-data verify --deep")
     return finite

@@ -82,11 +82,11 @@ def test_cameras_that_all_scenes_share_are_not_outside(jitter):
     noise = np.random.default_rng(0).normal(0, jitter, (40, 5))
     cameras = ring(8)
     among = Range(np.tile(cameras, (5, 1)) + noise, 1)
-    for camera in cameras + noise[:8]:
+    for camera in cameras.astype(np.float32) + 1e-6:  # as a slider's rounding
         assert among.outside(camera) == ""
     assert among.outside(cameras[0] + [0, 0, 99, 0, 0])
     alone = Range(np.tile(cameras[:1], (5, 1)), 1)
-    assert alone.outside(cameras[0]) == ""
+    assert alone.outside(cameras[0] + 1e-6) == ""
     assert alone.outside(cameras[1])
 
 
