@@ -94,6 +94,21 @@ def check_weights(found: Mapping[Any, Shape], expected: Mapping[str, Shape], whe
         raise CheckpointError(f"{where}: not the weights of this network: {'; '.join(filter(None, faults))}; {_REMEDY}")
 
 
+def check_finite(tensors: Mapping[str, Tensor], where: object) -> None:
+    """Raise unless all weights are finite: others predict NaN, which metrics and pictures would pass on.
+
+    Raises:
+        CheckpointError: some are not; the message lists the first.
+    """
+    wrong = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if wrong:
+        names = ", ".join(wrong[:_NAMED]) + (", ..." if len(wrong) > _NAMED else "")
+        raise CheckpointError(
+            f"{where}: NaN or infinity in the weights {names}, expected finite numbers. Use an earlier checkpoint, or "
+            "train again"
+        )
+
+
 def check_optimizer(value: Mapping[str, Any], expected: Mapping[str, Shape], config: Config, where: object) -> None:
     """Raise unless an optimiser's state belongs to a network with such parameters and to its settings.
 
