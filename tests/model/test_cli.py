@@ -67,6 +67,20 @@ def test_a_wrong_dataset_is_reported_before_torch_is_imported(command: list[str]
     )
 
 
+@pytest.mark.parametrize(
+    "command", ["evaluate RUN", "sample RUN -o x.png", "explore RUN", "train --resume RUN --steps 9"]
+)
+def test_a_run_whose_dataset_has_moved_names_the_option(command: str, tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    facts = json.loads((run / "run.json").read_bytes())
+    (run / "run.json").write_text(json.dumps({**facts, "shards": str(tmp_path / "gone")}))
+    done = CliRunner().invoke(gqn, [str(run) if word == "RUN" else word for word in command.split()])
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert "gone: no such folder" in line
+    assert f"{run} was trained on it; pass its new place with --shards" in line
+
+
 def test_a_folder_that_is_not_a_run_is_reported_before_torch_is_imported(tmp_path: Path) -> None:
     for command in (["train", "--resume"], ["evaluate"], ["sample", "-o", "picture.png"]):
         done = _without(["torch"], *command, tmp_path)
