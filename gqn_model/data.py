@@ -6,8 +6,9 @@ The trainer accepts anything that follows the protocol `Batches`, so that a test
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -136,7 +137,7 @@ def training_batches(
             seed=training.seed,
             workers=training.workers,
             frame_size=config.model.frame_size or None,
-            fit=fit_of(config),
+            fit=_fit_of(config),
             pin_memory=training.device != "cpu" and torch.cuda.is_available(),
             window=training.window or None,
             remote=cast("Remote", training.remote),
@@ -207,7 +208,7 @@ def bounded(shards: DatasetPath, scenes: int) -> DatasetPath:
     return shards.bounded(scenes) if isinstance(shards, RenderAddress) else shards
 
 
-def fit_of(config: Config) -> Fit | None:
+def _fit_of(config: Config) -> Fit | None:
     """Return the loader's option `fit`."""
     return None if config.training.fit == "refuse" else cast("Fit", config.training.fit)
 
@@ -223,6 +224,32 @@ def _check_size(config: Config, ranks: int) -> None:
             f"a batch of {training.batch_size} scenes with {views} views takes {human_bytes(size)}, expected at most "
             f"{human_bytes(_MOST_BATCH_BYTES)}; lower --batch-size, --context-max, --targets or --frame-size"
         )
+
+
+def one_pass(shards: DatasetPath, config: Config, *, split: Split, batch_size: int, **options: Any) -> SceneLoader:
+    """Return one pass over scenes in order, with frames as the network of a run sees them.
+
+    Args:
+        shards: a dataset, or an indexed folder of TFRecords.
+        config: configuration with the frame size set.
+        split: train or test.
+        batch_size: scenes per batch; the last may have fewer.
+        options: other options of `SceneLoader`.
+    """
+    return FiniteLoader(
+        shards,
+        split=split,
+        batch_size=batch_size,
+        shuffle=False,
+        epochs=1,
+        frame_size=config.model.frame_size,
+        fit=_fit_of(config),
+        tail="exact",
+        remote="range",  # each scene once and few of its views: caching whole shards would not pay
+        cache=config.training.cache or None,
+        cache_gb=config.training.cache_gb or None,
+        **options,
+    )
 
 
 def fixed_batches(
@@ -250,25 +277,34 @@ def fixed_batches(
         RunMismatch: the network does not support the dataset's poses.
     """
     shards = parse_dataset_path(shards)  # messages leave out its secrets
-    loader = FiniteLoader(
-        shards,
-        split=split,
-        scenes=scenes,
-        batch_size=batch_size,
-        context=(context, context),
-        shuffle=False,
-        epochs=1,
-        seed=seed,
-        frame_size=config.model.frame_size,
-        fit=fit_of(config),
-        tail="exact",
-        remote="range",  # each scene once and few of its views: caching whole shards would not pay
-        cache=config.training.cache or None,
-        cache_gb=config.training.cache_gb or None,
+    loader = one_pass(
+        shards, config, split=split, scenes=scenes, batch_size=batch_size, context=(context, context), seed=seed
     )
     if len(loader.pose_fields) != config.model.pose:
         raise _pose_mismatch(loader, shards, config)
     return loader
+
+
+def check_same_frames(configs: Mapping[Path, Config], shards: DatasetPath) -> None:
+    """Raise unless runs see the same frames of a dataset, so that their predictions can be compared.
+
+    Args:
+        configs: configurations by run.
+        shards: the dataset.
+
+    Raises:
+        RunMismatch: frame sizes differ, or how frames that are not square become square.
+    """
+    layout = open_dataset(shards).layout
+    square = layout.height == layout.width
+    seen = {
+        run: f"frames of {config.model.frame_size} pixels{'' if square else f', fit {config.training.fit}'}"
+        for run, config in configs.items()
+    }
+    first, expected = next(iter(seen.items()))
+    for run, found in seen.items():
+        if found != expected:
+            raise RunMismatch(f"{run}: {found}, expected {expected} as in {first}; name such runs in separate commands")
 
 
 def check_order(batches: SceneLoader, shards: str | DatasetPath, order: str) -> None:
