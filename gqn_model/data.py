@@ -348,16 +348,37 @@ def _with_geometry(model: ModelConfig, loader: SceneLoader, shards: str | Datase
             f"SceneWriter(..., field_of_view=, yaw_sign=, depth_range=), or pass {flags}"
         )
     try:
-        return replace(model, **({} if geometry is None else geometry_settings(geometry)) | given)
-    except OptionError:
+        layout = loader.dataset.layout
+        if layout.height != layout.width and "field_of_view" not in given:
+            raise RunMismatch(
+                f"{shards}: frames of {layout.width}x{layout.height}, whose lens has two angles; pass --field-of-view "
+                "with the angle between the edges of the square frames after --fit"
+            )
+        return _replaced(model, ({} if geometry is None else _settings_of(geometry)) | given, shards)
+    except RunMismatch:
         loader.close()
         raise
 
 
-def geometry_settings(geometry: Geometry) -> dict[str, Any]:
+def _settings_of(geometry: Geometry) -> dict[str, Any]:
     """Return the settings of a network for a geometry."""
     near, far = geometry.depth_range
     return {"field_of_view": geometry.field_of_view, "yaw_sign": geometry.yaw_sign, "near": near, "far": far}
+
+
+def _replaced(model: ModelConfig, geometry: Mapping[str, Any], shards: str | DatasetPath) -> ModelConfig:
+    """Return the configuration for the geometry of a dataset.
+
+    Raises:
+        RunMismatch: the network cannot have it.
+    """
+    try:
+        return replace(model, **geometry)
+    except OptionError as error:
+        raise RunMismatch(
+            f"{shards}: a geometry that {model.model} cannot use ({error}); train with --field-of-view, --near and "
+            "--far, or state another with SceneWriter(field_of_view=, yaw_sign=, depth_range=)"
+        ) from error
 
 
 def with_geometry_of(model: Network, shards: str | DatasetPath, match: DatasetMatch) -> tuple[Network, str]:
@@ -367,13 +388,21 @@ def with_geometry_of(model: Network, shards: str | DatasetPath, match: DatasetMa
         model: a network in evaluation mode.
         shards: the dataset asked about.
         match: it, next to the dataset of the training.
+
+    Raises:
+        RunMismatch: the network cannot use the geometry.
     """
-    if not (model.needs_geometry and match.other):
+    # Without a train split a dataset cannot be compared: another renderer may have drawn it with another lens.
+    if not model.needs_geometry or not (match.other or match.fingerprint is None):
         return model, ""
-    geometry = open_dataset(shards).manifest.geometry
+    dataset = open_dataset(shards)
+    geometry, layout = dataset.manifest.geometry, dataset.layout
     if geometry is None:
         return model, f"{shards} states no lens and depth range: those of the training are used"
-    config = replace(model.config, **geometry_settings(geometry))
+    settings = _settings_of(geometry)
+    if layout.height != layout.width:
+        del settings["field_of_view"]  # the lens of frames that are not square has two angles
+    config = _replaced(model.config, settings, shards)
     if config == model.config:
         return model, ""
     device = next(model.parameters()).device

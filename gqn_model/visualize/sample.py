@@ -194,7 +194,8 @@ def write_walk(
     check_order(dataset, shards, checkpoint.pose_order)
     dataset.close()
     geometry = dataset.dataset.manifest.geometry
-    yaw_sign = 1 if geometry is None else geometry.yaw_sign
+    # The network's sign, if it has one: given in training, if the dataset does not state it.
+    yaw_sign = model.config.yaw_sign or (1 if geometry is None else geometry.yaw_sign)
     scene = as_count("scene", scene, 0, dataset.scenes - 1)
     views, cameras, fields = read_scene(shards, checkpoint.config, split, scene)
     path = find_camera_path(cameras, fields, frames, yaw_sign)
