@@ -165,6 +165,12 @@ class ModelConfig:
                 f"{self.planes} planes on frames of {self.frame_size} pixels, expected at most {_MOST_STATE_NUMBERS} "
                 "numbers per view, 8 per pixel and plane; lower one of them"
             )
+        tokens = (-(-self.frame_size // self.patch)) ** 2
+        if self.heads * tokens**2 > _MOST_STATE_NUMBERS:
+            raise OptionError(
+                f"{self.heads} heads over {tokens} tokens per view, frame_size / patch squared, expected at most "
+                f"{_MOST_STATE_NUMBERS} numbers per pair of views; raise patch, or lower heads or frame_size"
+            )
 
     @property
     def pose(self) -> int:

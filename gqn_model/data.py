@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from gqn_data.cache.policy import Remote
     from gqn_data.sampling.views import ContextPer
     from gqn_data.schema.catalog import Split
-    from gqn_data.schema.geometry import Geometry
     from gqn_data.schema.jpeg import Fit
 
 
@@ -339,31 +338,41 @@ def _with_geometry(model: ModelConfig, loader: SceneLoader, shards: str | Datase
             f"{model.model} needs cameras of known geometry; pass --model gqn, or write DeepMind's cameras"
         )
     given = {name: value for name in _GEOMETRY if (value := getattr(model, name))}
-    geometry = loader.dataset.manifest.geometry
-    if geometry is None and len(given) < len(_GEOMETRY):
-        loader.close()
-        flags = ", ".join("--" + name.replace("_", "-") for name in _GEOMETRY if name not in given)
-        raise RunMismatch(
-            f"{shards}: states no lens, sign of yaw and depth range, expected them for {model.model}; write it with "
-            f"SceneWriter(..., field_of_view=, yaw_sign=, depth_range=), or pass {flags}"
-        )
+    stated = _stated_geometry(shards)
     try:
-        layout = loader.dataset.layout
-        if layout.height != layout.width and "field_of_view" not in given:
+        if stated is None and len(given) < len(_GEOMETRY):
+            flags = ", ".join("--" + name.replace("_", "-") for name in _GEOMETRY if name not in given)
+            raise RunMismatch(
+                f"{shards}: states no lens, sign of yaw and depth range, expected them for {model.model}; write it "
+                f"with SceneWriter(..., field_of_view=, yaw_sign=, depth_range=), or pass {flags}"
+            )
+        settings = (stated or {}) | given
+        if "field_of_view" not in settings:
+            layout = loader.dataset.layout
             raise RunMismatch(
                 f"{shards}: frames of {layout.width}x{layout.height}, whose lens has two angles; pass --field-of-view "
                 "with the angle between the edges of the square frames after --fit"
             )
-        return _replaced(model, ({} if geometry is None else _settings_of(geometry)) | given, shards)
+        return _replaced(model, settings, shards)
     except RunMismatch:
         loader.close()
         raise
 
 
-def _settings_of(geometry: Geometry) -> dict[str, Any]:
-    """Return the settings of a network for a geometry."""
+def _stated_geometry(shards: str | DatasetPath) -> dict[str, Any] | None:
+    """Return the settings of a network for the geometry that a dataset states; None if it states none.
+
+    Without `field_of_view` if frames are not square: between their edges are two angles.
+    """
+    dataset = open_dataset(shards)
+    geometry, layout = dataset.manifest.geometry, dataset.layout
+    if geometry is None:
+        return None
     near, far = geometry.depth_range
-    return {"field_of_view": geometry.field_of_view, "yaw_sign": geometry.yaw_sign, "near": near, "far": far}
+    settings = {"field_of_view": geometry.field_of_view, "yaw_sign": geometry.yaw_sign, "near": near, "far": far}
+    if layout.height != layout.width:
+        del settings["field_of_view"]
+    return settings
 
 
 def _replaced(model: ModelConfig, geometry: Mapping[str, Any], shards: str | DatasetPath) -> ModelConfig:
@@ -395,23 +404,31 @@ def with_geometry_of(model: Network, shards: str | DatasetPath, match: DatasetMa
     # Without a train split a dataset cannot be compared: another renderer may have drawn it with another lens.
     if not model.needs_geometry or not (match.other or match.fingerprint is None):
         return model, ""
-    dataset = open_dataset(shards)
-    geometry, layout = dataset.manifest.geometry, dataset.layout
-    if geometry is None:
+    stated = _stated_geometry(shards)
+    if stated is None:
         return model, f"{shards} states no lens and depth range: those of the training are used"
-    settings = _settings_of(geometry)
-    if layout.height != layout.width:
-        del settings["field_of_view"]  # the lens of frames that are not square has two angles
-    config = _replaced(model.config, settings, shards)
+    config = _replaced(model.config, stated, shards)
     if config == model.config:
         return model, ""
     device = next(model.parameters()).device
-    note = (
-        f"lens and depths of {shards}: {config.field_of_view:g} degrees, {config.near:g} to {config.far:g}, yaw sign "
-        f"{config.yaw_sign}; trained with {model.config.field_of_view:g} degrees, {model.config.near:g} to "
-        f"{model.config.far:g}, yaw sign {model.config.yaw_sign}"
-    )
+    note = f"lens and depths of {shards}: {_describe(config)}; trained with {_describe(model.config)}"
     return type(model).with_weights(config, model.state_dict()).to(device), note
+
+
+def note_on_geometry(model: ModelConfig, shards: str | DatasetPath) -> str:
+    """Return a note if settings of a network differ from the geometry that a dataset states; empty otherwise."""
+    stated = _stated_geometry(shards) if network_class(model.model).needs_geometry else None
+    other = {name: value for name, value in (stated or {}).items() if getattr(model, name) != value}
+    if not other:
+        return ""
+    found = ", ".join(f"{name} {getattr(model, name):g}" for name in other)
+    wanted = ", ".join(f"{name} {value:g}" for name, value in other.items())
+    return f"warning: the settings have {found}, and {shards} states {wanted}"
+
+
+def _describe(model: ModelConfig) -> str:
+    """Return the geometry of a network in words."""
+    return f"{model.field_of_view:g} degrees, {model.near:g} to {model.far:g}, yaw sign {model.yaw_sign}"
 
 
 def _pose_numbers(loader: SceneLoader, shards: str | DatasetPath, config: Config) -> int:

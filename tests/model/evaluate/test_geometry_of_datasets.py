@@ -80,6 +80,20 @@ def test_training_on_a_lens_that_no_network_can_have_is_refused(tmp_path: Path) 
     assert (config.model.field_of_view, config.model.yaw_sign, config.model.far) == (90.0, -1, 5.0)
 
 
+def test_settings_unlike_the_lens_of_the_dataset_are_reported(
+    sweep_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The `config.json` of a run on another dataset has the lens of that dataset."""
+    known = _write(tmp_path / "known", **UNLIKE)
+    resolved = small(model="plane_sweep", steps=1, context_max=2, near=0.2)
+    start_run(str(known), resolved, out=tmp_path / "run")
+    assert "field_of_view 60, yaw_sign 1, far 3, and" in (said := capfd.readouterr().err)
+    assert "known states field_of_view 40, yaw_sign -1, far 5" in said
+    same = resolve("sweep_tiny", (), SMALL | SMALL_NETWORKS["plane_sweep"] | {"steps": 1, "context_max": 2})
+    start_run(str(known), same, out=tmp_path / "same")
+    assert "states" not in capfd.readouterr().err
+
+
 def test_frames_that_are_not_square_need_the_lens_of_the_square_ones(sweep_run: Path, tmp_path: Path) -> None:
     wide = _write(tmp_path / "wide", width=24, **UNLIKE)
     changes = SMALL | SMALL_NETWORKS["plane_sweep"] | {"context_max": 2, "fit": "crop"}
