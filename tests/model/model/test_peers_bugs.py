@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gqn_data.sampling import batch_sampler, views
 from gqn_data.errors import CheckpointError
+from gqn_data.sampling import batch_sampler, views
 from gqn_model import cli
 from gqn_model.checkpoint.checkpoint import load_checkpoint
 from gqn_model.config import Config, declarations
