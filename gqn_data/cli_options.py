@@ -177,11 +177,15 @@ def with_flags(message: str, options: Iterable[click.Parameter]) -> str:
     """
     flags = {one.name: max(one.opts, key=len) for one in options if isinstance(one, click.Option) and one.name}
     for name, flag in flags.items():
-        message = re.sub(rf"\b{name}=True\b", flag, message)
-        message = re.sub(rf"\b{name}='([^']*)'", rf"{flag} \g<1>", message)
-        message = re.sub(rf"\b{name}=(?=[\w.])", f"{flag} ", message)
-        message = re.sub(rf"\b{name}=(?=[,;)]|$)", flag, message)
-        message = re.sub(rf"(^|[;:] )(?<!one of: ){name}(?= is |: found| and |, )", rf"\g<1>{flag}", message)
+        # A path may hold such words: `data/seed=1`, `render:mazes,seed=1`.
+        word = rf"(?<![\w/,:.-]){name}"
+        message = re.sub(rf"{word}=True(?![\w/:])", flag, message)
+        message = re.sub(rf"{word}='([^']*)'", rf"{flag} \g<1>", message)
+        message = re.sub(rf"{word}=(?=[\w.-]+(?:[\s,;)]|$))", f"{flag} ", message)
+        message = re.sub(rf"{word}=(?=[,;)]|$)", flag, message)
+        message = re.sub(
+            rf"(^|(?<!possible)[;:] )(?<!one of: ){name}(?= is |: found| and |, )", rf"\g<1>{flag}", message
+        )
     message = re.sub(r" \((?:\w+=(?:, )?)+\)", "", message)
     return re.sub(r",? or (\w+)='[^']*'(?: or '[^']*')?", "", message)
 

@@ -321,7 +321,12 @@ def train(
         changes = read.settings | {name: value for mod in mods for name, value in MODS[mod].items()} | changes
         preset, mods = preset or read.preset, (*read.mods, *mods)
     label = preset or (file and file.stem) or default_preset(options["model"])
-    config = resolve(preset, mods, {} if resume else changes)
+    try:
+        config = resolve(preset, mods, {} if resume else changes)
+    except OptionError as error:
+        if file is None:
+            raise
+        raise OptionError(f"{error} (with the settings of {file})") from error
     # What is wrong without torch is reported before it is imported, which takes seconds.
     if resume is not None and _is_finished(resume, shards, step, given(options)):
         click.echo(resume)

@@ -236,6 +236,16 @@ def test_an_altered_file_is_refused(what: str, path: Path) -> None:
         load_safetensors(path)
 
 
+def test_weights_that_are_not_finite_are_refused(path: Path) -> None:
+    tensors, facts = load_file(path), _facts(path)
+    tensors["look.bias"][-1] = float("nan")
+    del facts["sha256"]
+    facts["sha256"] = _checksum(facts, tensors)
+    save_file(tensors, path, {"gqn": json.dumps(facts)})
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: look\.bias holds NaN"):
+        load_safetensors(path)
+
+
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"gqn": ""}, {"gqn": "[]"}, {"gqn": '{"format": NaN}'}])
 def test_a_file_without_our_metadata_is_refused(metadata: dict[str, str] | None, path: Path) -> None:
     save_file(load_file(path), path, metadata)
