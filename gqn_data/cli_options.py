@@ -216,7 +216,7 @@ class _PathCompletion:
 
 
 class PathType(_PathCompletion, _PathParam):
-    """An option that takes a path or a URL."""
+    """Parameter type of a path or URL."""
 
     name = "path"
 
@@ -229,7 +229,7 @@ class PathType(_PathCompletion, _PathParam):
 
 
 class DatasetPathType(_PathCompletion, _DatasetPathParam):
-    """An option that takes the path or URL of a dataset, or a `render:` address."""
+    """Parameter type of a dataset: a path, a URL or a `render:` address."""
 
     name = "path"
 
@@ -242,7 +242,7 @@ class DatasetPathType(_PathCompletion, _DatasetPathParam):
 
 
 class LocalPathType(_PathCompletion, _LocalPathParam):
-    """An option that takes a local path.
+    """Parameter type of a local path.
 
     Args:
         what: what needs a local disk, for the message, such as "pictures are written".
