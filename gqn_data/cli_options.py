@@ -158,7 +158,8 @@ class Commands(click.Group):
             # torch reports a full memory as a RuntimeError.
             if isinstance(error, RuntimeError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
                 raise
-            log("Error: not enough memory. Use smaller batches, fewer workers, or another machine")
+            remedy = "Use smaller batches (batch_size=), fewer workers (workers=), or another machine"
+            log(f"Error: not enough memory. {self._with_flags(ctx, remedy)}")
             ctx.exit(FAILED)
         except KeyboardInterrupt:
             kept = ctx.invoked_subcommand in _RESUMABLE
@@ -171,15 +172,21 @@ def with_flags(message: str, options: Iterable[click.Parameter]) -> str:
 
     Args:
         message: the message, which names arguments.
-        options: parameters of the command. One of several remedies is left out if there is not an option for it.
+        options: parameters of the command. One of several remedies, and an argument in brackets, is left out if there
+            is not an option for it.
     """
     flags = {one.name: max(one.opts, key=len) for one in options if isinstance(one, click.Option) and one.name}
     for name, flag in flags.items():
         # A path may hold such words: `data/seed=1`, `render:mazes,seed=1`.
-        message = re.sub(rf"(?<![\w/,:.-]){name}=True(?![\w/:])", flag, message)
-        message = re.sub(rf"(?<![\w/,:.-]){name}='([^']*)'", rf"{flag} \g<1>", message)
-        message = re.sub(rf"(?<![\w/,:.-]){name}=(?=[\w.-]+(?:[\s,;)]|$))", f"{flag} ", message)
-        message = re.sub(rf"(^|(?<!possible)[;:] ){name}(?= is |: found| and |, )", rf"\g<1>{flag}", message)
+        argument = rf"(?<![\w/,:.-]){name}="
+        message = re.sub(rf"{argument}True(?![\w/:])", flag, message)
+        message = re.sub(rf"{argument}'([^']*)'", rf"{flag} \g<1>", message)
+        message = re.sub(rf"{argument}(?=[\w.-]+(?:[\s,;)]|$))", f"{flag} ", message)
+        message = re.sub(rf"{argument}(?=[,;)]|$)", flag, message)
+        message = re.sub(
+            rf"(^|[;:] )(?<!one of: )(?<!possible: ){name}(?= is |: found| and |, )", rf"\g<1>{flag}", message
+        )
+    message = re.sub(r" \((?:\w+=(?:, )?)+\)", "", message)
     return re.sub(r",? or (\w+)='[^']*'(?: or '[^']*')?", "", message)
 
 

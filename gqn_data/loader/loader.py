@@ -331,7 +331,7 @@ class SceneLoader:
         if not self._per_epoch:
             raise OptionError(
                 f"{dataset.folder}: {self.scenes} {split} scenes are fewer than a batch of {batch_size}. "
-                "Use a smaller batch, or tail='pad' or 'exact'"
+                f"Pass batch_size={self.scenes} or less, or tail='pad' or 'exact'"
             )
         self._delivered = 0  # batches, over all epochs
         self._is_loaded = False  # a state was loaded, and not iterated from

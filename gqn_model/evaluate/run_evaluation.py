@@ -162,13 +162,18 @@ def evaluate_runs(
     first = prepared[0]
     for one in prepared[1:]:
         if (one.questions.digest, one.sweep) != (first.questions.digest, first.sweep):
-            raise RunMismatch(
-                f"{one.run}: the questions {one.questions.digest} about {one.shards}, expected "
-                f"{first.questions.digest} about {first.shards} as for {first.run}; pass one dataset with --shards, "
-                "and the index of one run with --index"
-            )
+            raise RunMismatch(_other_questions(one, first))
     check_same_frames({one.run: one.checkpoint.config for one in prepared}, first.shards)
     return tuple(map(_answer, prepared))
+
+
+def _other_questions(one: _Prepared, first: _Prepared) -> str:
+    if one.questions.fingerprint != first.questions.fingerprint:
+        found, expected, remedy = f"dataset {one.shards}", str(first.shards), "one dataset with --shards"
+    else:
+        found, expected = (f"questions {each.questions.digest} in {each.path}" for each in (one, first))
+        remedy = f"--index {first.path}"
+    return f"{one.run}: {found}, expected {expected} as for {first.run}; pass {remedy}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
