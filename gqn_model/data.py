@@ -180,7 +180,7 @@ def held_out_scenes(shards: DatasetPath, config: Config) -> NDArray[np.int64]:
 
     Which ones depends on the seed and the dataset only. At most a tenth of the scenes are kept out. None are without
     `held_out`, of fewer than 20, or if the others would be fewer than a batch: the best checkpoint is then chosen on
-    test scenes. Of scenes without end they are the last numbers, which no training reaches.
+    test scenes. Of endless scenes they are the last numbers, which no training reaches.
     """
     dataset, training = open_dataset(shards, "train"), config.training
     if dataset.is_endless:
@@ -195,7 +195,7 @@ def held_out_scenes(shards: DatasetPath, config: Config) -> NDArray[np.int64]:
 
 
 def _training_scenes(shards: DatasetPath, config: Config) -> NDArray[np.int64] | None:
-    """Return the numbers of the scenes to train on; None for all, or for those without end."""
+    """Return the numbers of the scenes to train on; None for all, or if they are endless."""
     dataset, kept_out = open_dataset(shards, "train"), held_out_scenes(shards, config)
     if dataset.is_endless or not len(kept_out):
         return None
@@ -203,7 +203,7 @@ def _training_scenes(shards: DatasetPath, config: Config) -> NDArray[np.int64] |
 
 
 def bounded(shards: DatasetPath, scenes: int) -> DatasetPath:
-    """Return the dataset; of scenes that are rendered without end, the first `scenes` of each split."""
+    """Return the dataset; of endless rendered scenes, the first `scenes` of each split."""
     return shards.bounded(scenes) if isinstance(shards, RenderAddress) else shards
 
 

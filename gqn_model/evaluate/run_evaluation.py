@@ -103,7 +103,7 @@ def evaluate(
 
     Args:
         run: the run's folder, or `hf://USER/NAME`, which is copied to `runs/USER--NAME`.
-        shards: the dataset; None for the dataset of the training. Of scenes that are rendered without end, as many as
+        shards: the dataset; None for the dataset of the training. Of endless rendered scenes, as many as
             needed are rendered.
         context: numbers of context views, each with the same questions and nested contexts; empty for those usually
             reported for the set, as far as its scenes have the views.
