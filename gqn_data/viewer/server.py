@@ -94,7 +94,7 @@ def is_own_origin(origin: str | None, asked: str | None, host: str) -> bool:
     """Return whether the page of a web socket was served by this server.
 
     The page's server is the one that the socket asks for, by a name of this machine: a name of a stranger may resolve
-    to this machine. The port may be another than the server's: that of a tunnel.
+    to this machine. The port may be the one of a tunnel.
 
     Args:
         origin: header `Origin` of the request; browsers always send it.

@@ -140,6 +140,9 @@ class Predictor:
             context: numbers of the context views, at least one.
             query: the camera x, y, z, yaw, pitch: (5,).
             samples: prior samples to draw, the same at every query; ignored by a model without a distribution.
+
+        Raises:
+            CheckpointError: the prediction is not finite.
         """
         model = self._model
         device = next(model.parameters()).device
@@ -156,6 +159,11 @@ class Predictor:
             frames = model.predict(observed, pose.expand(-1, 1 + samples, -1), noise)
         else:
             frames = model.predict_mean(observed, pose)
+        if not frames.isfinite().all():
+            raise CheckpointError(
+                f"{self._run}: step {self.checkpoint.step} predicts NaN or infinity at this camera, expected finite "
+                "colours. Choose a nearer camera, or another checkpoint with --step"
+            )
         shown = _to_numpy(frames[0])
         return Prediction(shown[0], list(shown[1:]), depth)
 
