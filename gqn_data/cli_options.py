@@ -177,11 +177,15 @@ def with_flags(message: str, options: Iterable[click.Parameter]) -> str:
     """
     flags = {one.name: max(one.opts, key=len) for one in options if isinstance(one, click.Option) and one.name}
     for name, flag in flags.items():
-        message = re.sub(rf"\b{name}=True\b", flag, message)
-        message = re.sub(rf"\b{name}='([^']*)'", rf"{flag} \g<1>", message)
-        message = re.sub(rf"\b{name}=(?=[\w.])", f"{flag} ", message)
-        message = re.sub(rf"\b{name}=(?=[,;)]|$)", flag, message)
-        message = re.sub(rf"(^|[;:] )(?<!one of: ){name}(?= is |: found| and |, )", rf"\g<1>{flag}", message)
+        # A path may hold such words: `data/seed=1`, `render:mazes,seed=1`.
+        argument = rf"(?<![\w/,:.-]){name}="
+        message = re.sub(rf"{argument}True(?![\w/:])", flag, message)
+        message = re.sub(rf"{argument}'([^']*)'", rf"{flag} \g<1>", message)
+        message = re.sub(rf"{argument}(?=[\w.-]+(?:[\s,;)]|$))", f"{flag} ", message)
+        message = re.sub(rf"{argument}(?=[,;)]|$)", flag, message)
+        message = re.sub(
+            rf"(^|[;:] )(?<!one of: )(?<!possible: ){name}(?= is |: found| and |, )", rf"\g<1>{flag}", message
+        )
     message = re.sub(r" \((?:\w+=(?:, )?)+\)", "", message)
     return re.sub(r",? or (\w+)='[^']*'(?: or '[^']*')?", "", message)
 
@@ -219,7 +223,7 @@ class _PathCompletion:
 
 
 class PathType(_PathCompletion, _PathParam):
-    """An option that takes a path or a URL."""
+    """Parameter type of a path or URL."""
 
     name = "path"
 
@@ -232,7 +236,7 @@ class PathType(_PathCompletion, _PathParam):
 
 
 class DatasetPathType(_PathCompletion, _DatasetPathParam):
-    """An option that takes the path or URL of a dataset, or a `render:` address."""
+    """Parameter type of a dataset: a path, a URL or a `render:` address."""
 
     name = "path"
 
@@ -245,7 +249,7 @@ class DatasetPathType(_PathCompletion, _DatasetPathParam):
 
 
 class LocalPathType(_PathCompletion, _LocalPathParam):
-    """An option that takes a local path.
+    """Parameter type of a local path.
 
     Args:
         what: what needs a local disk, for the message, such as "pictures are written".

@@ -1,4 +1,4 @@
-"""A capture: the photos of one folder, with the lens and the pose of each."""
+"""The photos of one folder, each with its lens and pose."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Photo:
 
 @dataclass(frozen=True, kw_only=True)
 class Capture:
-    """The photos of one folder, of one place.
+    """The photos of one place, from one folder.
 
     Attributes:
         folder: the folder.

@@ -1,7 +1,7 @@
-"""The files of a COLMAP model, binary or text: `cameras`, `images` and `points3D`.
+"""Read the files `cameras`, `images` and `points3D` of a COLMAP model, binary or text.
 
 The formats are those of COLMAP's documentation, "Output format". The package pycolmap reads them too, and much else; it
-takes 135 MB. Counts in a file are believed only as far as the file has bytes.
+takes 135 MB. Counts in a file are checked against its size.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SEEN_POINT = 24  # bytes of a point in an image: column, row, number
 
 
 class CameraRow(NamedTuple):
-    """A row of `cameras`."""
+    """Camera of a COLMAP model: a row of `cameras`."""
 
     model: str
     width: int
@@ -53,7 +53,10 @@ class CameraRow(NamedTuple):
 
 
 class ImageRow(NamedTuple):
-    """A row of `images`; quaternion (w, x, y, z) and translation lead from the world to the camera."""
+    """Image of a COLMAP model: a row of `images`.
+
+    Quaternion (w, x, y, z) and translation lead from the world to the camera.
+    """
 
     quaternion: tuple[float, ...]
     translation: tuple[float, ...]
@@ -65,7 +68,7 @@ _Row = TypeVar("_Row", CameraRow, ImageRow)
 
 
 class PointRow(NamedTuple):
-    """A row of `points3D`: its place, and the numbers of the images that see it."""
+    """Point of a COLMAP model, a row of `points3D`: its position, and the numbers of the images that see it."""
 
     place: tuple[float, ...]
     images: tuple[int, ...]
@@ -102,7 +105,7 @@ def read_points(path: Path) -> Iterator[PointRow]:
 
 
 class _Source:
-    """A file that is read from its start to its end; a context manager that names the place of a fault."""
+    """File read from start to end, as a context manager whose errors name the offset of a fault."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

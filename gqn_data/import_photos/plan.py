@@ -1,4 +1,4 @@
-"""Which photos make which scene, and where: directions, units, splits, the common field of view and the depth range."""
+"""Assign photos to scenes and splits; choose axes, units, the common field of view and the depth range."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Placed(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """The photos of a scene: number of their capture, split, photos."""
+    """A scene: the number of its capture, its split and its photos."""
 
     capture: int
     split: Split

@@ -50,7 +50,7 @@ _FEW_SCENES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What `import_photos` wrote.
+    """Result of `import_photos`.
 
     Attributes:
         folder: folder of the dataset.

@@ -58,7 +58,7 @@ def explore(
     if isinstance(shards, RenderAddress):
         shards = shards.bounded(RENDERED_SCENES)
     predictor = Predictor(run, shards, step=step, device=device, other_set=other_set)
-    gallery = Gallery(shards, predictor.read, first="test")
+    gallery = Gallery(shards, predictor.read, first="test", geometry=predictor.geometry)
     for note in filter(None, (gallery.assumption, predictor.note)):
         log(note)
     cameras = _cameras_of(gallery)

@@ -15,6 +15,7 @@ from gqn_data.errors import CheckpointError, GQNError
 from gqn_data.io.paths import DatasetPath
 from gqn_data.schema.cameras import poses_of
 from gqn_data.schema.catalog import Split
+from gqn_data.schema.geometry import Geometry
 from gqn_data.viewer.gallery import Views
 from gqn_model.checkpoint.best import read_best
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
@@ -88,6 +89,16 @@ class Predictor:
     def context(self) -> int:
         """The most context views in training."""
         return self.checkpoint.config.training.context_max
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """The geometry that the network predicts with; None for a model without one."""
+        config = self._model.config
+        if not self._model.needs_geometry:
+            return None
+        return Geometry(
+            field_of_view=config.field_of_view, yaw_sign=config.yaw_sign, depth_range=(config.near, config.far)
+        )
 
     def read(self, split: Split, scene: int) -> Views:
         """Return the views of a scene at the network's frame size."""

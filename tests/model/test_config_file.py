@@ -141,6 +141,10 @@ def test_the_command_names_the_file(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "mine.toml" in done.output
     assert "'hidden'" in done.output
+    for flag in ("--model=gqn", "--mod=pool"):
+        done = _train("--shards", "x", "--config", _file(tmp_path, '[model]\nmodel = "plane_sweep"\nplanes = 3'), flag)
+        assert done.exit_code == 2
+        assert "mine.toml" in done.output
     done = _train("--resume", tmp_path, "--config", tmp_path / "mine.toml")
     assert done.exit_code == 2
     assert "omit --out, --config" in done.output

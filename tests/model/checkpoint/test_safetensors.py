@@ -269,7 +269,7 @@ def test_weights_that_are_not_finite_are_refused_by_every_reader(value: float, p
     broken = made_run(tmp_path / "broken", steps=())
     save_checkpoint(broken, checkpoint, 3)
     for read in (load_model, lambda run: export_weights(run, tmp_path / "x.safetensors")):
-        with pytest.raises(CheckpointError, match=rf"00000002\.pt: NaN or infinity in the weights {re.escape(name)}"):
+        with pytest.raises(CheckpointError, match=rf"00000002\.pt: {re.escape(name)} holds NaN or infinity"):
             read(broken)
     assert not (tmp_path / "x.safetensors").exists()
     weights = read_weights(path)
@@ -278,5 +278,5 @@ def test_weights_that_are_not_finite_are_refused_by_every_reader(value: float, p
     del facts["sha256"]
     facts["sha256"] = _checksum(facts, weights.tensors)
     save_file(weights.tensors, path, {"gqn": json.dumps(facts)})
-    with pytest.raises(CheckpointError, match=r"weights\.safetensors: NaN or infinity in the weights"):
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: .* holds NaN or infinity"):
         load_safetensors(path)

@@ -79,7 +79,7 @@ def test_runs_that_would_answer_other_questions_are_refused(
     with pytest.raises(OptionError, match="each once"):
         evaluate_runs([bars_run, bars_run])
     larger = start_run(str(bars), small(steps=1, frame_size=32), out=tmp_path / "larger")
-    with pytest.raises(RunMismatch, match=r"frames of 32 pixels, expected 16"):
+    with pytest.raises(RunMismatch, match=r"frames of 32 pixels, expected frames of 16 pixels"):
         evaluate_runs([sweep_run, larger])
     # Another file at the place of the index: the questions of fewer scenes.
     other = start_run(str(bars), small(steps=1), out=tmp_path / "other")
