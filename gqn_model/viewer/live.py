@@ -56,7 +56,7 @@ class LiveViewer:
         """Ignore pictures: the page draws predictions when it is asked for them."""
 
     def close(self) -> None:
-        """End the viewer at once: it has nothing to save, and where cores are busy it takes long to answer."""
+        """Kill the viewer: it does not hold anything to save, and with busy cores it takes long to answer."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
