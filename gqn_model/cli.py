@@ -227,10 +227,15 @@ def _check_dataset(run: Path | None, shards: DatasetPath | None) -> DatasetPath:
     from gqn_data.dataset import open_dataset
     from gqn_model.checkpoint.run_folder import trained_shards
 
-    if shards is None:
-        assert run is not None  # noqa: S101  one of them is given
-        shards = trained_shards(run)
-    open_dataset(shards)
+    if shards is not None:
+        open_dataset(shards)
+        return shards
+    assert run is not None  # noqa: S101  one of them is given
+    shards = trained_shards(run)
+    try:
+        open_dataset(shards)
+    except SourceMissing as error:
+        raise SourceMissing(f"{error}. {run} was trained on it; pass its new place with --shards") from None
     return shards
 
 
