@@ -1,13 +1,14 @@
 """Measure a training step of the plane sweep on the CPU, and its matrix products against the machine's rate.
 
-    python -m benchmarks.sweep_step [--precision bf16] [--context 3] [--repeats 9] [--threads 1]
+    python -m benchmarks.sweep_step [--preset sweep_medium --size 64] [--precision bf16] [--context 3] [--profile]
 
-The step is that of the preset `sweep_tiny` without its loader: forward, backward and the optimiser. Its matrix products
-and convolutions, counted by `torch.utils.flop_counter`, would take a part of its time at the rate of a product of
-square matrices in the same precision. The sweep has no gradient: its share of the step is what the loader's workers
-could take over at most.
+The step is that of a preset without its loader: forward, backward and the optimiser. Its matrix products and
+convolutions, counted by `torch.utils.flop_counter`, would take a part of its time at the rate of a product of square
+matrices in the same precision. The sweep has no gradient: its share of the step is what the loader's workers could
+take over at most.
 
-Prints the minimum processor seconds of a step and of its sweep, the operations, the machine's rate and the shares.
+Prints the minimum processor seconds of a step and of its sweep, the operations, the machine's rate and the shares. With
+--profile also the costliest operators of torch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from gqn_model.config import resolve
@@ -44,15 +46,18 @@ def least(call: Callable[[], object], repeats: int) -> float:
 def main() -> None:
     """Print the figures of the command line's step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="sweep_tiny", help="preset of the plane sweep")
+    parser.add_argument("--size", type=int, default=32, help="frame size in pixels")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="bf16", help="precision of the network")
     parser.add_argument("--context", type=int, default=3, help="context views")
     parser.add_argument("--repeats", type=int, default=9, help="timed steps")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    parser.add_argument("--profile", action="store_true", help="list the costliest operators")
     chosen = parser.parse_args()
     keep_freed_memory()  # as a training does
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
-    config = resolve("sweep_tiny", (), LENS)
+    config = resolve(chosen.preset, (), {**LENS, "frame_size": chosen.size})
     training, size = config.training, config.model.frame_size
     model = build_network(config.model).to_memory_format(torch.device("cpu"))
     assert isinstance(model, PlaneSweep)
@@ -88,6 +93,10 @@ def main() -> None:
     print(f"step {1e3 * seconds:.0f} ms, of it the sweep {1e3 * sweep:.0f} ms ({sweep / seconds:.2f})")
     print(f"products of a step {operations / 1e9:.1f} GFLOP; this machine {rate / 1e9:.0f} GFLOP/s")
     print(f"products at that rate, share of the step: {operations / rate / seconds:.2f}")
+    if chosen.profile:
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            step()
+        print(profiled.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from gqn_data.cli_options import (
     print_result,
     shown,
 )
-from gqn_data.errors import OptionError, SourceMissing, TrainingStopped
+from gqn_data.errors import OptionError, SourceMissing, TrainingStopped, UnknownName
 from gqn_data.io.paths import DatasetPath, RenderAddress, parse_dataset_path
 from gqn_data.schema.catalog import SPLITS
 from gqn_data.version import VERSION
@@ -165,6 +165,26 @@ def _local_runs(ctx: click.Context, param: click.Parameter, value: tuple[str, ..
     return tuple(map(local_run, parsed))
 
 
+def _local_pretrained(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return the folders of copies of pretrained weights."""
+    from gqn_model.checkpoint.pretrained import pretrained_folder
+    from gqn_model.checkpoint.pull import local_pretrained
+
+    try:
+        for name in value:
+            pretrained_folder(name)
+    except UnknownName as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    return tuple(map(local_pretrained, value))
+
+
+def _one_or_more(runs: tuple[Path, ...], pretrained: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the runs that a command is about."""
+    if not (runs or pretrained):
+        raise click.UsageError("RUN is missing, expected the folder of a run, hf://USER/NAME or --pretrained NAME")
+    return (*runs, *pretrained)
+
+
 _shards = click.option(
     "--shards",
     metavar="PATH",
@@ -176,7 +196,14 @@ _old_shards = click.option(
 )
 _run = click.argument("run", metavar="RUN", type=LocalPathType("runs lie"))
 _runs = click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=LocalPathType("runs lie"))
-_any_runs = click.argument("runs", metavar="RUN|hf://USER/NAME...", nargs=-1, required=True, callback=_local_runs)
+_any_runs = click.argument("runs", metavar="[RUN|hf://USER/NAME]...", nargs=-1, callback=_local_runs)
+_pretrained = click.option(
+    "--pretrained",
+    metavar="NAME",
+    multiple=True,
+    callback=_local_pretrained,
+    help="Also the weights of this package for a scene set, such as rooms_ring_camera; repeatable.",
+)
 _step = click.option("--step", type=StepType(), metavar="STEP|best", help="Checkpoint to use.  [default: newest]")
 _context = click.option(
     "--context", type=click.IntRange(1), help="Context views per scene.  [default: the most in training]"
@@ -294,7 +321,12 @@ def train(
         changes = read.settings | {name: value for mod in mods for name, value in MODS[mod].items()} | changes
         preset, mods = preset or read.preset, (*read.mods, *mods)
     label = preset or (file and file.stem) or default_preset(options["model"])
-    config = resolve(preset, mods, {} if resume else changes)
+    try:
+        config = resolve(preset, mods, {} if resume else changes)
+    except OptionError as error:
+        if file is None:
+            raise
+        raise OptionError(f"{error} (with the settings of {file})") from error
     # What is wrong without torch is reported before it is imported, which takes seconds.
     if resume is not None and _is_finished(resume, shards, step, given(options)):
         click.echo(resume)
@@ -334,6 +366,7 @@ def list_runs(folders: tuple[Path, ...], as_json: bool) -> None:
 
 @main.command(short_help="Evaluate runs on unseen scenes.")
 @_any_runs
+@_pretrained
 @_old_shards
 @click.option(
     "--context",
@@ -366,6 +399,7 @@ def list_runs(folders: tuple[Path, ...], as_json: bool) -> None:
 @json_option
 def evaluate(
     runs: tuple[Path, ...],
+    pretrained: tuple[Path, ...],
     shards: DatasetPath | None,
     context: tuple[tuple[int, ...], ...],
     plot: Path | None,
@@ -378,6 +412,7 @@ def evaluate(
     runs answer the same questions, in one table; --json prints a list. The questions, the result and a plot are written
     into each run's evaluation/ folder.
     """
+    runs = _one_or_more(runs, pretrained)
     if options["index"] is None:  # one that cannot be read is reported first
         for run in runs:
             _check_dataset(run, shards)
@@ -410,6 +445,7 @@ def evaluate(
 
 @main.command(short_help="Draw predictions, or a walk through a scene.")
 @_any_runs
+@_pretrained
 @_old_shards
 @click.option(
     "-o",
@@ -438,13 +474,20 @@ def evaluate(
 @_other_set
 @_device
 def sample(
-    runs: tuple[Path, ...], shards: DatasetPath | None, output: Path, context: int | None, walk: bool, **options: Any
+    runs: tuple[Path, ...],
+    pretrained: tuple[Path, ...],
+    shards: DatasetPath | None,
+    output: Path,
+    context: int | None,
+    walk: bool,
+    **options: Any,
 ) -> None:
     """Draw context views, the ground truth and the predictions of each run: of GQN from its prior.
 
     With --walk the camera moves along a path derived from the scene's cameras; context views and latent noise stay
     fixed.
     """
+    runs = _one_or_more(runs, pretrained)
     other = ("scenes", "layout") if walk else ("scene", "frames", "rate")
     wrong = [f"--{name}" for name in other if options[name] is not None]
     if wrong:
@@ -464,18 +507,22 @@ def sample(
 
 
 @main.command(short_help="Open a run in the browser.")
-@_run
+@click.argument("run", metavar="[RUN]", required=False, type=LocalPathType("runs lie"))
+@_pretrained
 @_old_shards
 @port_option
 @host_option
 @_step
 @_other_set
 @_device
-def explore(run: Path, shards: DatasetPath | None, **options: Any) -> None:
+def explore(run: Path | None, pretrained: tuple[Path, ...], shards: DatasetPath | None, **options: Any) -> None:
     """Open a run in the browser: predictions that follow the camera. Ctrl-C closes it.
 
     Scenes and context views are chosen in the page. A newer checkpoint of the run replaces the one in use.
     """
+    run, *others = _one_or_more(() if run is None else (run,), pretrained)
+    if others:
+        raise click.UsageError(f"explore shows one run, found {1 + len(others)}")
     shards = _check_dataset(run, shards)
     from gqn_model.viewer.explore import explore as explore_run
 
@@ -487,14 +534,21 @@ def explore(run: Path, shards: DatasetPath | None, **options: Any) -> None:
 @_run
 @click.option("-o", "--output", type=OutputType("weights are written"), required=True, help="File: .safetensors.")
 @_step
-def export(run: Path, output: Path, step: Any) -> None:
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bf16"]),
+    default="float32",
+    show_default=True,
+    help="Type of the weights in the file; bf16 halves it and rounds them.",
+)
+def export(run: Path, output: Path, step: Any, precision: str) -> None:
     """Export the weights of a run as one safetensors file, without optimiser state.
 
-    Python loads it with gqn_model.load_safetensors(PATH), with bit-identical predictions.
+    Python loads it with gqn_model.load_safetensors(PATH), in float32 with bit-identical predictions.
     """
     from gqn_model.checkpoint.safetensors import export_weights
 
-    click.echo(export_weights(run, output, step))
+    click.echo(export_weights(run, output, step, precision=precision))
 
 
 @main.command(short_help="Publish the weights of a run on the Hugging Face hub.")

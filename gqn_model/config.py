@@ -165,6 +165,12 @@ class ModelConfig:
                 f"{self.planes} planes on frames of {self.frame_size} pixels, expected at most {_MOST_STATE_NUMBERS} "
                 "numbers per view, 8 per pixel and plane; lower one of them"
             )
+        tokens = (-(-self.frame_size // self.patch)) ** 2
+        if self.heads * tokens**2 > _MOST_STATE_NUMBERS:
+            raise OptionError(
+                f"{self.heads} heads over {tokens} tokens per view, frame_size / patch squared, expected at most "
+                f"{_MOST_STATE_NUMBERS} numbers per pair of views; raise patch, or lower heads or frame_size"
+            )
 
     @property
     def pose(self) -> int:
@@ -229,7 +235,9 @@ class TrainingConfig:
         choices=("float32", "bf16", "auto"),
     )
     tf32: bool = setting(True, "allow TF32 in float32 products and convolutions on a GPU", "device")
-    compile: bool = setting(False, "compile only the cores and the encoder: seconds, not minutes", "device")
+    compile: bool = setting(
+        False, "compile GQN's cores and encoder in seconds, or the whole plane sweep in a minute", "device"
+    )
     cuda_graph: bool = setting(False, "capture a step as a CUDA graph; one GPU only", "device")
     seed: int = setting(0, "seed of weights, noise and scene order", "optimisation", least=0, most=MOST_SEED)
     held_out: int = setting(
@@ -515,6 +523,31 @@ PRESETS: dict[str, dict[str, Any]] = {
         "log_every": 50,
         "probe_every": 200,
         "picture_every": 500,
+        "checkpoint_every": 200,
+    },
+    # An hour on two CPU cores, on frames of 64 or 84 pixels as DeepMind made them.
+    "sweep_medium": {
+        "model": "plane_sweep",
+        "dim": 192,
+        "depth": 4,
+        "heads": 6,
+        "steps": 6000,
+        "batch_size": 8,
+        "context_per": "batch",
+        "targets": 4,
+        "learning_rate": 2e-3,
+        "learning_rate_end": 4e-5,
+        "learning_rate_steps": 5999,
+        "learning_rate_schedule": "cosine",
+        "warmup_steps": 50,
+        "beta2": 0.98,
+        "optimizer": "muon",
+        "clip": 10.0,
+        "precision": "auto",
+        "workers": 1,
+        "log_every": 50,
+        "probe_every": 500,
+        "picture_every": 1000,
         "checkpoint_every": 200,
     },
 }

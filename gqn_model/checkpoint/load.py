@@ -10,6 +10,7 @@ import torch
 from gqn_data.errors import OptionError
 from gqn_data.io.paths import StorePath, local_path
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step, load_checkpoint
+from gqn_model.checkpoint.pretrained import pretrained_folder
 from gqn_model.checkpoint.pull import WEIGHTS_FILE, fetch_weights, is_pulled, parse_run
 from gqn_model.config import ModelConfig
 from gqn_model.device import choose_device
@@ -36,6 +37,20 @@ def load_model(run: str | Path, step: Step = None) -> Network:
         StoreError: the hub does not answer, or refuses.
     """
     checkpoint = _load(parse_run(run), step)
+    return _network(checkpoint.config.model, checkpoint.model)
+
+
+def load_pretrained(name: str) -> Network:
+    """Load a network that comes with the package on the CPU, in evaluation mode.
+
+    Args:
+        name: scene set that it was trained on, or an alias, such as `rooms_ring_camera`.
+
+    Raises:
+        UnknownName: no weights have this name; the message offers the nearest, or all.
+        CheckpointError: the file is damaged.
+    """
+    checkpoint = _load(pretrained_folder(name), None)
     return _network(checkpoint.config.model, checkpoint.model)
 
 

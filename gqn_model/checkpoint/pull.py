@@ -1,4 +1,4 @@
-"""Runs on the Hugging Face hub: `hf://USER/NAME`, as `gqn push` wrote them, without optimiser state.
+"""Runs without optimiser state, as `gqn push` writes them: on the Hugging Face hub, or pretrained in the package.
 
 torch is not imported, so that a command finds a wrong address before it loads torch.
 """
@@ -18,6 +18,7 @@ from gqn_data.io.paths import RenderAddress, StorePath, parse_dataset_path, pars
 from gqn_data.progress import message
 from gqn_data.schema.manifest import FileRow
 from gqn_model.checkpoint.files import FOLDER
+from gqn_model.checkpoint.pretrained import pretrained_folder
 from gqn_model.checkpoint.run_folder import RUN_FILE, read_config, read_facts, write_config
 
 WEIGHTS_FILE = "model.safetensors"
@@ -48,17 +49,35 @@ def local_run(run: str | os.PathLike[str] | StorePath) -> Path:
     path = parse_run(run)
     if isinstance(path, Path):
         return path
-    folder = RUNS / quote(str(path).removeprefix("hf://").replace("/", "--"), safe="@%")
+    return _copy_run(path, RUNS / quote(str(path).removeprefix("hf://").replace("/", "--"), safe="@%"))
+
+
+def local_pretrained(name: str) -> Path:
+    """Return the folder of a run with pretrained weights: a copy in `runs/pretrained-SET`.
+
+    Args:
+        name: scene set, or an alias.
+
+    Raises:
+        UnknownName: no weights have this name.
+        DestinationError: the folder of the copy holds a training.
+    """
+    source = pretrained_folder(name)
+    return _copy_run(source, RUNS / f"pretrained-{source.name}")
+
+
+def _copy_run(source: Path | StorePath, folder: Path) -> Path:
+    """Copy a run without optimiser state, or renew the copy, and return the copy's folder."""
     if (folder / FOLDER).exists():
-        raise DestinationError(f"{folder}: holds a training, expected a copy of {path}. Move it")
-    config, facts = read_config(path), read_facts(path)
-    weights = fetch_weights(path)
-    folder.mkdir(parents=True, exist_ok=True)
+        raise DestinationError(f"{folder}: holds a training, expected a copy of {source}. Move it")
+    config, facts = read_config(source), read_facts(source)
+    weights = source / WEIGHTS_FILE if isinstance(source, Path) else fetch_weights(source)
+    atomic.make_folder(folder)
     write_config(folder, config)
     atomic.write_json(folder / RUN_FILE, asdict(replace(facts, shards=published_address(facts.shards))))
-    with weights.open("rb") as source, atomic.writing(folder / WEIGHTS_FILE) as copy:
-        shutil.copyfileobj(source, copy, 1 << 20)
-    message(f"{path}: weights in {folder}")
+    with weights.open("rb") as file, atomic.writing(folder / WEIGHTS_FILE) as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
+    message(f"{source}: weights in {folder}")
     return folder
 
 

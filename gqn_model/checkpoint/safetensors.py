@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 from gqn_data.errors import CheckpointError, OptionError
 from gqn_data.io import atomic, strict_json
 from gqn_model.checkpoint.checkpoint import POSE_ORDER, Step, load_checkpoint
-from gqn_model.checkpoint.validate import Shape, check_weights, network_shapes
+from gqn_model.checkpoint.validate import Shape, check_finite, check_weights, network_shapes
 from gqn_model.config import Config, declarations
 
 FORMAT = 1
@@ -31,7 +32,10 @@ _KEY = "gqn"
 PRIVATE = {"cache": "", "visdom_server": "localhost", "visdom_env": ""}
 
 _MOST_FACTS = 1 << 16
-_TYPES = {"F32": "float32"}
+
+# Types of stored tensors by their names in the file; all are read as float32.
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+_TYPES = {"F32": "float32", "BF16": "float32"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,23 +59,26 @@ class Weights:
     tensors: dict[str, Tensor]
 
 
-def export_weights(run: Path, output: Path, step: Step = None) -> Path:
+def export_weights(run: Path, output: Path, step: Step = None, *, precision: str = "float32") -> Path:
     """Write the weights of a run as a safetensors file and return its path; the bytes are reproducible.
 
     Args:
         run: the run's folder.
         output: the file.
         step: checkpoint to export: a step, `best`, or None for the newest.
+        precision: type in the file: float32, or bf16, which halves the file and rounds the weights.
 
     Raises:
-        OptionError: the file name does not end in .safetensors.
+        OptionError: the file name does not end in .safetensors, or the precision is not possible.
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
         NoSpace: the disk is full.
     """
     if output.suffix != ENDING:
         raise OptionError(f"{output}: ends in {output.suffix or 'nothing'}, expected {ENDING}")
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision is {precision!r}; possible: {', '.join(PRECISIONS)}")
     checkpoint = load_checkpoint(run, step)
-    tensors = {name: value.contiguous() for name, value in checkpoint.model.items()}
+    tensors = {name: value.contiguous().to(PRECISIONS[precision]) for name, value in checkpoint.model.items()}
     facts = {
         "format": FORMAT,
         "step": checkpoint.step,
@@ -115,6 +122,7 @@ def read_weights(path: Path, shown: object = None) -> Weights:
     expected = facts.pop("sha256")
     if _checksum(facts, tensors) != expected:
         raise CheckpointError(f"{where}: damaged, the checksum does not match; export or copy it again")
+    check_finite(tensors, where)
     if not config.model.pose_numbers and facts["pose_order"] != POSE_ORDER:
         raise CheckpointError(f"{where}: poses are {facts['pose_order']!r}, expected {POSE_ORDER!r}")
     return Weights(
@@ -123,7 +131,7 @@ def read_weights(path: Path, shown: object = None) -> Weights:
         scene_set=facts["scene_set"],
         pose_order=facts["pose_order"],
         fingerprint=facts["fingerprint"],
-        tensors=tensors,
+        tensors={name: tensor.float() for name, tensor in tensors.items()},
     )
 
 
@@ -167,5 +175,5 @@ def _checksum(facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(atomic.json_bytes(facts))
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].numpy().data)
+        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

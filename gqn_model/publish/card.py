@@ -1,4 +1,4 @@
-"""The model card: `README.md` of a pushed run, with the front matter that the Hugging Face hub reads.
+"""The model card: `README.md` of a published run, with the front matter that the Hugging Face hub reads.
 
 Every sentence follows from the run, its checkpoint, its results and the manifest of its dataset.
 """
@@ -36,24 +36,26 @@ class CardFacts:
     """What a card is made of.
 
     Attributes:
-        repository: repository of the model.
+        repository: repository of the model; None for weights in the package.
         checkpoint: the published checkpoint.
         run: facts of the run; `shards` is empty unless others can use the address.
         manifest: manifest of the dataset of the training; None if it cannot be opened.
         results: results about the checkpoint.
         parameters: number of parameters.
+        precision: type of the parameters in the file.
     """
 
-    repository: Repository
+    repository: Repository | None
     checkpoint: Checkpoint
     run: RunFacts
     manifest: Manifest | None
     results: Sequence[Result]
     parameters: int
+    precision: str = "float32"
 
 
 def model_card(facts: CardFacts) -> str:
-    """Return the card of a pushed run, as Markdown."""
+    """Return the card of a run, as Markdown."""
     config, step = facts.checkpoint.config, facts.checkpoint.step
     model, training = config.model, config.training
     size = model.frame_size
@@ -64,7 +66,7 @@ def model_card(facts: CardFacts) -> str:
         f"- Input: {training.context_min} to {training.context_max} context views in training, each a frame of "
         f"{size}x{size} pixels with its camera, and a query camera.\n"
         f"- Output: the frame at the query camera, {size}x{size} pixels.\n"
-        f"- {facts.parameters:,} parameters, float32.\n",
+        f"- {facts.parameters:,} parameters, {facts.precision}.\n",
         _usage(facts),
         _evaluation(facts),
         _data(facts),
@@ -120,7 +122,12 @@ def _front_matter(facts: CardFacts) -> str:
 
 
 def _usage(facts: CardFacts) -> str:
-    shards = "" if facts.run.shards else " --shards PATH"
+    if facts.repository is None:
+        name = facts.checkpoint.scene_set
+        where, shards, load = f"--pretrained {name}", "", f'load_pretrained("{name}")'
+    else:
+        where, shards = str(facts.repository), "" if facts.run.shards else " --shards PATH"
+        load = f'load_model("{facts.repository}")'
     return "\n".join(
         [
             "## Using it",
@@ -128,14 +135,14 @@ def _usage(facts: CardFacts) -> str:
             "With gqn-toolkit:",
             "",
             "```sh",
-            f"gqn sample {facts.repository}{shards} -o picture.png",
-            f"gqn evaluate {facts.repository}{shards}",
+            f"gqn sample {where}{shards} -o picture.png",
+            f"gqn evaluate {where}{shards}",
             "```",
             "",
             "```python",
-            "from gqn_model import load_model",
+            f"from gqn_model import {load.partition('(')[0]}",
             "",
-            f'model = load_model("{facts.repository}")    # on the CPU, in evaluation mode',
+            f"model = {load}    # on the CPU, in evaluation mode",
             "```",
             "",
         ]
