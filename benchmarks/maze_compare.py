@@ -1,6 +1,6 @@
-"""Compare the walks of rendered mazes with real ones: moves, turns and distances from the walls.
+"""Compare the walks of rendered mazes with real ones: moves, turns, distances from the walls and directions.
 
-    python -m benchmarks.maze_compare ../shared/data/mazes
+    python -m benchmarks.maze_compare ../shared/data/mazes_41/mazes
 
 `benchmarks.render_compare` compares the frames.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.maze_records import RealMaze, carve, read_mazes
+from benchmarks.maze_records import SIZE, RealMaze, carve, column_tangents, depths, read_mazes
 from gqn_data.render.maze_cast import BLOCK
 from gqn_data.render.maze_walk import SPIN, TURN
 from gqn_data.render.mazes import EYE_HEIGHT, FIELD_OF_VIEW, WALL_HEIGHT, sample_maze_scene
@@ -56,6 +56,19 @@ class CameraPath:
         return np.asarray(aside.min(axis=1))
 
     @property
+    def slants(self) -> NDArray[np.float64]:
+        """Angles between move and view, 0 to pi, of all moves of more than 0.05 cells after the turn on the spot."""
+        cameras = self.cameras[SPIN + 2 :]
+        east, north = np.diff(cameras[:, :2], axis=0).T
+        angles = np.arctan2(north, east) - cameras[:-1, 2]
+        return np.asarray(np.abs(np.mod(angles + np.pi, 2 * np.pi) - np.pi)[self.moves > 0.05])
+
+    @property
+    def depths(self) -> NDArray[np.float64]:
+        """Depths of the walls in all columns of the frames (views, SIZE), in cells."""
+        return depths(self.plan, self.cameras, column_tangents(float(np.tan(FIELD_OF_VIEW / 2))))
+
+    @property
     def cells(self) -> int:
         """Number of cells visited."""
         return len({(int(x), int(y)) for x, y in self.cameras[:, :2]})
@@ -64,9 +77,17 @@ class CameraPath:
 def walk_table(real: Sequence[CameraPath], ours: Sequence[CameraPath]) -> str:
     """Return statistics of real walks and ours, as text."""
     lines = [f"percentiles {_PERCENTILES}; lengths in cells"]
-    for name, walks in (("real", real), ("ours", ours)):
+    for name, walks in (
+        ("real", real),
+        ("real, even, fitted", real[::2]),
+        ("real, odd", real[1::2]),
+        ("ours", ours),
+    ):
         moves, turns = np.stack([walk.moves for walk in walks]), np.stack([walk.turns for walk in walks])
         distances = np.stack([walk.wall_distances for walk in walks])
+        slants, away = np.concatenate([walk.slants for walk in walks]), np.stack([walk.depths for walk in walks])
+        # At 90 degrees the upper half of a column is one unit of depth high.
+        sky = np.clip(1 - (WALL_HEIGHT - EYE_HEIGHT) / away, 0, 1).mean(axis=(1, 2))
         pairs = [np.mean(turns[:, lag:] * turns[:, :-lag]) / np.mean(turns**2) for lag in (1, 2, 4, 8, 16)]
         shares = np.bincount((turns + 2).ravel(), minlength=5) / turns.size
         still = (moves < 0.005).mean(axis=1)
@@ -77,6 +98,9 @@ def walk_table(real: Sequence[CameraPath], ours: Sequence[CameraPath]) -> str:
             f"  standing still {still.mean():.3f} (walks: {still.min():.3f} to {still.max():.3f})",
             f"  turns by -2, -1, 0, 1, 2: {_listed(shares)}; correlation at lags 1, 2, 4, 8, 16: {_listed(pairs)}",
             f"  distance from a wall {_listed(np.percentile(distances, _PERCENTILES))}, minimum {distances.min():.4f}",
+            f"  angle between move and view {_listed(np.percentile(slants, _PERCENTILES))}",
+            f"  wall ahead {_listed(np.percentile(away[:, SPIN + 2 :, SIZE // 2], _PERCENTILES))}",
+            f"  sky in the upper half {sky.mean():.3f}, standard error {sky.std(ddof=1) / len(walks) ** 0.5:.3f}",
             f"  cells visited {_listed(np.percentile([walk.cells for walk in walks], (0, 50, 100)))}",
         ]
     return "\n".join(lines)

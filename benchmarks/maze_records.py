@@ -48,10 +48,10 @@ class RealMaze:
 
 
 def read_mazes(folder: Path) -> list[RealMaze]:
-    """Return the scenes of all files in a raw folder of mazes, train first."""
+    """Return the scenes of all files in a raw folder of mazes, test first."""
     mazes = []
     scanner = SceneScanner(SceneLayout(views=300, height=SIZE, width=SIZE))
-    for split in ("train", "test"):
+    for split in ("test", "train"):
         records = [
             (path, record) for path in sorted((folder / split).glob("*.tfrecord")) for record in read_records(path)
         ]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -309,17 +309,20 @@ def accepted(real: NDArray[np.float64], bounds: NDArray[np.float64]) -> NDArray[
     return np.stack([np.minimum(bounds[0], real - slack), np.maximum(bounds[1], real + slack)])
 
 
-def compare(folder: Path, sheets: Path, scenes: int) -> None:
+def compare(folder: Path, sheets: Path, scenes: int, sets: Collection[str] = SCENE_SETS) -> None:
     """Print the table, and write a sheet per set.
 
     Args:
         folder: folder with real frames.
         sheets: folder for the sheets.
         scenes: number of our scenes behind each row.
+        sets: names of the sets to compare.
     """
     sheets.mkdir(parents=True, exist_ok=True)
     print(f"{'':76}" + "".join(f"{name:>24}" for name in FIGURES))
     for number, sample in enumerate(real_samples(folder)):
+        if sample.scene_set not in sets:
+            continue
         made = ours(sample, scenes)
         parts = {"all": slice(None)}
         if len(sample.frames) > 3:
@@ -375,8 +378,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder with real frames")
     parser.add_argument("-o", "--output", type=Path, default=Path("sheets"), help="folder for the sheets")
     parser.add_argument("--scenes", type=int, default=120, help="number of our scenes behind each row")
+    parser.add_argument("--sets", nargs="+", choices=SCENE_SETS, default=list(SCENE_SETS), help="sets to compare")
     arguments = parser.parse_args()
-    compare(arguments.folder, arguments.output, arguments.scenes)
+    compare(arguments.folder, arguments.output, arguments.scenes, arguments.sets)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
     python -m benchmarks.sweep_step [--preset sweep_medium --size 64] [--precision bf16] [--context 3] [--profile]
 
-The step is that of a preset without its loader: forward, backward and the optimiser. Its matrix products
-and convolutions, counted by `torch.utils.flop_counter`, would take a part of its time at the rate of a product of
-square matrices in the same precision. The sweep has no gradient: its share of the step is what the loader's workers
-could take over at most.
+The step is that of a preset without its loader: forward, backward and the optimiser. Its matrix products and
+convolutions, counted by `torch.utils.flop_counter`, would take a part of its time at the rate of a product of square
+matrices in the same precision. The sweep has no gradient: its share of the step is what the loader's workers could
+take over at most.
 
-Prints the minimum processor seconds of a step and of its sweep, the operations, the machine's rate and the shares; with --profile also the costliest operators of torch.
+Prints the minimum processor seconds of a step and of its sweep, the operations, the machine's rate and the shares. With
+--profile also the costliest operators of torch.
 """
 
 from __future__ import annotations

@@ -373,11 +373,7 @@ def convert(
     set_name: str | None,
     root: AnyPath | None,
     out: AnyPath | None,
-    frames: Any,
-    jpeg_quality: int | None,
     split: Any,
-    limit: int | None,
-    on_corrupt: Any,
     shard_mb: int,
     workers: int | None,
     scheduler: str | None,
@@ -387,9 +383,9 @@ def convert(
     base_url: str | None,
     keep_raw: bool,
     window_gb: float | None,
-    overwrite: bool,
     dry_run: bool,
     as_json: bool,
+    **more: Any,
 ) -> None:
     """Convert TFRecords or a dataset to another container.
 
@@ -404,14 +400,10 @@ def convert(
 
     options = Options(
         formats=tuple(dict.fromkeys(formats)),
-        frames=frames,
-        jpeg_quality=jpeg_quality,
         splits=(split,) if split else None,
-        limit=limit,
-        on_corrupt=on_corrupt,
-        overwrite=overwrite,
         shard_bytes=shard_mb << 20,
         workers=workers,
+        **more,
     )
     target = out if out is not None else data_root(root)
     wanted = None if files is None else parse_files(files)
@@ -515,15 +507,7 @@ def _datasets_lines(done: Sequence[Conversion], root: AnyPath) -> list[str]:
 @json_option
 def render(
     scene_set: str,
-    scenes: int,
     root: AnyPath | None,
-    split: Any,
-    seed: int,
-    frame_size: int | None,
-    views: int | None,
-    quality: int,
-    supersample: bool | None,
-    status_line: bool,
     formats: tuple[str, ...],
     shard_mb: int,
     overwrite: bool,
@@ -531,6 +515,7 @@ def render(
     scheduler: str | None,
     part: Any,
     as_json: bool,
+    **request_options: Any,
 ) -> None:
     """Render scenes in DeepMind's schema.
 
@@ -542,17 +527,7 @@ def render(
     from gqn_data.io.atomic import data_root
     from gqn_data.render.request import Request
 
-    request = Request.of(
-        scene_set,
-        scenes=scenes,
-        split=split,
-        seed=seed,
-        frame_size=frame_size,
-        views=views,
-        quality=quality,
-        supersample=supersample,
-        status_line=status_line,
-    )
+    request = Request.of(scene_set, **request_options)
     options = Options(
         formats=tuple(dict.fromkeys(formats)), overwrite=overwrite, shard_bytes=shard_mb << 20, workers=workers
     )
@@ -640,17 +615,9 @@ def import_command(
     root: AnyPath | None,
     name: str | None,
     container: str,
-    size: int,
-    views: int | None,
-    test_every: int,
-    roll: Any,
-    up: str,
     scale: str,
-    field_of_view: float | None,
-    depth_range: tuple[float, float] | None,
-    jpeg_quality: int | None,
-    overwrite: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Import photos with known cameras.
 
@@ -663,23 +630,7 @@ def import_command(
 
     name = name or plain_name(out.name if out is not None else folder.absolute().name)
     target = out if out is not None else data_root(root) / container / name
-    done = import_photos(
-        folder,
-        target,
-        name=name,
-        format=container,
-        size=size,
-        views=views,
-        test_every=test_every,
-        roll=roll,
-        up=up,
-        scale=_scale_of(scale),
-        field_of_view=field_of_view,
-        depth_range=depth_range,
-        jpeg_quality=jpeg_quality,
-        overwrite=overwrite,
-        log=log,
-    )
+    done = import_photos(folder, target, name=name, format=container, scale=_scale_of(scale), log=log, **options)
     print_result(done.to_json(), done.lines(shown(target, target)), as_json=as_json)
 
 
@@ -709,18 +660,7 @@ def _scale_of(text: str) -> Any:
     help="Seconds without data, or below 1 kB/s, before a retry.",
 )
 @json_option
-def download(
-    scene_set: str,
-    root: AnyPath | None,
-    split: Any,
-    files: str | None,
-    limit: int | None,
-    workers: int,
-    base_url: str | None,
-    recheck: bool,
-    timeout: float,
-    as_json: bool,
-) -> None:
+def download(scene_set: str, root: AnyPath | None, files: str | None, as_json: bool, **options: Any) -> None:
     """Download the TFRecords of a set and check every record.
 
     Files come from the public bucket or a mirror, and appear only when complete. An interrupted download resumes
@@ -732,18 +672,8 @@ def download(
     from gqn_data.schema.catalog import find_scene_set
 
     target = data_root(root)
-    done = download_set(
-        find_scene_set(scene_set),
-        target,
-        split=split,
-        files=None if files is None else parse_files(files),
-        limit=limit,
-        workers=workers,
-        base_url=base_url,
-        recheck=recheck,
-        timeout=timeout,
-        log=log,
-    )
+    numbers = None if files is None else parse_files(files)
+    done = download_set(find_scene_set(scene_set), target, files=numbers, log=log, **options)
     rate = f", {human_bytes(done.bytes / done.seconds)}/s" if done.bytes else ""
     counts = f"{count_of(len(done.fetched), 'file')} fetched, {count_of(done.scenes, 'scene')}"
     line = (
@@ -812,14 +742,10 @@ def bench(
     source: str,
     set_name: str | None,
     root: AnyPath | None,
-    split: Any,
-    batch_size: int,
-    context: tuple[int, int] | str | None,
-    workers: list[int] | None,
-    seconds: float,
     steps_ms: tuple[float, ...],
     plot: Path | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure the loader on your data and machine.
 
@@ -835,16 +761,7 @@ def bench(
     if plot is not None:
         check_plot(plot)
     path = locate_dataset(source, data_root(root), set_name, WRITABLE)
-    found = measure(
-        path,
-        split=split,
-        batch_size=batch_size,
-        context=context,
-        workers=workers,
-        seconds=seconds,
-        steps_ms=steps_ms or STEPS_MS,
-        log=log,
-    )
+    found = measure(path, steps_ms=steps_ms or STEPS_MS, log=log, **options)
     if plot is not None:
         write_plot(found, plot)
     print_result(found.to_json(), found.lines(), as_json=as_json)

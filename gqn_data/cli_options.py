@@ -158,7 +158,8 @@ class Commands(click.Group):
             # torch reports a full memory as a RuntimeError.
             if isinstance(error, RuntimeError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
                 raise
-            log("Error: not enough memory. Use smaller batches, fewer workers, or another machine")
+            remedy = "Use smaller batches (batch_size=), fewer workers (workers=), or another machine"
+            log(f"Error: not enough memory. {self._with_flags(ctx, remedy)}")
             ctx.exit(FAILED)
         except KeyboardInterrupt:
             kept = ctx.invoked_subcommand in _RESUMABLE
@@ -171,14 +172,21 @@ def with_flags(message: str, options: Iterable[click.Parameter]) -> str:
 
     Args:
         message: the message, which names arguments.
-        options: parameters of the command. One of several remedies is left out if there is not an option for it.
+        options: parameters of the command. One of several remedies, and an argument in brackets, is left out if there
+            is not an option for it.
     """
     flags = {one.name: max(one.opts, key=len) for one in options if isinstance(one, click.Option) and one.name}
     for name, flag in flags.items():
-        message = re.sub(rf"\b{name}=True\b", flag, message)
-        message = re.sub(rf"\b{name}='([^']*)'", rf"{flag} \g<1>", message)
-        message = re.sub(rf"\b{name}=(?=[\w.])", f"{flag} ", message)
-        message = re.sub(rf"(^|[;:] ){name}(?= is |: found| and |, )", rf"\g<1>{flag}", message)
+        # A path may hold such words: `data/seed=1`, `render:mazes,seed=1`.
+        argument = rf"(?<![\w/,:.-]){name}="
+        message = re.sub(rf"{argument}True(?![\w/:])", flag, message)
+        message = re.sub(rf"{argument}'([^']*)'", rf"{flag} \g<1>", message)
+        message = re.sub(rf"{argument}(?=[\w.-]+(?:[\s,;)]|$))", f"{flag} ", message)
+        message = re.sub(rf"{argument}(?=[,;)]|$)", flag, message)
+        message = re.sub(
+            rf"(^|[;:] )(?<!one of: )(?<!possible: ){name}(?= is |: found| and |, )", rf"\g<1>{flag}", message
+        )
+    message = re.sub(r" \((?:\w+=(?:, )?)+\)", "", message)
     return re.sub(r",? or (\w+)='[^']*'(?: or '[^']*')?", "", message)
 
 
@@ -215,7 +223,7 @@ class _PathCompletion:
 
 
 class PathType(_PathCompletion, _PathParam):
-    """An option that takes a path or a URL."""
+    """Parameter type of a path or URL."""
 
     name = "path"
 
@@ -228,7 +236,7 @@ class PathType(_PathCompletion, _PathParam):
 
 
 class DatasetPathType(_PathCompletion, _DatasetPathParam):
-    """An option that takes the path or URL of a dataset, or a `render:` address."""
+    """Parameter type of a dataset: a path, a URL or a `render:` address."""
 
     name = "path"
 
@@ -241,7 +249,7 @@ class DatasetPathType(_PathCompletion, _DatasetPathParam):
 
 
 class LocalPathType(_PathCompletion, _LocalPathParam):
-    """An option that takes a local path.
+    """Parameter type of a local path.
 
     Args:
         what: what needs a local disk, for the message, such as "pictures are written".

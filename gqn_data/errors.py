@@ -87,7 +87,7 @@ class ShardChecksumError(GQNError):
 
 
 class PhotosError(GQNError):
-    """A photo or its camera that cannot be imported: a damaged file, or a camera of another kind than DeepMind's."""
+    """A photo or camera file that `import` cannot read, or a camera that x, y, z, yaw and pitch do not describe."""
 
 
 class IrregularFile(GQNError):
@@ -176,11 +176,11 @@ class StoreChanged(StoreError):
 
 
 class EndlessError(GQNError, TypeError):
-    """The length of scenes without end. A `TypeError`, as Python raises for objects without a length."""
+    """`len` of endless scenes. A `TypeError`, as Python raises for objects without a length."""
 
 
 class IterationEnded(GQNError):
-    """An iterator of a loader that was asked for a batch after something else had ended it."""
+    """A loader's iterator used after a newer iteration, `load_state_dict` or `close` ended it."""
 
 
 class WorkerLost(GQNError):

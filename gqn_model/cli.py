@@ -227,10 +227,15 @@ def _check_dataset(run: Path | None, shards: DatasetPath | None) -> DatasetPath:
     from gqn_data.dataset import open_dataset
     from gqn_model.checkpoint.run_folder import trained_shards
 
-    if shards is None:
-        assert run is not None  # noqa: S101  one of them is given
-        shards = trained_shards(run)
-    open_dataset(shards)
+    if shards is not None:
+        open_dataset(shards)
+        return shards
+    assert run is not None  # noqa: S101  one of them is given
+    shards = trained_shards(run)
+    try:
+        open_dataset(shards)
+    except SourceMissing as error:
+        raise SourceMissing(f"{error}. {run} was trained on it; pass its new place with --shards") from None
     return shards
 
 
@@ -321,7 +326,12 @@ def train(
         changes = read.settings | {name: value for mod in mods for name, value in MODS[mod].items()} | changes
         preset, mods = preset or read.preset, (*read.mods, *mods)
     label = preset or (file and file.stem) or default_preset(options["model"])
-    config = resolve(preset, mods, {} if resume else changes)
+    try:
+        config = resolve(preset, mods, {} if resume else changes)
+    except OptionError as error:
+        if file is None:
+            raise
+        raise OptionError(f"{error} (with the settings of {file})") from error
     # What is wrong without torch is reported before it is imported, which takes seconds.
     if resume is not None and _is_finished(resume, shards, step, given(options)):
         click.echo(resume)

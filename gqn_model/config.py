@@ -168,6 +168,12 @@ class ModelConfig:
                 f"{self.planes} planes on frames of {self.frame_size} pixels, expected at most {_MOST_STATE_NUMBERS} "
                 "numbers per view, 8 per pixel and plane; lower one of them"
             )
+        tokens = (-(-self.frame_size // self.patch)) ** 2
+        if self.heads * tokens**2 > _MOST_STATE_NUMBERS:
+            raise OptionError(
+                f"{self.heads} heads over {tokens} tokens per view, frame_size / patch squared, expected at most "
+                f"{_MOST_STATE_NUMBERS} numbers per pair of views; raise patch, or lower heads or frame_size"
+            )
 
     @property
     def pose(self) -> int:
@@ -232,7 +238,9 @@ class TrainingConfig:
         choices=("float32", "bf16", "auto"),
     )
     tf32: bool = setting(True, "allow TF32 in float32 products and convolutions on a GPU", "device")
-    compile: bool = setting(False, "compile only the cores and the encoder: seconds, not minutes", "device")
+    compile: bool = setting(
+        False, "compile GQN's cores and encoder in seconds, or the whole plane sweep in a minute", "device"
+    )
     cuda_graph: bool = setting(False, "capture a step as a CUDA graph; one GPU only", "device")
     seed: int = setting(0, "seed of weights, noise and scene order", "optimisation", least=0, most=MOST_SEED)
     held_out: int = setting(

@@ -16,6 +16,7 @@ from gqn_model.config import MODS, PRESETS, Config, declaration, declarations
 
 _MOST_BYTES = 1 << 20
 _PARTS = ("model", "training")
+COMMAND_OPTIONS = ("shards", "scenes", "out", "resume", "step", "config", "mod", "visdom", "viewer")
 _KEYS = ("preset", "mods", *_PARTS)
 
 
@@ -74,6 +75,7 @@ def _from_toml(value: dict[str, Any]) -> ConfigFile:
         if not isinstance(table, dict):
             raise OptionError(f"{part} is {str(table)[:40]!r}, expected the table [{part}]")
         for name, one in table.items():
+            _check_setting(name)
             if declaration(name).part != part:
                 raise _misplaced(name, part)
             settings[name] = one
@@ -94,7 +96,15 @@ def _misplaced(name: str, found: str | None) -> GQNError:
     where = "above the tables" if found is None else f"in [{found}]"
     if name in {one.name for one in declarations()}:
         return OptionError(f"found {name} {where}, expected it in [{declaration(name).part}]")
-    return UnknownName("key", name[:80], (*_KEYS, *(one.name for one in declarations())))
+    _check_setting(name)
+    return UnknownName("key", name[:80], {*_KEYS, *(one.name for one in declarations())})
+
+
+def _check_setting(name: str) -> None:
+    """Raise if a name is an option of the command but not a setting."""
+    if name in COMMAND_OPTIONS:
+        flag = name.replace("_", "-")
+        raise OptionError(f"found {name[:80]}, which is not a setting; pass --{flag} to `gqn train`")
 
 
 def _without_other_models(settings: dict[str, Any]) -> dict[str, Any]:

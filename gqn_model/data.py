@@ -6,8 +6,9 @@ The trainer accepts anything that follows the protocol `Batches`, so that a test
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from gqn_data.cache.policy import Remote
     from gqn_data.sampling.views import ContextPer
     from gqn_data.schema.catalog import Split
-    from gqn_data.schema.geometry import Geometry
     from gqn_data.schema.jpeg import Fit
 
 
@@ -136,7 +136,7 @@ def training_batches(
             seed=training.seed,
             workers=training.workers,
             frame_size=config.model.frame_size or None,
-            fit=fit_of(config),
+            fit=_fit_of(config),
             pin_memory=training.device != "cpu" and torch.cuda.is_available(),
             window=training.window or None,
             remote=cast("Remote", training.remote),
@@ -180,7 +180,7 @@ def held_out_scenes(shards: DatasetPath, config: Config) -> NDArray[np.int64]:
 
     Which ones depends on the seed and the dataset only. At most a tenth of the scenes are kept out. None are without
     `held_out`, of fewer than 20, or if the others would be fewer than a batch: the best checkpoint is then chosen on
-    test scenes. Of scenes without end they are the last numbers, which no training reaches.
+    test scenes. Of endless scenes they are the last numbers, which no training reaches.
     """
     dataset, training = open_dataset(shards, "train"), config.training
     if dataset.is_endless:
@@ -195,7 +195,7 @@ def held_out_scenes(shards: DatasetPath, config: Config) -> NDArray[np.int64]:
 
 
 def _training_scenes(shards: DatasetPath, config: Config) -> NDArray[np.int64] | None:
-    """Return the numbers of the scenes to train on; None for all, or for those without end."""
+    """Return the numbers of the scenes to train on; None for all, or if they are endless."""
     dataset, kept_out = open_dataset(shards, "train"), held_out_scenes(shards, config)
     if dataset.is_endless or not len(kept_out):
         return None
@@ -203,11 +203,11 @@ def _training_scenes(shards: DatasetPath, config: Config) -> NDArray[np.int64] |
 
 
 def bounded(shards: DatasetPath, scenes: int) -> DatasetPath:
-    """Return the dataset; of scenes that are rendered without end, the first `scenes` of each split."""
+    """Return the dataset; of endless rendered scenes, the first `scenes` of each split."""
     return shards.bounded(scenes) if isinstance(shards, RenderAddress) else shards
 
 
-def fit_of(config: Config) -> Fit | None:
+def _fit_of(config: Config) -> Fit | None:
     """Return the loader's option `fit`."""
     return None if config.training.fit == "refuse" else cast("Fit", config.training.fit)
 
@@ -223,6 +223,32 @@ def _check_size(config: Config, ranks: int) -> None:
             f"a batch of {training.batch_size} scenes with {views} views takes {human_bytes(size)}, expected at most "
             f"{human_bytes(_MOST_BATCH_BYTES)}; lower --batch-size, --context-max, --targets or --frame-size"
         )
+
+
+def one_pass(shards: DatasetPath, config: Config, *, split: Split, batch_size: int, **options: Any) -> SceneLoader:
+    """Return one pass over scenes in order, with frames as the network of a run sees them.
+
+    Args:
+        shards: a dataset, or an indexed folder of TFRecords.
+        config: configuration with the frame size set.
+        split: train or test.
+        batch_size: scenes per batch; the last may have fewer.
+        options: other options of `SceneLoader`.
+    """
+    return FiniteLoader(
+        shards,
+        split=split,
+        batch_size=batch_size,
+        shuffle=False,
+        epochs=1,
+        frame_size=config.model.frame_size,
+        fit=_fit_of(config),
+        tail="exact",
+        remote="range",  # each scene once and few of its views: caching whole shards would not pay
+        cache=config.training.cache or None,
+        cache_gb=config.training.cache_gb or None,
+        **options,
+    )
 
 
 def fixed_batches(
@@ -250,25 +276,34 @@ def fixed_batches(
         RunMismatch: the network does not support the dataset's poses.
     """
     shards = parse_dataset_path(shards)  # messages leave out its secrets
-    loader = FiniteLoader(
-        shards,
-        split=split,
-        scenes=scenes,
-        batch_size=batch_size,
-        context=(context, context),
-        shuffle=False,
-        epochs=1,
-        seed=seed,
-        frame_size=config.model.frame_size,
-        fit=fit_of(config),
-        tail="exact",
-        remote="range",  # each scene once and few of its views: caching whole shards would not pay
-        cache=config.training.cache or None,
-        cache_gb=config.training.cache_gb or None,
+    loader = one_pass(
+        shards, config, split=split, scenes=scenes, batch_size=batch_size, context=(context, context), seed=seed
     )
     if len(loader.pose_fields) != config.model.pose:
         raise _pose_mismatch(loader, shards, config)
     return loader
+
+
+def check_same_frames(configs: Mapping[Path, Config], shards: DatasetPath) -> None:
+    """Raise unless runs see the same frames of a dataset, so that their predictions can be compared.
+
+    Args:
+        configs: configurations by run.
+        shards: the dataset.
+
+    Raises:
+        RunMismatch: frame sizes differ, or how frames that are not square become square.
+    """
+    layout = open_dataset(shards).layout
+    square = layout.height == layout.width
+    seen = {
+        run: f"frames of {config.model.frame_size} pixels{'' if square else f', fit {config.training.fit}'}"
+        for run, config in configs.items()
+    }
+    first, expected = next(iter(seen.items()))
+    for run, found in seen.items():
+        if found != expected:
+            raise RunMismatch(f"{run}: {found}, expected {expected} as in {first}; name such runs in separate commands")
 
 
 def check_order(batches: SceneLoader, shards: str | DatasetPath, order: str) -> None:
@@ -303,25 +338,56 @@ def _with_geometry(model: ModelConfig, loader: SceneLoader, shards: str | Datase
             f"{model.model} needs cameras of known geometry; pass --model gqn, or write DeepMind's cameras"
         )
     given = {name: value for name in _GEOMETRY if (value := getattr(model, name))}
-    geometry = loader.dataset.manifest.geometry
-    if geometry is None and len(given) < len(_GEOMETRY):
-        loader.close()
-        flags = ", ".join("--" + name.replace("_", "-") for name in _GEOMETRY if name not in given)
-        raise RunMismatch(
-            f"{shards}: states no lens, sign of yaw and depth range, expected them for {model.model}; write it with "
-            f"SceneWriter(..., field_of_view=, yaw_sign=, depth_range=), or pass {flags}"
-        )
+    stated = _stated_geometry(shards)
     try:
-        return replace(model, **({} if geometry is None else geometry_settings(geometry)) | given)
-    except OptionError:
+        if stated is None and len(given) < len(_GEOMETRY):
+            flags = ", ".join("--" + name.replace("_", "-") for name in _GEOMETRY if name not in given)
+            raise RunMismatch(
+                f"{shards}: states no lens, sign of yaw and depth range, expected them for {model.model}; write it "
+                f"with SceneWriter(..., field_of_view=, yaw_sign=, depth_range=), or pass {flags}"
+            )
+        settings = (stated or {}) | given
+        if "field_of_view" not in settings:
+            layout = loader.dataset.layout
+            raise RunMismatch(
+                f"{shards}: frames of {layout.width}x{layout.height}, whose lens has two angles; pass --field-of-view "
+                "with the angle between the edges of the square frames after --fit"
+            )
+        return _replaced(model, settings, shards)
+    except RunMismatch:
         loader.close()
         raise
 
 
-def geometry_settings(geometry: Geometry) -> dict[str, Any]:
-    """Return the settings of a network for a geometry."""
+def _stated_geometry(shards: str | DatasetPath) -> dict[str, Any] | None:
+    """Return the settings of a network for the geometry that a dataset states; None if it states none.
+
+    Without `field_of_view` if frames are not square: between their edges are two angles.
+    """
+    dataset = open_dataset(shards)
+    geometry, layout = dataset.manifest.geometry, dataset.layout
+    if geometry is None:
+        return None
     near, far = geometry.depth_range
-    return {"field_of_view": geometry.field_of_view, "yaw_sign": geometry.yaw_sign, "near": near, "far": far}
+    settings = {"field_of_view": geometry.field_of_view, "yaw_sign": geometry.yaw_sign, "near": near, "far": far}
+    if layout.height != layout.width:
+        del settings["field_of_view"]
+    return settings
+
+
+def _replaced(model: ModelConfig, geometry: Mapping[str, Any], shards: str | DatasetPath) -> ModelConfig:
+    """Return the configuration for the geometry of a dataset.
+
+    Raises:
+        RunMismatch: the network cannot have it.
+    """
+    try:
+        return replace(model, **geometry)
+    except OptionError as error:
+        raise RunMismatch(
+            f"{shards}: a geometry that {model.model} cannot use ({error}); train with --field-of-view, --near and "
+            "--far, or state another with SceneWriter(field_of_view=, yaw_sign=, depth_range=)"
+        ) from error
 
 
 def with_geometry_of(model: Network, shards: str | DatasetPath, match: DatasetMatch) -> tuple[Network, str]:
@@ -331,22 +397,38 @@ def with_geometry_of(model: Network, shards: str | DatasetPath, match: DatasetMa
         model: a network in evaluation mode.
         shards: the dataset asked about.
         match: it, next to the dataset of the training.
+
+    Raises:
+        RunMismatch: the network cannot use the geometry.
     """
-    if not (model.needs_geometry and match.other):
+    # Without a train split a dataset cannot be compared: another renderer may have drawn it with another lens.
+    if not model.needs_geometry or not (match.other or match.fingerprint is None):
         return model, ""
-    geometry = open_dataset(shards).manifest.geometry
-    if geometry is None:
+    stated = _stated_geometry(shards)
+    if stated is None:
         return model, f"{shards} states no lens and depth range: those of the training are used"
-    config = replace(model.config, **geometry_settings(geometry))
+    config = _replaced(model.config, stated, shards)
     if config == model.config:
         return model, ""
     device = next(model.parameters()).device
-    note = (
-        f"lens and depths of {shards}: {config.field_of_view:g} degrees, {config.near:g} to {config.far:g}, yaw sign "
-        f"{config.yaw_sign}; trained with {model.config.field_of_view:g} degrees, {model.config.near:g} to "
-        f"{model.config.far:g}, yaw sign {model.config.yaw_sign}"
-    )
+    note = f"lens and depths of {shards}: {_describe(config)}; trained with {_describe(model.config)}"
     return type(model).with_weights(config, model.state_dict()).to(device), note
+
+
+def note_on_geometry(model: ModelConfig, shards: str | DatasetPath) -> str:
+    """Return a note if settings of a network differ from the geometry that a dataset states; empty otherwise."""
+    stated = _stated_geometry(shards) if network_class(model.model).needs_geometry else None
+    other = {name: value for name, value in (stated or {}).items() if getattr(model, name) != value}
+    if not other:
+        return ""
+    found = ", ".join(f"{name} {getattr(model, name):g}" for name in other)
+    wanted = ", ".join(f"{name} {value:g}" for name, value in other.items())
+    return f"warning: the settings have {found}, and {shards} states {wanted}"
+
+
+def _describe(model: ModelConfig) -> str:
+    """Return the geometry of a network in words."""
+    return f"{model.field_of_view:g} degrees, {model.near:g} to {model.far:g}, yaw sign {model.yaw_sign}"
 
 
 def _pose_numbers(loader: SceneLoader, shards: str | DatasetPath, config: Config) -> int:

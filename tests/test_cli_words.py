@@ -82,14 +82,37 @@ def options(*declarations):
         ("x: replace it with overwrite=True", "x: replace it with --overwrite"),
         ("batch_size is 0, expected 1 or more", "--batch-size is 0, expected 1 or more"),
         ("jpeg_quality: found None, expected 1", "--jpeg-quality: found None, expected 1"),
-        ("Use a smaller batch, or tail='pad' or 'exact'", "Use a smaller batch"),
+        ("Pass batch_size=8 or less, or tail='pad' or 'exact'", "Pass --batch-size 8 or less"),
+        (
+            "fewer workers or smaller batches (workers=, batch_size=)",
+            "fewer workers or smaller batches (--workers, --batch-size)",
+        ),
+        ("write fewer (limit=) or smaller (size=, shard_bytes=)", "write fewer or smaller"),
+        ("pass another with batch_size=", "pass another with --batch-size"),
+        ("unknown setting 'x'; one of: fit, workers", "unknown setting 'x'; one of: fit, workers"),
         ("Pass fit='crop' or fit='pad'", "Pass --fit crop or --fit pad"),
         ("use workers=0", "use --workers 0"),
+        ("use workers=0. Or pass batch_size=3, fit='pad'", "use --workers 0. Or pass --batch-size 3, --fit pad"),
     ],
 )
 def test_arguments_of_the_api_become_flags(message, expected):
     known = options(("--overwrite",), ("--batch-size",), ("--jpeg-quality",), ("--fit",), ("--workers",))
     assert with_flags(message, known) == expected
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "render:mazes,batch_size=3: missing",
+        "data/workers=0/x: missing",
+        "workers=0/x: missing",
+        "/x/fit='pad': missing",
+        "a/overwrite=True/b: missing",
+        "seed cannot change; possible: workers, fit",
+    ],
+)
+def test_paths_and_lists_of_names_stay(message):
+    assert with_flags(message, options(("--overwrite",), ("--batch-size",), ("--fit",), ("--workers",))) == message
 
 
 def test_the_command_names_its_flags(data):

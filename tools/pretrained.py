@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from gqn_data.dataset import open_dataset
+from gqn_data.errors import ManifestError
 from gqn_data.io import atomic
 from gqn_data.io.paths import parse_dataset_path
 from gqn_data.schema.catalog import Split
@@ -48,7 +49,11 @@ def main(run: Path, context: tuple[int, ...], also: tuple[str, ...], scenes: int
     copy = local_pretrained(checkpoint.scene_set)
     click.echo(evaluate(copy, facts.shards, context=context, scenes=scenes).table())
     for path in also:
-        split: Split = "test" if len(open_dataset(parse_dataset_path(path), "test")) else "train"
+        split: Split = "test"
+        try:
+            open_dataset(parse_dataset_path(path), split)
+        except ManifestError:
+            split = "train"
         click.echo(evaluate(copy, path, context=context, split=split).table())
     card = model_card(
         CardFacts(

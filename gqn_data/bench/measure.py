@@ -50,7 +50,7 @@ class Bench:
         split: the split measured.
         format: its container.
         encoding: encoding of its frames.
-        scenes: number of scenes in the split; None without end.
+        scenes: number of scenes in the split; None if they are endless.
         batch_size: scenes per batch.
         context: smallest and largest number of context views, or `all`.
         cores: number of cores that this process may use.

@@ -358,7 +358,7 @@ def link_raw_folder(raw: RawFolder, folder: Path) -> RawFolder:
         names.append(SOURCE_FILE)
     for name in names:
         source, link = raw.folder.resolve() / name, folder / name
-        link.parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_folder(link.parent)
         with contextlib.suppress(FileExistsError):
             link.symlink_to(source)
         if not link.is_symlink() or link.readlink() != source:

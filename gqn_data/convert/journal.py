@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,8 +18,8 @@ from gqn_data.convert.plan import Plan, identity
 from gqn_data.errors import DestinationError, ManifestError
 from gqn_data.formats.contract import Format, ShardLocation
 from gqn_data.io import atomic, strict_json
-from gqn_data.io.paths import AnyPath
-from gqn_data.schema.catalog import Split
+from gqn_data.io.paths import AnyPath, StorePath
+from gqn_data.schema.catalog import SPLITS, Split
 from gqn_data.schema.manifest import (
     CHECKSUM_FILE,
     DESCRIPTION_FILES,
@@ -29,6 +31,9 @@ from gqn_data.schema.manifest import (
 )
 
 _PLAN_FILE = "plan.json"
+
+# Shards of every container: `train/00000.tar`, `train_images.npy`.
+_OF_A_SPLIT = re.compile(rf"({'|'.join(SPLITS)})(\W|_)")
 
 # Rows of finished shards, by split and number.
 Done = dict[tuple[Split, int], ShardRow]
@@ -91,7 +96,12 @@ class WorkFolder:
             plan: plan of the dataset; None if it grows during the conversion.
             overwrite: remove an existing dataset; without a plan it is removed in any case.
             tidy: remove temporary files of killed runs.
+
+        Raises:
+            DestinationError: the folder holds files of others that the dataset would replace.
         """
+        if not overwrite:
+            self.check_destination(folder)
         atomic.make_folder(folder)
         if tidy:
             atomic.remove_temporaries(folder)
@@ -105,6 +115,21 @@ class WorkFolder:
             recorded = None
         if recorded is None:
             self._write_plan(this, plan.names() if plan is not None else [])
+
+    def check_destination(self, folder: AnyPath) -> None:
+        """Raise if a folder is neither a dataset nor an unfinished one, but holds files with the names of one.
+
+        Raises:
+            DestinationError: there is such a file; the dataset would replace it.
+        """
+        if (folder / MANIFEST_FILE).exists() or self._read(_PLAN_FILE) is not None:
+            return
+        for name in _file_names(folder):
+            if name in (CHECKSUM_FILE, *DESCRIPTION_FILES) or _OF_A_SPLIT.match(name):
+                raise DestinationError(
+                    f"{folder / name}: found a file but no {MANIFEST_FILE}, expected a new folder or a dataset. "
+                    "Write to another folder, or move the file away"
+                )
 
     def begin_part(self, plan: Plan) -> None:
         """Prepare the destination for a part of a job array.
@@ -218,6 +243,14 @@ def is_present(folder: AnyPath, row: FileRow) -> bool:
         return (folder / row.name).stat().st_size == row.bytes
     except FileNotFoundError:
         return False
+
+
+def _file_names(folder: AnyPath) -> Iterator[str]:
+    """Yield the names, with slashes, of the files in a folder and its subfolders."""
+    if isinstance(folder, StorePath):
+        yield from (name for name, _ in folder.files())
+    else:
+        yield from (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
 
 
 def _remove_files(folder: AnyPath, names: object) -> None:

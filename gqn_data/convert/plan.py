@@ -16,7 +16,7 @@ from gqn_data.executors.pool import usable_cores
 from gqn_data.formats import FORMATS, WRITABLE
 from gqn_data.formats.contract import Format, ShardLocation
 from gqn_data.io import atomic
-from gqn_data.io.paths import AnyPath
+from gqn_data.io.paths import AnyPath, StorePath
 from gqn_data.schema import jpeg
 from gqn_data.schema.catalog import SPLITS, Split
 from gqn_data.schema.layout import SceneLayout
@@ -187,8 +187,10 @@ def check_destination(kind: Format, folder: AnyPath) -> None:
     """Raise unless a container can be written to a folder: pieces are written in place, which needs a disk.
 
     Raises:
-        OptionError: the folder is in a store.
+        OptionError: the folder is on a web server, or in a store and the container needs a disk.
     """
+    if isinstance(folder, StorePath):
+        folder.check_writable()
     if kind.pieces:
         atomic.on_disk(folder, f"{kind.name} is written in place")
 

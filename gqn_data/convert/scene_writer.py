@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gqn_data.convert.destination import WORK_FOLDER, lock_work_folder, publish, put_in_place, stage
 from gqn_data.convert.journal import Done, WorkFolder
-from gqn_data.convert.plan import SHARD_BYTES, Options, Plan, convert_frames_row
+from gqn_data.convert.plan import SHARD_BYTES, Options, Plan, check_destination, convert_frames_row
 from gqn_data.convert.scene_checks import SceneChecker, encoding_of
 from gqn_data.convert.spool import Spool
 from gqn_data.counts import as_count
@@ -88,10 +88,11 @@ class SceneWriter:
         depth_range: tuple[float, float] | None = None,
     ) -> None:
         self.folder: AnyPath = parse_path(path).absolute()
-        self.name = _checked_name(name or self.folder.name)
         self._checker = SceneChecker(camera_fields)
         self._options = Options(formats=(format,), frames=frames, jpeg_quality=jpeg_quality, shard_bytes=shard_bytes)
         self._kind = FORMATS[format]
+        check_destination(self._kind, self.folder)
+        self.name = _checked_name(name or self.folder.name)
         self._per_shard = None if scenes_per_shard is None else as_count("scenes_per_shard", scenes_per_shard, 1)
         self._details = _checked_details(details or {})
         self._overwrite = overwrite
@@ -119,10 +120,14 @@ class SceneWriter:
             raise DestinationError(
                 f"{self.folder}: found a dataset; replace it with overwrite=True, or write to another folder"
             )
-        self._lock.enter_context(lock_work_folder(self.folder / WORK_FOLDER))
-        put_in_place(self.folder)
-        self._target = stage(self.folder, dataclasses.replace(self._options, overwrite=self._overwrite))
-        self._work = WorkFolder(self._target / WORK_FOLDER / "shards")  # below the lock
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(lock_work_folder(self.folder / WORK_FOLDER))
+            if not self._overwrite:
+                self._work.check_destination(self.folder)
+            put_in_place(self.folder)
+            self._target = stage(self.folder, dataclasses.replace(self._options, overwrite=self._overwrite))
+            self._work = WorkFolder(self._target / WORK_FOLDER / "shards")  # below the lock
+            self._lock = opened.pop_all()
         self._open = True
         return self
 
@@ -214,7 +219,8 @@ class SceneWriter:
         if not self._prepared:
             # Removes an existing dataset, and the files of killed writers: their random identity differs.
             self._prepared = True
-            self._work.begin(self._target, {"scene writer": secrets.token_hex(8)})
+            this = {"scene writer": secrets.token_hex(8)}
+            self._work.begin(self._target, this, overwrite=self._overwrite)
         self._work.begin_shard(location, self._kind.names(location))
         row = self._kind.write_shard(location, split.spool.scenes())
         self._work.mark(location, row)

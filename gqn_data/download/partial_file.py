@@ -101,7 +101,7 @@ class PartialFile:
         resumes = self._belongs_to(file)
         if not resumes:
             self.remove()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.make_folder(self.path.parent)
             # The note comes first: bytes never lie beside a note of another version of the file.
             strict_json.write_note(self._note, self._note_for(file))
         self._file = regular.open_update(self.path, buffering=0) if resumes else regular.open_new(self.path, 0)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import PhotosError
-from gqn_data.import_photos.capture import Capture, Photo, resolve_photo, size_of
-from gqn_data.import_photos.lens import lens_of, number_of
+from gqn_data.import_photos.capture import MAX_PHOTOS, Capture, Photo, resolve_photo, size_of
+from gqn_data.import_photos.lens import KEYS, lens_of, number_of
 from gqn_data.io.atomic import read_bounded
 from gqn_data.schema.catalog import CAMERA_FIELDS
 
@@ -39,26 +41,44 @@ def read_camera_table(folder: Path) -> Capture:
     path = folder / NAME
     try:
         text = read_bounded(path, _MAX_BYTES).decode("utf-8-sig")
-        rows = list(csv.DictReader(text.splitlines(), strict=True))
+        lines = csv.reader(text.splitlines(), strict=True, skipinitialspace=True)
+        header = [name.strip() for name in next(lines, [])]
+        _check_header(header, f"{path}: line 1")
+        rows = [(lines.line_num, row) for row in islice(lines, MAX_PHOTOS + 1) if row]
     except (ValueError, csv.Error) as error:
         raise PhotosError(f"{path}: {error}, expected a table with a header, in UTF-8") from error
-    if not rows:
-        raise PhotosError(f"{path}: no rows, expected a header and a row per photo")
-    missing = [name for name in (_IMAGE, *CAMERA_FIELDS) if name not in rows[0]]
-    if missing:
-        raise PhotosError(f"{path}: no column {', '.join(missing)}, expected {_IMAGE},{','.join(CAMERA_FIELDS)}")
+    if not 1 <= len(rows) <= MAX_PHOTOS:
+        raise PhotosError(f"{path}: {len(rows):,} rows, expected a header and 1 to {MAX_PHOTOS:,} rows, one per photo")
     return Capture(
         folder=folder,
         kind=NAME,
-        photos=[_photo(folder, row, f"{path}: line {number}") for number, row in enumerate(rows, 2)],
+        photos=[_photo(folder, header, row, f"{path}: line {number}") for number, row in rows],
         has_z_up=True,
     )
 
 
-def _photo(folder: Path, row: dict[str | Any, str | Any], where: str) -> Photo:
-    if None in row or None in row.values():
-        raise PhotosError(f"{where}: more or fewer cells than the header has, expected as many")
-    path = resolve_photo(folder, row[_IMAGE], where)
+def _check_header(header: Sequence[str], where: str) -> None:
+    missing = [name for name in (_IMAGE, *CAMERA_FIELDS) if name not in header]
+    if missing:
+        raise PhotosError(
+            f"{where}: no column {', '.join(missing)} in {','.join(header)[:80]!r}, "
+            f"expected {_IMAGE},{','.join(CAMERA_FIELDS)} and columns of the lens, with commas"
+        )
+    if len(set(header)) < len(header):
+        raise PhotosError(f"{where}: a column is repeated in {','.join(header)[:200]!r}, expected different ones")
+    unknown = [name for name in header if name not in (_IMAGE, *CAMERA_FIELDS, *KEYS)]
+    if unknown:
+        raise PhotosError(
+            f"{where}: unknown column {unknown[0][:40]!r}, expected {_IMAGE}, {', '.join(CAMERA_FIELDS)}, "
+            f"{', '.join(KEYS)}. Remove it if it does not describe the camera"
+        )
+
+
+def _photo(folder: Path, header: Sequence[str], cells: Sequence[str], where: str) -> Photo:
+    if len(cells) != len(header):
+        raise PhotosError(f"{where}: {len(cells)} cells, expected {len(header)} as in the header")
+    row = dict(zip(header, cells))
+    path = resolve_photo(folder, row[_IMAGE].strip(), where)
     keys = {name: _value(name, text, where) for name, text in row.items() if name != _IMAGE and text.strip()}
     x, y, z, yaw, pitch = (number_of(keys, name, where) for name in CAMERA_FIELDS)
     if abs(pitch) > math.pi / 2:

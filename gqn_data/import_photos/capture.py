@@ -1,4 +1,4 @@
-"""A capture: the photos of one folder, with the lens and the pose of each."""
+"""The photos of one folder, each with its lens and pose."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 
 # Pixels of a photo: twice those of a large camera (60 million), 0.4 GB decoded. Pillow's own limit is 179 million.
 MAX_PIXELS = 120_000_000
+
+MAX_PHOTOS = 100_000  # of a capture
 
 _ORIENTATION = 0x0112  # tag of EXIF
 _SWAPS_SIDES = (5, 6, 7, 8)
@@ -55,7 +57,7 @@ class Photo:
 
 @dataclass(frozen=True, kw_only=True)
 class Capture:
-    """The photos of one folder, of one place.
+    """The photos of one place, from one folder.
 
     Attributes:
         folder: the folder.
@@ -70,6 +72,16 @@ class Capture:
     photos: Sequence[Photo]
     has_z_up: bool = False
     depths: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        """Raise `PhotosError` if a photo is listed twice: it could be in both splits."""
+        seen: set[Path] = set()
+        for photo in self.photos:
+            if photo.path in seen:
+                raise PhotosError(
+                    f"{photo.path}: listed twice in {self.kind}, expected each photo once. Remove one of its entries"
+                )
+            seen.add(photo.path)
 
 
 def resolve_photo(folder: Path, name: object, where: str, suffixes: Sequence[str] = ("",)) -> Path:
@@ -124,7 +136,8 @@ def size_of(path: Path, exif: Exif, expected: tuple[int, int] | None) -> tuple[t
     found = swapped if turns else stored
     if expected is not None and found != expected:
         raise PhotosError(
-            f"{path}: {found[0]}x{found[1]} pixels, expected {expected[0]}x{expected[1]} as in the camera file"
+            f"{path}: {found[0]}x{found[1]} pixels, expected {'x'.join(str(side)[:20] for side in expected)} as in the "
+            "camera file"
         )
     return found, turns
 
@@ -156,10 +169,10 @@ class _opened:  # noqa: N801  a context manager that is used like a function
 
     def __enter__(self) -> Image.Image:
         self._file = open_read(self._path)
+        self._quiet = warnings.catch_warnings(action="ignore")  # of large images, checked below, and of damaged EXIF
+        self._quiet.__enter__()
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of large images; they are checked below
-                image = Image.open(self._file, formats=FORMATS)
+            image = Image.open(self._file, formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
         except BaseException as error:
@@ -168,6 +181,7 @@ class _opened:  # noqa: N801  a context manager that is used like a function
         return image
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object = None) -> None:
+        self._quiet.__exit__(None, None, None)
         self._file.close()
         if isinstance(error, Image.DecompressionBombError):
             raise PhotosError(

@@ -1,7 +1,7 @@
-"""The files of a COLMAP model, binary or text: `cameras`, `images` and `points3D`.
+"""Read the files `cameras`, `images` and `points3D` of a COLMAP model, binary or text.
 
 The formats are those of COLMAP's documentation, "Output format". The package pycolmap reads them too, and much else; it
-takes 135 MB. Counts in a file are believed only as far as the file has bytes.
+takes 135 MB. Counts in a file are checked against its size.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from gqn_data.errors import PhotosError
 from gqn_data.io.regular import open_read
@@ -34,6 +34,7 @@ _MODELS = tuple(PARAMETERS)
 
 _MAX_LINE = 64 << 20  # of a text file: all points of an image
 _MAX_NAME = 1 << 12
+_MAX_DIGITS = 20
 
 _CAMERA = struct.Struct("<IiQQ")  # number, model, width, height
 _IMAGE = struct.Struct("<I7dI")  # number, quaternion w x y z, translation, camera
@@ -43,7 +44,7 @@ _SEEN_POINT = 24  # bytes of a point in an image: column, row, number
 
 
 class CameraRow(NamedTuple):
-    """A row of `cameras`."""
+    """Camera of a COLMAP model: a row of `cameras`."""
 
     model: str
     width: int
@@ -52,7 +53,10 @@ class CameraRow(NamedTuple):
 
 
 class ImageRow(NamedTuple):
-    """A row of `images`; quaternion (w, x, y, z) and translation lead from the world to the camera."""
+    """Image of a COLMAP model: a row of `images`.
+
+    Quaternion (w, x, y, z) and translation lead from the world to the camera.
+    """
 
     quaternion: tuple[float, ...]
     translation: tuple[float, ...]
@@ -60,8 +64,11 @@ class ImageRow(NamedTuple):
     name: str
 
 
+_Row = TypeVar("_Row", CameraRow, ImageRow)
+
+
 class PointRow(NamedTuple):
-    """A row of `points3D`: its place, and the numbers of the images that see it."""
+    """Point of a COLMAP model, a row of `points3D`: its position, and the numbers of the images that see it."""
 
     place: tuple[float, ...]
     images: tuple[int, ...]
@@ -74,7 +81,7 @@ def read_cameras(path: Path) -> dict[int, CameraRow]:
         PhotosError: the file is damaged, or of another format.
     """
     with _Source(path) as source:
-        return dict(_binary_cameras(source) if path.suffix == ".bin" else _text_cameras(source))
+        return _unique(_binary_cameras(source) if path.suffix == ".bin" else _text_cameras(source))
 
 
 def read_images(path: Path) -> dict[int, ImageRow]:
@@ -84,7 +91,7 @@ def read_images(path: Path) -> dict[int, ImageRow]:
         PhotosError: the file is damaged, or of another format.
     """
     with _Source(path) as source:
-        return dict(_binary_images(source) if path.suffix == ".bin" else _text_images(source))
+        return _unique(_binary_images(source) if path.suffix == ".bin" else _text_images(source))
 
 
 def read_points(path: Path) -> Iterator[PointRow]:
@@ -98,7 +105,7 @@ def read_points(path: Path) -> Iterator[PointRow]:
 
 
 class _Source:
-    """A file that is read from its start to its end; a context manager that names the place of a fault."""
+    """File read from start to end, as a context manager whose errors name the offset of a fault."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -155,6 +162,22 @@ class _Source:
                 yield line.decode().rstrip("\r\n")
 
 
+def _unique(rows: Iterator[tuple[int, _Row]]) -> dict[int, _Row]:
+    found: dict[int, _Row] = {}
+    for number, row in rows:
+        if number in found:
+            raise ValueError(f"a second row of number {number}")
+        found[number] = row
+    return found
+
+
+def _whole(text: str) -> int:
+    """Return a whole number of a text file; all that COLMAP writes have at most 64 bits."""
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
 def _binary_cameras(source: _Source) -> Iterator[tuple[int, CameraRow]]:
     for _ in range(source.count(_CAMERA.size)):
         number, model, width, height = map(int, source.unpack(_CAMERA))
@@ -168,7 +191,7 @@ def _binary_cameras(source: _Source) -> Iterator[tuple[int, CameraRow]]:
 def _text_cameras(source: _Source) -> Iterator[tuple[int, CameraRow]]:
     for line in filter(str.strip, source.lines()):
         number, model, width, height, *parameters = line.split()
-        yield int(number), CameraRow(model, int(width), int(height), tuple(map(float, parameters)))
+        yield _whole(number), CameraRow(model, _whole(width), _whole(height), tuple(map(float, parameters)))
 
 
 def _binary_images(source: _Source) -> Iterator[tuple[int, ImageRow]]:
@@ -189,7 +212,7 @@ def _text_images(source: _Source) -> Iterator[tuple[int, ImageRow]]:
             raise ValueError(f"an image of {len(pose)} numbers")
         next(lines, "")  # the points that it sees
         quaternion, translation = tuple(map(float, pose[:4])), tuple(map(float, pose[4:]))
-        yield int(number), ImageRow(quaternion, translation, int(camera), name)
+        yield _whole(number), ImageRow(quaternion, translation, _whole(camera), name)
 
 
 def _binary_points(source: _Source) -> Iterator[PointRow]:
@@ -203,4 +226,4 @@ def _binary_points(source: _Source) -> Iterator[PointRow]:
 def _text_points(source: _Source) -> Iterator[PointRow]:
     for line in filter(str.strip, source.lines()):
         _, x, y, z, _, _, _, _, *track = line.split()
-        yield PointRow((float(x), float(y), float(z)), tuple(map(int, track[::2])))
+        yield PointRow((float(x), float(y), float(z)), tuple(map(_whole, track[::2])))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ _TANGENTIAL = ("p1", "p2")
 _PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
 _FISHEYES = ("SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "OPENCV_FISHEYE")
 MODELS = (*_PINHOLES, *_FISHEYES)
+_FOCAL = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
+KEYS = ("camera_model", "is_fisheye", *_FOCAL, "cx", "cy", *_RADIAL, *_TANGENTIAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +153,7 @@ def lens_of(keys: Mapping[str, Any], size: tuple[int, int], where: str) -> Lens:
     if "fl_x" in keys:
         fx = number_of(keys, "fl_x", where)
     elif "camera_angle_x" in keys:
-        fx = _focal(number_of(keys, "camera_angle_x", where), width)
+        fx = _focal(keys, "camera_angle_x", where, width)
     else:
         raise PhotosError(
             f"{where}: no focal length, expected fl_x in pixels or camera_angle_x in radians. "
@@ -160,7 +162,7 @@ def lens_of(keys: Mapping[str, Any], size: tuple[int, int], where: str) -> Lens:
     if "fl_y" in keys:
         fy = number_of(keys, "fl_y", where)
     else:
-        fy = _focal(number_of(keys, "camera_angle_y", where), height) if "camera_angle_y" in keys else fx
+        fy = _focal(keys, "camera_angle_y", where, height) if "camera_angle_y" in keys else fx
     fisheye = model in _FISHEYES
     radial = [number_of(keys, name, where, 0.0) for name in _RADIAL]
     # nerfstudio's k4 is another than OpenCV's, which COLMAP's FULL_OPENCV has.
@@ -182,8 +184,16 @@ def lens_of(keys: Mapping[str, Any], size: tuple[int, int], where: str) -> Lens:
     return lens
 
 
-def _focal(angle: float, side: int) -> float:
-    return side / 2 / math.tan(angle / 2) if 0 < angle < math.pi else 0.0
+def _focal(keys: Mapping[str, Any], name: str, where: str, side: int) -> float:
+    angle = number_of(keys, name, where)
+    if not 0 < angle < math.pi:
+        raise PhotosError(f"{where}: {name} is {angle:g}, expected radians between 0 and pi")
+    return side / 2 / math.tan(angle / 2)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether a value of a camera file is a number, also if it is not finite."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def number_of(keys: Mapping[str, Any], name: str, where: str, default: float | None = None) -> float:
@@ -193,7 +203,7 @@ def number_of(keys: Mapping[str, Any], name: str, where: str, default: float | N
         PhotosError: it is missing without a default, or not a finite number.
     """
     value = keys.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:
+    if not is_number(value) or not abs(value) < 1e12:
         found = "is missing" if value is None else f"is {str(value)[:40]!r}"
         raise PhotosError(f"{where}: {name} {found}, expected a finite number")
     return float(value)

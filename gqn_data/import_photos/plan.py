@@ -1,4 +1,4 @@
-"""Which photos make which scene, and where: directions, units, splits, the common field of view and the depth range."""
+"""Assign photos to scenes and splits; choose axes, units, the common field of view and the depth range."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gqn_data.errors import OptionError, PhotosError, UnknownName
 from gqn_data.import_photos.capture import Capture, Photo
 from gqn_data.import_photos.world import Pose, World, estimate_up, focus_of, pose_of, rotation_to_z, spread_of
 from gqn_data.schema.catalog import SPLITS, Split
+from gqn_data.schema.geometry import DEPTHS
 from gqn_data.units import count_of
 
 Roll = Literal["refuse", "drop", "level"]
@@ -22,12 +23,20 @@ AXES = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1), "-x": (-1, 0, 0), "-y": 
 
 MAX_ROLL = 5.0  # degrees; less is levelled without asking
 
+_SCALES = (1e-9, 1e9)  # positions are float32, and models square them
+
+_FAR_OUT = 20  # times the median distance of the cameras from their median
+
+_FEWEST_PIXELS = 8  # of a photo, along the edge of a frame
+_ENLARGED = 1.5  # more is worth a word
+
 _ONE_PLACE = 1e-9  # largest distance from the mean of cameras that are at one place
 
 _VIEWS_OF_ONE_CAPTURE = 10  # as in the rooms
 
 # Depths of seen points that are left out at both ends, because reconstructions hold outliers.
 _OUTLIERS = 1.0  # percent
+_FEWEST_DEPTHS = 10  # below, seen points say nothing about the surfaces
 _NEAREST = 0.1  # least depth, as a part of the distance to what the cameras look at
 
 # Of the farthest camera's distance from their mean, for cameras that walk through a place: as in the rooms and mazes.
@@ -42,7 +51,7 @@ class Placed(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """The photos of a scene: number of their capture, split, photos."""
+    """A scene: the number of its capture, its split and its photos."""
 
     capture: int
     split: Split
@@ -53,10 +62,7 @@ def find_worlds(captures: Sequence[Capture], up: str, scale: float | str) -> lis
     """Return the similarity from each capture's world to the dataset's."""
     if up != "auto" and up not in AXES:
         raise UnknownName("up", str(up), ["auto", *AXES])
-    spreads = [spread_of(np.stack([photo.position for photo in capture.photos])) for capture in captures]
-    for capture, (_, radius) in zip(captures, spreads):
-        if not radius > _ONE_PLACE:
-            raise PhotosError(f"{capture.folder}: all cameras are at one place, expected several places")
+    spreads = [_spread_of(capture, capture.photos) for capture in captures]
     if scale == "scene":
         factors = [1 / radius for _, radius in spreads]
     elif scale == "set":
@@ -65,13 +71,39 @@ def find_worlds(captures: Sequence[Capture], up: str, scale: float | str) -> lis
         if isinstance(scale, str):
             raise OptionError(f"scale is {scale[:40]!r}, expected scene, set or a number above 0")
         factor = as_number("scale", scale)
-        if not 0 < factor < math.inf:
-            raise OptionError(f"scale is {factor:g}, expected a number above 0, scene or set")
+        if not _SCALES[0] <= factor <= _SCALES[1]:
+            low, high = _SCALES
+            raise OptionError(f"scale is {factor:g}, expected {low:g} to {high:g}, scene or set")
         factors = [factor] * len(captures)
     return [
         World(factor, rotation_to_z(_up_of(capture, up)), centre)
         for capture, factor, (centre, _) in zip(captures, factors, spreads)
     ]
+
+
+def _spread_of(capture: Capture, photos: Sequence[Photo]) -> tuple[NDArray[np.float64], float]:
+    """Return the mean of the cameras' positions and the largest distance from it.
+
+    Raises:
+        PhotosError: they are at one place.
+    """
+    centre, radius = spread_of(np.stack([photo.position for photo in photos]))
+    if not radius > _ONE_PLACE:
+        raise PhotosError(f"{capture.folder}: all cameras are at one place, expected several places")
+    return centre, radius
+
+
+def warn_of_outliers(captures: Sequence[Capture], log: Callable[[str], None]) -> None:
+    """Log the farthest camera of a capture if it is so far away that the others are next to each other."""
+    for capture in captures:
+        positions = np.stack([photo.position for photo in capture.photos])
+        distances = np.linalg.norm(positions - np.median(positions, axis=0), axis=1)
+        farthest, typical = int(distances.argmax()), float(np.median(distances))
+        if distances[farthest] > _FAR_OUT * typical > 0:
+            log(
+                f"{capture.photos[farthest].path}: {distances[farthest] / typical:.0f} times as far from the middle of "
+                "the cameras as most of them, which sets the scale. Remove its entry if the pose is wrong"
+            )
 
 
 def _up_of(capture: Capture, up: str) -> NDArray[np.float64]:
@@ -110,6 +142,8 @@ def place_photos(
             log(f"{capture.folder}: {count_of(left_out, 'photo')} dropped because of roll above {MAX_ROLL:g} degrees")
         if len(kept) < 2:
             raise PhotosError(f"{capture.folder}: {count_of(len(kept), 'photo')}, expected 2 or more")
+        if left_out:
+            _spread_of(capture, [each.photo for each in kept])
         placed.append(kept)
     return placed, dropped
 
@@ -125,6 +159,11 @@ def views_of(
     counts = [len(photos) for photos in placed]
     fewest = min(counts)
     if views is None:
+        if 2 * fewest <= np.median(counts):
+            log(
+                f"{captures[counts.index(fewest)].folder}: {count_of(fewest, 'photo')}, so all scenes have {fewest} "
+                f"views; most folders have {int(np.median(counts))}. Move it away for more"
+            )
         if len(counts) > 1 or fewest < 2 * _VIEWS_OF_ONE_CAPTURE:
             return fewest
         log(f"one capture of {fewest} photos: cut into scenes of {_VIEWS_OF_ONE_CAPTURE} views; --views sets another")
@@ -192,7 +231,33 @@ def find_tangent(scenes: Sequence[Scene], field_of_view: float | None) -> tuple[
     most = math.degrees(2 * math.atan(least))
     if not 0 < wanted <= most:
         raise OptionError(f"field_of_view is {wanted:g}, expected at most {most:.2f} degrees, all that {limit} shows")
-    return math.tan(math.radians(wanted / 2)), "field_of_view"
+    return math.tan(math.radians(wanted / 2)), "the one asked for"
+
+
+def check_resolution(scenes: Sequence[Scene], tangent: float, size: int, log: Callable[[str], None]) -> None:
+    """Check how many pixels of each photo a frame shows, and log the photo that is enlarged most.
+
+    Args:
+        scenes: the scenes.
+        tangent: half the width of a frame at depth 1.
+        size: width and height of a frame in pixels.
+        log: takes one line for the user.
+
+    Raises:
+        PhotosError: a frame shows next to nothing.
+    """
+    photos = [placed.photo for scene in scenes for placed in scene.photos]
+    shown = [2 * tangent * min(photo.lens.fx, photo.lens.fy) for photo in photos]
+    fewest = min(shown)
+    where = photos[shown.index(fewest)].path
+    if fewest < _FEWEST_PIXELS:
+        degrees = math.degrees(2 * math.atan(tangent))
+        raise PhotosError(
+            f"{where}: a frame of {degrees:.2g} degrees shows {fewest:.2g} of its pixels, expected {_FEWEST_PIXELS} or "
+            "more. Check the focal lengths, the principal points and the distortion in the camera files"
+        )
+    if fewest < size / _ENLARGED:
+        log(f"{where}: {fewest:.0f} of its pixels are enlarged to a frame of {size}; --size sets another")
 
 
 class Depths(NamedTuple):
@@ -212,22 +277,25 @@ def find_depths(
 ) -> Depths:
     """Return the depth range over all captures.
 
-    In order: as given; percentiles of the depths of seen points; what the cameras look at, with a frame's width
-    around it; the spread of the cameras.
+    In order: as given; percentiles of the depths of seen points, if enough are known; what the cameras look at, with
+    a frame's width around it; the spread of the cameras.
 
     Raises:
         OptionError: the given range is impossible.
     """
     if given is not None:
         near, far = (as_number("depth_range", value) for value in given)
+        if not 0 < near < far < math.inf:
+            raise OptionError(f"depth_range is {near:g}, {far:g}, expected the least and the largest, both above 0")
         scales = [world.scale for world in worlds]
-        return Depths(near * min(scales), far * max(scales), "depth_range")
+        return Depths(near * min(scales), far * max(scales), "as given")
     ranges = []
     for capture, world, photos in zip(captures, worlds, placed):
-        if len(capture.depths):
+        if len(capture.depths) >= _FEWEST_DEPTHS:
             near, far = np.percentile(capture.depths, (_OUTLIERS, 100 - _OUTLIERS)) * world.scale
-            ranges.append(Depths(float(near), float(far), "points of the model"))
-            continue
+            if DEPTHS[0] <= near < far <= DEPTHS[1]:
+                ranges.append(Depths(float(near), float(far), "points of the model"))
+                continue
         positions = world.points(np.stack([photo.position for photo, _ in photos]))
         forward = np.stack([photo.rotation[:, 2] for photo, _ in photos]) @ world.rotation.T
         focus = focus_of(positions, forward)

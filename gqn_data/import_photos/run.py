@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 
 from gqn_data.convert.scene_writer import SceneWriter
 from gqn_data.counts import as_count
-from gqn_data.errors import UnknownName
+from gqn_data.errors import OptionError, UnknownName
 from gqn_data.import_photos.capture import Capture, read_pixels
 from gqn_data.import_photos.plan import (
     Roll,
     Scene,
+    check_resolution,
     count_scenes,
     cut_scenes,
     find_depths,
@@ -30,11 +32,12 @@ from gqn_data.import_photos.plan import (
     find_worlds,
     place_photos,
     views_of,
+    warn_of_outliers,
 )
 from gqn_data.import_photos.readers import capture_folders, read_capture
 from gqn_data.import_photos.warp import warp
 from gqn_data.import_photos.world import World
-from gqn_data.io.paths import StorePath, local_path
+from gqn_data.io.paths import StorePath, local_path, parse_path
 from gqn_data.progress import bar, message
 from gqn_data.schema.catalog import Split
 from gqn_data.units import count_of
@@ -47,7 +50,7 @@ _FEW_SCENES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What `import_photos` wrote.
+    """Result of `import_photos`.
 
     Attributes:
         folder: folder of the dataset.
@@ -56,7 +59,7 @@ class Imported:
         photos: photos found.
         dropped: photos left out because of their roll.
         field_of_view: of all frames, in degrees.
-        limited_by: the photo that allows no larger one.
+        limited_by: the photo that allows no larger one, or that it was asked for.
         depth_range: least and largest depth, in units of the dataset.
         depths_from: how the depth range is known.
         scales: least and largest factor from the positions in the camera files to those of the dataset.
@@ -151,12 +154,16 @@ def import_photos(
         views = as_count("views", views, 2)
     if roll not in get_args(Roll):
         raise UnknownName("roll", str(roll), get_args(Roll))
-    captures = [read_capture(each) for each in capture_folders(local_path(folder, "photos are read"))]
+    folders = capture_folders(local_path(folder, "photos are read"), log)
+    _check_apart(out, folders)
+    captures = [read_capture(each) for each in folders]
     worlds = find_worlds(captures, up, scale)
+    warn_of_outliers(captures, log)
     placed, dropped = place_photos(captures, worlds, roll, log)
     per_scene = views_of(captures, placed, views, log)
     scenes = cut_scenes(placed, per_scene, test_every)
     tangent, limit = find_tangent(scenes, field_of_view)
+    check_resolution(scenes, tangent, size, log)
     depths = find_depths(captures, worlds, placed, tangent, depth_range)
     found = count_scenes(scenes)
     _warn_of_few(found, log)
@@ -190,6 +197,16 @@ def import_photos(
         scales=(min(factors), max(factors)),
         max_roll=math.degrees(max(rolls)),
     )
+
+
+def _check_apart(out: str | os.PathLike[str] | StorePath, folders: Sequence[Path]) -> None:
+    """Raise `OptionError` if the dataset would lie around photos or beside their camera file."""
+    path = parse_path(out)
+    if isinstance(path, StorePath):
+        return
+    for folder in folders:
+        if folder.resolve().is_relative_to(path.resolve()):
+            raise OptionError(f"out is {path}, expected a folder that does not hold photos, as {folder} does")
 
 
 def plain_name(text: str) -> str:

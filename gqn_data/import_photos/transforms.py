@@ -5,6 +5,7 @@ Its cameras look along -z with y up (OpenGL). Source: docs.nerf.studio, "Data co
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.errors import PhotosError
-from gqn_data.import_photos.capture import Capture, Photo, checked_rotation, resolve_photo, size_of
-from gqn_data.import_photos.lens import lens_of
+from gqn_data.import_photos.capture import MAX_PHOTOS, Capture, Photo, checked_rotation, resolve_photo, size_of
+from gqn_data.import_photos.lens import is_number, lens_of
 from gqn_data.io.strict_json import read_json
 
 NAME = "transforms.json"
 _MAX_BYTES = 64 << 20
-_MAX_PHOTOS = 100_000
 
 # Blender's scenes leave out the suffix.
 _SUFFIXES = ("", ".png", ".jpg", ".jpeg")
@@ -39,8 +39,8 @@ def read_transforms(folder: Path) -> Capture:
     except ValueError as error:
         raise PhotosError(f"{path}: {error}, expected nerfstudio's JSON of cameras") from error
     frames = table.get("frames") if isinstance(table, dict) else None
-    if not isinstance(frames, list) or not 1 <= len(frames) <= _MAX_PHOTOS:
-        raise PhotosError(f"{path}: no list 'frames', expected 1 to {_MAX_PHOTOS:,} frames with their cameras")
+    if not isinstance(frames, list) or not 1 <= len(frames) <= MAX_PHOTOS:
+        raise PhotosError(f"{path}: no list 'frames', expected 1 to {MAX_PHOTOS:,} frames with their cameras")
     shared = {key: value for key, value in table.items() if key != "frames"}
     return Capture(
         folder=folder,
@@ -73,16 +73,17 @@ def _stated_size(keys: dict[str, Any], where: str) -> tuple[int, int] | None:
     if "w" not in keys or "h" not in keys:
         return None
     size = keys["w"], keys["h"]
-    if any(isinstance(side, bool) or not isinstance(side, int | float) or side != side // 1 for side in size):
-        raise PhotosError(f"{where}: w and h are {str(size)[:40]}, expected whole numbers of pixels")
+    if not all(is_number(side) and side == side // 1 for side in size):
+        raise PhotosError(f"{where}: w and h are {str(size)[:60]}, expected whole numbers of pixels")
     return int(size[0]), int(size[1])
 
 
 def _matrix(value: Any, where: str) -> NDArray[np.float64]:
     """Return the upper three rows of a camera-to-world matrix: (3, 4)."""
+    rows = value if isinstance(value, list) and all(isinstance(row, list) for row in value) else []
     try:
-        matrix = np.array(value, np.float64)
-    except (TypeError, ValueError, OverflowError):
+        matrix = np.array(value, np.float64) if all(map(is_number, chain(*rows))) else np.empty(0)
+    except (ValueError, OverflowError):
         matrix = np.empty(0)
     if matrix.shape not in ((4, 4), (3, 4)):
         raise PhotosError(f"{where}: transform_matrix is not 4x4 numbers, expected a camera-to-world matrix")

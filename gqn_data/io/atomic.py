@@ -81,7 +81,7 @@ def writing(path: AnyPath) -> Iterator[IO[bytes]]:
             path.put(file)
         return
     regular.check_replaceable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(path.name + _attempt.get() + _TEMPORARY)
     with report_full_disk(path):
         opened = regular.open_new(temporary, _BLOCK)
@@ -111,7 +111,7 @@ def writing_part(path: Path, start: int) -> Iterator[ChecksummedFile]:
         IrregularFile: the name belongs to a link, a folder, a named pipe, a socket or a device.
         NoSpace: the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with report_full_disk(path), regular.open_update(path, buffering=_BLOCK) as file:
         file.seek(start)
         with ChecksummedFile(file) as out:
@@ -175,9 +175,18 @@ def json_bytes(value: Any) -> bytes:
 
 
 def make_folder(folder: AnyPath) -> None:
-    """Create a folder and its missing parents. Does nothing in a store."""
-    if isinstance(folder, Path):
+    """Create a folder and its missing parents. Does nothing in a store.
+
+    Raises:
+        DestinationError: a file or a dangling link has the name of the folder or of a parent.
+    """
+    if isinstance(folder, StorePath):
+        return
+    try:
         folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        found = next((each for each in (folder, *folder.parents) if os.path.lexists(each)), folder)
+        raise DestinationError(f"{found}: found a file, expected a folder. Choose another path") from error
 
 
 def remove_folder(folder: AnyPath) -> None:
@@ -401,7 +410,7 @@ def exclusive_writer(folder: AnyPath, lock_name: str = ".lock") -> Iterator[None
         with lease(folder / lock_name, str(folder)):
             yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = folder / lock_name
     while True:
         with regular.open_update(lock) as file:

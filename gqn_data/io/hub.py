@@ -71,7 +71,10 @@ def parse_repository(text: str, shown: str = "") -> tuple[Repository, str]:
     if found is None:
         raise SourceMissing(f"{shown or text}: not a repository of the hub without a login, expected {_FORM}")
     kind: Kind = "dataset" if found[1] else "model"
-    return Repository(kind, found[2], unquote(found[3] or _MAIN)), found[4] or ""
+    revision = unquote(found[3] or _MAIN)
+    if not revision.isprintable() or any(part in ("", ".", "..") for part in revision.split("/")):
+        raise SourceMissing(f"{shown or text}: the revision is {revision[:80]!r}, expected a branch, tag or commit")
+    return Repository(kind, found[2], revision), found[4] or ""
 
 
 def check_name(name: str) -> str:

@@ -193,9 +193,29 @@ _SECRETS = re.compile(
 )
 
 
+_STATUS = re.compile(r"status code: (\d{3})((?: [A-Za-z'-]+)*)")
+
+
 def redact(text: str) -> str:
     """Return a text without logins and queries of the URLs in it: they may hold passwords and signatures."""
     return _SECRETS.sub(r"\1\2", text)
+
+
+def _fault(error: Exception, scheme: str) -> tuple[str, str]:
+    """Return what failed in a request, and what helps; an empty string for what helps with the scheme."""
+    text = str(error)
+    network = "Check the network, and HF_ENDPOINT if it is set" if scheme == hub.SCHEME else ""
+    if "kind: Timeout" in text:
+        return f"no answer in time, or less than {_LEAST_RATE / 1000:g} kB/s", ""
+    if status := _STATUS.search(text):
+        limited = "The server limits requests: wait some minutes, or use fewer workers"
+        remedy = limited if status[1] == "429" else "Try again later" if status[1].startswith("5") else ""
+        return f"the server answered {status[1]}{status[2]}", remedy
+    if "error sending request" in text:
+        return "no connection to the server", network
+    if "Range request not supported" in text:
+        return "found a whole file or a page, expected the range that was asked for", network
+    return _first_line(error), ""
 
 
 def _first_line(error: Exception) -> str:
@@ -359,9 +379,8 @@ class StorePath:
                 raise self._no_bucket() from None
             if any(server in str(error) for server in _METADATA_SERVERS):
                 raise StoreRefused(f"{self}: found no credentials. {self._remedy()}") from None
-            slow = f"no answer in time, or less than {_LEAST_RATE / 1000:g} kB/s"
-            reason = slow if "kind: Timeout" in str(error) else _first_line(error)
-            raise StoreError(f"{self}: {reason}. {self._remedy()}") from None
+            reason, remedy = _fault(error, self.scheme)
+            raise StoreError(f"{self}: {reason}. {remedy or self._remedy()}") from None
 
     def _current_access(self) -> Access:
         """Return the access; for the hub from the environment, so that a login counts from the next request on."""
@@ -384,7 +403,7 @@ class StorePath:
             f"{self._root}: no such bucket, expected an existing one. Check the name{endpoint}, or create the bucket"
         )
 
-    def _check_writable(self) -> None:
+    def check_writable(self) -> None:
         """Raise if the store is read-only.
 
         Raises:
@@ -585,7 +604,7 @@ class StorePath:
         """
         import obstore
 
-        self._check_writable()
+        self.check_writable()
         if isinstance(source, bytes):
             size = len(source)
         else:
@@ -631,7 +650,7 @@ class StorePath:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        self._check_writable()
+        self.check_writable()
         with self._translate_errors(len(data)) as store:
             try:
                 written = obstore.put(store, self._key, data, mode=mode)
@@ -650,7 +669,7 @@ class StorePath:
         """
         import obstore
 
-        self._check_writable()
+        self.check_writable()
         with self._translate_errors() as store:
             obstore.copy(store, self._key, other._key)
 
@@ -658,7 +677,7 @@ class StorePath:
         """Delete the object."""
         import obstore
 
-        self._check_writable()
+        self.check_writable()
         try:
             with self._translate_errors() as store:
                 obstore.delete(store, self._key)
@@ -793,6 +812,8 @@ def parse_path(text: str | os.PathLike[str] | StorePath) -> AnyPath:
     if scheme == "file":
         return Path("/" + key)
     shown = redact(os.fspath(text))
+    if re.search(r"[\0-\x1f\x7f]", shown):
+        raise SourceMissing(f"{shown[:200]!r}: found a control character, expected a URL on one line")
     if scheme not in SCHEMES:
         raise SourceMissing(f"{shown}: scheme is {scheme!r}, expected a path or one of {', '.join(SCHEMES)}")
     access, root = Access(), ""

@@ -268,5 +268,5 @@ class BatchWorker:
             return error  # its message suffices; raised here, it would carry the worker's traceback
         except MemoryError as error:
             scene = self._maker.describe(*self._maker.current.tolist())
-            error.add_note(f"while reading {scene}; use fewer workers or smaller batches")
+            error.add_note(f"while reading {scene}; use fewer workers or smaller batches (workers=, batch_size=)")
             raise

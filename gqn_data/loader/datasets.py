@@ -155,7 +155,7 @@ class DatasetMixture:
                 )
                 dataset.read_through(CachedFiles(cache=self._cache, reading=reading))
                 readings.add(reading)
-            # Scenes without end come in the order of their numbers.
+            # Endless scenes come in the order of their numbers.
             self._windows = windows if self._ordered and sum(sizes) != ENDLESS else None
             members.append(
                 Member(scenes=sum(sizes), views=dataset.layout.views, chosen=self._chosen, windows=self._windows)

@@ -85,19 +85,24 @@ class Batch(NamedTuple):
         return self.poses[:, 0]
 
     @property
+    def _targets(self) -> int:
+        """Number of queries: the views before the context."""
+        return 1
+
+    @property
     def context_frames(self) -> torch.Tensor:
         """The observed frames, uint8 (B, K, H, W, 3)."""
-        return self.frames[:, 1:]
+        return self.frames[:, self._targets :]
 
     @property
     def context_poses(self) -> torch.Tensor:
         """Their cameras, float32 (B, K, 7)."""
-        return self.poses[:, 1:]
+        return self.poses[:, self._targets :]
 
     @property
     def context_mask(self) -> torch.Tensor:
         """Bool (B, K); False for empty slots."""
-        return self.views[:, 1:] >= 0
+        return self.views[:, self._targets :] >= 0
 
     @property
     def valid(self) -> torch.Tensor:
@@ -137,29 +142,18 @@ class TargetsBatch(_SixParts, Batch):  # type: ignore[misc]  # two tuples withou
     __slots__ = ()
 
     @property
+    def _targets(self) -> int:
+        return self.queries.shape[1]
+
+    @property
     def target(self) -> torch.Tensor:
         """The true frames of the queries, uint8 (B, T, H, W, 3)."""
-        return self.frames[:, : self.queries.shape[1]]
+        return self.frames[:, : self._targets]
 
     @property
     def query_pose(self) -> torch.Tensor:
         """The cameras of the queries, float32 (B, T, 7)."""
-        return self.poses[:, : self.queries.shape[1]]
-
-    @property
-    def context_frames(self) -> torch.Tensor:
-        """The observed frames, uint8 (B, K, H, W, 3)."""
-        return self.frames[:, self.queries.shape[1] :]
-
-    @property
-    def context_poses(self) -> torch.Tensor:
-        """Their cameras, float32 (B, K, 7)."""
-        return self.poses[:, self.queries.shape[1] :]
-
-    @property
-    def context_mask(self) -> torch.Tensor:
-        """Bool (B, K); False for empty slots."""
-        return self.views[:, self.queries.shape[1] :] >= 0
+        return self.poses[:, : self._targets]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,7 +331,7 @@ class SceneLoader:
         if not self._per_epoch:
             raise OptionError(
                 f"{dataset.folder}: {self.scenes} {split} scenes are fewer than a batch of {batch_size}. "
-                "Use a smaller batch, or tail='pad' or 'exact'"
+                f"Pass batch_size={self.scenes} or less, or tail='pad' or 'exact'"
             )
         self._delivered = 0  # batches, over all epochs
         self._is_loaded = False  # a state was loaded, and not iterated from

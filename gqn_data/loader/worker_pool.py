@@ -211,7 +211,7 @@ class WorkerPool(Generic[Task, Result]):
             doing = f", {self._describe(worker.number)}" if self._describe is not None else ""
             raise WorkerLost(
                 f"worker {worker.number} (process {process.pid}) ended {how}{doing}; it may have run out of memory. "
-                "Retry with fewer workers or smaller batches"
+                "Retry with fewer workers or smaller batches (workers=, batch_size=)"
             ) from error
 
 

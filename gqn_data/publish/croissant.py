@@ -240,7 +240,7 @@ def _records(manifest: Manifest, split: Split) -> Iterator[dict[str, Any]]:
     yield {
         "@type": "cr:RecordSet",
         "@id": split,
-        "description": f"The scenes of {split}, one a record. Croissant has no reader for {manifest.format}: "
+        "description": f"The scenes of {split}, one per record. Croissant has no reader for {manifest.format}: "
         "README.md beside this file shows how to read them.",
         "field": [
             {

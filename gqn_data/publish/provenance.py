@@ -74,9 +74,9 @@ class Provenance:
 _DEEPMIND = Provenance(
     short="DeepMind's",
     headline="DeepMind's own scenes, from their public bucket gs://gqn-dataset.",
-    licence="DeepMind state none for the data: the README of https://github.com/google-deepmind/gqn-datasets tells "
-    "where the files are to be had and names no licence; the Apache License 2.0 stands in the header of their reader, "
-    "which is code. Ask them where you need more than that.",
+    licence="DeepMind state none for the data: the README of https://github.com/google-deepmind/gqn-datasets says "
+    "where to download the files, and names no licence. The header of their reader names the Apache License 2.0, for "
+    "that code. Ask DeepMind if you need more.",
     page="https://github.com/google-deepmind/gqn-datasets",
     creator="DeepMind",
     published="2018-06-15",  # date of the paper; the sets were released with it
@@ -127,8 +127,8 @@ def _rendered(details: Mapping[str, Any]) -> Provenance:
     return Provenance(
         short="rendered",
         headline=f"Rendered by {by}{how}. These are not DeepMind's scenes.",
-        licence="None is stated here. The renderer's code is under the Apache License 2.0, which says nothing of the "
-        "pictures it makes: who renders a set chooses, and says so beside it, in a file LICENSE.",
+        licence="None is stated here. The renderer's code is under the Apache License 2.0, which does not cover the "
+        "pictures it makes: choose a licence for a rendered set, and state it beside the set in a file LICENSE.",
     )
 
 
@@ -136,20 +136,20 @@ def _imported(manifest: Manifest) -> Provenance:
     details = manifest.origin.details
     name = next((_one_line(details[key]) for key in ("licence", "license") if isinstance(details.get(key), str)), None)
     licence = (
-        "None is stated here: it is not known to the program that wrote this. Who publishes the scenes has to know it, "
-        "and says so beside them, in a file LICENSE."
+        "None is stated here: the program that wrote this does not know it. To publish the scenes, find out, and state "
+        "it beside them in a file LICENSE."
         if name is None
-        else f"{name}, as those say who wrote the dataset."
+        else f"{name}, as stated by the authors of the dataset."
     )
     if manifest.scene_set not in SCENE_SETS:
         return Provenance(
             short="own scenes",
-            headline="Somebody's own scenes: neither DeepMind's nor rendered by this project.",
+            headline="Own scenes: neither DeepMind's nor rendered by this project.",
             licence=licence,
             licence_name=name,
         )
     where = next((f" from {_one_line(details[key])}" for key in ("bucket", "from") if key in details), "")
-    unknown = "nothing here tells" if where else "nothing here tells where these scenes come from, or"
+    unknown = "nothing here shows" if where else "nothing here shows where these scenes come from, or"
     return Provenance(
         short="imported",
         headline=f"Imported{where}: {unknown} that they are DeepMind's.",

@@ -6,8 +6,9 @@ to list the sets.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gqn_data.errors import ExtraMissing, UnknownName
 from gqn_data.schema.catalog import Split, find_scene_set
@@ -64,149 +65,31 @@ class Renderer(Protocol):
         ...
 
 
-def _rooms_ring_camera(
-    index: int,
-    *,
-    seed: int,
-    split: Split,
-    frame_size: int,
-    views: int,
-    supersample: bool,
-    chosen: Sequence[int] | None = None,
-    out: NDArray[np.uint8] | None = None,
-) -> RenderedScene:
-    from gqn_data.render.room_cameras import render_ring_scene
+def _imported(module: str, function: str, *kind: str | int) -> Renderer:
+    """Return a renderer that imports `function` from a module of this package when it is called.
 
-    return render_ring_scene(
-        index,
-        seed=seed,
-        split=split,
-        frame_size=frame_size,
-        views=views,
-        supersample=supersample,
-        chosen=chosen,
-        out=out,
-    )
+    Args:
+        module: name of the module.
+        function: name of a `Renderer`, or of a function that takes `kind` before the arguments of one.
+        kind: what the function renders, if it renders several sets.
+    """
 
-
-def _jaco(
-    index: int,
-    *,
-    seed: int,
-    split: Split,
-    frame_size: int,
-    views: int,
-    supersample: bool,
-    chosen: Sequence[int] | None = None,
-    out: NDArray[np.uint8] | None = None,
-) -> RenderedScene:
-    from gqn_data.render.jaco import render_jaco_scene
-
-    return render_jaco_scene(
-        index,
-        seed=seed,
-        split=split,
-        frame_size=frame_size,
-        views=views,
-        supersample=supersample,
-        chosen=chosen,
-        out=out,
-    )
-
-
-def _mazes(
-    index: int,
-    *,
-    seed: int,
-    split: Split,
-    frame_size: int,
-    views: int,
-    supersample: bool,
-    chosen: Sequence[int] | None = None,
-    out: NDArray[np.uint8] | None = None,
-    status_line: bool = True,
-) -> RenderedScene:
-    from gqn_data.render.mazes import render_maze_scene
-
-    return render_maze_scene(
-        index,
-        seed=seed,
-        split=split,
-        frame_size=frame_size,
-        views=views,
-        supersample=supersample,
-        chosen=chosen,
-        out=out,
-        status_line=status_line,
-    )
-
-
-def _rooms_free_camera(scene_set: str) -> Renderer:
-    def render(
-        index: int,
-        *,
-        seed: int,
-        split: Split,
-        frame_size: int,
-        views: int,
-        supersample: bool,
-        chosen: Sequence[int] | None = None,
-        out: NDArray[np.uint8] | None = None,
-    ) -> RenderedScene:
-        from gqn_data.render.room_cameras import render_free_scene
-
-        return render_free_scene(
-            scene_set,
-            index,
-            seed=seed,
-            split=split,
-            frame_size=frame_size,
-            views=views,
-            supersample=supersample,
-            chosen=chosen,
-            out=out,
-        )
+    def render(*arguments: Any, **options: Any) -> RenderedScene:
+        found = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+        scene: RenderedScene = found(*kind, *arguments, **options)
+        return scene
 
     return render
 
 
-def _shepard_metzler(cubes: int) -> Renderer:
-    def render(
-        index: int,
-        *,
-        seed: int,
-        split: Split,
-        frame_size: int,
-        views: int,
-        supersample: bool,
-        chosen: Sequence[int] | None = None,
-        out: NDArray[np.uint8] | None = None,
-    ) -> RenderedScene:
-        from gqn_data.render.shepard_metzler import render_chain_scene
-
-        return render_chain_scene(
-            cubes,
-            index,
-            seed=seed,
-            split=split,
-            frame_size=frame_size,
-            views=views,
-            supersample=supersample,
-            chosen=chosen,
-            out=out,
-        )
-
-    return render
-
-
+_FREE_ROOMS = ("rooms_free_camera_no_object_rotations", "rooms_free_camera_with_object_rotations")
 RENDERERS: dict[str, Renderer] = {
-    "jaco": _jaco,
-    "mazes": _mazes,
-    "rooms_free_camera_no_object_rotations": _rooms_free_camera("rooms_free_camera_no_object_rotations"),
-    "rooms_free_camera_with_object_rotations": _rooms_free_camera("rooms_free_camera_with_object_rotations"),
-    "rooms_ring_camera": _rooms_ring_camera,
-    "shepard_metzler_5_parts": _shepard_metzler(5),
-    "shepard_metzler_7_parts": _shepard_metzler(7),
+    "jaco": _imported("jaco", "render_jaco_scene"),
+    "mazes": _imported("mazes", "render_maze_scene"),
+    **{name: _imported("room_cameras", "render_free_scene", name) for name in _FREE_ROOMS},
+    "rooms_ring_camera": _imported("room_cameras", "render_ring_scene"),
+    "shepard_metzler_5_parts": _imported("shepard_metzler", "render_chain_scene", 5),
+    "shepard_metzler_7_parts": _imported("shepard_metzler", "render_chain_scene", 7),
 }
 
 

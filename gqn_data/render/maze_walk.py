@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gqn_data.render.maze_cast import BLOCK, ROOM
-from gqn_data.render.maze_layout import Layout
+from gqn_data.render.maze_layout import Cell, Layout
 
 # 4.4 degrees. Each turn of the real cameras is 0, 1 or 2 times this: once for the key of this view, once for the last.
 TURN = 0.0767944871
@@ -29,14 +29,18 @@ _FRICTION = 6.0  # fraction of the speed lost per second: free moves shrink to 0
 _STOP_SPEED = 1.0  # minimum speed in the friction term
 _ACCELERATION = 10.0  # fraction of the target speed gained per second
 
-# The policy, tuned so that turns, moves and positions are distributed like the real ones.
-_WAYPOINT_RADIUS = 0.45  # a waypoint within this distance counts as reached, in cells
-_PATH_HALF_WIDTH = 0.25  # half the width that a shortcut must have
-_TURN_RATE = 0.55  # probability of turning towards the target direction, per radian of error
-_RELEASE = 0.3  # probability of releasing a pressed key
-_WANDER, _WANDER_KEPT = 0.2, 0.92  # drift of the target direction per view, and the fraction that is kept
-_LOOKS, _RESTS = 0.006, 0.012  # probabilities per view of starting to look around, and to stand still
-_AHEAD, _ASIDE = 0.7, 2.2  # largest angle to the waypoint at which the player pushes forward, and sideways
+# The policy, fitted to turns, moves, distances from walls and directions of the real walks.
+_WAYPOINT_RADIUS = 0.7  # a waypoint within this distance counts as reached, in cells
+_WAYPOINT_OFFSET = 0.2  # largest distance of a waypoint from the middle of its cell, along x and y
+_PATH_HALF_WIDTH = 0.26  # half the width that a shortcut must have
+_GOALS = 4  # number of random cells; the player goes to the cell with the smallest turn
+_TURN_RATE = 0.95  # probability of turning towards the target direction, per radian of error
+_RELEASE = 0.23  # probability of releasing a pressed key
+_WANDER, _WANDER_KEPT = 0.14, 0.77  # drift of the target direction per view, and the fraction that is kept
+_LOOKS, _RESTS = 0.003, 0.009  # probabilities per view of starting to look around, and to stand still
+_AHEAD, _ASIDE = 0.53, 1.5  # angles to the waypoint: up to the first it is ahead, to the second aside, then behind
+# Probabilities of a push: forward if it is ahead, sideways and sideways or forward if aside, back if behind.
+_PUSH_AHEAD, _PUSH_SIDEWAYS, _PUSH_ASIDE, _PUSH_BACK = 0.65, 0.32, 0.75, 0.08
 
 
 def walk(random: np.random.Generator, layout: Layout, views: int) -> NDArray[np.float64]:
@@ -133,7 +137,7 @@ class _Policy:
             Turn (-1, 0 or 1, counter-clockwise), and the direction of the push relative to the view, or None.
         """
         chance = self._random.random(7).tolist()
-        x, y = self._waypoint()
+        x, y = self._waypoint(yaw)
         bearing = _wrap_angle(math.atan2(y - self._player.y, x - self._player.x) - yaw)
         self._wobble = _WANDER_KEPT * self._wobble + _WANDER * (2 * chance[0] - 1)
         if self._looking:
@@ -156,21 +160,27 @@ class _Policy:
         if chance[4] < _RESTS:
             self._resting = 2 + int(9 * chance[5])
         if abs(bearing) < _AHEAD:
-            return key, 0.0 if chance[5] < 0.97 else None
+            return key, 0.0 if chance[5] < _PUSH_AHEAD else None
         if abs(bearing) < _ASIDE:
-            return key, math.copysign(math.pi / 2, bearing) if chance[5] < 0.4 else 0.0 if chance[5] < 0.5 else None
-        return key, math.pi if chance[5] < 0.2 else None
+            sideways = math.copysign(math.pi / 2, bearing)
+            return key, sideways if chance[5] < _PUSH_SIDEWAYS else 0.0 if chance[5] < _PUSH_ASIDE else None
+        return key, math.pi if chance[5] < _PUSH_BACK else None
 
-    def _waypoint(self) -> tuple[float, float]:
+    def _waypoint(self, yaw: float) -> tuple[float, float]:
         """Return the next waypoint; plan a new path if the last one is finished or blocked."""
         at = self._player.x, self._player.y
         while self._waypoints and math.dist(at, self._waypoints[0]) < _WAYPOINT_RADIUS:
             self._waypoints.pop(0)
+        goals: list[Cell] = []
         if not self._waypoints:
-            self._goal = self._cells[self._random.integers(len(self._cells))]
-        if not self._waypoints or not self._player.has_clear_path(self._waypoints[0], _PLAYER):
-            cells = self._path((math.floor(at[0]), math.floor(at[1])), self._goal)
-            aside = self._random.uniform(-0.2, 0.2, (len(cells), 2))
+            goals = [self._cells[k] for k in self._random.integers(len(self._cells), size=_GOALS).tolist()]
+        elif not self._player.has_clear_path(self._waypoints[0], _PLAYER):
+            goals = [self._goal]
+        if goals:
+            paths = self._paths((math.floor(at[0]), math.floor(at[1])), goals)
+            cells = min(paths, key=lambda path: self._turn(path, yaw))
+            self._goal = cells[-1]
+            aside = self._random.uniform(-_WAYPOINT_OFFSET, _WAYPOINT_OFFSET, (len(cells), 2))
             self._waypoints = [
                 (column + 0.5 + a, row + 0.5 + b) for (column, row), (a, b) in zip(cells, aside.tolist())
             ]
@@ -178,18 +188,24 @@ class _Policy:
             self._waypoints.pop(0)
         return self._waypoints[0]
 
-    def _path(self, start: tuple[int, int], goal: tuple[int, int]) -> list[tuple[int, int]]:
-        """Return the cells of a shortest path with the goal last; the start is left out unless it is the goal."""
-        before = {goal: goal}
-        queue = deque([goal])
-        while start not in before:
-            cell = queue.popleft()
-            for across, up in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-                neighbour = cell[0] + across, cell[1] + up
+    def _turn(self, path: list[Cell], yaw: float) -> float:
+        """Return the angle between the view and the second cell of a path, or the first if it is the only one."""
+        column, row = path[:2][-1]
+        return abs(_wrap_angle(math.atan2(row + 0.5 - self._player.y, column + 0.5 - self._player.x) - yaw))
+
+    def _paths(self, start: Cell, goals: list[Cell]) -> list[list[Cell]]:
+        """Return a shortest path to each goal, which is last; the start is left out unless it is the goal."""
+        before, queue = {start: start}, deque([start])
+        while queue and not all(goal in before for goal in goals):
+            column, row = cell = queue.popleft()
+            for neighbour in ((column + 1, row), (column - 1, row), (column, row + 1), (column, row - 1)):
                 if neighbour in self._open and neighbour not in before:
                     before[neighbour] = cell
                     queue.append(neighbour)
-        cells = [start]
-        while cells[-1] != goal:
-            cells.append(before[cells[-1]])
-        return cells[1:] or [goal]
+        paths = []
+        for goal in goals:
+            cells = [goal]
+            while before[cells[-1]] != start:
+                cells.append(before[cells[-1]])
+            paths.append(cells[::-1])
+        return paths

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from gqn_data.counts import as_count
 from gqn_data.errors import OptionError
@@ -28,6 +28,17 @@ QUALITIES = (1, 100)
 
 # A worker takes a few seconds to start; a core casts this many rays in about three.
 _RAYS_WORTH_A_WORKER = 3 << 24
+
+
+class ParameterOptions(TypedDict, total=False):
+    """Keyword arguments of `Parameters.of`."""
+
+    seed: int
+    frame_size: int | None
+    views: int | None
+    quality: int
+    supersample: bool | None
+    status_line: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,34 +185,14 @@ class Request:
     files: tuple[PlannedFile, ...]
 
     @classmethod
-    def of(
-        cls,
-        name: str,
-        *,
-        scenes: int,
-        split: Split | None = None,
-        seed: int = 0,
-        frame_size: int | None = None,
-        views: int | None = None,
-        quality: int = DEFAULT_QUALITY,
-        supersample: bool | None = None,
-        status_line: bool = True,
-    ) -> Request:
-        """Return the request for the arguments of `render_scene_set`.
+    def of(cls, name: str, *, scenes: int, split: Split | None = None, **options: Unpack[ParameterOptions]) -> Request:
+        """Return the request for the arguments of `render_scene_set`; `options` are those of `Parameters.of`.
 
         Raises:
             UnknownName: the set is unknown or cannot be rendered.
             OptionError: a number is out of range.
         """
-        parameters = Parameters.of(
-            name,
-            seed=seed,
-            frame_size=frame_size,
-            views=views,
-            quality=quality,
-            supersample=supersample,
-            status_line=status_line,
-        )
+        parameters = Parameters.of(name, **options)
         wanted = split_scenes(as_count("scenes", scenes, 1), split)
         files = [file for split_name, count in wanted.items() for file in _planned(parameters.row, split_name, count)]
         return cls(parameters=parameters, wanted=wanted, files=tuple(files))

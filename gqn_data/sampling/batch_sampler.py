@@ -51,7 +51,7 @@ class Member:
     """One dataset of a mixture.
 
     Attributes:
-        scenes: number of scenes to sample from: the split's, or the chosen ones; ENDLESS without end.
+        scenes: number of scenes to sample from: the split's, or the chosen ones; ENDLESS if they are endless.
         views: views per scene.
         chosen: int64 (scenes,): numbers of the chosen scenes in the split, ascending; None for all.
         windows: windowed shuffle of its shards; None to shuffle all scenes together.
@@ -76,8 +76,8 @@ class BatchSampler:
             shorter, split evenly over the ranks.
         context_per: whether the number of context views is drawn per `scene` or per `batch`.
         weights: weights of the datasets; None for their numbers of scenes, which yields each scene once per epoch.
-        epoch_scenes: scenes per epoch; None for all scenes of the datasets. Scenes without end are one epoch without
-            end, in the order of their numbers; in a mixture they need weights and this number.
+        epoch_scenes: scenes per epoch; None for all scenes of the datasets. Endless scenes are one endless epoch,
+            in the order of their numbers; in a mixture they need weights and this number.
         samples: int64 (N, 1 + T + K): scene, queries and context views of each sample of an epoch, in this order,
             padded with -1. For a single dataset.
         targets: T, queries per scene.

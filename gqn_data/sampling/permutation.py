@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Number of scenes of a dataset without end. No run reaches it, and its product with the views of a scene fits int64.
+# Number of scenes of an endless dataset. No run reaches it, and its product with the views of a scene fits int64.
 ENDLESS = 1 << 50
 
 _ROUNDS = 6

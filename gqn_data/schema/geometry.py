@@ -7,12 +7,13 @@ other sets are unknown until `SceneWriter` is given their geometry.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from gqn_data.errors import OptionError
 from gqn_data.schema.origin import Origin
+
+DEPTHS = (1e-12, 1e12)  # models divide by them, and square them, in float32
 
 _Value = TypeVar("_Value", float, int, tuple[float, float])
 
@@ -60,8 +61,11 @@ class Geometry:
             raise OptionError(f"field_of_view is {self.field_of_view!r}, expected degrees between 0 and 180")
         if isinstance(self.yaw_sign, bool) or self.yaw_sign not in (1, -1):
             raise OptionError(f"yaw_sign is {self.yaw_sign!r}, expected 1 (counter-clockwise from above) or -1")
-        if not 0 < self.depth_range[0] < self.depth_range[1] < math.inf:
-            raise OptionError(f"depth_range is {self.depth_range!r}, expected (least, largest), both above 0")
+        low, high = DEPTHS
+        if not low <= self.depth_range[0] < self.depth_range[1] <= high:
+            raise OptionError(
+                f"depth_range is {self.depth_range!r}, expected (least, largest), between {low:g} and {high:g}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON values, in the order of the fields."""

@@ -44,6 +44,7 @@ class Gallery:
         path: a dataset, or a `render:` address, whose first 1,000 scenes are shown if it is endless.
         read: return the views of a scene; None to read them at the dataset's frame size.
         first: split that a page begins with, if the dataset has it.
+        geometry: how its cameras see; None for what the dataset states.
 
     Raises:
         OptionError: the cameras are not x, y, z, yaw, pitch.
@@ -52,7 +53,11 @@ class Gallery:
     """
 
     def __init__(
-        self, path: str | DatasetPath, read: Callable[[Split, int], Views] | None = None, first: Split = "train"
+        self,
+        path: str | DatasetPath,
+        read: Callable[[Split, int], Views] | None = None,
+        first: Split = "train",
+        geometry: Geometry | None = None,
     ) -> None:
         path = parse_dataset_path(path)
         if isinstance(path, RenderAddress):
@@ -78,8 +83,9 @@ class Gallery:
             raise OptionError(f"{path}: 0 scenes, expected at least 1 to show")
         for dataset in self.datasets.values():
             dataset.prepare()
-        self.is_assumed = manifest.geometry is None
-        self.geometry = manifest.geometry or _ASSUMED
+        known = geometry or manifest.geometry
+        self.is_assumed = known is None
+        self.geometry = known or _ASSUMED
         self._read = read or self._decode
         self._kept: OrderedDict[tuple[Split, int], Views] = OrderedDict()
 

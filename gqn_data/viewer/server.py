@@ -90,22 +90,23 @@ def wait_for_interrupt() -> None:
             signal.signal(number, handler)
 
 
-def is_own_origin(origin: str | None, host: str, port: int) -> bool:
+def is_own_origin(origin: str | None, asked: str | None, host: str) -> bool:
     """Return whether the page of a web socket was served by this server.
 
-    Names are compared, so that a name of a stranger that resolves to this machine is refused.
+    The page's server is the one that the socket asks for, by a name of this machine: a name of a stranger may resolve
+    to this machine. The port may be the one of a tunnel.
 
     Args:
         origin: header `Origin` of the request; browsers always send it.
+        asked: header `Host` of the request: the server that the browser connects to.
         host: address that the server listens on.
-        port: port that it listens on.
     """
     try:
-        parts = urlsplit(origin or "")
-        name, found = parts.hostname or "", parts.port
+        parts, target = urlsplit(origin or ""), urlsplit(f"http://{asked or ''}")
+        name, port = parts.hostname or "", parts.port or 80
+        if parts.scheme != "http" or (name, port) != (target.hostname, target.port or 80):
+            return False
     except ValueError:
-        return False
-    if parts.scheme != "http" or (found or 80) != port:
         return False
     local = name == "localhost" or _is_loopback(name)
     if _is_loopback(host):
@@ -124,7 +125,9 @@ def _checked_origins(host: str, log: Callable[[str], None]) -> Iterator[None]:
     def checked_serve(handler: Any, address: str, port: int, *, process_request: Any = None, **options: Any) -> Any:
         def check(connection: Any, request: Any) -> Any:
             origin = request.headers.get("Origin")
-            if "upgrade" in request.headers.get("Connection", "").lower() and not is_own_origin(origin, host, port):
+            if "upgrade" in request.headers.get("Connection", "").lower() and not is_own_origin(
+                origin, request.headers.get("Host"), host
+            ):
                 shown = repr(origin)[:100]
                 if origin is not None and shown not in logged and len(logged) < _ORIGINS_LOGGED:
                     logged.add(shown)

@@ -32,7 +32,7 @@ from gqn_model.checkpoint.files import (
     write_sum,
 )
 from gqn_model.checkpoint.run_folder import CONFIG_FILE, read_config, write_config
-from gqn_model.checkpoint.validate import Shape, check_optimizer, check_weights, network_shapes, shape_of
+from gqn_model.checkpoint.validate import Shape, check_finite, check_optimizer, check_weights, network_shapes, shape_of
 from gqn_model.config import Config
 
 __all__ = [
@@ -217,6 +217,7 @@ def load_checkpoint(run: Path, step: Step = None) -> Checkpoint:
             "restore the config.json that belongs to it"
         )
     check_weights({name: shape_of(tensor) for name, tensor in value["model"].items()}, shapes, path)
+    check_finite(value["model"], path)
     check_optimizer(value["optimizer"], shapes, saved, path)
     return Checkpoint(
         step=step,

@@ -72,7 +72,7 @@ def _copy_run(source: Path | StorePath, folder: Path) -> Path:
         raise DestinationError(f"{folder}: holds a training, expected a copy of {source}. Move it")
     config, facts = read_config(source), read_facts(source)
     weights = source / WEIGHTS_FILE if isinstance(source, Path) else fetch_weights(source)
-    folder.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(folder)
     write_config(folder, config)
     atomic.write_json(folder / RUN_FILE, asdict(replace(facts, shards=published_address(facts.shards))))
     with weights.open("rb") as file, atomic.writing(folder / WEIGHTS_FILE) as copy:

@@ -77,6 +77,16 @@ def run_labels(runs: Sequence[Path]) -> list[str]:
     return [name if count[name] == 1 else str(run) for name, run in zip(names, runs, strict=True)]
 
 
+def check_distinct(runs: Sequence[Path]) -> None:
+    """Raise unless there is at least one run, and each is given once.
+
+    Raises:
+        OptionError: `runs` is empty, or one is given twice.
+    """
+    if not runs or len({run.resolve() for run in runs}) < len(runs):
+        raise OptionError(f"runs are {', '.join(map(str, runs)) or 'none'}, expected at least one, and each once")
+
+
 def check_links(run: Path) -> None:
     """Raise if a folder in a run is a link that leads out of the run; a run from a stranger may hold one.
 

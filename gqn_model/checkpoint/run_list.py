@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -72,18 +73,28 @@ def summarize_runs(folders: Iterable[Path]) -> list[RunSummary]:
     runs: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise OptionError(f"{folder}: does not exist, expected a folder of runs; train one with `gqn train`")
-        found = [folder] if (folder / CONFIG_FILE).exists() else sorted(folder.iterdir())
-        runs |= {run.resolve(): run for run in found if (run / CONFIG_FILE).exists()}
+            found = "not a folder" if folder.exists() else "does not exist"
+            raise OptionError(f"{folder}: {found}, expected a folder of runs; train one with `gqn train`")
+        inside = [folder] if _is_run(folder) else sorted(folder.iterdir())
+        runs |= {run.resolve(): run for run in inside if _is_run(run)}
     return sorted(map(_summary, runs.values()), key=lambda one: (one.changed, one.run))
 
 
+def _is_run(folder: Path) -> bool:
+    with contextlib.suppress(OSError):  # a folder of others may not be read
+        return (folder / CONFIG_FILE).exists()
+    return False
+
+
 def _summary(run: Path) -> RunSummary:
-    changed = max((run / name).stat().st_mtime for name in (CONFIG_FILE, LOG_FILE, FOLDER) if (run / name).exists())
-    locked = atomic.is_locked(run)
+    changed = 0.0
     try:
+        for name in (CONFIG_FILE, LOG_FILE, FOLDER):
+            with contextlib.suppress(FileNotFoundError):
+                changed = max(changed, (run / name).stat().st_mtime)
+        locked = atomic.is_locked(run)
         config, facts, best, log = read_config(run), read_facts(run), read_best(run), read_lines(run)
-    except GQNError as error:
+    except (GQNError, OSError) as error:
         return RunSummary(run=str(run), state="damaged", changed=changed, problem=str(error))
     steps = config.training.steps
     saved = max(checkpoint_steps(run), default=0)

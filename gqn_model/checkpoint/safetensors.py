@@ -20,7 +20,7 @@ from torch import Tensor
 from gqn_data.errors import CheckpointError, OptionError
 from gqn_data.io import atomic, strict_json
 from gqn_model.checkpoint.checkpoint import POSE_ORDER, Step, load_checkpoint
-from gqn_model.checkpoint.validate import Shape, check_weights, network_shapes
+from gqn_model.checkpoint.validate import Shape, check_finite, check_weights, network_shapes
 from gqn_model.config import Config, declarations
 
 FORMAT = 1
@@ -122,6 +122,7 @@ def read_weights(path: Path, shown: object = None) -> Weights:
     expected = facts.pop("sha256")
     if _checksum(facts, tensors) != expected:
         raise CheckpointError(f"{where}: damaged, the checksum does not match; export or copy it again")
+    check_finite(tensors, where)
     if not config.model.pose_numbers and facts["pose_order"] != POSE_ORDER:
         raise CheckpointError(f"{where}: poses are {facts['pose_order']!r}, expected {POSE_ORDER!r}")
     return Weights(

@@ -11,10 +11,13 @@ from torch import Tensor
 
 from gqn_data.errors import CheckpointError, OptionError
 from gqn_model.config import Config, ModelConfig
-from gqn_model.model.contract import meta_network, network_class
+from gqn_model.model.contract import meta_network
 
 _REMEDY = "use the config that belongs to it, or the version that wrote it"
 _NAMED = 3
+
+# State of a parameter under torch's names, by optimiser: "step" is a number, the others have the parameter's shape.
+STATES = {"adam": ("step", "exp_avg", "exp_avg_sq"), "muon": ("momentum_buffer",)}
 
 # What a trainer of any version sets, or leaves to torch. The learning rate is set at each step.
 _MUON = {
@@ -94,6 +97,19 @@ def check_weights(found: Mapping[Any, Shape], expected: Mapping[str, Shape], whe
         raise CheckpointError(f"{where}: not the weights of this network: {'; '.join(filter(None, faults))}; {_REMEDY}")
 
 
+def check_finite(tensors: Mapping[str, Tensor], where: object) -> None:
+    """Raise unless all weights are finite: training never saves others.
+
+    Raises:
+        CheckpointError: some are not; the message names the first.
+    """
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{where}: {name} holds NaN or infinity, expected finite weights; restore the file, or use another step"
+            )
+
+
 def check_optimizer(value: Mapping[str, Any], expected: Mapping[str, Shape], config: Config, where: object) -> None:
     """Raise unless an optimiser's state belongs to a network with such parameters and to its settings.
 
@@ -106,23 +122,42 @@ def check_optimizer(value: Mapping[str, Any], expected: Mapping[str, Shape], con
     Raises:
         CheckpointError: it does not.
     """
-    model = network_class(config.model.model)
+    model = meta_network(config.model)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     muon = config.training.optimizer == "muon"
     matrices = {name for name, shape in expected.items() if muon and model.is_matrix(name, len(shape.size))}
+    settings: dict[str, dict[str, Any]] = {"adam": {"betas": (0.9, config.training.beta2), **_ADAM}, "muon": _MUON}
     try:
-        _check_part(
-            value,
-            [shape for name, shape in expected.items() if name not in matrices],
-            {"betas": (0.9, config.training.beta2), **_ADAM},
-        )
-        if matrices:
-            _check_part(value["muon"], [expected[name] for name in expected if name in matrices], _MUON)
+        for part, names in {"adam": expected.keys() - matrices, "muon": matrices}.items():
+            if names:
+                ordered = [name for name in expected if name in names]
+                _check_part(
+                    value if part == "adam" else value[part],
+                    STATES[part],
+                    [expected[name] for name in ordered],
+                    {number for number, name in enumerate(ordered) if value["state"] and name not in frozen},
+                    settings[part],
+                )
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{where}: not the optimiser's state of this network ({error}); {_REMEDY}") from error
 
 
-def _check_part(value: Mapping[str, Any], shapes: list[Shape], settings: Mapping[str, Any]) -> None:
-    """Raise an exception of Python unless the state of one optimiser has such parameters and settings."""
+def _check_part(
+    value: Mapping[str, Any],
+    states: tuple[str, ...],
+    shapes: list[Shape],
+    trained: set[int],
+    settings: Mapping[str, Any],
+) -> None:
+    """Raise an exception of Python unless the state of one optimiser has such parameters and settings.
+
+    Args:
+        value: its state dict.
+        states: names of the state of a parameter.
+        shapes: of its parameters.
+        trained: numbers of the parameters that have a state, besides frozen ones; empty before the first step.
+        settings: those of each of its groups.
+    """
     numbers = [number for group in value["param_groups"] for number in group["params"]]
     for group in value["param_groups"]:
         for name, expected_value in settings.items():
@@ -130,11 +165,18 @@ def _check_part(value: Mapping[str, Any], shapes: list[Shape], settings: Mapping
                 raise ValueError(f"{name} is {reprlib.repr(group[name])}, expected {expected_value}")
     if numbers != list(range(len(shapes))) or not set(value["state"]) <= set(numbers):
         raise ValueError(f"{len(numbers)} parameters, expected {len(shapes)}")
+    if not trained <= set(value["state"]) or (value["state"] and not trained):
+        raise ValueError(f"the state of {len(value['state'])} parameters, expected {len(trained)}")
     for number, held in value["state"].items():
+        if set(held) != set(states):
+            raise ValueError(f"parameter {number} has {_printable(list(held))}, expected {', '.join(states)}")
         for name, tensor in held.items():
-            found = shape_of(tensor)
-            if found.size not in ((), shapes[number].size) or found.dtype != "float32":
-                raise ValueError(f"{_printable(name)} of parameter {number} is {found}, expected {shapes[number]}")
+            # torch's fused kernels do not check shapes: they would read and write outside of a smaller tensor.
+            found, expected = shape_of(tensor), Shape("float32", () if name == "step" else shapes[number].size)
+            if found != expected:
+                raise ValueError(f"{name} of parameter {number} is {found}, expected {expected}")
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{name} of parameter {number} holds NaN or infinity")
 
 
 def _count(what: str, names: Iterable[str]) -> str:

@@ -42,13 +42,14 @@ from gqn_model.checkpoint.pull import local_run
 from gqn_model.checkpoint.run_folder import (
     DatasetMatch,
     best_chosen_on_test,
+    check_distinct,
     check_encodable,
     check_links,
     match_dataset,
     trained_shards,
 )
 from gqn_model.config import MOST_SAMPLES, MOST_SCENES, MOST_WORKERS
-from gqn_model.data import FiniteLoader, bounded, check_order, fixed_batches, with_geometry_of
+from gqn_model.data import bounded, check_order, check_same_frames, fixed_batches, one_pass, with_geometry_of
 from gqn_model.evaluate.baselines import mean_image, nearest_view
 from gqn_model.evaluate.metrics import Errors, Spread, best_of, estimate, frame_errors, sample_spread, score
 from gqn_model.evaluate.questions import (
@@ -104,7 +105,7 @@ def evaluate(
 
     Args:
         run: the run's folder, or `hf://USER/NAME`, which is copied to `runs/USER--NAME`.
-        shards: the dataset; None for the dataset of the training. Of scenes that are rendered without end, as many as
+        shards: the dataset; None for the dataset of the training. Of endless rendered scenes, as many as
             needed are rendered.
         context: numbers of context views, each with the same questions and nested contexts; empty for those usually
             reported for the set, as far as its scenes have the views.
@@ -158,23 +159,23 @@ def evaluate_runs(
         GQNError: as `evaluate`.
     """
     paths = [local_run(run) for run in runs]
-    if not paths or len({path.resolve() for path in paths}) < len(paths):
-        raise OptionError(f"runs are {', '.join(map(str, paths)) or 'none'}, expected at least one, and each once")
+    check_distinct(paths)
     prepared = [_prepare(run, shards, **options) for run in paths]
     first = prepared[0]
     for one in prepared[1:]:
         if (one.questions.digest, one.sweep) != (first.questions.digest, first.sweep):
-            raise RunMismatch(
-                f"{one.run}: the questions {one.questions.digest} about {one.shards}, expected "
-                f"{first.questions.digest} about {first.shards} as for {first.run}; pass one dataset with --shards, "
-                "and the index of one run with --index"
-            )
-        if one.model.config.frame_size != first.model.config.frame_size:
-            raise RunMismatch(
-                f"{one.run}: frames of {one.model.config.frame_size} pixels, expected {first.model.config.frame_size} "
-                f"as in {first.run}; evaluate runs of other frame sizes separately"
-            )
+            raise RunMismatch(_other_questions(one, first))
+    check_same_frames({one.run: one.checkpoint.config for one in prepared}, first.shards)
     return tuple(map(_answer, prepared))
+
+
+def _other_questions(one: _Prepared, first: _Prepared) -> str:
+    if one.questions.fingerprint != first.questions.fingerprint:
+        found, expected, remedy = f"dataset {one.shards}", str(first.shards), "one dataset with --shards"
+    else:
+        found, expected = (f"questions {each.questions.digest} in {each.path}" for each in (one, first))
+        remedy = f"--index {first.path}"
+    return f"{one.run}: {found}, expected {expected} as for {first.run}; pass {remedy}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -279,7 +280,14 @@ def _answer(to: _Prepared) -> Evaluation:
     config, questions, sweep = to.checkpoint.config, to.questions, to.sweep
     average, origin = _mean_image(to.shards, config)
     accumulator = _Accumulator(sweep, to.samples, average.to(to.device))
-    batches = _question_batches(to.shards, config, questions, sweep[-1], batch_size=to.batch_size, workers=to.workers)
+    batches = one_pass(
+        to.shards,
+        config,
+        split=questions.split,
+        samples=questions.samples(sweep[-1]),
+        batch_size=min(to.batch_size, len(questions)),
+        workers=to.workers,
+    )
     try:
         with bar(len(questions) * len(sweep), "question", "evaluating") as progress:
             for batch in batches:
@@ -389,25 +397,6 @@ def _choose_questions(
     )
     write_index(path, questions)
     return sweep, questions, path
-
-
-def _question_batches(
-    shards: DatasetPath, config: Config, questions: Questions, context: int, *, batch_size: int, workers: int
-) -> SceneLoader:
-    """Return the loader of the questions with `context` context views, in order."""
-    return FiniteLoader(
-        shards,
-        split=questions.split,
-        samples=questions.samples(context),
-        batch_size=min(batch_size, len(questions)),
-        workers=workers,
-        epochs=1,
-        frame_size=config.model.frame_size,
-        tail="exact",
-        remote="range",  # each scene once and few of its views: caching whole shards would not pay
-        cache=config.training.cache or None,
-        cache_gb=config.training.cache_gb or None,
-    )
 
 
 class _Accumulator:

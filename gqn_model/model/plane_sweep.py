@@ -319,7 +319,9 @@ class PlaneSweep(Network):
         copies = copies.flatten(3, 4)  # (n, S, S, M, 4)
         with torch.no_grad():
             # Colour and its square: their product with four numbers is a negative squared distance from any colour.
-            squares = (copies * copies) @ copies.new_tensor([1.0, 1.0, 1.0, 0.0])
+            colours = copies.new_ones(4)
+            colours[3:].zero_()
+            squares = (copies * copies) @ colours
             copies[..., 3] = squares
         match = (copies @ (_SHARPNESS * guess)[..., None])[..., 0]
         shares = (logits + functional.pad(prior + match, (0, 1))).softmax(-1)
@@ -345,9 +347,12 @@ class PlaneSweep(Network):
         with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
             first, second, seen = self._seen_pixels(encoded, query)
             volume = functional.embedding(torch.stack([first, second], 2), encoded.pixels)  # (B T, S S, 2, D, 4)
-            mean = volume.new_tensor([COST_SCALE / 3] * 3 + [0.0])
+            mean = volume.new_full((4,), COST_SCALE / 3)
+            mean[3:].zero_()
             cost = (volume[:, :, 0] - volume[:, :, 1]).abs_() @ mean
-            unseen = volume.new_tensor([_NONE_SEES, _ONE_SEES, 0.0]) * COST_SCALE
+            unseen = volume.new_full((3,), _NONE_SEES * COST_SCALE)
+            unseen[1:].fill_(_ONE_SEES * COST_SCALE)
+            unseen[2:].zero_()
             cost += functional.embedding(seen, unseen[:, None])[..., 0]
             size, planes = self.size, self.config.planes
             box = volume.new_ones(planes, 1, 3, 3)
@@ -377,12 +382,13 @@ class PlaneSweep(Network):
         local = self._local_rays(query.dtype, query.device)  # (S S, 3)
         depths = self.depths.to(query.dtype)
         half, nearest = places / 2, _AHEAD * self.config.near
-        # Forward, right and up to depth, row times depth and column times depth, in fine pixels from the upper left.
-        lens = torch.tensor(
-            [[1, 0, 0], [half, 0, -half / self.tangent], [half, half / self.tangent, 0]],
-            dtype=query.dtype,
-            device=query.device,
-        )
+        # Forward, right and up to depth, row times depth and column times depth, in fine pixels from the upper left. No
+        # tensor is made of numbers: copying them to a GPU waits for it, and cannot be captured.
+        lens = query.new_zeros(3, 3)
+        lens[:, 0].fill_(half)
+        lens[0, :1].fill_(1)
+        lens[1, 2:].fill_(-half / self.tangent)
+        lens[2, 1:2].fill_(half / self.tangent)
         first = second = seen = torch.zeros((), dtype=index, device=query.device)
         for near in reversed(range(order.shape[-1])):  # nearer cameras overwrite those further away
             slot = order[..., near]  # (B, T)

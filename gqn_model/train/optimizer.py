@@ -14,11 +14,9 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from gqn_model.checkpoint.validate import STATES
 from gqn_model.config import TrainingConfig
 from gqn_model.model.contract import Network
-
-# State of a parameter under torch's names; "step" is a number, the others have the parameter's shape.
-STATES = {"adam": ("step", "exp_avg", "exp_avg_sq"), "muon": ("momentum_buffer",)}
 
 
 class JointOptimizer:

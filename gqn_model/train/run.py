@@ -44,7 +44,7 @@ from gqn_model.checkpoint.run_folder import (
     write_held_out,
 )
 from gqn_model.config import Config, declaration
-from gqn_model.data import Batches, bounded, fixed_batches, held_out_scenes, training_batches
+from gqn_model.data import Batches, bounded, fixed_batches, held_out_scenes, note_on_geometry, training_batches
 from gqn_model.device import choose_device, choose_precision, describe
 from gqn_model.loggers import Logger, check_loggers, open_loggers
 from gqn_model.model.inputs import Inputs, to_device
@@ -109,6 +109,8 @@ def start_run(shards: str | DatasetPath, config: Config, *, out: str | Path | No
                     scenes = f"{count} training scene{'s' if batches.scenes != 1 else ''}"
                     message(f"run {run}: {batches.scene_set}, {scenes}{how}, on {_where(config, ranks)}")
                     _log_late_schedules(config)
+                    if note := note_on_geometry(config.model, shards):
+                        message(note)
                 with _loggers(run, config, ranks, start=0) as loggers:
                     probe = _probe(run, shards, config, ranks)
                     timed = _estimate_duration(batches, config, ranks, start=0)

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gqn_data.errors import CorruptFrame
 from gqn_data.io.paths import DatasetPath, RenderAddress
 from gqn_data.viewer.gallery import RENDERED_SCENES, Gallery
 from gqn_data.viewer.page import Pages
@@ -56,11 +58,10 @@ def explore(
     if isinstance(shards, RenderAddress):
         shards = shards.bounded(RENDERED_SCENES)
     predictor = Predictor(run, shards, step=step, device=device, other_set=other_set)
-    gallery = Gallery(shards, predictor.read, first="test")
+    gallery = Gallery(shards, predictor.read, first="test", geometry=predictor.geometry)
     for note in filter(None, (gallery.assumption, predictor.note)):
         log(note)
-    dataset = next(iter(gallery.datasets.values()))
-    cameras = np.concatenate([dataset.cameras_of(scene) for scene in range(min(len(dataset), _SCENES_FOR_RANGE))])
+    cameras = _cameras_of(gallery)
     sign = gallery.geometry.yaw_sign
     controls, among = Controls.of(cameras, sign), Range(cameras, sign)
     server = open_server(f"{run.name}, {gallery.scene_set}", host, port, log)
@@ -94,3 +95,17 @@ def explore(
         closed.set()
         pages.worker.close()
         server.stop()
+
+
+def _cameras_of(gallery: Gallery) -> NDArray[np.float32]:
+    """Return the finite cameras (V, 5) of the first scenes; a scene with others is reported when it is chosen.
+
+    Raises:
+        CorruptFrame: none is finite.
+    """
+    dataset = next(iter(gallery.datasets.values()))
+    cameras = np.concatenate([dataset.cameras_of(scene) for scene in range(min(len(dataset), _SCENES_FOR_RANGE))])
+    finite: NDArray[np.float32] = cameras[np.isfinite(cameras).all(1)]
+    if not len(finite):
+        raise CorruptFrame(f"{gallery.path}: no camera of the first scenes is finite. List all: gqn-data verify --deep")
+    return finite

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from gqn_model.loggers.record import LoggerContext, Record
 
-_SECONDS_TO_CLOSE = 5.0
 _NICE = 19  # lowest priority: it computes when the training leaves a core idle
 _AUTOGROUP = Path("/proc/self/autogroup")
 
@@ -58,14 +56,8 @@ class LiveViewer:
         """Ignore pictures: the page draws predictions when it is asked for them."""
 
     def close(self) -> None:
-        """End the viewer."""
+        """Kill the viewer: it does not hold anything to save, and with busy cores it takes long to answer."""
         process, self._process = self._process, None
-        if process is None or process.poll() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
-        try:
-            process.wait(_SECONDS_TO_CLOSE)
-        except subprocess.TimeoutExpired:
+        if process is not None:
             process.kill()
             process.wait()

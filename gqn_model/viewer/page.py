@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gqn_data.errors import CheckpointError
 from gqn_data.viewer.gallery import Gallery
 from gqn_data.viewer.latest import Latest
 from gqn_data.viewer.page import Camera, Key, ScenePage, plain
@@ -139,9 +140,18 @@ class RunPage(ScenePage):
             self._words.content = "no context view: click a camera, or choose some at random"
             self._picture.image = tile_picture([Tile("", None)] * 2, _COLUMNS, _TILE)
             return
+        if not np.isfinite(query.astype(np.float32)).all():
+            self._words.content = "the camera is not finite: choose a view, and look from there"
+            return
         started = time.perf_counter()
         key = selection.split, selection.scene
-        prediction = self._predictor.predict(key, views, selection.context, query, self._samples.value)
+        samples = min(max(self._samples.value, 0), _MOST_SAMPLES)
+        try:
+            prediction = self._predictor.predict(key, views, selection.context, query, samples)
+        except CheckpointError as error:
+            self._words.content = f"**{plain(str(error))}**"
+            self._picture.image = tile_picture([Tile("", None)] * 2, _COLUMNS, _TILE)
+            return
         taken = time.perf_counter() - started
         near = recorded.nearest(query)
         truth = views.frames[near.view]

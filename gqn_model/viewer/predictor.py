@@ -15,6 +15,7 @@ from gqn_data.errors import CheckpointError, GQNError
 from gqn_data.io.paths import DatasetPath
 from gqn_data.schema.cameras import poses_of
 from gqn_data.schema.catalog import Split
+from gqn_data.schema.geometry import Geometry
 from gqn_data.viewer.gallery import Views
 from gqn_model.checkpoint.best import read_best
 from gqn_model.checkpoint.checkpoint import Checkpoint, Step
@@ -89,6 +90,16 @@ class Predictor:
         """The most context views in training."""
         return self.checkpoint.config.training.context_max
 
+    @property
+    def geometry(self) -> Geometry | None:
+        """The geometry that the network predicts with; None for a model without one."""
+        config = self._model.config
+        if not self._model.needs_geometry:
+            return None
+        return Geometry(
+            field_of_view=config.field_of_view, yaw_sign=config.yaw_sign, depth_range=(config.near, config.far)
+        )
+
     def read(self, split: Split, scene: int) -> Views:
         """Return the views of a scene at the network's frame size."""
         frames, cameras, _ = read_scene(self._shards, self.checkpoint.config, split, scene)
@@ -129,6 +140,9 @@ class Predictor:
             context: numbers of the context views, at least one.
             query: the camera x, y, z, yaw, pitch: (5,).
             samples: prior samples to draw, the same at every query; ignored by a model without a distribution.
+
+        Raises:
+            CheckpointError: the prediction is not finite.
         """
         model = self._model
         device = next(model.parameters()).device
@@ -148,6 +162,11 @@ class Predictor:
             frames = model.predict(observed, pose.expand(-1, 1 + samples, -1), noise)
         else:
             frames = model.predict_mean(observed, pose)
+        if not frames.isfinite().all():
+            raise CheckpointError(
+                f"{self._run}: step {self.checkpoint.step} predicts NaN or infinity at this camera, expected finite "
+                "colours. Choose a nearer camera, or another checkpoint with --step"
+            )
         shown = _to_numpy(frames[0])
         return Prediction(shown[0], list(shown[1:]), depth)
 

@@ -81,14 +81,16 @@ class Range:
         gaps = []
         for number, camera in enumerate(cameras):
             moved, turned = recorded._apart(camera)
-            apart = np.delete(moved / recorded.extent + turned, number)
-            gaps.append(apart.min() if len(apart) else 0.0)
-        self._furthest = _FURTHER * max(gaps)
+            same = (moved <= _SAME_PLACE * recorded.extent) & (turned <= _SAME_DIRECTION)  # scenes may share cameras
+            same[number] = True
+            gaps.append((moved / recorded.extent + turned)[~same].min(initial=np.inf))
+        finite = [gap for gap in gaps if gap < np.inf]
+        self._furthest = _FURTHER * max(finite, default=0.0)
 
     def outside(self, camera: NDArray[np.floating]) -> str:
         """Return how far a camera is from the recorded ones if it is not among them; otherwise an empty string."""
         near = self._recorded.nearest(camera)
-        if near.moved / self._recorded.extent + near.turned <= self._furthest:
+        if near.is_same or near.moved / self._recorded.extent + near.turned <= self._furthest:
             return ""
         return (
             f"outside the recorded cameras: {near.moved:.2f} units and {math.degrees(near.turned):.0f} degrees from "

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gqn_data.errors import CheckpointError, OptionError
+from gqn_data.errors import CheckpointError
 from gqn_data.io.pictures import check_plot, literal_text, write_figure
-from gqn_model.checkpoint.run_folder import run_labels
+from gqn_model.checkpoint.run_folder import check_distinct, run_labels
 from gqn_model.loggers.json_lines import LOG_FILE, read_lines
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ def write_curves(runs: Sequence[Path], path: Path) -> None:
 
     Raises:
         CheckpointError: a log is missing or empty.
-        OptionError: `runs` is empty, matplotlib is not installed, or the file extension is not supported.
+        OptionError: `runs` is empty or has one twice, matplotlib is not installed, or the file extension is not
+            supported.
     """
-    if not runs:
-        raise OptionError("runs is empty, expected the folder of at least one run")
+    check_distinct(runs)
     check_plot(path, f"the metrics are in each run's {LOG_FILE}")
     write_figure(_plot([read_log(run) for run in runs], _names(runs)), path)
 

@@ -24,9 +24,9 @@ from gqn_data.sampling.views import check_context, choose_views
 from gqn_data.schema.cameras import poses_of
 from gqn_model.checkpoint.checkpoint import Step
 from gqn_model.checkpoint.load import LoadedRun, load_run
-from gqn_model.checkpoint.run_folder import DatasetMatch, match_dataset, run_labels
+from gqn_model.checkpoint.run_folder import DatasetMatch, check_distinct, match_dataset, run_labels
 from gqn_model.config import MOST_FRAMES, MOST_SAMPLES, MOST_SCENES, MOST_SEED
-from gqn_model.data import FiniteLoader, bounded, check_order, fit_of, fixed_batches, with_geometry_of
+from gqn_model.data import bounded, check_order, check_same_frames, fixed_batches, one_pass, with_geometry_of
 from gqn_model.model.contract import Network
 from gqn_model.model.inputs import Context, pixels, to_device
 from gqn_model.model.noise import CAMERA_PATH, question_noise
@@ -80,8 +80,9 @@ def write_predictions(
     Raises:
         CheckpointError: the folder is not a run, or the checkpoint is missing or damaged.
         ExtraMissing: matplotlib, which draws a column, is not installed.
-        OptionError: the file extension is not supported, or a number is not possible.
-        RunMismatch: the dataset does not fit the run, its split is empty, or it has another scene set.
+        OptionError: the file extension is not supported, a number is not possible, or a run is given twice.
+        RunMismatch: runs see other frames of the dataset, or it does not fit a run, has another scene set, or lacks
+            scenes in the split.
     """
     shards = parse_dataset_path(shards)
     # Before the work, so that a mistake shows at once.
@@ -89,8 +90,7 @@ def write_predictions(
     scenes, samples = as_count("scenes", scenes, 1, MOST_SCENES), as_count("samples", samples, 0, MOST_SAMPLES)
     context, seed = as_count("context", context, 0), as_count("seed", seed, 0, MOST_SEED)
     paths = [runs] if isinstance(runs, Path) else list(runs)
-    if not paths:
-        raise OptionError("runs are empty, expected the folder of at least one run")
+    check_distinct(paths)
     labels = run_labels(paths) if len(paths) > 1 else [""]
     models: dict[str, Network] = {}
     loaded: list[LoadedRun] = []
@@ -104,12 +104,7 @@ def write_predictions(
         steps = f"after {one.checkpoint.step} steps{_trained_on(match)}"
         models[label and f"{label}, {steps}"] = model
     first = loaded[0]
-    for run, one in zip(paths, loaded, strict=True):
-        size, expected = one.model.config.frame_size, first.model.config.frame_size
-        if size != expected:
-            raise RunMismatch(
-                f"{run}: frames of {size} pixels, expected {expected} as in {paths[0]}; draw them in separate pictures"
-            )
+    check_same_frames({run: one.checkpoint.config for run, one in zip(paths, loaded, strict=True)}, shards)
     context = context or min(one.checkpoint.config.training.context_max for one in loaded)
     shards = bounded(shards, scenes)
     batches = fixed_batches(shards, first.checkpoint.config, split=split, context=context, batch_size=scenes, seed=seed)
@@ -199,7 +194,8 @@ def write_walk(
     check_order(dataset, shards, checkpoint.pose_order)
     dataset.close()
     geometry = dataset.dataset.manifest.geometry
-    yaw_sign = 1 if geometry is None else geometry.yaw_sign
+    # The network's sign, if it has one: given in training, if the dataset does not state it.
+    yaw_sign = model.config.yaw_sign or (1 if geometry is None else geometry.yaw_sign)
     scene = as_count("scene", scene, 0, dataset.scenes - 1)
     views, cameras, fields = read_scene(shards, checkpoint.config, split, scene)
     path = find_camera_path(cameras, fields, frames, yaw_sign)
@@ -264,21 +260,7 @@ def read_scene(
     shards: DatasetPath, config: Config, split: Split, scene: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[str, ...]]:
     """Read a scene: frames at the network's size, uint8 (V, H, W, 3); cameras; names of a camera's numbers."""
-    loader = FiniteLoader(
-        shards,
-        split=split,
-        batch_size=1,
-        context="all",
-        scenes=[scene],
-        shuffle=False,
-        epochs=1,
-        poses="raw",
-        frame_size=config.model.frame_size,
-        fit=fit_of(config),
-        remote="range",
-        cache=config.training.cache or None,
-        cache_gb=config.training.cache_gb or None,
-    )
+    loader = one_pass(shards, config, split=split, batch_size=1, context="all", scenes=[scene], poses="raw")
     try:
         batch = next(iter(loader))
         return batch.frames[0].numpy().copy(), batch.poses[0].numpy().copy(), loader.pose_fields

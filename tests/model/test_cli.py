@@ -20,6 +20,7 @@ from bars import make_bars
 from click.testing import CliRunner
 from made_checkpoints import made_run, smallest
 
+from gqn_model.checkpoint.run_folder import write_facts
 from gqn_model.cli import main as gqn
 from gqn_model.model.inputs import Inputs
 from gqn_model.train.run import resume_run
@@ -65,6 +66,19 @@ def test_a_wrong_dataset_is_reported_before_torch_is_imported(command: list[str]
         tries=1,
         survived=1,
     )
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate RUN", "sample RUN -o x.png", "explore RUN", "train --resume RUN --steps 9"]
+)
+def test_a_run_whose_dataset_has_moved_names_the_option(command: str, tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    write_facts(run, tmp_path / "gone", "bars", "f" * 64)
+    done = CliRunner().invoke(gqn, [str(run) if word == "RUN" else word for word in command.split()])
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert "gone: no such folder" in line
+    assert f"{run} was trained on it; pass its new place with --shards" in line
 
 
 def test_a_folder_that_is_not_a_run_is_reported_before_torch_is_imported(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from gqn_data.errors import OptionError, SourceMissing
 from gqn_model.checkpoint.run_folder import read_config, write_config
 from gqn_model.cli import main
-from gqn_model.config import PRESETS, Config, resolve
-from gqn_model.config_file import read_config_file
+from gqn_model.config import PRESETS, Config, declarations, resolve
+from gqn_model.config_file import COMMAND_OPTIONS, read_config_file
 from gqn_model.train import run as runs
 
 TOML = """
@@ -93,6 +93,8 @@ def test_the_configuration_that_a_run_writes_is_read(tmp_path: Path, resolved: A
         ("[trainig]\nsteps = 3", "unknown key 'trainig'; did you mean 'training'"),
         ("steps = 3", r"found steps above the tables, expected it in \[training\]"),
         ("[training]\nhidden = 3", r"found hidden in \[training\], expected it in \[model\]"),
+        ('shards = "x"', "found shards, which is not a setting; pass --shards"),
+        ("[training]\nviewer = true", "found viewer, which is not a setting; pass --viewer"),
         ("model = 3", r"expected the table \[model\]"),
         ('preset = "tinny"', "did you mean 'tiny'"),
         ("preset = 3", "unknown preset '3'"),
@@ -109,6 +111,12 @@ def test_the_configuration_that_a_run_writes_is_read(tmp_path: Path, resolved: A
 def test_what_a_file_must_not_hold_is_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(OptionError, match=rf"mine\.toml: .*{words}"):
         read_config_file(_file(tmp_path, text))
+
+
+def test_options_of_the_command_are_settings_or_named_as_options() -> None:
+    flags = {max(one.opts, key=len)[2:].replace("-", "_") for one in main.commands["train"].params}
+    known = {one.name for one in declarations()}
+    assert flags - known - {"preset", "help"} == set(COMMAND_OPTIONS)
 
 
 def test_files_that_cannot_be_read_are_usage_errors(tmp_path: Path) -> None:
@@ -133,6 +141,10 @@ def test_the_command_names_the_file(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "mine.toml" in done.output
     assert "'hidden'" in done.output
+    for flag in ("--model=gqn", "--mod=pool"):
+        done = _train("--shards", "x", "--config", _file(tmp_path, '[model]\nmodel = "plane_sweep"\nplanes = 3'), flag)
+        assert done.exit_code == 2
+        assert "mine.toml" in done.output
     done = _train("--resume", tmp_path, "--config", tmp_path / "mine.toml")
     assert done.exit_code == 2
     assert "omit --out, --config" in done.output

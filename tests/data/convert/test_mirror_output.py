@@ -213,11 +213,11 @@ def test_arrays_of_others_in_the_destination_are_kept(raw: Path, tmp_path: Path)
     np.save(folder / "train_images.npy", np.zeros(3))
     before = _arrays(folder)
     for _ in range(2):
-        with pytest.raises(DestinationError, match=r"train_images.npy: found an array.*move it away"):
+        with pytest.raises(DestinationError, match=r"train_images.npy: found a file.*move the file away"):
             _convert(raw, tmp_path)
         assert _arrays(folder) == before
-    with pytest.raises(DestinationError, match="found an array"):
-        _convert(raw, tmp_path, limit=3)
+    with pytest.raises(DestinationError, match=r"found an array.*move it away"):
+        _convert(raw, tmp_path, limit=3, overwrite=True)
     assert _arrays(folder) == before
 
 
@@ -277,7 +277,7 @@ def test_a_link_in_place_of_an_unfinished_array_is_not_followed(raw: Path, tmp_p
     folder.mkdir(parents=True)
     (folder / "train_images.npy.unfinished").symlink_to(outside)
     with pytest.raises(Exception, match="a link"):
-        _convert(raw, tmp_path)
+        _convert(raw, tmp_path, overwrite=True)
     assert outside.read_bytes() == b"mine"
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from made_photos import POINTS, assert_points_land, lens_of, make_capture, orbit, write_colmap
 
+from gqn_data.dataset import open_dataset
 from gqn_data.errors import PhotosError, SourceMissing
 from gqn_data.import_photos import import_photos
 from gqn_data.import_photos.readers import capture_folders, read_capture
@@ -40,13 +41,25 @@ def test_a_model_gives_the_cameras_and_the_depths(photos, tmp_path):
     assert done.depth_range == pytest.approx(tuple(expected))
 
 
+@pytest.mark.parametrize("points", [[], POINTS[:1], [POINTS[0]] * 2, [np.full(3, np.nan)] * 9, [(1e300, 0, 0)] * 9])
+def test_points_that_tell_no_depths_are_left_to_the_cameras(points, tmp_path):
+    cameras = make_capture(tmp_path / "photos", positions=orbit(3))
+    import_photos(tmp_path / "photos", tmp_path / "plain", test_every=0, **QUIET)
+    (tmp_path / "photos" / "transforms.json").unlink()
+    write_colmap(tmp_path / "photos", cameras, [lens_of()] * 3, points, binary=True)
+    done = import_photos(tmp_path / "photos", tmp_path / "set", test_every=0, **QUIET)
+    expected = open_dataset(tmp_path / "plain").manifest.geometry.depth_range
+    assert done.depth_range == pytest.approx(expected, rel=1e-4)
+    assert "guessed" in done.depths_from
+
+
 @pytest.mark.parametrize("place", ["sparse", "colmap/sparse/0", "."])
 def test_a_model_is_found_in_its_usual_places(place, photos):
     moved = photos / place
     moved.mkdir(parents=True, exist_ok=True)
     for path in sorted((photos / "sparse" / "0").iterdir()):
         path.rename(moved / path.name)
-    assert capture_folders(photos.parent) == [photos]
+    assert capture_folders(photos.parent, print) == [photos]
     assert len(read_capture(photos).photos) == 8
 
 
@@ -85,6 +98,7 @@ def refused(folder):
         read_capture(folder)
     (line,) = str(caught.value).splitlines()
     assert str(folder) in line
+    assert len(line) < 600
     return line
 
 
@@ -101,6 +115,10 @@ TEXTS = {
     "a way out": ("images", "1 1 0 0 0 0 0 0 1 ../../x.png\n\n", "without '..'"),
     "few numbers": ("images", "1 1 0 0 0\n\n", "an image of 2 numbers"),
     "a long line": ("images", "1 1 0 0 0 0 0 0 1 000.png\n" + "1 " * (33 << 20) + "\n", "a line of more than"),
+    "a photo twice": ("images", "1 1 0 0 0 0 0 0 1 000.png\n\n2 1 0 0 0 0 0 0 1 000.png\n\n", "listed twice"),
+    "an image twice": ("images", "1 1 0 0 0 0 0 0 1 000.png\n\n" * 2, "a second row of number 1"),
+    "a camera twice": ("cameras", "1 PINHOLE 160 120 150 150 80 60\n" * 2, "a second row of number 1"),
+    "a size of 4,000 digits": ("cameras", f"1 PINHOLE {'9' * 4000} 1 1 1 1 1\n", "a number of 4000 digits"),
     "a short point": ("points3D", "1 0 0\n", "not enough values"),
 }
 

@@ -96,7 +96,7 @@ def test_angles_stand_for_focal_lengths():
         ({"fl_x": float("nan")}, "fl_x is 'nan', expected a finite number"),
         ({"fl_x": "150"}, "fl_x is '150'"),
         ({"fl_x": -150.0}, "focal lengths -150"),
-        ({"camera_angle_x": 4.0}, "focal lengths 0"),
+        ({"camera_angle_x": 4.0}, "camera_angle_x is 4, expected radians"),
         ({"fl_x": 150.0, "k1": float("inf")}, "k1 is 'inf'"),
         ({"fl_x": 150.0, "k4": 0.1}, "expected FULL_OPENCV"),
         ({"fl_x": 150.0, "camera_model": "EQUIRECTANGULAR"}, "Undistort the photos first"),

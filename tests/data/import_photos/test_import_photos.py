@@ -176,7 +176,65 @@ def test_too_little_to_learn_from_is_said(tmp_path):
     assert any("no test scenes" in line for line in LINES)
 
 
+def test_what_is_left_out_or_odd_is_said(tmp_path):
+    for number in range(3):
+        make_capture(tmp_path / "photos" / f"{number}", positions=orbit(8 if number else 3))
+    (tmp_path / "photos" / "misspelt").mkdir()
+    (tmp_path / "photos" / "misspelt" / "transform.json").write_text("{}")
+    path = tmp_path / "photos" / "1" / "transforms.json"
+    table = json.loads(path.read_text())
+    table["frames"][5]["transform_matrix"][0][3] = 1e6
+    path.write_text(json.dumps(table))
+    run(tmp_path / "photos", tmp_path / "set", size=512)
+    (left_out,) = (line for line in LINES if "left out" in line)
+    assert left_out == f"{tmp_path / 'photos'}: 1 folder without a camera file left out: misspelt"
+    assert any("0: 3 photos, so all scenes have 3 views; most folders have 8" in line for line in LINES)
+    assert any("005.png: " in line and "times as far from the middle" in line for line in LINES)
+    assert any("of its pixels are enlarged to a frame of 512" in line for line in LINES)
+
+
+def test_nothing_odd_is_said_of_a_whole_set(tmp_path):
+    for number in range(3):
+        make_capture(tmp_path / "photos" / f"{number}")
+    run(tmp_path / "photos", tmp_path / "photos" / "set", test_every=3)
+    assert len(LINES) == 1  # too few
+    run(tmp_path / "photos", tmp_path / "again", test_every=3)  # the dataset among the places is passed over
+    assert len(LINES) == 1
+
+
+def test_a_place_is_not_imported_twice_through_a_link(tmp_path):
+    make_capture(tmp_path / "photos" / "a")
+    (tmp_path / "photos" / "b").symlink_to("a")
+    with pytest.raises(PhotosError, match=r"b: the same folder as .*a, expected each place once"):
+        run(tmp_path / "photos", tmp_path / "set")
+
+
+@pytest.mark.parametrize("out", [".", "photos", "photos/0"])
+def test_a_dataset_is_not_written_around_photos(out, tmp_path):
+    make_capture(tmp_path / "photos" / "0")
+    make_capture(tmp_path / "photos" / "1")
+    with pytest.raises(OptionError, match="expected a folder that does not hold photos"):
+        run(tmp_path / "photos", tmp_path / out, overwrite=True)
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_dropping_rolled_photos_may_leave_one_place(tmp_path):
+    positions = [(2, 0, 1), (2, 0, 1), (0, 2, 1), (-2, 0, 1)]
+    make_capture(tmp_path / "photos", positions=np.array(positions, float), rolls=[0, 0, 40, 40])
+    with pytest.raises(PhotosError, match="all cameras are at one place"):
+        run(tmp_path / "photos", tmp_path / "set", roll="drop", up="z")
+
+
 # Images.
+
+
+@pytest.mark.filterwarnings("error")
+def test_damaged_exif_is_passed_over_without_a_word(tmp_path):
+    make_capture(tmp_path / "photos")
+    for path in (tmp_path / "photos" / "images").iterdir():
+        Image.open(path).convert("RGB").save(path, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x09\0", quality=95)
+    run(tmp_path / "photos", tmp_path / "set")
+    assert assert_points_land(tmp_path / "set") >= 12
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
@@ -334,6 +392,15 @@ FAULTS = {
     "half a pixel": (edit(w=160.5), "expected whole numbers of pixels"),
     "a size of text": (edit(w="160"), "expected whole numbers of pixels"),
     "text in the matrix": (matrix(0, 0, "a"), "is not 4x4 numbers"),
+    "quoted numbers in the matrix": (edit(transform_matrix=np.eye(4).astype(str).tolist()), "is not 4x4 numbers"),
+    "truths in the matrix": (matrix(0, 0, True), "is not 4x4 numbers"),
+    "a matrix of one row": (edit(transform_matrix=[1] * 16), "is not 4x4 numbers"),
+    "a photo twice": (edit(file_path="images/001.png"), "001.png: listed twice in transforms.json"),
+    "a photo twice by a link": (photo(lambda path: path.symlink_to("001.png")), "001.png: listed twice"),
+    "a size of 30 digits": (edit(w=10**30), "160x120 pixels, expected 10000000000000000000x"),
+    "a lens that bends all away": (edit(k1=1e9), "of its pixels, expected 8 or more"),
+    "an axis at the edge": (edit(cx=159.99), "of its pixels, expected 8 or more"),
+    "an angle above pi": (edit(fl_x=None, camera_angle_x=7), "camera_angle_x is 7, expected radians"),
     "a short row": (edit(transform_matrix=[[1, 0], [0, 1]]), "is not 4x4 numbers"),
     "infinity": (matrix(0, 3, 1e300), "NaN, infinity or numbers above 1e9"),
     "a projective matrix": (matrix(3, 3, 2.0), "the last row"),
@@ -381,9 +448,13 @@ def test_cameras_at_one_place_and_single_photos_are_refused(tmp_path):
         {"scale": "big"},
         {"scale": 0},
         {"scale": math.inf},
+        {"scale": 1e-320},
+        {"scale": 1e30},
         {"test_every": -1},
         {"field_of_view": 0},
         {"depth_range": (2, 1)},
+        {"depth_range": (math.nan, 1)},
+        {"field_of_view": 1e-9},
         {"depth_range": ("a", 1)},
         {"name": "Own set"},
         {"format": "webdataset"},

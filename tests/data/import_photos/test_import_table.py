@@ -60,11 +60,16 @@ def test_positions_and_angles_are_kept_with_scale_1(photos):
 
 HEAD = "image,x,y,z,yaw,pitch,fl_x\n"
 TABLES = {
-    "empty": ("", "no rows"),
-    "a header only": (HEAD, "no rows"),
+    "empty": ("", "no column image"),
+    "a header only": (HEAD, "0 rows"),
     "no columns": ("image,x,y\n000.png,1,2\n", "no column z, yaw, pitch"),
-    "few cells": (HEAD + "images/000.png,1,2\n", "line 2: more or fewer cells"),
-    "many cells": (HEAD + "images/000.png,1,2,3,0,0,150,9\n", "line 2: more or fewer cells"),
+    "few cells": (HEAD + "images/000.png,1,2\n", "line 2: 3 cells, expected 7"),
+    "few cells below empty lines": (HEAD + "\n\nimages/000.png,1,2\n", "line 4: 3 cells, expected 7"),
+    "many cells": (HEAD + "images/000.png,1,2,3,0,0,150,9\n", "line 2: 8 cells, expected 7"),
+    "semicolons": (HEAD.replace(",", ";"), "in 'image;x;y;z;yaw;pitch;fl_x', expected image,x,y,z,yaw,pitch"),
+    "a repeated column": (HEAD[:-1] + ",x\nimages/000.png,1,2,3,0,0,150,9\n", "a column is repeated"),
+    "an unknown column": (HEAD[:-1] + ",roll\nimages/000.png,1,2,3,0,0,150,1\n", "unknown column 'roll'"),
+    "a photo twice": (HEAD + "images/000.png,1,2,3,0,0,150\n" * 2, "000.png: listed twice in cameras.csv"),
     "no number": (HEAD + "images/000.png,here,2,3,0,0,150\n", "x is 'here', expected a number"),
     "a hole": (HEAD + "images/000.png,,2,3,0,0,150\n", "x is missing"),
     "NaN": (HEAD + "images/000.png,nan,2,3,0,0,150\n", "x is 'nan', expected a finite number"),

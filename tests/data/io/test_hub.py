@@ -2,11 +2,12 @@
 
 import pickle
 import random
+import re
 
 import pytest
 from hub_server import LARGE, SIGNATURE, TOKEN, HubServer
 
-from gqn_data.errors import GQNError, OptionError, SourceMissing, StoreChanged, StoreMissing, StoreRefused
+from gqn_data.errors import GQNError, OptionError, SourceMissing, StoreChanged, StoreError, StoreMissing, StoreRefused
 from gqn_data.io import hub as hub_addresses
 from gqn_data.io import paths
 from gqn_data.io.paths import StorePath, parse_path
@@ -65,12 +66,17 @@ def test_addresses_have_one_form_that_parses_to_the_same_path(text, shown, key):
         "hf://datasets/user/set?token=hunter2",
         "hf://datasets/-user/set",
         "hf://datasets/user/set@",
+        "hf://datasets/user/set@%2e%2e/x",
+        "hf://datasets/user/set@..%2F..%2Fother",
+        "hf://datasets/user/set@a%0Ab",
+        "hf://datasets/user/set/a\nb",
     ],
 )
 def test_other_addresses_are_refused_without_showing_secrets(text):
     with pytest.raises(SourceMissing) as caught:
         parse_path(text)
     assert "hunter2" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 READS = {
@@ -151,6 +157,25 @@ def test_what_cannot_be_read_is_named_with_the_remedy(address, token, error, sai
     assert "\n" not in message
     assert f"hf://{address}".rpartition("/")[0] in message
     assert not any(secret in message for secret in (TOKEN, "hf_stranger", "hf_wrong", SIGNATURE))
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(400, "HF_TOKEN"), (429, "wait some minutes"), (500, "Try again"), (503, "Try again")]
+)
+def test_an_answer_of_the_hub_is_named_with_its_remedy(status, said, hub, monkeypatch):
+    monkeypatch.setattr("gqn_data.io.paths._RETRY", {"max_retries": 0})
+    hub.fail["HEAD", "x.bin"] = [status] * 9
+    path = parse_path("hf://datasets/user/set.one/x.bin")
+    with pytest.raises(StoreError, match=rf"^{re.escape(str(path))}: the server answered {status} .*{said}") as caught:
+        path.stat()
+    assert len(str(caught.value)) < 250
+
+
+def test_a_hub_that_cannot_be_reached_is_named_with_its_variable(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # a closed port
+    monkeypatch.setattr("gqn_data.io.paths._RETRY", {"max_retries": 0})
+    with pytest.raises(StoreError, match=r"no connection to the server. Check the network, and HF_ENDPOINT"):
+        parse_path("hf://datasets/user/set.one/x").stat()
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 416, 500])

@@ -37,7 +37,10 @@ def test_a_url_is_a_path_in_a_store(text, url):
     assert parse_path(str(found)) == found == pickle.loads(pickle.dumps(found))
 
 
-@pytest.mark.parametrize("text", ["ftp://host/x", "s3://", "s3:///key", "s3://bucket/../other", "gs://b/a/.."])
+@pytest.mark.parametrize(
+    "text",
+    ["ftp://host/x", "s3://", "s3:///key", "s3://bucket/../other", "s3://bucket/a\nb", "s3://b\x7f/a", "gs://b/a/.."],
+)
 def test_invalid_urls_are_refused(text):
     with pytest.raises(SourceMissing, match="expected"):
         parse_path(text)

@@ -283,7 +283,7 @@ def test_the_origin_is_stated_at_the_top_of_the_card(datasets):
     heads = {kind: dataset_card(of_origin(folder, kind)).partition("\n> **")[2].split("**\n")[0] for kind in ORIGINS}
     assert heads["rendered"] == "Rendered by gqn-toolkit, version 3, seed 11. These are not DeepMind's scenes."
     assert heads["deepmind"].startswith("DeepMind's own scenes")
-    assert heads["imported"].startswith("Imported: nothing here tells where these scenes come from")
+    assert heads["imported"].startswith("Imported: nothing here shows where these scenes come from")
     for kind, origin in ORIGINS.items():
         card = dataset_card(of_origin(folder, kind))
         assert json.dumps(origin.to_json(), indent=2) in card
@@ -319,12 +319,12 @@ def test_sets_outside_the_catalogue_are_described(datasets):
     }
     manifest = dataclasses.replace(manifest, scene_set="my_kitchen", splits=splits)
     assert "| train | 7 | not known | 2 | - |" in dataset_card(manifest)
-    assert "\n> **Somebody's own scenes: neither DeepMind's nor rendered by this project.**\n" in dataset_card(manifest)
+    assert "\n> **Own scenes: neither DeepMind's nor rendered by this project.**\n" in dataset_card(manifest)
     dataset, _ = loaded(croissant(manifest))
     (licence,) = dataset.metadata.license
     assert licence.name == "not stated here"
     licensed = dataclasses.replace(manifest, origin=Origin(kind="imported", details={"licence": "CC0-1.0"}))
-    assert "\n\nCC0-1.0, as those say who wrote the dataset.\n" in dataset_card(licensed)
+    assert "\n\nCC0-1.0, as stated by the authors of the dataset.\n" in dataset_card(licensed)
     (licence,) = loaded(croissant(licensed))[0].metadata.license
     assert licence.name == "CC0-1.0"
 
@@ -339,7 +339,7 @@ def test_sets_of_other_origins_are_not_attributed_to_deepmind(datasets):
         assert "tobin2019geometry" in card
         assert "tobin2019geometry" in loaded(croissant(manifest))[0].metadata.cite_as
         elsewhere = dataclasses.replace(manifest, origin=Origin(kind="imported", details={"from": "https://host/x"}))
-        head = "Imported from https://host/x: nothing here tells that they are DeepMind's."
+        head = "Imported from https://host/x: nothing here shows that they are DeepMind's."
         assert f"\n> **{head}**\n" in dataset_card(elsewhere)
     assert "tobin2019geometry" not in dataset_card(read_manifest(folder))
 

@@ -27,7 +27,7 @@ SMALL = {"frame_size": 16, "views": 2, "supersample": False, "workers": 1}
 
 MEANS_OF_SCENE_0 = {
     "jaco": [183.9, 193.4, 185.1],
-    "mazes": [125.8, 151.7, 119.8],
+    "mazes": [125.9, 157.8, 175.6],
     "rooms_free_camera_no_object_rotations": [151.5, 137.4, 84.6],
     "rooms_free_camera_with_object_rotations": [136.7, 145.3, 155.5],
     "rooms_ring_camera": [196.4, 169.3, 117.3],

@@ -73,6 +73,8 @@ def test_geometry_survives_json():
         {"depth_range": (2.0, 1.0)},
         {"depth_range": (1.0, math.inf)},
         {"depth_range": (1.0, math.nan)},
+        {"depth_range": (3e-321, 1.0)},
+        {"depth_range": (1.0, 1e30)},
         {"depth_range": (1.0,)},
         {"depth_range": 1.0},
         {"depth_range": ("1", "2")},

@@ -27,6 +27,9 @@ def opened(host="127.0.0.1", port=None):
         server.stop()
 
 
+LOCAL, ALL, HOSTNAME = "127.0.0.1", "0.0.0.0", socket.gethostname().lower()
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -43,32 +46,44 @@ def join(port, origin):
 
 
 @pytest.mark.parametrize(
-    ("host", "origin", "expected"),
+    ("host", "asked", "origin", "expected"),
     [
-        ("127.0.0.1", "http://127.0.0.1:8080", True),
-        ("127.0.0.1", "http://localhost:8080", True),
-        ("127.0.0.1", "http://[::1]:8080", True),
-        ("127.0.0.1", "http://localhost:8081", False),
-        ("127.0.0.1", "https://localhost:8080", False),
-        ("127.0.0.1", "http://192.168.0.7:8080", False),
-        ("127.0.0.1", "http://example.com:8080", False),
-        ("127.0.0.1", "http://localhost.example.com:8080", False),
-        ("127.0.0.1", "http://localhost:8080@example.com", False),
-        ("127.0.0.1", "null", False),
-        ("127.0.0.1", "", False),
-        ("127.0.0.1", "http://[", False),
-        ("127.0.0.1", "http://localhost:port", False),
-        ("127.0.0.1", None, False),
-        ("0.0.0.0", "http://192.168.0.7:8080", True),
-        ("0.0.0.0", "http://localhost:8080", True),
-        ("0.0.0.0", f"http://{socket.gethostname()}:8080", True),
-        ("0.0.0.0", "http://example.com:8080", False),
-        ("192.168.0.7", "http://192.168.0.7:8080", True),
-        ("192.168.0.7", "http://192.168.0.8:8080", False),
+        (LOCAL, "127.0.0.1:8080", "http://127.0.0.1:8080", True),
+        (LOCAL, "localhost:8080", "http://localhost:8080", True),
+        (LOCAL, "LOCALHOST:8080", "http://localhost:8080", True),
+        (LOCAL, "[::1]:8080", "http://[::1]:8080", True),
+        (LOCAL, "localhost:9000", "http://localhost:9000", True),  # a tunnel with another port
+        (LOCAL, "localhost", "http://localhost", True),
+        (LOCAL, "localhost:8080", "http://localhost:8081", False),
+        (LOCAL, "localhost:8080", "http://localhost", False),
+        (LOCAL, "localhost:8080", "http://127.0.0.1:8080", False),
+        (LOCAL, "localhost:8080", "https://localhost:8080", False),
+        (LOCAL, "localhost:8080", "http://192.168.0.7:8080", False),
+        (LOCAL, "localhost:8080", "http://example.com:8080", False),
+        (LOCAL, "localhost:8080", "http://localhost.example.com:8080", False),
+        (LOCAL, "localhost:8080", "http://localhost:8080@example.com", False),
+        (LOCAL, "localhost:8080", "null", False),
+        (LOCAL, "localhost:8080", "", False),
+        (LOCAL, "localhost:8080", "http://[", False),
+        (LOCAL, "localhost:8080", "http://localhost:port", False),
+        (LOCAL, "localhost:8080", None, False),
+        (LOCAL, None, "http://localhost:8080", False),
+        (LOCAL, "[", "http://localhost:8080", False),
+        (LOCAL, "example.com:8080", "http://example.com:8080", False),  # a name that was made to resolve to us
+        (LOCAL, "192.168.0.7:8080", "http://192.168.0.7:8080", False),
+        (ALL, "192.168.0.7:8080", "http://192.168.0.7:8080", True),
+        (ALL, "localhost:8080", "http://localhost:8080", True),
+        (ALL, f"{HOSTNAME}:8080", f"http://{HOSTNAME}:8080", True),
+        (ALL, "localhost:8080", "http://203.0.113.6:8080", False),  # the page of a stranger's address
+        (ALL, "192.168.0.7:8080", "http://192.168.0.8:8080", False),
+        (ALL, "example.com:8080", "http://example.com:8080", False),
+        ("192.168.0.7", "192.168.0.7:8080", "http://192.168.0.7:8080", True),
+        ("192.168.0.7", "192.168.0.7:8080", "http://192.168.0.8:8080", False),
+        ("192.168.0.7", "192.168.0.8:8080", "http://192.168.0.8:8080", False),
     ],
 )
-def test_only_pages_of_the_viewer_itself_are_its_own(host, origin, expected):
-    assert is_own_origin(origin, host, 8080) is expected
+def test_only_pages_of_the_viewer_itself_are_its_own(host, asked, origin, expected):
+    assert is_own_origin(origin, asked, host) is expected
 
 
 def test_a_page_of_another_origin_is_refused_and_reported_once():
@@ -86,7 +101,7 @@ def test_a_page_of_another_origin_is_refused_and_reported_once():
 def test_the_own_page_is_served_and_may_connect():
     with opened() as (server, lines):
         assert b"<html" in urlopen(address_of(server), timeout=10).read()
-        assert join(server.get_port(), f"http://localhost:{server.get_port()}")
+        assert join(server.get_port(), f"http://127.0.0.1:{server.get_port()}")
         assert lines == []
 
 

@@ -245,6 +245,66 @@ def test_the_optimiser_state_of_another_network_is_refused(run: Path, change: Ca
         load_checkpoint(run)
 
 
+def _of_one(part: str, name: str, held: Any) -> Callable[[dict[str, Any]], None]:
+    """Return a change of the state of the first parameter of a part: an entry, or all; or of all if `name` is `*`."""
+
+    def change(value: dict[str, Any]) -> None:
+        states = (value["optimizer"] if part == "adam" else value["optimizer"]["muon"])["state"]
+        if name == "*":
+            states.clear()
+        elif name:
+            states[0][name] = held
+        elif held is None:
+            del states[0]
+        else:
+            states[0] = held
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "held"),
+    [
+        ("adam", "exp_avg", torch.zeros(())),  # torch's fused kernel wrote outside of it
+        ("adam", "exp_avg_sq", torch.zeros(())),
+        ("adam", "step", torch.zeros(48, 16)),
+        ("adam", "step", torch.tensor(float("nan"))),
+        ("adam", "more", torch.zeros(())),
+        ("adam", "", {}),
+        ("adam", "", None),
+        ("adam", "*", None),
+        ("muon", "momentum_buffer", torch.zeros(())),
+        ("muon", "momentum_buffer", torch.full((48, 16), float("inf"))),
+        ("muon", "more", torch.zeros(())),
+        ("muon", "", {}),
+        ("muon", "", None),
+        ("muon", "*", None),
+    ],
+    ids=str,
+)
+def test_a_state_that_no_optimiser_writes_is_refused(part: str, name: str, held: Any, tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", config=small(model="plane_sweep"))
+    assert load_checkpoint(run).optimizer["muon"]["state"][0]["momentum_buffer"].shape == (48, 16)
+    _rewrite(run, _of_one(part, name, held))
+    with pytest.raises(CheckpointError, match=r"00000004\.pt: .*\boptimiser\b"):
+        load_checkpoint(run)
+
+
+@pytest.mark.parametrize("model", ["gqn", "plane_sweep"])
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused(model: str, bad: float, tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", config=small(model=model))
+    name = list(load_checkpoint(run).model)[-1]
+
+    def change(value: dict[str, Any]) -> None:
+        value["model"][name].view(-1)[-1] = bad
+
+    _rewrite(run, change)
+    with pytest.raises(CheckpointError, match=rf"00000004\.pt: {re.escape(name)} holds NaN"):
+        load_checkpoint(run)
+    assert load_checkpoint(run, 2).step == 2
+
+
 def _no_muon(value: dict[str, Any]) -> None:
     del value["optimizer"]["muon"]
 

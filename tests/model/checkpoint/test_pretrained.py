@@ -66,7 +66,7 @@ def test_a_set_and_its_aliases_name_the_same_weights(name: str) -> None:
 
 
 def test_an_unknown_name_offers_those_that_exist() -> None:
-    with pytest.raises(UnknownName, match="did you mean .mazes."):
+    with pytest.raises(UnknownName, match=r"did you mean .mazes."):
         load_pretrained("mazed")
     with pytest.raises(UnknownName, match=r"one of: .*mazes"):
         load_pretrained("rooms_free_camera_with_object_rotations")

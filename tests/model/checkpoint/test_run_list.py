@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +105,38 @@ def test_a_damaged_run_is_listed_with_its_reason(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "damaged" in done.output
     assert "config.json: not JSON" in done.output.splitlines()[-1]
+
+
+_REPLACED = {
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a circle of links": lambda path: path.symlink_to(path.name),
+    "random bytes": lambda path: path.write_bytes(random.Random(0).randbytes(3000)),
+}
+
+
+@pytest.mark.parametrize("what", _REPLACED)
+def test_no_file_of_a_run_hides_the_others(what: str, tmp_path: Path) -> None:
+    names = ("config.json", "run.json", "log.jsonl", "best.json", ".lock", "checkpoints")
+    _run(tmp_path / "good")
+    for name in names:
+        path = _run(tmp_path / f"bad {name}") / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        _REPLACED[what](path)
+    found = {Path(one.run).name: one for one in summarize_runs([tmp_path])}
+    assert found["good"].state == "finished"
+    for name in set(names) - {"config.json"}:  # a folder without one is not a run
+        one = found[f"bad {name}"]
+        assert one.state in ("damaged", "stopped", "finished")
+        assert (one.state == "damaged") == (name in one.problem)
+    assert _gqn(tmp_path).exit_code == 0
+
+
+def test_a_file_is_no_folder_of_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OptionError, match="file: not a folder, expected"):
+        summarize_runs([tmp_path / "file"])
 
 
 def test_texts_of_a_stranger_cannot_control_the_terminal(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -257,3 +259,24 @@ def test_unknown_training_settings_in_a_file_are_ignored(path: Path, run: Path) 
     digest = _checksum({name: value for name, value in facts.items() if name != "sha256"}, tensors)
     save_file(tensors, path, {"gqn": json.dumps(facts | {"sha256": digest})})
     assert read_weights(path).step == 4
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused_by_every_reader(value: float, path: Path, tmp_path: Path) -> None:
+    checkpoint = made(2)
+    name = next(iter(checkpoint.model))
+    checkpoint.model[name].view(-1)[0] = value
+    broken = made_run(tmp_path / "broken", steps=())
+    save_checkpoint(broken, checkpoint, 3)
+    for read in (load_model, lambda run: export_weights(run, tmp_path / "x.safetensors")):
+        with pytest.raises(CheckpointError, match=rf"00000002\.pt: {re.escape(name)} holds NaN or infinity"):
+            read(broken)
+    assert not (tmp_path / "x.safetensors").exists()
+    weights = read_weights(path)
+    weights.tensors[name].view(-1)[0] = value
+    facts = _facts(path)
+    del facts["sha256"]
+    facts["sha256"] = _checksum(facts, weights.tensors)
+    save_file(weights.tensors, path, {"gqn": json.dumps(facts)})
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: .* holds NaN or infinity"):
+        load_safetensors(path)

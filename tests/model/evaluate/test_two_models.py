@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -72,13 +73,13 @@ def test_runs_answer_the_same_questions_in_one_table(bars_run: Path, sweep_run: 
 
 
 def test_runs_that_would_answer_other_questions_are_refused(
-    bars: Path, bars_run: Path, sweep_run: Path, tmp_path: Path
+    bars: Path, other_bars: Any, bars_run: Path, sweep_run: Path, tmp_path: Path
 ) -> None:
     few = evaluate(bars_run, scenes=3, context=[1])
     with pytest.raises(OptionError, match="each once"):
         evaluate_runs([bars_run, bars_run])
     larger = start_run(str(bars), small(steps=1, frame_size=32), out=tmp_path / "larger")
-    with pytest.raises(RunMismatch, match=r"frames of 32 pixels, expected 16"):
+    with pytest.raises(RunMismatch, match=r"frames of 32 pixels, expected frames of 16 pixels"):
         evaluate_runs([sweep_run, larger])
     # Another file at the place of the index: the questions of fewer scenes.
     other = start_run(str(bars), small(steps=1), out=tmp_path / "other")
@@ -87,6 +88,10 @@ def test_runs_that_would_answer_other_questions_are_refused(
     with pytest.raises(RunMismatch, match=r"questions .* expected .*--index"):
         evaluate_runs([sweep_run, other], context=[1])
     assert not list((other / "evaluation").glob("result-*"))
+    trained_elsewhere = start_run(str(other_bars.same_set), small(steps=1), out=tmp_path / "elsewhere")
+    words = f"{trained_elsewhere}: dataset {other_bars.same_set}, expected {bars} as for {sweep_run}; pass one dataset"
+    with pytest.raises(RunMismatch, match=f"^{re.escape(words)}"):
+        evaluate_runs([sweep_run, trained_elsewhere], context=[1])
 
 
 def test_one_picture_shows_the_predictions_of_both_runs(bars_run: Path, sweep_run: Path, tmp_path: Path) -> None:

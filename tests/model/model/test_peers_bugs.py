@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gqn_data.errors import CheckpointError
 from gqn_data.sampling import batch_sampler, views
 from gqn_model import cli
 from gqn_model.checkpoint.checkpoint import load_checkpoint
@@ -478,5 +479,5 @@ def test_every_weight_learns(shared: bool, tmp_path: Path, monkeypatch: pytest.M
         self.dead = torch.nn.Parameter(torch.ones(3))
 
     monkeypatch.setattr(GQN, "__init__", with_dead_weights)
-    with fails():
+    with pytest.raises(CheckpointError, match=r"the state of \d+ parameters"):
         _every_weight_learns(tmp_path / "dead", shared)

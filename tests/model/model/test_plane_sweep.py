@@ -357,7 +357,9 @@ def test_what_the_network_cannot_know_is_refused_with_the_remedy(changes, named)
         build(**changes)
 
 
-@pytest.mark.parametrize("changes", [{"near": 2.0}, {"patch": 5}, {"heads": 3}, {"planes": 1}])
+@pytest.mark.parametrize(
+    "changes", [{"near": 2.0}, {"patch": 5}, {"heads": 3}, {"planes": 1}, {"patch": 4, "frame_size": 512}]
+)
 def test_settings_that_no_network_can_have_are_refused(changes):
     with pytest.raises(OptionError, match=next(iter(changes))):
         settings(**changes)

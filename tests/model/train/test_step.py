@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from synthetic import batch_of, scenes_of, small
+from torch.overrides import TorchFunctionMode
 
 from gqn_data.errors import OptionError
 from gqn_model.checkpoint.checkpoint import Checkpoint
@@ -123,6 +124,43 @@ def test_a_compiled_network_takes_the_same_steps() -> None:
     assert list(compiled.model.state_dict()) == list(plain.model.state_dict())  # checkpoints fit both
 
 
+class _HostValues(TorchFunctionMode):
+    """Record calls that make tensors of Python numbers or read them: on a GPU they wait for it."""
+
+    found: list[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in (
+            "tensor",
+            "as_tensor",
+            "new_tensor",
+            "item",
+            "tolist",
+            "__bool__",
+            "__int__",
+            "__float__",
+            "nonzero",
+        ):
+            self.found.append(name)
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("model", ["gqn", "plane_sweep"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_step_neither_makes_nor_reads_values_of_the_host(model: str, precision: str) -> None:
+    config = small(model=model, batch_size=4, precision=precision, context_per="scene", **ADAM[model])
+    take_step, inputs = TrainStep(config, CPU), _inputs(config)
+    with _HostValues() as values:
+        torch.tensor(1.0)
+        take_step(0, inputs)
+    assert values.found == ["tensor"]
+
+
 class Replayed:
     """Stand-in for a CUDA graph: computes on the tensors of the first call, overwritten with new values."""
 
@@ -138,14 +176,20 @@ class Replayed:
         return self._work(Inputs(Context(*context), query, target), sigma, noise)
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}])
+# The only optimiser whose steps are captured.
+ADAM: dict[str, dict[str, Any]] = {"gqn": {}, "plane_sweep": {"optimizer": "adam"}}
+SWEEP = {"model": "plane_sweep", "context_per": "scene", **ADAM["plane_sweep"]}
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, SWEEP], ids=str)
 def test_a_step_can_be_replayed_on_the_same_tensors(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # A Python number read in a step, such as the learning rate or sigma, would keep its first value in a replay.
     monkeypatch.setattr("gqn_model.train.step.check_computing", lambda *_: None)
     monkeypatch.setattr("gqn_model.train.step.CudaGraphStep", Replayed)
     monkeypatch.setattr("torch.optim.Adam", _adam_with_tensor_rate)
-    plain, losses = _steps(small(batch_size=4, clip=20.0, **changes), 5)
-    replayed, others = _steps(small(batch_size=4, clip=20.0, cuda_graph=True, **changes), 5)
+    changes = {"batch_size": 4, "clip": 20.0} | changes
+    plain, losses = _steps(small(**changes), 5)
+    replayed, others = _steps(small(**changes, cuda_graph=True), 5)
     assert others == losses
     rate = learning_rate_at(plain.config.training, 4)
     assert replayed.optimizer.param_groups[0]["lr"].item() == pytest.approx(rate)
@@ -165,7 +209,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graph
 
 
 @needs_gpu
-@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"accumulate": 2, "clip": 20.0}])
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"accumulate": 2, "clip": 20.0}, SWEEP], ids=str)
 def test_a_captured_step_equals_an_eager_one(changes: dict[str, Any]) -> None:
     device = torch.device("cuda")
     all_losses: list[list[float]] = []

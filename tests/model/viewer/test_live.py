@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import pytest
@@ -20,6 +21,7 @@ pytest.importorskip("viser", reason="viser is not installed: pip install '.[view
 from processes import living
 
 from gqn_model import load_model
+from gqn_model.viewer.live import LiveViewer
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ["--preset", "sweep_tiny", "--frame-size", "16", "--planes", "4", "--width", "8", "--dim", "16", "--heads", "2"]
@@ -70,6 +72,20 @@ def _viewers(run: Path) -> list[Path]:
         if b"explore" in words and os.fsencode(run) in words:
             found.append(folder)
     return found
+
+
+def test_a_viewer_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
+    viewer = LiveViewer(SimpleNamespace(run=tmp_path))  # type: ignore[arg-type]
+    code = "import signal, time; signal.signal(signal.SIGINT, print); print(1, flush=True); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        process.stdout.readline()
+        viewer._process = process
+        viewer.close()
+        assert process.returncode == -signal.SIGKILL
+        assert process.stdout.read() == b""  # it was not asked first
+    viewer.close()
 
 
 @pytest.mark.slow

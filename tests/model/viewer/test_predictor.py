@@ -1,5 +1,6 @@
 """Predictions of the viewer are those of the model itself; checkpoints may change under it."""
 
+import math
 import shutil
 
 import numpy as np
@@ -9,7 +10,9 @@ from synthetic import SMALL, SMALL_NETWORKS
 
 pytest.importorskip("viser", reason="viser is not installed: pip install '.[viewer]'")
 
+from gqn_data import SceneWriter
 from gqn_data.dataset import open_dataset
+from gqn_data.errors import CheckpointError, CorruptFrame
 from gqn_data.schema.cameras import poses_of
 from gqn_data.viewer.gallery import Gallery
 from gqn_model.checkpoint.checkpoint import checkpoint_path
@@ -17,6 +20,7 @@ from gqn_model.checkpoint.load import load_model
 from gqn_model.config import resolve
 from gqn_model.model.inputs import Context
 from gqn_model.train.run import start_run
+from gqn_model.viewer.explore import _cameras_of
 from gqn_model.viewer.page import depth_picture
 from gqn_model.viewer.predictor import Predictor, psnr_of
 
@@ -95,6 +99,36 @@ def test_the_depth_of_a_copied_pixel_is_a_plane_and_blue_pixels_are_made(sweep_r
 def test_psnr_is_that_of_the_mean_squared_error():
     truth = np.full((2, 2, 3), 51, np.uint8)
     assert psnr_of(np.full((2, 2, 3), 0.3, np.float32), truth) == pytest.approx(20, abs=1e-4)
+
+
+def test_a_prediction_that_is_not_finite_is_one_line(run, bars):
+    predictor = Predictor(run, bars, device="cpu")
+    views = Gallery(bars, predictor.read).views_of("test", 0)
+    with torch.no_grad():
+        for weight in predictor._model.parameters():
+            weight.fill_(math.nan)
+    with pytest.raises(CheckpointError, match=r"step 6 predicts NaN or infinity at this camera") as caught:
+        predictor.predict(0, views, [1], views.cameras[0], samples=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [1, 24])
+def test_cameras_that_are_not_finite_are_left_out_of_the_range(bad, bars, tmp_path):
+    with SceneWriter(tmp_path / "set", format="numpy") as writer:
+        for scene in open_dataset(bars, "train"):
+            writer.add(scene.frames, scene.cameras)
+    (shard,) = (tmp_path / "set").rglob("*cameras*")
+    cameras = np.load(shard, mmap_mode="r+")
+    cameras[:bad, 0] = math.nan
+    cameras.flush()
+    gallery = Gallery(tmp_path / "set")
+    if bad == 24:
+        cameras[:] = math.nan
+        cameras.flush()
+        with pytest.raises(CorruptFrame, match="no camera of the first scenes is finite"):
+            _cameras_of(gallery)
+    else:
+        assert np.isfinite(_cameras_of(gallery)).all()
 
 
 def test_a_newer_checkpoint_is_loaded_and_reported_once(run, bars, tmp_path):

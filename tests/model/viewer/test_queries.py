@@ -77,6 +77,19 @@ def test_directions_count_as_well_as_places():
     assert Recorded(cameras, 1).nearest(np.array([0.4, 0, 0, 0, 0])).view == 0
 
 
+@pytest.mark.parametrize("jitter", [0, 1e-7])
+def test_cameras_that_all_scenes_share_are_not_outside(jitter):
+    noise = np.random.default_rng(0).normal(0, jitter, (40, 5))
+    cameras = ring(8)
+    among = Range(np.tile(cameras, (5, 1)) + noise, 1)
+    for camera in cameras.astype(np.float32) + 1e-6:  # as a slider's rounding
+        assert among.outside(camera) == ""
+    assert among.outside(cameras[0] + [0, 0, 99, 0, 0])
+    alone = Range(np.tile(cameras[:1], (5, 1)), 1)
+    assert alone.outside(cameras[0] + 1e-6) == ""
+    assert alone.outside(cameras[1])
+
+
 def test_the_range_of_a_ring_is_the_ring_and_not_the_box_about_it():
     among = Range(ring(300), 1)
     for camera in ring(20, seed=1):

@@ -134,7 +134,7 @@ def test_plots_that_cannot_be_drawn_are_errors(tmp_path: Path, monkeypatch: pyte
     done = _gqn("plot", run, "-o", tmp_path / "x.png")
     assert done.exit_code == 1
     assert "pip install '.[plot]'" in done.output
-    with pytest.raises(OptionError, match="runs is empty"):
+    with pytest.raises(OptionError, match="runs are none"):
         learning_curves.write_curves([], tmp_path / "x.png")
 
 
