@@ -96,7 +96,9 @@ def test_the_viewer_is_served_and_ends_with_the_training(bars: Path, tmp_path: P
         address = _address(training)
         assert _wait(lambda: _is_served(address))
         (viewer,) = _viewers(tmp_path / "run")
-        assert os.getpriority(os.PRIO_PROCESS, int(viewer.name)) == 19
+        assert _wait(
+            lambda: all(os.getpriority(os.PRIO_PROCESS, int(one.name)) == 19 for one in (viewer / "task").iterdir())
+        )
         if (viewer / "autogroup").exists() and (viewer / "autogroup").read_text():
             assert (viewer / "autogroup").read_text().split()[-2:] == ["nice", "19"]
         training.send_signal(number)
