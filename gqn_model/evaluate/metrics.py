@@ -68,7 +68,7 @@ class Spread(NamedTuple):
 
     @property
     def over_error(self) -> float:
-        """Root of the mean variance over that of the mean squared error."""
+        """Root of the quotient of mean variance and mean squared error."""
         return math.sqrt(float(self.variance.mean() / self.squared.mean()))
 
 

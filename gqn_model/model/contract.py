@@ -2,7 +2,7 @@
 
 A model is a class in a file of this folder and a line in `MODELS`. `Network` is the contract of every model: a loss in
 training, and a prediction. Its defaults are those of a model that predicts the mean, which needs only `predict`. Others
-draw samples. `LatentNetwork` is the contract of those that have an ELBO.
+draw samples. `LatentNetwork` is the contract of models with an ELBO.
 
 Shapes: B samples, T query views of each, N = B T answers, L generation steps, P numbers per pose, H = W frame size.
 Without the axis T there is one query view: query (B, P), target (B, 3, H, W).

@@ -66,7 +66,7 @@ _NOISE_SCALE = 0.3
 # Frames drawn in one pass, to bound the memory of many samples.
 _DRAWN_AT_ONCE = 128
 
-# Scale and shift of what a norm gives, broadcast to it; None leaves it as it is.
+# Scale and shift of what a norm gives, broadcast to it; None for neither.
 Modulation = tuple[Tensor, Tensor] | None
 
 
