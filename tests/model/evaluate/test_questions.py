@@ -286,17 +286,13 @@ def test_an_index_stores_more_context_views_than_the_first_sweep() -> None:
 
 
 def test_noise_is_a_function_of_the_question() -> None:
-    class Network:
-        class config:  # noqa: N801
-            frame_size, core_steps, latent = 16, 3, 2
-
-    model: Any = Network()
-    one = question_noise(model.config, 4, 7, 2)
+    config = ModelConfig(frame_size=16, core_steps=3, latent=2)
+    one = question_noise(config, 4, 7, 2)
     assert one.shape == (2, 3, 2, 4, 4)
-    assert torch.equal(question_noise(model.config, 4, 7, 5)[:2], one)
+    assert torch.equal(question_noise(config, 4, 7, 5)[:2], one)
     for other in ((5, 7), (4, 6), (7, 4)):
-        assert not torch.equal(question_noise(model.config, *other, 2), one)
-    assert not torch.equal(question_noise(model.config, 4, 7, 2, stream=1), one)
+        assert not torch.equal(question_noise(config, *other, 2), one)
+    assert not torch.equal(question_noise(config, 4, 7, 2, stream=1), one)
 
 
 # 84 pixels give maps of 21 x 21, whose product with L and Z is odd; 8 pixels give fewer numbers than a block of torch.
