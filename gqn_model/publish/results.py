@@ -75,7 +75,8 @@ def read_results(run: Path, step: int) -> list[Result]:
                 f"{path}: not a result of `gqn evaluate` ({type(error).__name__}: {error}); evaluate again or remove it"
             ) from error
         if result is not None:
-            key = result.fingerprint, result.split
+            # Datasets without a train split have no fingerprint; their questions tell them apart.
+            key = result.fingerprint or result.questions, result.split
             best[key] = max(best.get(key, result), result, key=lambda one: (one.scenes, len(one.rows)))
     return list(best.values())
 

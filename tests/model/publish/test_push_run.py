@@ -35,6 +35,7 @@ from gqn_model.config import Config, resolve
 from gqn_model.evaluate import evaluate
 from gqn_model.publish.card import train_command
 from gqn_model.publish.push import push_run
+from gqn_model.publish.results import read_results
 
 constants = pytest.importorskip("huggingface_hub.constants")
 # Of the package's own HTTP client.
@@ -171,6 +172,17 @@ def test_a_pushed_run_is_evaluated_like_the_run(gqn_run: Path, bars: Path, hub: 
     assert done.exit_code == 0, done.output
     one, other = json.loads(done.stdout)
     assert one["sweep"] == other["sweep"]
+
+
+def test_results_of_test_only_datasets_are_all_read(gqn_run: Path) -> None:
+    found = evaluate(gqn_run, context=[1], scenes=3, samples=2)
+    folder = Path(found.result).parent
+    for questions in ("one", "other"):
+        value = json.loads(Path(found.result).read_text()) | {"questions": questions}
+        value["dataset"]["fingerprint"] = None  # a dataset without a train split
+        (folder / f"result-test-3-{questions}.json").write_text(json.dumps(value))
+    results = read_results(gqn_run, found.step)
+    assert sorted(one.questions for one in results) == sorted(["one", "other", found.questions])
 
 
 def test_a_run_on_a_pushed_dataset_finds_it_again(gqn_run: Path, bars: Path, hub: Any, tmp_path: Path) -> None:
