@@ -69,7 +69,7 @@ def test_an_unknown_name_offers_those_that_exist() -> None:
     with pytest.raises(UnknownName, match=r"did you mean .mazes."):
         load_pretrained("mazed")
     with pytest.raises(UnknownName, match=r"one of: .*mazes"):
-        load_pretrained("rooms_free_camera_with_object_rotations")
+        load_pretrained("xyz")
     for command in ("sample", "evaluate", "explore"):
         options = ["-o", "x.png"] if command == "sample" else []
         found = CliRunner().invoke(gqn, [command, "--pretrained", "nonsuch", *options])
