@@ -26,7 +26,7 @@ def _complete(words: str, *, package: str) -> list[str]:
         ("gqn-data convert jac", ["plain,jaco"]),
         ("gqn-data convert data/z", ["file,data/z"]),
         ("gqn-data convert jaco --root da", ["file,da"]),
-        ("gqn train --preset swe", ["plain,sweep_tiny"]),
+        ("gqn train --preset sweep_t", ["plain,sweep_tiny"]),
         ("gqn train --shards da", ["file,da"]),
         ("gqn plot runs/a runs/b", ["file,runs/b"]),
         ("gqn plot runs/a -o c", ["file,c"]),

@@ -124,8 +124,8 @@ class WorkFolder:
         """
         if (folder / MANIFEST_FILE).exists() or self._read(_PLAN_FILE) is not None:
             return
-        for name in _file_names(folder):
-            if name in (CHECKSUM_FILE, *DESCRIPTION_FILES) or _OF_A_SPLIT.match(name):
+        for name in _dataset_files(folder):
+            if not atomic.is_temporary(name):  # of a killed run, or of a running part
                 raise DestinationError(
                     f"{folder / name}: found a file but no {MANIFEST_FILE}, expected a new folder or a dataset. "
                     "Write to another folder, or move the file away"
@@ -167,9 +167,17 @@ class WorkFolder:
                 _remove_files(folder, [row.name for row in parse_shard(marker).files])
         atomic.remove_folder(self._folder)
 
-    def abandon(self, folder: AnyPath) -> None:
-        """Remove the files of this conversion from the destination, then the work folder."""
+    def abandon(self, folder: AnyPath, *, checked: bool) -> None:
+        """Remove the files of this conversion from the destination, then the work folder.
+
+        Args:
+            folder: folder of the dataset.
+            checked: `check_destination` found none of a dataset's files before, so that all of them are ours. Else
+                metadata and descriptions stay, which an interrupted publication has written.
+        """
         self._clear(folder, self._read(_PLAN_FILE) or {})
+        if checked and not (folder / MANIFEST_FILE).exists():
+            _remove_files(folder, list(_dataset_files(folder)))
 
     def row_of(self, shard: ShardLocation, kind: Format) -> ShardRow | None:
         """Return the row of a finished shard of a container; None if the shard must be written."""
@@ -243,6 +251,13 @@ def is_present(folder: AnyPath, row: FileRow) -> bool:
         return (folder / row.name).stat().st_size == row.bytes
     except FileNotFoundError:
         return False
+
+
+def _dataset_files(folder: AnyPath) -> Iterator[str]:
+    """Yield the files that have the names of a dataset's, without its manifest."""
+    for name in _file_names(folder):
+        if name in (CHECKSUM_FILE, *DESCRIPTION_FILES) or _OF_A_SPLIT.match(name):
+            yield name
 
 
 def _file_names(folder: AnyPath) -> Iterator[str]:

@@ -143,7 +143,7 @@ class SceneWriter:
                 for split in self._splits.values():
                     split.spool.close()
                 if not finished and self._prepared:
-                    self._work.abandon(self._target)
+                    self._work.abandon(self._target, checked=not self._overwrite)
                     if self._target != self.folder:
                         atomic.remove_folder(self._target)
 

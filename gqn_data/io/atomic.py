@@ -205,6 +205,11 @@ def list_names(folder: AnyPath) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
 
+def is_temporary(name: str) -> bool:
+    """Return whether a file name marks a temporary file."""
+    return name.endswith(_TEMPORARY)
+
+
 def remove_temporaries(folder: AnyPath) -> None:
     """Remove the temporary files of killed runs below `folder`. Stores never contain any."""
     if isinstance(folder, StorePath):
