@@ -75,7 +75,7 @@ def read_results(run: Path, step: int) -> list[Result]:
                 f"{path}: not a result of `gqn evaluate` ({type(error).__name__}: {error}); evaluate again or remove it"
             ) from error
         if result is not None:
-            # A dataset without a train split has no fingerprint; its questions distinguish it.
+            # Datasets without a train split lack a fingerprint: their questions distinguish them.
             key = result.fingerprint or result.questions, result.split
             best[key] = max(best.get(key, result), result, key=lambda one: (one.scenes, len(one.rows)))
     return list(best.values())
