@@ -448,6 +448,20 @@ def _as_kind(name: str, value: Any, kind: type, least: Any, most: Any) -> Any:
 # Schedules that `resolve` scales with the steps, in a preset that sets its number of steps.
 _SCHEDULES = ("learning_rate_steps", "warmup_steps", "sigma_steps")
 
+# What the presets of the plane sweep share; docs/training.md lists the alternatives tried.
+_SWEEP: dict[str, Any] = {
+    "model": "plane_sweep",
+    "context_per": "batch",
+    "targets": 4,
+    "learning_rate": 2e-3,
+    "learning_rate_end": 4e-5,
+    "learning_rate_schedule": "cosine",
+    "beta2": 0.98,
+    "optimizer": "muon",
+    "clip": 10.0,
+    "precision": "auto",
+}
+
 # A preset lists what differs from the defaults above, which are the paper's. A model's first preset is its default.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -506,21 +520,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Minutes on two CPU cores, one of them decoding; docs/training.md lists the alternatives tried.
     "sweep_tiny": {
-        "model": "plane_sweep",
+        **_SWEEP,
         "frame_size": 32,
         "steps": 2000,
         "batch_size": 8,
-        "context_per": "batch",
-        "targets": 4,
-        "learning_rate": 2e-3,
-        "learning_rate_end": 4e-5,
         "learning_rate_steps": 1999,
-        "learning_rate_schedule": "cosine",
         "warmup_steps": 50,
-        "beta2": 0.98,
-        "optimizer": "muon",
-        "clip": 10.0,
-        "precision": "auto",
         "threads": 1,
         "workers": 1,
         "log_every": 50,
@@ -530,23 +535,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # An hour on two CPU cores, on frames of 64 or 84 pixels as DeepMind made them.
     "sweep_medium": {
-        "model": "plane_sweep",
+        **_SWEEP,
         "dim": 192,
         "depth": 4,
         "heads": 6,
         "steps": 6000,
         "batch_size": 8,
-        "context_per": "batch",
-        "targets": 4,
-        "learning_rate": 2e-3,
-        "learning_rate_end": 4e-5,
         "learning_rate_steps": 5999,
-        "learning_rate_schedule": "cosine",
         "warmup_steps": 50,
-        "beta2": 0.98,
-        "optimizer": "muon",
-        "clip": 10.0,
-        "precision": "auto",
         "workers": 1,
         "log_every": 50,
         "probe_every": 500,
@@ -555,24 +551,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # For one GPU, 20 minutes as planned; not measured.
     "sweep_large": {
-        "model": "plane_sweep",
+        **_SWEEP,
         "planes": 32,
         "dim": 256,
         "depth": 6,
         "heads": 8,
         "steps": 20_000,
         "batch_size": 32,
-        "context_per": "batch",
-        "targets": 4,
-        "learning_rate": 2e-3,
-        "learning_rate_end": 4e-5,
         "learning_rate_steps": 19_999,
-        "learning_rate_schedule": "cosine",
         "warmup_steps": 200,
-        "beta2": 0.98,
-        "optimizer": "muon",
-        "clip": 10.0,
-        "precision": "auto",
         "workers": 4,
         "log_every": 100,
         "probe_every": 1000,

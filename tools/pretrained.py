@@ -62,7 +62,6 @@ def main(run: Path, context: tuple[int, ...], also: tuple[str, ...], scenes: int
             run=replace(facts, shards=""),
             manifest=open_dataset(parse_dataset_path(facts.shards), "train").manifest,
             results=read_results(copy, checkpoint.step),
-            parameters=sum(tensor.numel() for tensor in checkpoint.model.values()),
             precision=PRECISION,
         )
     )

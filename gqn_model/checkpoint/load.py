@@ -50,8 +50,7 @@ def load_pretrained(name: str) -> Network:
         UnknownName: no weights have this name; the message offers the nearest, or all.
         CheckpointError: the file is damaged.
     """
-    checkpoint = _load(pretrained_folder(name), None)
-    return _network(checkpoint.config.model, checkpoint.model)
+    return load_model(pretrained_folder(name))
 
 
 def load_safetensors(path: str | Path) -> Network:

@@ -45,7 +45,6 @@ class CardFacts:
         run: facts of the run; `shards` is empty unless others can use the address.
         manifest: manifest of the dataset of the training; None if it cannot be opened.
         results: results about the checkpoint.
-        parameters: number of parameters.
         precision: type of the parameters in the file.
     """
 
@@ -54,8 +53,12 @@ class CardFacts:
     run: RunFacts
     manifest: Manifest | None
     results: Sequence[Result]
-    parameters: int
     precision: str = "float32"
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(tensor.numel() for tensor in self.checkpoint.model.values())
 
 
 def model_card(facts: CardFacts) -> str:

@@ -54,7 +54,6 @@ def push_run(run: str | os.PathLike[str], name: str, *, step: Step = None, priva
             run=published,
             manifest=_manifest(facts),
             results=read_results(run, checkpoint.step),
-            parameters=sum(tensor.numel() for tensor in checkpoint.model.values()),
         )
     )
     with tempfile.TemporaryDirectory() as folder:
